@@ -1,0 +1,222 @@
+"""Activation functions as facts: what they compute, their derivative, and where they are exactly zero."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lazyneuron.core.errors import ConfigError
+
+INF = math.inf
+
+
+@dataclasses.dataclass(frozen=True)
+class ZeroInterval:
+    """Where an activation function is exactly 0: ``(-inf, left] U [low, high]``, closed at the finite ends.
+
+    The second piece is empty when ``low > high``. ReLU is ``ZeroInterval(0.0)``.
+    """
+
+    left: float = -INF
+    low: float = INF
+    high: float = -INF
+
+    def contains(self, z: Tensor) -> Tensor:
+        """Boolean tensor: is each pre-activation in the set?"""
+        return (z <= self.left) | ((z >= self.low) & (z <= self.high))
+
+    def holds(self, lower: Tensor, upper: Tensor) -> Tensor:
+        """Boolean tensor: does the whole interval ``[lower, upper]`` lie in one piece? False at NaN."""
+        return (upper <= self.left) | ((lower >= self.low) & (upper <= self.high))
+
+    @property
+    def empty(self) -> bool:
+        """True when the function is zero nowhere (or at isolated points only)."""
+        return self.left == -INF and self.low >= self.high
+
+
+NOWHERE = ZeroInterval()
+
+
+@dataclasses.dataclass(frozen=True)
+class Activation:
+    """An element-wise activation function, known by kind and parameters.
+
+    Attributes:
+        kind: a key of :data:`KINDS`, or ``"other"`` for a function that we can call but know nothing of.
+        parameters: the kind's numbers: shift ``t`` of ``fatrelu``, threshold ``t`` of the thresholded kinds,
+            ``(mix, cap)`` of ``jsrelu``.
+        function: the callable itself, needed only for ``"other"``.
+    """
+
+    kind: str
+    parameters: tuple[float, ...] = ()
+    function: Callable[[Tensor], Tensor] | None = dataclasses.field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.kind == "other":
+            if self.function is None:
+                raise ConfigError("An activation of kind 'other' needs its function; pass function=...")
+            return
+        if self.kind not in KINDS:
+            raise ConfigError(f"Unknown activation kind {self.kind!r}; known are {', '.join(KINDS)}, and 'other'.")
+        wanted = KINDS[self.kind].parameter_names
+        if len(self.parameters) != len(wanted):
+            raise ConfigError(f"Activation {self.kind!r} takes {len(wanted)} parameters {wanted}, got {self.parameters}.")
+        KINDS[self.kind].check(*self.parameters)
+
+    @property
+    def zero(self) -> ZeroInterval:
+        """Where the function is exactly zero; :data:`NOWHERE` for smooth and unknown ones."""
+        return NOWHERE if self.kind == "other" else KINDS[self.kind].zero(*self.parameters)
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """The function's value at each pre-activation."""
+        if self.function is not None:
+            return self.function(z)
+        return KINDS[self.kind].value(z, *self.parameters)
+
+    def derivative(self, z: Tensor) -> Tensor:
+        """The derivative at each pre-activation, 0 where the function is exactly zero."""
+        with torch.enable_grad():
+            leaf = z.detach().requires_grad_()
+            (slope,) = torch.autograd.grad(self(leaf).sum(), leaf)
+        return slope
+
+
+@runtime_checkable
+class DeclaresActivation(Protocol):
+    """A module (ours or a third party's) that says which activation function it is."""
+
+    def activation_spec(self) -> Activation:
+        """The function as a fact."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kind:
+    value: Callable[..., Tensor]
+    zero: Callable[..., ZeroInterval]
+    parameter_names: tuple[str, ...] = ()
+    check: Callable[..., None] = lambda *_: None
+
+
+def _relu_family(*_: float) -> ZeroInterval:
+    return ZeroInterval(0.0)
+
+
+def _jsrelu(z: Tensor, mix: float, cap: float) -> Tensor:
+    r = F.relu(z)
+    if mix == 0:  # 0 * inf would be NaN
+        return r
+    if math.isinf(cap):
+        return r + mix / 2 * r * r
+    inside = torch.clamp(r, max=cap)
+    return r + mix * (inside * inside / 2 + cap * (r - inside))
+
+
+def _fatrelu(z: Tensor, t: float) -> Tensor:
+    return torch.where(z <= t, torch.zeros_like(z), z)
+
+
+def _thresholded(smooth: Callable[[Tensor], Tensor]) -> Callable[[Tensor, float], Tensor]:
+    def value(z: Tensor, t: float) -> Tensor:
+        s = smooth(z)
+        return torch.where(s.abs() <= t, torch.zeros_like(s), s)
+
+    return value
+
+
+def _root(function: Callable[[float], float], a: float, b: float) -> tuple[float, float]:
+    """A bracket [a, b] of one ulp with a sign change of ``function``."""
+    sign = function(a) > 0
+    while True:
+        middle = (a + b) / 2
+        if middle in (a, b):
+            return a, b
+        if (function(middle) > 0) == sign:
+            a = middle
+        else:
+            b = middle
+
+
+def _thresholded_zero(smooth: Callable[[float], float], lowest: float) -> Callable[[float], ZeroInterval]:
+    """Where ``|smooth(z)| <= t``, for a function that dips once to ``smooth(lowest) < 0`` and then rises.
+
+    The ends are moved inwards by 1e-6 (relative and absolute): the model evaluates the smooth function in fp32,
+    and a neuron within that rounding of the end must be computed, not certified.
+    """
+
+    def zero(t: float) -> ZeroInterval:
+        def inward(z: float, sign: float) -> float:
+            return z + sign * (1e-6 + 1e-6 * abs(z))
+
+        high = inward(_root(lambda z: smooth(z) - t, 0.0, 2.0 + 2 * t)[0], -1.0) if t > 0 else 0.0
+        if t >= -smooth(lowest) * (1 + 1e-6):
+            return ZeroInterval(high)
+        left = inward(_root(lambda z: smooth(z) + t, -40.0, lowest)[0], -1.0) if t > 0 else -INF
+        low = inward(_root(lambda z: smooth(z) + t, lowest, 0.0)[1], 1.0) if t > 0 else 0.0
+        return ZeroInterval(left, low, high) if low <= high else ZeroInterval(left)
+
+    return zero
+
+
+def _silu(z: float) -> float:
+    return z / (1 + math.exp(-z)) if z > -700 else 0.0
+
+
+def _gelu(z: float) -> float:
+    return 0.5 * z * math.erfc(-z / math.sqrt(2))
+
+
+def _gelu_tanh(z: float) -> float:
+    return 0.5 * z * (1 + math.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3)))
+
+
+def _smooth(*_: float) -> ZeroInterval:
+    return NOWHERE
+
+
+def _check_threshold(t: float) -> None:
+    if not (math.isfinite(t) and t >= 0):
+        raise ConfigError(f"A threshold is a finite number >= 0, got {t}.")
+
+
+def _check_shift(t: float) -> None:
+    if not math.isfinite(t):
+        raise ConfigError(f"A shift is a finite number, got {t}.")
+
+
+def _check_jsrelu(mix: float, cap: float) -> None:
+    if not (math.isfinite(mix) and mix >= 0 and cap > 0):
+        raise ConfigError(f"JSReLU takes a finite mix >= 0 and a cap > 0, got mix={mix}, cap={cap}.")
+
+
+def _gelu_tanh_tensor(z: Tensor) -> Tensor:
+    return F.gelu(z, approximate="tanh")
+
+
+KINDS: dict[str, _Kind] = {
+    "relu": _Kind(F.relu, _relu_family),
+    "squared_relu": _Kind(lambda z: F.relu(z).square(), _relu_family),
+    "jsrelu": _Kind(_jsrelu, _relu_family, ("mix", "cap"), _check_jsrelu),
+    "fatrelu": _Kind(_fatrelu, lambda t: ZeroInterval(t), ("t",), _check_shift),
+    "thresholded_silu": _Kind(_thresholded(F.silu), _thresholded_zero(_silu, -1.2784645), ("t",), _check_threshold),
+    "thresholded_gelu": _Kind(_thresholded(F.gelu), _thresholded_zero(_gelu, -0.7517916), ("t",), _check_threshold),
+    "thresholded_gelu_tanh": _Kind(
+        _thresholded(_gelu_tanh_tensor), _thresholded_zero(_gelu_tanh, -0.7524614), ("t",), _check_threshold
+    ),
+    "relu6": _Kind(F.relu6, _relu_family),
+    "gelu": _Kind(F.gelu, _smooth),
+    "gelu_tanh": _Kind(_gelu_tanh_tensor, _smooth),
+    "silu": _Kind(F.silu, _smooth),
+    "tanh": _Kind(torch.tanh, _smooth),
+    "sigmoid": _Kind(torch.sigmoid, _smooth),
+    "identity": _Kind(lambda z: z, _smooth),
+}

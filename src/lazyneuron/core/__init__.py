@@ -1,0 +1,1 @@
+"""Errors, receipts, undo, records and environment facts; imports none of the other rooms."""

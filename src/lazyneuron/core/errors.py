@@ -1,0 +1,36 @@
+"""Every error that lazyneuron raises on purpose.
+
+Each message is one sentence: what is wrong, what was got, what is allowed, what to do next.
+"""
+
+
+class LazyNeuronError(Exception):
+    """Base of all errors raised on purpose; the command line prints it and exits with 2."""
+
+
+class ConfigError(LazyNeuronError, ValueError):
+    """An option or a combination of options that has no meaning."""
+
+
+class ShapeError(LazyNeuronError, ValueError):
+    """A tensor whose shape, dtype, device or layout does not fit."""
+
+
+class DataError(LazyNeuronError, ValueError):
+    """Input data that is missing, empty, unreadable or of the wrong kind."""
+
+
+class NoBlocksError(LazyNeuronError, ValueError):
+    """A model in which no MLP block was found, or none that the verb can work on."""
+
+
+class ImplUnavailable(LazyNeuronError, RuntimeError):
+    """A named implementation that cannot run here."""
+
+
+class CheckpointError(LazyNeuronError, RuntimeError):
+    """A saved file that is missing, corrupt, foreign or unsafe to read."""
+
+
+class AssumptionError(LazyNeuronError, ValueError):
+    """A theorem or a guarantee whose assumptions the input does not meet."""
