@@ -1,0 +1,157 @@
+"""Running counts of one block's firing neurons, kept on the device that the block runs on."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from lazyneuron.measure.lanes import count_columns, count_rows
+
+UNION_SIZES = (1, 2, 4, 8, 16, 64, 256)
+
+# words kept before they are counted: 8 MiB a block, so that a short forward pays for few small kernels
+FLUSH_WORDS = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tokens:
+    """Which rows of a flattened hidden activation are real tokens, and which follow one another.
+
+    Attributes:
+        real: boolean of shape (rows,).
+        follows: boolean of shape (rows,): this row and the one before it are neighbours in one sequence, both real.
+        masked: False when every row is known to be real.
+    """
+
+    real: Tensor
+    follows: Tensor
+    masked: bool
+
+    @staticmethod
+    def of(leading: tuple[int, ...], mask: Tensor | None, device: torch.device) -> Tokens:
+        """The rows of an activation of shape (*leading, d_hidden).
+
+        Args:
+            leading: the shape before the neurons; its last axis is the token axis.
+            mask: nonzero where a token is real; None when all are.
+            device: where the result is wanted.
+        """
+        real = torch.ones(leading, dtype=torch.bool, device=device) if mask is None else (mask != 0).to(device)
+        grid = real.reshape(-1, real.shape[-1]) if real.dim() else real.reshape(1, 1)
+        follows = torch.zeros_like(grid)
+        follows[:, 1:] = grid[:, 1:] & grid[:, :-1]
+        return Tokens(real=grid.reshape(-1), follows=follows.reshape(-1), masked=mask is not None)
+
+
+class Tally:
+    """Counts over everything that was added; reads nothing back to the host until :meth:`totals`."""
+
+    def __init__(self, d_hidden: int, device: torch.device, *, flush_words: int = FLUSH_WORDS) -> None:
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(shape, dtype=torch.int64, device=device)
+
+        self.d_hidden = d_hidden
+        self.calls = 0
+        self.fired = zeros(d_hidden)
+        self.union_fired, self.union_windows = zeros(len(UNION_SIZES)), zeros(len(UNION_SIZES))
+        self.tokens, self.positive, self.positive_tokens, self.pairs = zeros(), zeros(), zeros(), zeros()
+        self.overlap = torch.zeros((), dtype=torch.float64, device=device)
+        self._flush_words = flush_words
+        self._waiting: list[tuple[Tensor, Tokens]] = []
+        self._waiting_positive: list[tuple[Tensor, Tensor]] = []
+        self._words = 0
+
+    def add_fired(self, lanes: Tensor, tokens: Tokens) -> None:
+        """Add one call's firing neurons, packed by :func:`lazyneuron.measure.lanes.pack`."""
+        self.calls += 1
+        self._waiting.append((lanes, tokens))
+        self._words += lanes.numel()
+        if self._words >= self._flush_words:
+            self.flush()
+
+    def add_positive(self, lanes: Tensor, tokens: Tokens) -> None:
+        """Add one call's positive pre-activations, packed alike."""
+        self._waiting_positive.append((count_rows(lanes), tokens.real))
+
+    def flush(self) -> None:
+        """Count what is waiting."""
+        if self._waiting_positive:
+            rows = torch.cat([rows for rows, _ in self._waiting_positive])
+            real = torch.cat([real for _, real in self._waiting_positive])
+            self.positive += (rows * real).sum()
+            self.positive_tokens += real.sum()
+            self._waiting_positive.clear()
+        if self._waiting:
+            lanes = torch.cat([lanes for lanes, _ in self._waiting])
+            tokens = [tokens for _, tokens in self._waiting]
+            masked = any(t.masked for t in tokens)
+            self._waiting.clear()
+            self._words = 0
+            self._count(lanes, torch.cat([t.real for t in tokens]), torch.cat([t.follows for t in tokens]), masked)
+
+    def _count(self, lanes: Tensor, real: Tensor, follows: Tensor, masked: bool) -> None:
+        rows = count_rows(lanes)
+        both = count_rows(lanes[1:] & lanes[:-1])
+        either = rows[1:] + rows[:-1] - both
+        # two silent tokens have the same active set: their overlap is 1
+        jaccard = torch.where(either > 0, both.double() / either.clamp(min=1), 1.0)
+        self.overlap += (jaccard * follows[1:]).sum()
+        self.pairs += follows.sum()
+        count = real.sum()
+        self.tokens += count
+        if masked:
+            # a stable sort moves the padding to the end without asking the host how much there is
+            order = torch.argsort((~real).to(torch.uint8), stable=True)
+            lanes = lanes.index_select(0, order)
+            lanes.masked_fill_(torch.arange(len(lanes), device=lanes.device)[:, None] >= count, 0)
+        self.fired += count_columns(lanes, self.d_hidden)
+        self._count_unions(lanes, count)
+
+    def _count_unions(self, lanes: Tensor, count: Tensor) -> None:
+        size = 1
+        for k, wanted in enumerate(UNION_SIZES):
+            while size < wanted:
+                pairs = lanes.shape[0] // 2
+                lanes, size = lanes[0 : 2 * pairs : 2] | lanes[1 : 2 * pairs : 2], 2 * size
+            complete = count // size
+            inside = torch.arange(lanes.shape[0], device=lanes.device) < complete
+            self.union_fired[k] += (count_rows(lanes) * inside).sum()
+            self.union_windows[k] += complete
+
+    def totals(self) -> Totals:
+        """The counts so far, on the host."""
+        self.flush()
+        fired = self.union_fired.tolist()
+        windows = self.union_windows.tolist()
+        pairs, positive_tokens = int(self.pairs), int(self.positive_tokens)
+        return Totals(
+            calls=self.calls,
+            tokens=int(self.tokens),
+            fired=self.fired.cpu(),
+            positive_share=int(self.positive) / (positive_tokens * self.d_hidden) if positive_tokens else None,
+            unions=tuple((f / (w * self.d_hidden) if w else None, w) for f, w in zip(fired, windows, strict=True)),
+            overlap=float(self.overlap) / pairs if pairs else None,
+            pairs=pairs,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Totals:
+    """A tally's counts, on the host.
+
+    Attributes:
+        fired: int64 of shape (d_hidden,): on how many tokens each neuron fired.
+        positive_share: share of pre-activations above 0, or None when none was seen.
+        unions: for each of :data:`UNION_SIZES` the mean union density and the number of complete windows.
+        overlap: mean Jaccard overlap of neighbouring tokens, or None without neighbours.
+    """
+
+    calls: int
+    tokens: int
+    fired: Tensor
+    positive_share: float | None
+    unions: tuple[tuple[float | None, int], ...]
+    overlap: float | None
+    pairs: int
