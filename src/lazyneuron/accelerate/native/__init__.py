@@ -1,0 +1,1 @@
+"""The native CPU kernels: building them from the C++ sources and loading them into torch."""
