@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <atomic>
 #include <memory>
+#include <vector>
 
 #include "activation.h"
 #include "sketch.h"
@@ -24,8 +25,18 @@ struct Fired {
   // followed in memory by: float value[kPanel * tile], uint8_t token[kPanel * tile]
 };
 
+// One row of `down` that is wanted, with the tokens it is added to.
+template <class W>
+struct Wanted {
+  const W* row;
+  const float* value;
+  const uint8_t* token;
+  int count;
+};
+
 struct Layout {
   int64_t tile;          // tokens in a full tile
+  int64_t stretch;       // panels in one unit of work: long enough to stream, short enough to share
   int64_t tiles, panels;
   int64_t columns, column_tasks;
   size_t fired_bytes;    // one Fired with its tails
@@ -46,6 +57,7 @@ Layout plan(const Problem& p, int threads) {
   l.tile = std::clamp<int64_t>(wanted, 1, kMaxTile);
   l.tiles = (p.tokens + l.tile - 1) / l.tile;
   l.panels = (p.d_hidden + kPanel - 1) / kPanel;
+  l.stretch = l.independent ? l.panels : std::clamp<int64_t>(l.panels / (8 * threads), 1, 8);
   const int64_t most = std::max<int64_t>(16, kAccumulators / l.tile / 16 * 16);
   int64_t tasks = l.independent ? 1 : threads;
   while (up_to((p.d_out + tasks - 1) / tasks, 16) > most) tasks += l.independent ? 1 : threads;
@@ -105,6 +117,7 @@ class Run {
     tokens_ = take<Token>(scratch, n);
     planes_ = take<int8_t>(scratch, n * p.planes * p.padded_in);
     if constexpr (!std::is_same_v<T, float>) wide_ = take<float>(scratch, n * p.d_in);
+    row_bytes_ = std::is_same_v<W, int8_t> ? 0 : p.d_in * static_cast<int64_t>(sizeof(T));
     fired_ = scratch;
   }
 
@@ -128,7 +141,7 @@ class Run {
       char* mine = fired_ + slot * l_.panels * l_.fired_bytes;
       first_.share(l_.tiles, [&](int64_t tile) {
         for (int64_t t = tile * l_.tile; t < std::min((tile + 1) * l_.tile, p_.tokens); ++t) prepare(t);
-        for (int64_t panel = 0; panel < l_.panels; ++panel) certify(tile, panel, fired(mine, panel));
+        first_pass(tile, 0, l_.panels, mine);
         for (int64_t c = 0; c < l_.column_tasks; ++c) accumulate(tile, c, mine);
       });
       return;
@@ -137,10 +150,11 @@ class Run {
       zeroth_.share(p_.tokens, [&](int64_t t) { prepare(t); });
       zeroth_.wait(p_.tokens);
     }
-    const int64_t units = l_.tiles * l_.panels;
+    const int64_t stretches = (l_.panels + l_.stretch - 1) / l_.stretch;
+    const int64_t units = l_.tiles * stretches;
     first_.share(units, [&](int64_t u) {
-      const int64_t tile = u / l_.panels, panel = u % l_.panels;
-      certify(tile, panel, fired(fired_ + tile * l_.panels * l_.fired_bytes, panel));
+      const int64_t tile = u / stretches, panel = u % stretches * l_.stretch;
+      first_pass(tile, panel, std::min(panel + l_.stretch, l_.panels), fired_ + tile * l_.panels * l_.fired_bytes);
     });
     first_.wait(units);
     second_.share(l_.tiles * l_.column_tasks, [&](int64_t u) {
@@ -164,9 +178,16 @@ class Run {
 
   Fired* fired(char* base, int64_t panel) const { return reinterpret_cast<Fired*>(base + panel * l_.fired_bytes); }
 
-  const float* x_row(int64_t t) const {
+  using X = typename TokenRow<T>::type;
+
+  const float* wide_row(int64_t t) const {
     if constexpr (std::is_same_v<T, float>) return static_cast<const float*>(p_.x) + t * p_.d_in;
     else return wide_ + t * p_.d_in;
+  }
+
+  const X* x_row(int64_t t) const {
+    if constexpr (std::is_same_v<X, T>) return static_cast<const X*>(p_.x) + t * p_.d_in;
+    else return wide_row(t);
   }
 
   void prepare(int64_t t) {
@@ -175,42 +196,70 @@ class Run {
       float* out = wide_ + t * p_.d_in;
       for (int64_t k = 0; k < p_.d_in; ++k) out[k] = to_float(x[k]);
     }
-    tokens_[t] = quantise(x_row(t), p_.d_in, p_.padded_in, p_.planes, planes_ + t * p_.planes * p_.padded_in);
+    tokens_[t] = quantise(wide_row(t), p_.d_in, p_.padded_in, p_.planes, planes_ + t * p_.planes * p_.padded_in);
   }
 
-  // First pass: which neurons of the panel fire for which tokens of the tile, and with what value.
-  void certify(int64_t tile, int64_t panel, Fired* out) {
-    const int64_t t0 = tile * l_.tile, first = panel * kPanel;
-    const int count = static_cast<int>(std::min(l_.tile, p_.tokens - t0));
+  // Which neurons of a panel have to be computed, for which tokens of the tile.
+  struct Asked {
+    uint64_t any;
+    uint8_t count[kPanel];
+    uint8_t token[kPanel][kMaxTile];
     alignas(64) float sketch[kMaxTile * kPanel];
+  };
+
+  // First pass over panels [begin, end): the sketch of one panel while the rows that the panel before asked for
+  // come from memory, then their exact values.
+  void first_pass(int64_t tile, int64_t begin, int64_t end, char* lists) {
+    const int64_t t0 = tile * l_.tile;
+    const int count = static_cast<int>(std::min(l_.tile, p_.tokens - t0));
     const int8_t* planes[kMaxTile];
-    const float* x[kMaxTile];
+    const float* wide[kMaxTile];
+    const X* x[kMaxTile];
     for (int t = 0; t < count; ++t) {
       planes[t] = planes_ + (t0 + t) * p_.planes * p_.padded_in;
+      wide[t] = wide_row(t0 + t);
       x[t] = x_row(t0 + t);
     }
-    sketch_panel(p_, p_.sketch + first * p_.padded_in, tokens_ + t0, planes, x, count, sketch);
+    thread_local Asked asked[2];
+    Ahead ahead;
+    for (int64_t panel = begin; panel <= end; ++panel) {
+      Asked& now = asked[panel & 1];
+      if (panel < end) {
+        const int64_t first = panel * kPanel;
+        sketch_panel(p_, p_.sketch + first * p_.padded_in, tokens_ + t0, planes, wide, count, now.sketch, ahead,
+                     row_bytes_);
+        ask(first, tokens_ + t0, count, now);
+        ahead.clear();
+        if (row_bytes_)
+          for (uint64_t left = now.any; left; left &= left - 1)
+            ahead.want(static_cast<const T*>(p_.switch_rows) + (first + __builtin_ctzll(left)) * p_.d_in);
+      }
+      if (panel > begin) exact(panel - 1, asked[(panel - 1) & 1], x, fired(lists, panel - 1));
+    }
+  }
 
-    uint8_t asked[kPanel][kMaxTile];
-    uint8_t number[kPanel] = {};
-    uint64_t any = 0;
+  void ask(int64_t first, const Token* tokens, int count, Asked& out) {
+    out.any = 0;
+    std::memset(out.count, 0, sizeof(out.count));
     for (int t = 0; t < count; ++t) {
-      uint64_t bits = undecided(p_, first, tokens_[t0 + t], sketch + t * kPanel);
-      any |= bits;
+      uint64_t bits = undecided(p_, first, tokens[t], out.sketch + t * kPanel);
+      out.any |= bits;
       for (; bits; bits &= bits - 1) {
         const int i = __builtin_ctzll(bits);
-        asked[i][number[i]++] = static_cast<uint8_t>(t);
+        out.token[i][out.count[i]++] = static_cast<uint8_t>(t);
       }
     }
+  }
+
+  void exact(int64_t panel, const Asked& asked, const X* const* x, Fired* out) {
+    const int64_t first = panel * kPanel;
     out->neurons = out->pairs = 0;
     int64_t computed = 0;
-    for (uint64_t left = any; left; left &= left - 1) {
+    for (uint64_t left = asked.any; left; left &= left - 1) {
       const int i = __builtin_ctzll(left);
-      const uint64_t rest = left & (left - 1);
-      const int64_t next = first + (rest ? __builtin_ctzll(rest) : i);
-      computed += number[i];
-      if constexpr (std::is_same_v<W, int8_t>) keep_sketch(out, i, first, asked[i], number[i], sketch);
-      else compute(out, i, first, next, asked[i], number[i], x);
+      computed += asked.count[i];
+      if constexpr (std::is_same_v<W, int8_t>) keep_sketch(out, i, first, asked.token[i], asked.count[i], asked.sketch);
+      else compute(out, i, first, asked.token[i], asked.count[i], x);
     }
     computed_.fetch_add(computed, std::memory_order_relaxed);
     hits_.fetch_add(out->pairs, std::memory_order_relaxed);
@@ -238,29 +287,28 @@ class Run {
     close(out, kept);
   }
 
-  static void row_dots(const T* row, const T* next, int64_t d, const float* const* x, const uint8_t* which, int n,
-                       float* out) {
-    const float* chosen[4];
+  static void row_dots(const T* row, int64_t d, const X* const* x, const uint8_t* which, int n, float* out) {
+    const X* chosen[4];
     int a = 0;
     for (; a + 4 <= n; a += 4) {
       for (int j = 0; j < 4; ++j) chosen[j] = x[which[a + j]];
-      dots<4>(row, chosen, d, next, out + a);
+      dots<4>(row, chosen, d, out + a);
     }
     for (int j = 0; a + j < n; ++j) chosen[j] = x[which[a + j]];
     switch (n - a) {
-      case 3: dots<2>(row, chosen, d, next, out + a); a += 2; chosen[0] = chosen[2]; [[fallthrough]];
-      case 1: dots<1>(row, chosen, d, next, out + a); break;
-      case 2: dots<2>(row, chosen, d, next, out + a); break;
+      case 3: dots<3>(row, chosen, d, out + a); break;
+      case 2: dots<2>(row, chosen, d, out + a); break;
+      case 1: dots<1>(row, chosen, d, out + a); break;
       default: break;
     }
   }
 
-  void compute(Fired* out, int i, int64_t first, int64_t next, const uint8_t* asked, int n, const float* const* x) {
+  void compute(Fired* out, int i, int64_t first, const uint8_t* asked, int n, const X* const* x) {
     const T* rows = static_cast<const T*>(p_.switch_rows);
     const int64_t d = p_.d_in;
     const float bias = p_.certificate.bias[first + i];
     float z[kMaxTile];
-    row_dots(rows + (first + i) * d, rows + next * d, d, x, asked, n, z);
+    row_dots(rows + (first + i) * d, d, x, asked, n, z);
     int kept = 0;
     if (!p_.gated) {
       for (int a = 0; a < n; ++a) keep(out, i, &kept, asked[a], rounded<T>(activate(p_, rounded<T>(z[a] + bias))));
@@ -277,7 +325,7 @@ class Run {
     }
     if (n_open == 0) return;
     const T* up_row = static_cast<const T*>(p_.up_rows) + (first + i) * d;
-    row_dots(up_row, rows + next * d, d, x, open, n_open, up);
+    row_dots(up_row, d, x, open, n_open, up);
     const float up_bias = p_.up_bias ? to_float(static_cast<const T*>(p_.up_bias)[first + i]) : 0.f;
     for (int a = 0; a < n_open; ++a) {
       const float h = rounded<T>(gate[a] * rounded<T>(up[a] + up_bias));
@@ -294,33 +342,41 @@ class Run {
     alignas(64) float sums[kAccumulators];
     const int64_t stride = l_.columns;
     std::memset(sums, 0, static_cast<size_t>(count * stride) * sizeof(float));
-    if (count == 1) accumulate_one(lists, rows, width, sums);
-    else
-      for (int64_t panel = 0; panel < l_.panels; ++panel) {
-        Fired* f = fired(lists, panel);
-        const float* value = values_of(f);
-        const uint8_t* token = tokens_of(f, l_.tile);
-        for (int32_t e = 0; e < f->neurons; ++e) {
-          const W* row = rows + (panel * kPanel + f->index[e]) * p_.d_out;
-          const W* next = rows + (panel * kPanel + f->index[e + 1 < f->neurons ? e + 1 : e]) * p_.d_out;
-          add_row(row, next, width, value, token, f->count[e], sums, stride);
-          value += f->count[e];
-          token += f->count[e];
-        }
+    thread_local std::vector<Wanted<W>> wanted;
+    wanted.clear();
+    for (int64_t panel = 0; panel < l_.panels; ++panel) {
+      Fired* f = fired(lists, panel);
+      const float* value = values_of(f);
+      const uint8_t* token = tokens_of(f, l_.tile);
+      for (int32_t e = 0; e < f->neurons; ++e) {
+        wanted.push_back({rows + (panel * kPanel + f->index[e]) * p_.d_out, value, token, f->count[e]});
+        value += f->count[e];
+        token += f->count[e];
       }
+    }
+    const size_t n = wanted.size();
+    size_t e = 0;
+    if (count == 1)
+      for (; e + 4 <= n; e += 4) add_four(&wanted[e], &wanted[e + 8 <= n ? e + 4 : e], width, sums);
+    for (; e < n; ++e) add_row(wanted[e], wanted[e + kRowsAhead < n ? e + kRowsAhead : e].row, width, sums, stride);
     store(t0, count, c0, width, sums, stride);
   }
 
+  static constexpr size_t kRowsAhead = 4;
+
   // y[token] += value * row for the tokens that the neuron fired for; the row piece stays in registers.
-  static void add_row(const W* row, const W* next, int64_t width, const float* value, const uint8_t* token, int n,
-                      float* sums, int64_t stride) {
+  static void add_row(const Wanted<W>& entry, const W* later, int64_t width, float* sums, int64_t stride) {
+    const W* row = entry.row;
+    const float* value = entry.value;
+    const uint8_t* token = entry.token;
+    const int n = entry.count;
     int64_t k = 0;
     for (; k + 128 <= width; k += 128) {
       v16f w[8];
 #pragma GCC unroll 8
       for (int u = 0; u < 8; ++u) {
         w[u] = load16(row + k + 16 * u);
-        if ((16 * u * sizeof(W)) % 64 == 0) __builtin_prefetch(next + k + 16 * u);
+        if ((16 * u * sizeof(W)) % 64 == 0) __builtin_prefetch(later + k + 16 * u);
       }
       for (int a = 0; a < n; ++a) {
         float* y = sums + token[a] * stride + k;
@@ -334,7 +390,7 @@ class Run {
     }
     for (; k + 16 <= width; k += 16) {
       const v16f w = load16(row + k);
-      __builtin_prefetch(next + k);
+      __builtin_prefetch(later + k);
       for (int a = 0; a < n; ++a) {
         float* y = sums + token[a] * stride + k;
         const v16f sum = load16(y) + splat(value[a]) * w;
@@ -346,45 +402,20 @@ class Run {
   }
 
   // One token: four rows together, so that the running sum is read and written once for four rows.
-  void accumulate_one(char* lists, const W* rows, int64_t width, float* sums) {
-    const W* row[8];
-    float value[8];
-    int held = 0;
-    for (int64_t panel = 0; panel < l_.panels; ++panel) {
-      Fired* f = fired(lists, panel);
-      for (int32_t e = 0; e < f->neurons; ++e) {
-        row[held] = rows + (panel * kPanel + f->index[e]) * p_.d_out;
-        value[held++] = values_of(f)[e];
-        if (held == 8) {
-          add_four(row, row + 4, value, width, sums);
-          for (int j = 0; j < 4; ++j) { row[j] = row[j + 4]; value[j] = value[j + 4]; }
-          held = 4;
-        }
-      }
-    }
-    if (held >= 4) {
-      add_four(row, row, value, width, sums);
-      for (int j = 4; j < held; ++j) { row[j - 4] = row[j]; value[j - 4] = value[j]; }
-      held -= 4;
-    }
-    const uint8_t zero = 0;
-    for (int j = 0; j < held; ++j) add_row(row[j], row[j], width, value + j, &zero, 1, sums, l_.columns);
-  }
-
-  static void add_four(const W* const* row, const W* const* next, const float* value, int64_t width, float* sums) {
+  static void add_four(const Wanted<W>* entry, const Wanted<W>* later, int64_t width, float* sums) {
     int64_t k = 0;
-    const v16f v[4] = {splat(value[0]), splat(value[1]), splat(value[2]), splat(value[3])};
+    const v16f v[4] = {splat(*entry[0].value), splat(*entry[1].value), splat(*entry[2].value), splat(*entry[3].value)};
     for (; k + 16 <= width; k += 16) {
       v16f sum = load16(sums + k);
 #pragma GCC unroll 4
       for (int j = 0; j < 4; ++j) {
-        sum += v[j] * load16(row[j] + k);
-        if ((k * sizeof(W)) % 64 == 0) __builtin_prefetch(next[j] + k);
+        sum += v[j] * load16(entry[j].row + k);
+        if ((k * sizeof(W)) % 64 == 0) __builtin_prefetch(later[j].row + k);
       }
       std::memcpy(sums + k, &sum, 64);
     }
     for (; k < width; ++k)
-      for (int j = 0; j < 4; ++j) sums[k] += value[j] * to_float(row[j][k]);
+      for (int j = 0; j < 4; ++j) sums[k] += *entry[j].value * to_float(entry[j].row[k]);
   }
 
   void store(int64_t t0, int64_t count, int64_t c0, int64_t width, const float* sums, int64_t stride) {
@@ -403,6 +434,7 @@ class Run {
   Token* tokens_;
   int8_t* planes_;
   float* wide_ = nullptr;
+  int64_t row_bytes_;  // of one row that the first pass may ask for
   char* fired_;
   bool prepared_ = false;
   Counter zeroth_, first_, second_;

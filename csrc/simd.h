@@ -112,33 +112,68 @@ LAZY_INLINE float rounded(float x) {
   return to_float(narrow(x, T{}));
 }
 
-// Dot products of one weight row with several token rows, while the next row is fetched.
-template <int N, class T>
-LAZY_INLINE void dots(const T* row, const float* const* x, int64_t n, const T* next, float* out) {
+// What token rows are kept as for dot products with rows of W.
+template <class W>
+struct TokenRow { using type = float; };
+
+template <class W, class X>
+LAZY_INLINE void multiply_add(v16f& sum, const W* w, const X* x) { sum += load16(w) * load16(x); }
+
+template <class W>
+constexpr int kLanes = 16;  // elements that one multiply_add takes
+
+#if defined(__AVX512BF16__)
+template <>
+struct TokenRow<bf16> { using type = bf16; };
+template <>
+constexpr int kLanes<bf16> = 32;
+
+LAZY_INLINE void multiply_add(v16f& sum, const bf16* w, const bf16* x) {
+  sum = reinterpret_cast<v16f>(_mm512_dpbf16_ps(reinterpret_cast<__m512>(sum), load_as<__m512bh>(w), load_as<__m512bh>(x)));
+}
+#endif
+
+// Dot products of one weight row with N token rows.
+template <int N, class W, class X>
+LAZY_INLINE void dots(const W* row, const X* const* x, int64_t n, float* out) {
   constexpr int U = N >= 4 ? 1 : 4 / N;  // independent chains: at least four, to hide the latency of one multiply-add
+  constexpr int L = kLanes<W>;
   v16f sum[N][U] = {};
   int64_t k = 0;
-  for (; k + 16 * U <= n; k += 16 * U) {
+  for (; k + L * U <= n; k += L * U)
 #pragma GCC unroll 8
-    for (int u = 0; u < U; ++u) {
-      v16f w = load16(row + k + 16 * u);
-      if ((16 * u * sizeof(T)) % 64 == 0) __builtin_prefetch(next + k + 16 * u);
+    for (int u = 0; u < U; ++u)
 #pragma GCC unroll 8
-      for (int j = 0; j < N; ++j) sum[j][u] += w * load16(x[j] + k + 16 * u);
-    }
-  }
-  for (; k + 16 <= n; k += 16) {
-    v16f w = load16(row + k);
-    for (int j = 0; j < N; ++j) sum[j][0] += w * load16(x[j] + k);
-  }
+      for (int j = 0; j < N; ++j) multiply_add(sum[j][u], row + k + L * u, x[j] + k + L * u);
+  for (; k + L <= n; k += L)
+    for (int j = 0; j < N; ++j) multiply_add(sum[j][0], row + k, x[j] + k);
   for (int j = 0; j < N; ++j) {
     v16f total = sum[j][0];
     for (int u = 1; u < U; ++u) total += sum[j][u];
     out[j] = reduce(total);
   }
   for (; k < n; ++k)
-    for (int j = 0; j < N; ++j) out[j] += to_float(row[k]) * x[j][k];
+    for (int j = 0; j < N; ++j) out[j] += to_float(row[k]) * to_float(x[j][k]);
 }
+
+// A list of memory ranges that are wanted soon, fetched a cache line at a time from inside other work.
+class Ahead {
+ public:
+  void clear() { count_ = at_ = 0; offset_ = 0; }
+  void want(const void* start) { start_[count_++] = static_cast<const char*>(start); }
+  int64_t lines(int64_t bytes) const { return count_ * ((bytes + 63) / 64); }
+  LAZY_INLINE void fetch(int64_t bytes) {
+    if (at_ >= count_) return;
+    __builtin_prefetch(start_[at_] + offset_, 0, 2);
+    offset_ += 64;
+    if (offset_ >= bytes) { offset_ = 0; ++at_; }
+  }
+
+ private:
+  const char* start_[kPanel];
+  int count_ = 0, at_ = 0;
+  int64_t offset_ = 0;
+};
 
 }  // namespace LAZY_ISA
 }  // namespace lazy

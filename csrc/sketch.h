@@ -1,5 +1,7 @@
 // The first look: int8 sketch of a panel of 64 neurons against a tile of tokens.
 #pragma once
+#include <type_traits>
+
 #include "simd.h"
 
 namespace lazy {
@@ -102,9 +104,12 @@ inline Token quantise(const float* x, int64_t n, int64_t padded, int planes, int
 
 #if LAZY_VNNI
 
+constexpr int kStreamAhead = 4096;  // bytes; one core's share of bandwidth times the memory's latency
+
 // acc[r][c] += panel column c . plane row r, over all of padded_in; rows are planes of tokens.
 template <int R>
-LAZY_INLINE void panel_product(const uint8_t* panel, const int8_t* const* rows, int64_t padded, int32_t* out) {
+LAZY_INLINE void panel_product(const uint8_t* panel, const int8_t* const* rows, int64_t padded, int32_t* out,
+                               Ahead& ahead, int64_t row_bytes, int lines) {
   __m512i acc[R][4];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
@@ -114,10 +119,9 @@ LAZY_INLINE void panel_product(const uint8_t* panel, const int8_t* const* rows, 
     __m512i w[4];
 #pragma GCC unroll 4
     for (int c = 0; c < 4; ++c) w[c] = _mm512_loadu_si512(panel + 64 * c);
-    __builtin_prefetch(panel + 2048);
-    __builtin_prefetch(panel + 2048 + 64);
-    __builtin_prefetch(panel + 2048 + 128);
-    __builtin_prefetch(panel + 2048 + 192);
+    if constexpr (R <= 2)
+      for (int c = 0; c < 4; ++c) __builtin_prefetch(panel + kStreamAhead + 64 * c);
+    for (int l = 0; l < lines; ++l) ahead.fetch(row_bytes);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const __m512i x = _mm512_set1_epi32(load_as<int32_t>(rows[r] + k));
@@ -131,22 +135,28 @@ LAZY_INLINE void panel_product(const uint8_t* panel, const int8_t* const* rows, 
     for (int c = 0; c < 4; ++c) _mm512_storeu_si512(out + 64 * r + 16 * c, acc[r][c]);
 }
 
-// Sketch values times 1 / (step * scale), for `count` tokens: out is (count, 64) floats.
+// Sketch dot products without the row scale, for `count` tokens: out is (count, 64) floats. Meanwhile the rows in
+// `ahead` are fetched, row_bytes each.
 inline void sketch_panel(const Problem& p, const uint8_t* panel, const Token* tokens, const int8_t* const* planes,
-                         const float* const*, int count, float* out) {
+                         const float* const*, int count, float* out, Ahead& ahead, int64_t row_bytes) {
   alignas(64) int32_t product[2 * kMaxTile][kPanel];
   const int8_t* rows[2 * kMaxTile];
   const int n = count * p.planes;
   for (int t = 0; t < count; ++t)
     for (int j = 0; j < p.planes; ++j) rows[t * p.planes + j] = planes[t] + j * p.padded_in;
+  const int64_t steps = (n + 5) / 6 * (p.padded_in / 4);
+  const int lines = static_cast<int>((ahead.lines(row_bytes) + steps - 1) / steps);
   int r = 0;
-  for (; r + 6 <= n; r += 6) panel_product<6>(panel, rows + r, p.padded_in, product[r]);
+  auto go = [&]<int R>(std::integral_constant<int, R>) {
+    panel_product<R>(panel, rows + r, p.padded_in, product[r], ahead, row_bytes, lines);
+  };
+  for (; r + 6 <= n; r += 6) go(std::integral_constant<int, 6>{});
   switch (n - r) {
-    case 5: panel_product<5>(panel, rows + r, p.padded_in, product[r]); break;
-    case 4: panel_product<4>(panel, rows + r, p.padded_in, product[r]); break;
-    case 3: panel_product<3>(panel, rows + r, p.padded_in, product[r]); break;
-    case 2: panel_product<2>(panel, rows + r, p.padded_in, product[r]); break;
-    case 1: panel_product<1>(panel, rows + r, p.padded_in, product[r]); break;
+    case 5: go(std::integral_constant<int, 5>{}); break;
+    case 4: go(std::integral_constant<int, 4>{}); break;
+    case 3: go(std::integral_constant<int, 3>{}); break;
+    case 2: go(std::integral_constant<int, 2>{}); break;
+    case 1: go(std::integral_constant<int, 1>{}); break;
     default: break;
   }
   for (int t = 0; t < count; ++t)
@@ -183,7 +193,7 @@ LAZY_INLINE void panel_product(const uint8_t* panel, const float* const* x, int6
 }
 
 inline void sketch_panel(const Problem& p, const uint8_t* panel, const Token*, const int8_t* const*,
-                         const float* const* x, int count, float* out) {
+                         const float* const* x, int count, float* out, Ahead&, int64_t) {
   int t = 0;
   for (; t + 2 <= count; t += 2) panel_product<2>(panel, x + t, p.d_in, out + t * kPanel);
   if (t < count) panel_product<1>(panel, x + t, p.d_in, out + t * kPanel);
