@@ -33,19 +33,19 @@ def test_pack_of_a_strided_view():
     assert torch.equal(count_rows(pack(turned)), turned.reshape(-1, 9).sum(1))
 
 
-def fill(flush_words: int, batches: list[torch.Tensor]) -> Tally:
-    tally = Tally(batches[0].shape[-1], torch.device("cpu"), flush_words=flush_words)
+def fill(flush_bytes: int, batches: list[torch.Tensor]) -> Tally:
+    tally = Tally(batches[0].shape[-1], torch.device("cpu"), flush_bytes=flush_bytes)
     for fired in batches:
         tokens = Tokens.of(tuple(fired.shape[:-1]), None, fired.device)
-        tally.add_positive(pack(fired), tokens)
-        tally.add_fired(pack(fired), tokens)
+        tally.add_positive(fired, tokens)
+        tally.add_fired(fired, tokens)
     return tally
 
 
 def test_flushing_early_changes_only_which_windows_are_complete():
     torch.manual_seed(0)
     batches = [torch.rand(2, 300, 12) < 0.1 for _ in range(3)]
-    late, early = fill(1 << 20, batches).totals(), fill(1, batches).totals()
+    late, early = fill(1 << 23, batches).totals(), fill(1, batches).totals()
     assert torch.equal(late.fired, early.fired)
     assert (late.tokens, late.positive_share, late.pairs) == (early.tokens, early.positive_share, early.pairs)
     assert late.overlap == pytest.approx(early.overlap)
@@ -57,7 +57,7 @@ def test_flushing_early_changes_only_which_windows_are_complete():
 def test_union_windows_join_the_calls_of_a_decoder():
     one = torch.tensor([[[True, False]]])
     other = torch.tensor([[[False, True]]])
-    totals = fill(1 << 20, [one, other]).totals()
+    totals = fill(1 << 23, [one, other]).totals()
     assert totals.unions[1] == (1.0, 1)
     assert totals.pairs == 0
 

@@ -14,7 +14,6 @@ from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.core.batch import call_model
 from lazyneuron.core.errors import ConfigError, DataError, NoBlocksError, ShapeError
 from lazyneuron.measure.cost import BlockCost
-from lazyneuron.measure.lanes import pack
 from lazyneuron.measure.masks import EXCLUDED, MISFIT, NO_MASK, BatchMask, TokensMask, with_masks
 from lazyneuron.measure.observe import observing
 from lazyneuron.measure.sparsity import BlockSparsity, PredictedGain, SparsityReport, UnionDensity
@@ -129,7 +128,7 @@ class _Watch:
     def _on_switch(self, _: nn.Module, __: Any, z: Any) -> None:
         if not self._fits(z):
             return
-        positive = pack(z > 0)
+        positive = z > 0
         tally, tokens = self._enter(z)
         if self.reads_switch:
             tally.add_fired(positive if self.fires_if_positive else self._fired(self._activated(z)), tokens)
@@ -147,7 +146,7 @@ class _Watch:
 
     def _fired(self, h: Tensor) -> Tensor:
         # negated, so that NaN counts as firing
-        return pack(h != 0 if self.threshold is None else ~(h.abs() <= self.threshold))
+        return h != 0 if self.threshold is None else ~(h.abs() <= self.threshold)
 
     def _fits(self, value: Any) -> bool:
         if isinstance(value, Tensor) and not value.is_nested and value.dim() and value.shape[-1] == self.block.d_hidden:

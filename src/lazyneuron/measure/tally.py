@@ -7,12 +7,12 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from lazyneuron.measure.lanes import count_columns, count_rows
+from lazyneuron.measure.lanes import count_columns, count_rows, pack
 
 UNION_SIZES = (1, 2, 4, 8, 16, 64, 256)
 
-# words kept before they are counted: 8 MiB a block, so that a short forward pays for few small kernels
-FLUSH_WORDS = 1 << 20
+# bytes kept before they are counted, so that a short forward pays for one comparison and no small kernels
+FLUSH_BYTES = 1 << 23
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class Tokens:
 class Tally:
     """Counts over everything that was added; reads nothing back to the host until :meth:`totals`."""
 
-    def __init__(self, d_hidden: int, device: torch.device, *, flush_words: int = FLUSH_WORDS) -> None:
+    def __init__(self, d_hidden: int, device: torch.device, *, flush_bytes: int = FLUSH_BYTES) -> None:
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(shape, dtype=torch.int64, device=device)
 
@@ -58,37 +58,38 @@ class Tally:
         self.union_fired, self.union_windows = zeros(len(UNION_SIZES)), zeros(len(UNION_SIZES))
         self.tokens, self.positive, self.positive_tokens, self.pairs = zeros(), zeros(), zeros(), zeros()
         self.overlap = torch.zeros((), dtype=torch.float64, device=device)
-        self._flush_words = flush_words
+        self._flush_bytes = flush_bytes
         self._waiting: list[tuple[Tensor, Tokens]] = []
         self._waiting_positive: list[tuple[Tensor, Tensor]] = []
-        self._words = 0
+        self._bytes = 0
 
-    def add_fired(self, lanes: Tensor, tokens: Tokens) -> None:
-        """Add one call's firing neurons, packed by :func:`lazyneuron.measure.lanes.pack`."""
+    def add_fired(self, fired: Tensor, tokens: Tokens) -> None:
+        """Add one call's firing neurons: booleans of shape (..., d_hidden)."""
         self.calls += 1
-        self._waiting.append((lanes, tokens))
-        self._words += lanes.numel()
-        if self._words >= self._flush_words:
+        self._waiting.append((fired.reshape(-1, self.d_hidden), tokens))
+        self._bytes += fired.numel()
+        if self._bytes >= self._flush_bytes:
             self.flush()
 
-    def add_positive(self, lanes: Tensor, tokens: Tokens) -> None:
-        """Add one call's positive pre-activations, packed alike."""
-        self._waiting_positive.append((count_rows(lanes), tokens.real))
+    def add_positive(self, positive: Tensor, tokens: Tokens) -> None:
+        """Add one call's positive pre-activations: booleans of the same shape."""
+        self._waiting_positive.append((positive.reshape(-1, self.d_hidden), tokens.real))
+        self._bytes += positive.numel()
 
     def flush(self) -> None:
         """Count what is waiting."""
         if self._waiting_positive:
-            rows = torch.cat([rows for rows, _ in self._waiting_positive])
+            rows = count_rows(pack(torch.cat([positive for positive, _ in self._waiting_positive])))
             real = torch.cat([real for _, real in self._waiting_positive])
             self.positive += (rows * real).sum()
             self.positive_tokens += real.sum()
             self._waiting_positive.clear()
         if self._waiting:
-            lanes = torch.cat([lanes for lanes, _ in self._waiting])
+            lanes = pack(torch.cat([fired for fired, _ in self._waiting]))
             tokens = [tokens for _, tokens in self._waiting]
             masked = any(t.masked for t in tokens)
             self._waiting.clear()
-            self._words = 0
+            self._bytes = 0
             self._count(lanes, torch.cat([t.real for t in tokens]), torch.cat([t.follows for t in tokens]), masked)
 
     def _count(self, lanes: Tensor, real: Tensor, follows: Tensor, masked: bool) -> None:
