@@ -1,0 +1,1 @@
+"""The ``lazyneuron`` command: parses, calls a room, prints; nothing imports it."""

