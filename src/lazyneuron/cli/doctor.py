@@ -123,6 +123,9 @@ def _print(facts: dict[str, Any], findings: list[Finding]) -> None:
     from rich.table import Table
 
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for column in ("works", "name"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("fact", overflow="fold")
     for key, value in facts.items():
         table.add_row("", key, escape(" ".join(value) if isinstance(value, tuple) else str(value)))
     for finding in findings:

@@ -65,7 +65,7 @@ class Receipt:
                 raise ValueError("unknown format number")
             changes = tuple(BlockChange(**c) for c in raw.pop("changes"))
             return Receipt(changes=changes, notes=tuple(raw.pop("notes")), **raw)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CheckpointError(
                 f"This is not a lazyneuron receipt ({error}); pass the JSON text that Receipt.to_json wrote."
             ) from error

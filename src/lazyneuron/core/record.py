@@ -49,8 +49,10 @@ class Record:
                 raise ValueError("unknown format number")
             facts = raw.pop("environment")
             return Record(environment=Environment(**{**facts, "isa": tuple(facts["isa"])}), **raw)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"This is not a lazyneuron record ({error}); pass a file that lazyneuron wrote.") from error
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise CheckpointError(
+                f"This is not a lazyneuron record ({error}); pass a file that lazyneuron wrote."
+            ) from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -17,14 +17,18 @@ from lazyneuron.core.errors import ConfigError
 from lazyneuron.core.receipt import Receipt
 
 _LOG = "_lazyneuron_undo"
-_MISSING = "<attribute was not there>"
+_REGISTRIES = ("_modules", "_parameters", "_buffers")
 
 
 @dataclasses.dataclass
 class _Entry:
+    """Where an attribute was: ``home`` is the dictionary that held it (None: none), ``order`` that registry's keys."""
+
     module: nn.Module
     attribute: str
+    home: str | None
     original: Any
+    order: tuple[str, ...]
 
 
 class Transaction:
@@ -37,33 +41,38 @@ class Transaction:
 
     def set(self, module: nn.Module, attribute: str, value: Any) -> None:
         """Set ``module.attribute`` and remember what was there."""
-        registered = attribute in module._modules or attribute in module._parameters or attribute in module._buffers
-        if registered or attribute in module.__dict__:
-            original = getattr(module, attribute)
-        else:
-            original = _MISSING
-        self.entries.append(_Entry(module, attribute, original))
-        _assign(module, attribute, value)
+        home = next((h for h in (*_REGISTRIES, "__dict__") if attribute in getattr(module, h)), None)
+        held = getattr(module, home) if home else {}
+        order = tuple(held) if home in _REGISTRIES else ()
+        entry = _Entry(module, attribute, home, held.get(attribute), order)
+        self.entries.append(entry)
+        # a slot may hold a function now and a module next; setattr itself guards parameters and buffers
+        module._modules.pop(attribute, None)
+        module.__dict__.pop(attribute, None)
+        setattr(module, attribute, value)
+        _keep_order(entry)
 
     def roll_back(self) -> None:
         """Undo all changes, last first."""
         while self.entries:
             entry = self.entries.pop()
-            _assign(entry.module, entry.attribute, entry.original)
+            for home in (*_REGISTRIES, "__dict__"):
+                getattr(entry.module, home).pop(entry.attribute, None)
+            if entry.home is not None:
+                getattr(entry.module, entry.home)[entry.attribute] = entry.original
+                _keep_order(entry)
 
 
-def _assign(module: nn.Module, attribute: str, value: Any) -> None:
-    # a slot may hold a module now and a plain function before: clear both homes first
-    in_modules = attribute in module._modules
-    if isinstance(value, nn.Module) and in_modules:
-        module._modules[attribute] = value  # keeps the registration order, and so the state_dict order
+def _keep_order(entry: _Entry) -> None:
+    """Give the attribute its old place in its registry, so that ``state_dict`` keeps its order."""
+    if entry.home not in _REGISTRIES:
         return
-    if in_modules:
-        del module._modules[attribute]
-    module.__dict__.pop(attribute, None)
-    if isinstance(value, str) and value == _MISSING:
-        return
-    setattr(module, attribute, value)
+    registry = getattr(entry.module, entry.home)
+    if tuple(registry) != entry.order:
+        places = {key: registry.pop(key) for key in entry.order if key in registry}
+        later = dict(registry)
+        registry.clear()
+        registry.update(places | later)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,87 @@
+"""The import direction holds, and importing lazyneuron does nothing but define names."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.house.rooms import ALLOWED, PACKAGE, forbidden_imports, imported_modules, room_of
+
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+
+def test_every_room_has_a_rule():
+    assert {room_of(path) for path in SOURCES} <= set(ALLOWED)
+
+
+def test_imports_go_one_way():
+    wrong = {}
+    for path in SOURCES:
+        package = ".".join(["lazyneuron", *path.relative_to(PACKAGE).parent.parts])
+        found = forbidden_imports(path.read_text(), room_of(path), package)
+        if found:
+            wrong[str(path.relative_to(PACKAGE))] = sorted(found)
+    assert not wrong
+
+
+@pytest.mark.parametrize(
+    ("room", "source"),
+    [
+        ("core", "from lazyneuron.blocks import find_blocks"),
+        ("blocks", "def f():\n    import lazyneuron.measure"),
+        ("measure", "from lazyneuron.accelerate.cost_model import CostModel"),
+        ("induce", "from lazyneuron import accelerate"),
+        ("accelerate", "from ..induce import recipe"),
+        ("report", "from lazyneuron.blocks import MLPBlock"),
+        ("measure", "import lazyneuron"),
+        ("demo", "from lazyneuron.cli import main"),
+    ],
+)
+def test_the_checker_sees_a_planted_violation(room, source):
+    assert forbidden_imports(source, room, f"lazyneuron.{room}")
+
+
+def test_the_build_module_needs_only_the_standard_library():
+    imported = imported_modules((PACKAGE / "accelerate/native/build.py").read_text(), "lazyneuron.accelerate.native")
+    assert {name.split(".")[0] for name in imported} <= sys.stdlib_module_names
+
+
+_PROBE = """
+import json, os, sys, threading, warnings
+import torch
+
+def facts():
+    return {
+        "torch threads": torch.get_num_threads(),
+        "torch inter-op threads": torch.get_num_interop_threads(),
+        "default dtype": str(torch.get_default_dtype()),
+        "grad mode": torch.is_grad_enabled(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "generator": torch.get_rng_state().tolist(),
+        "threads of Python": threading.active_count(),
+        "threads of the process": len(os.listdir("/proc/self/task")) if os.path.isdir("/proc/self/task") else 0,
+        "warning filters": len(warnings.filters),
+        "loaded libraries": sorted(map(str, torch.ops.loaded_libraries)),
+        "environment": dict(os.environ),
+    }
+
+def modules():
+    return {name.split(".")[0] for name in sys.modules}
+
+before, of_torch = facts(), modules()
+import MODULE
+after = facts()
+print(json.dumps({
+    "modules": sorted(modules() - of_torch),
+    "changed": [key for key in before if before[key] != after[key]],
+}))
+"""
+
+
+@pytest.mark.parametrize("module", ["lazyneuron", "lazyneuron.cli.main"])
+def test_importing_has_no_side_effect(module):
+    command = [sys.executable, "-W", "error", "-c", _PROBE.replace("MODULE", module)]
+    seen = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert not {"triton", "transformers", "matplotlib", "plotly", "sklearn", "scipy", "jinja2"} & set(seen["modules"])
+    assert seen["changed"] == []
