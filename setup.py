@@ -6,14 +6,14 @@ import sys
 import warnings
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import Distribution, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 
 
-def _builder():
+def _load_builder():
     """The package's own build module, loaded by path: importing the package would import torch."""
     path = ROOT / "src/lazyneuron/accelerate/native/build.py"
     spec = importlib.util.spec_from_file_location("lazyneuron_native_build", path)
@@ -23,41 +23,54 @@ def _builder():
     return module
 
 
-def _buildable(builder) -> bool:
+builder = _load_builder()
+
+
+def _without_kernels() -> str | None:
+    """Why this machine cannot compile the kernels, or None when it can."""
     try:
         builder.find_torch(), builder.find_compiler()
-    except builder.BuildError:
-        return False
-    return True
+    except builder.BuildError as error:
+        return str(error)
+    return None
 
 
 class BuildWithKernels(build_py):
     """Copy the C++ sources into the package and compile them; without torch or a compiler, warn and go on."""
 
     def run(self):
+        """Build the package, then its kernels."""
         super().run()
-        builder = _builder()
         target = builder.packaged()
         if not self.editable_mode:
             package = Path(self.build_lib) / "lazyneuron"
-            shutil.copytree(ROOT / "csrc", package / "_csrc", dirs_exist_ok=True)
             target = package / "_native.so"
+            shutil.rmtree(package / "_csrc", ignore_errors=True)
+            shutil.copytree(ROOT / "csrc", package / "_csrc")
         try:
             builder.build(target)
         except builder.BuildError as error:
             warnings.warn(f"lazyneuron installs without its native kernels: {error}", stacklevel=1)
 
 
-class PlatformWheel(bdist_wheel):
-    """A wheel that holds the library fits one platform but every Python; one without it fits all."""
+class MaybePlatformDistribution(Distribution):
+    """Fits one platform when the kernels are compiled into it, and every platform otherwise."""
 
-    def finalize_options(self):
-        super().finalize_options()
-        self.root_is_pure = not _buildable(_builder())
+    def has_ext_modules(self):
+        """Whether compiled code goes in."""
+        return _without_kernels() is None
+
+
+class AnyPythonWheel(bdist_wheel):
+    """The kernels know torch's stable ABI and nothing of Python, so one wheel serves every version of it."""
 
     def get_tag(self):
-        tag = super().get_tag()
-        return tag if self.root_is_pure else ("py3", "none", tag[2])
+        """Python, ABI and platform that the wheel fits."""
+        _, _, platform = super().get_tag()
+        return "py3", "none", platform
 
 
-setup(cmdclass={"build_py": BuildWithKernels, "bdist_wheel": PlatformWheel})
+setup(
+    cmdclass={"build_py": BuildWithKernels, "bdist_wheel": AnyPythonWheel},
+    distclass=MaybePlatformDistribution,
+)

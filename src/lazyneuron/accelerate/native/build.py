@@ -8,7 +8,6 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import hashlib
-import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -111,7 +110,9 @@ def find_torch() -> Torch:
     spec = importlib.util.find_spec("torch")
     if spec is None or spec.origin is None:
         raise BuildError("torch is not installed, and the native kernels are compiled against it; install torch>=2.10.")
-    root, version = Path(spec.origin).parent, importlib.metadata.version("torch")
+    root = Path(spec.origin).parent
+    stated = re.search(r"__version__ = '([^']+)'", (root / "version.py").read_text())
+    version = stated.group(1) if stated else "0.0"
     release = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
     if release < OLDEST_TORCH:
         raise BuildError(f"The native kernels need torch>=2.10 (its stable ABI), got {version}; install a later torch.")

@@ -1,0 +1,111 @@
+"""What every sub-command shares: one sentence and an exit status for each way to fail."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from lazyneuron import __version__
+from lazyneuron.cli import doctor, main
+from lazyneuron.core.errors import DataError
+
+
+def run(monkeypatch, *arguments):
+    """Run the command in this process; the exit status, 0 when it returns."""
+    monkeypatch.setattr(sys, "argv", ["lazyneuron", *arguments])
+    try:
+        main.main()
+    except SystemExit as exit_:
+        return exit_.code or 0
+    return 0
+
+
+def failing(error):
+    def examine():
+        raise error
+
+    return examine
+
+
+def test_an_error_of_ours_is_one_sentence_and_exit_2(monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "_examine", failing(DataError("The file is empty; pass another.")))
+    assert run(monkeypatch, "doctor") == 2
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "The file is empty; pass another.\n")
+
+
+@pytest.mark.parametrize("arguments", [["--debug", "doctor"], ["doctor", "--debug"], ["doctor", "--json", "--debug"]])
+def test_debug_shows_the_traceback(monkeypatch, arguments):
+    monkeypatch.setattr(doctor, "_examine", failing(DataError("empty")))
+    with pytest.raises(DataError):
+        run(monkeypatch, *arguments)
+
+
+def test_debug_after_two_dashes_is_an_argument():
+    assert main._debug_first(["measure", "--", "--debug"]) == ["measure", "--", "--debug"]
+
+
+def test_ctrl_c_is_one_sentence_and_exit_130(monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "_examine", failing(KeyboardInterrupt()))
+    assert run(monkeypatch, "doctor") == 130
+    assert capsys.readouterr().err == "Interrupted; nothing was left half-written.\n"
+
+
+def test_a_fault_of_ours_says_so_and_exits_1(monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "_examine", failing(ZeroDivisionError("division by zero")))
+    assert run(monkeypatch, "doctor") == 1
+    err = capsys.readouterr().err
+    assert "Unexpected ZeroDivisionError: division by zero" in err and "--debug" in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize("arguments", [["no-such-command"], ["doctor", "--no-such-option"], ["doctor", "surplus"]])
+def test_a_wrong_command_line_exits_2(monkeypatch, capsys, arguments):
+    assert run(monkeypatch, *arguments) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_version(monkeypatch, capsys):
+    assert run(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == f"{__version__}\n"
+
+
+def test_help_names_every_sub_command(monkeypatch, capsys):
+    assert run(monkeypatch, "--help") == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in main._SUB_COMMANDS)
+
+
+@pytest.mark.parametrize("name", main._SUB_COMMANDS)
+def test_every_sub_command_has_help(monkeypatch, capsys, name):
+    assert run(monkeypatch, name, "--help") == 0
+    assert capsys.readouterr().out
+
+
+def test_doctor_reports_without_the_kernels_what_that_costs(monkeypatch, capsys):
+    monkeypatch.setenv("LAZYNEURON_NATIVE", "off")
+    assert run(monkeypatch, "doctor", "--json") == 0
+    findings = {f["name"]: f for f in json.loads(capsys.readouterr().out)["findings"]}
+    native = findings["native kernels"]
+    assert not native["works"] and "LAZYNEURON_NATIVE" in native["fact"] and "plain PyTorch" in native["cost"]
+
+
+def test_doctor_prints_a_table(monkeypatch, capsys):
+    assert run(monkeypatch, "doctor") == 0
+    out = capsys.readouterr().out
+    assert "native kernels" in out and "C++ compiler" in out
+
+
+def test_doctor_build_without_a_compiler_is_one_sentence(monkeypatch, capsys, tmp_path):
+    from lazyneuron.accelerate.native import build
+
+    monkeypatch.setattr(build, "packaged", lambda: tmp_path / "none.so")
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda _: tmp_path)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert run(monkeypatch, "doctor", "--build") == 2
+    assert "no-such-compiler" in capsys.readouterr().err
+
+
+def test_the_module_runs_as_a_command():
+    command = [sys.executable, "-c", "from lazyneuron.cli.main import main; main()", "--version"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == f"{__version__}\n"
