@@ -61,14 +61,23 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         DataError: the folder cannot be written.
     """
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a whole file or nothing: a crash or Ctrl-C leaves what was there.
+
+    Raises:
+        DataError: the folder cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     except OSError as error:
         raise DataError(f"Cannot write {path} ({error.strerror}); choose a folder that you can write.") from error
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
         os.replace(temporary, path)
     except OSError as error:
         raise DataError(f"Cannot write {path} ({error.strerror}); choose a folder that you can write.") from error

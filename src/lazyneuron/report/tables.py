@@ -1,0 +1,99 @@
+"""Tables from rows: plain text, Markdown, or rich for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from lazyneuron.core.errors import DataError
+from lazyneuron.core.record import Record
+from lazyneuron.report.numbers import cell, counted
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Row = Mapping[str, Any]
+
+
+def columns(rows: Sequence[Row]) -> list[str]:
+    """The keys of all rows, in the order of their first appearance."""
+    return list(dict.fromkeys(key for row in rows for key in row))
+
+
+def plain_table(rows: Sequence[Row]) -> str:
+    """The rows as aligned text; columns of numbers are aligned to the right."""
+    names, body, right = _cells(rows)
+    width = [max(len(line[k]) for line in [names, *body]) for k in range(len(names))]
+    lines = (
+        "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, width, right, strict=True)).rstrip()
+        for line in [names, *body]
+    )
+    return "\n".join(lines)
+
+
+def markdown_table(rows: Sequence[Row]) -> str:
+    """The rows as a Markdown table."""
+    names, body, right = _cells(rows)
+    rule = ["---:" if r else "---" for r in right]
+    return "\n".join(f"| {' | '.join(c.replace('|', chr(92) + '|') for c in line)} |" for line in [names, rule, *body])
+
+
+def rich_table(rows: Sequence[Row], *, title: str | None = None) -> Table:
+    """The rows as a table that :mod:`rich` prints."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    names, body, right = _cells(rows)
+    table = Table(title=title, header_style="bold", box=None, padding=(0, 2, 0, 0), title_justify="left")
+    for name, is_right in zip(names, right, strict=True):
+        table.add_column(escape(name), justify="right" if is_right else "left")
+    for line in body:
+        table.add_row(*map(escape, line))
+    return table
+
+
+def benchmark_markdown(record: Record) -> str:
+    """A benchmark record's rows as a Markdown table, with where they were measured.
+
+    Args:
+        record: its ``data`` is ``{"rows": [{column: value}]}``, and maybe ``"title"`` and ``"note"``.
+
+    Raises:
+        DataError: the record has no rows.
+    """
+    rows = record.data.get("rows")
+    if not isinstance(rows, list) or not rows:
+        raise DataError(
+            f"A benchmark record needs a list of rows, this one of kind {record.kind!r} has none; run it again."
+        )
+    parts = [f"**{record.data['title']}**"] if record.data.get("title") else []
+    parts.append(markdown_table(rows))
+    if record.data.get("note"):
+        parts.append(str(record.data["note"]))
+    parts.append(f"*{provenance(record)}*")
+    return "\n\n".join(parts) + "\n"
+
+
+def provenance(record: Record) -> str:
+    """One line that says where a record was measured."""
+    at = record.environment
+    seed = "" if record.seed is None else f", seed {record.seed}"
+    commit = at.commit[:12] + ("+dirty" if at.commit.endswith("+dirty") else "")
+    used = [counted(at.cores, "core"), counted(at.threads, "thread"), *at.isa]
+    return (
+        f"Measured at commit {commit} with lazyneuron {at.lazyneuron}, torch {at.torch}, Python {at.python} on "
+        f"{at.processor} ({', '.join(used)}){seed}."
+    )
+
+
+def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], list[bool]]:
+    if not rows:
+        raise DataError("A table needs at least one row, got none; check the record that it is made from.")
+    names = columns(rows)
+    body = [[cell(row.get(name)) for name in names] for row in rows]
+    right = [all(_is_number(row.get(name)) for row in rows) for name in names]
+    return names, body, right
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))

@@ -1,0 +1,41 @@
+import struct
+import sys
+
+import pytest
+
+from lazyneuron.core.errors import DataError
+from lazyneuron.report import density_figure, latency_figure
+from tests.report.records import demo_data, demo_record
+
+
+def size(path):
+    head = path.read_bytes()[:24]
+    assert head[:8] == b"\x89PNG\r\n\x1a\n"
+    return struct.unpack(">II", head[16:])
+
+
+def test_density_figure_grows_with_the_blocks(tmp_path):
+    density_figure(demo_record(), tmp_path / "six.png")
+    density_figure(demo_record(blocks=demo_data()["blocks"] * 2), tmp_path / "twelve.png")
+    six, twelve = size(tmp_path / "six.png"), size(tmp_path / "twelve.png")
+    assert six[0] == twelve[0] > 1000
+    assert twelve[1] > six[1] + 200
+
+
+def test_latency_figure_has_a_panel_a_case(tmp_path):
+    case = demo_data()["latency"][0]
+    case["rows"][1] = {"variant": "relu dense", "median_ms": None}
+    latency_figure(demo_record(latency=[case]), tmp_path / "one.png")
+    latency_figure(demo_record(), tmp_path / "three.png")
+    assert size(tmp_path / "three.png")[0] > size(tmp_path / "one.png")[0] + 500
+
+
+def test_figures_leave_pyplot_alone(tmp_path):
+    density_figure(demo_record(), tmp_path / "a.png")
+    assert "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
+
+
+def test_unwritable_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="Cannot write"):
+        density_figure(demo_record(), tmp_path / "file" / "a.png")
