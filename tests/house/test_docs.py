@@ -1,0 +1,56 @@
+"""The documentation names what exists, and its examples run."""
+
+import re
+
+import pytest
+import torch
+import yaml
+from torch import nn
+from typer.main import get_command
+
+from lazyneuron.cli.main import app
+from tests.house.rooms import PACKAGE, ROOT
+
+DOCS = ROOT / "docs"
+COMMANDS = get_command(app).commands
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_and_option_is_documented(name):
+    text = (DOCS / "cli.md").read_text(encoding="utf-8")
+    assert f"| `{name}` |" in text
+    for parameter in COMMANDS[name].params:
+        for option in parameter.opts:
+            if option.startswith("--") and option != "--help":
+                assert f"`{option}" in text, f"{name} {option}"
+
+
+def test_every_page_is_in_the_navigation():
+    listed = {page for entry in yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"] for page in entry.values()}
+    assert listed == {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
+
+
+def test_every_room_with_public_names_is_in_the_reference():
+    reference = (DOCS / "api.md").read_text(encoding="utf-8")
+    rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py") if "__all__" in path.read_text()}
+    assert rooms
+    assert {room for room in rooms if f"::: lazyneuron.{room}" not in reference} == set()
+
+
+def python_examples():
+    for path in [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]:
+        for number, code in enumerate(re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)):
+            yield pytest.param(code, id=f"{path.name}-{number}")
+
+
+@pytest.mark.parametrize("code", list(python_examples()))
+def test_python_examples_run(code, capsys):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 16)).eval()
+    exec(compile(code, "example", "exec"), {"model": model, "batches": [torch.randn(300, 16)]})
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))])
+def test_local_links_lead_somewhere(path):
+    targets = re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text(encoding="utf-8"))
+    assert [t for t in targets if not (path.parent / t).exists()] == []
