@@ -101,6 +101,14 @@ def restore_(model: nn.Module, receipt: Receipt | str) -> None:
 
     Raises:
         ConfigError: the model carries no such change, or a later change has to be restored first.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(2, 2), nn.GELU())
+        >>> with transaction(model, "an id") as change:
+        ...     change.set(model, "1", nn.ReLU())
+        >>> restore_(model, "an id")
+        >>> model[1]
+        GELU(approximate='none')
     """
     name = receipt if isinstance(receipt, str) else receipt.id
     log: dict[str, Transaction] = model.__dict__.get(_LOG, {})
