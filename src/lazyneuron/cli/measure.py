@@ -1,0 +1,109 @@
+"""``lazyneuron measure``: how sparsely a model fires on some data."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lazyneuron.cli.model import LoadedModel
+    from lazyneuron.measure import BlockSparsity, SparsityReport
+
+_TIMED_BATCHES = 2
+
+
+def measure(
+    model: Annotated[str, typer.Argument(help="A local Hugging Face directory, or package.module:callable.")],
+    *,
+    data: Annotated[Path, typer.Option("--data", help='UTF-8 text, .jsonl with "text", .npy, .npz or .safetensors.')],
+    threshold: Annotated[
+        float | None, typer.Option("--threshold", help="Count activations of at most this magnitude as zero.")
+    ] = None,
+    batches: Annotated[int | None, typer.Option("--batches", help="At most so many batches.", min=1)] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Examples a batch.", min=1)] = 16,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the record to this file.")] = None,
+    html_file: Annotated[Path | None, typer.Option("--html", help="Write a self-contained page to this file.")] = None,
+    allow_pickle: Annotated[
+        bool,
+        typer.Option(
+            "--allow-pickle", help="Read pickled weights too: they can run any code their author put in them."
+        ),
+    ] = False,
+) -> None:
+    """Count which neurons fire, block by block, without changing the model."""
+    from rich.console import Console
+
+    from lazyneuron.cli.data import load_batches
+    from lazyneuron.cli.model import load_model
+    from lazyneuron.core.record import write_text
+    from lazyneuron.report import sparsity_page
+
+    progress = Console(stderr=True)
+    with progress.status(f"Loading {model}"):
+        loaded = load_model(model, allow_pickle=allow_pickle)
+        items = load_batches(data, loaded, batch_size=batch_size, batches=batches)
+    report = _observe(loaded, items, threshold=threshold, progress=progress)
+    _print(report, Console())
+    record = report.to_record(
+        settings={"model": loaded.name, "data": str(data), "batch_size": batch_size},
+        firing_counts=json_file is not None,
+    )
+    if json_file is not None:
+        write_text(json_file, record.to_json())
+    if html_file is not None:
+        write_text(html_file, sparsity_page(record))
+
+
+def _observe(loaded: LoadedModel, items: list[Any], *, threshold: float | None, progress: Console) -> SparsityReport:
+    from rich.progress import track
+
+    from lazyneuron.measure import measure as observe
+    from lazyneuron.measure import mlp_time_share
+
+    shown = track(items, description="Measuring", console=progress, transient=True)
+    report = observe(loaded.model, shown, threshold=threshold)
+    with progress.status("Timing the MLP blocks"):
+        share = mlp_time_share(loaded.model, items[:_TIMED_BATCHES])
+    return dataclasses.replace(report, mlp_time_share=share, notes=(*report.notes, *loaded.notes))
+
+
+def _print(report: SparsityReport, console: Console) -> None:
+    from rich.markup import escape
+
+    from lazyneuron.report import rich_table
+    from lazyneuron.report.numbers import ratio, share
+
+    console.print(rich_table([_row(b) for b in report.blocks]))
+    rule = "exact zeros" if report.threshold is None else f"activations of at most {report.threshold:g} count as zero"
+    console.print(f"density {share(report.density)} over all blocks ({rule})")
+    if report.mlp_time_share is not None:
+        limit = 1 / (1 - report.mlp_time_share) if report.mlp_time_share < 1 else float("inf")
+        console.print(
+            f"MLP blocks take {report.mlp_time_share:.2f} of a forward's time, "
+            f"so the whole model gets at most {ratio(limit)} faster"
+        )
+    for note in [*report.notes, *(f"{b.name}: {note}" for b in report.blocks for note in b.notes)]:
+        console.print(escape(note), style="yellow")
+
+
+def _row(block: BlockSparsity) -> dict[str, Any]:
+    from lazyneuron.report.numbers import ratio, share
+
+    return {
+        "block": block.name,
+        "activation": block.activation,
+        "neurons": block.d_hidden,
+        "tokens": block.tokens,
+        "density": share(block.density),
+        "if ReLU": share(block.density_if_relu),
+        "dead": len(block.dead),
+        "always on": len(block.always_on),
+        "union of 16": share(block.union_density(16)),
+        "overlap": share(block.overlap),
+        "byte ceiling": ratio(block.traffic[0].speedup_ceiling_from_bytes) if block.traffic else None,
+    }
