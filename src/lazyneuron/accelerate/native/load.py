@@ -26,12 +26,14 @@ class NativeStatus:
     Attributes:
         available: True when they are loaded.
         library: the file they come from, or None.
+        identity: names the sources and flags they were built from, or None.
         isa: the ISA level that calls will use, or None when they are not available.
         reason: one sentence why they are not available, or None when they are.
     """
 
     available: bool
     library: str | None
+    identity: str | None
     isa: str | None
     reason: str | None
 
@@ -64,28 +66,29 @@ def status() -> NativeStatus:
     try:
         load()
     except ImplUnavailable as error:
-        return NativeStatus(available=False, library=None, isa=None, reason=str(error))
+        return NativeStatus(available=False, library=None, identity=None, isa=None, reason=str(error))
+    library, identity = _load_once()
     isa = _LEVELS[torch.ops.lazyneuron.best_isa()]
-    return NativeStatus(available=True, library=str(_load_once()), isa=isa, reason=None)
+    return NativeStatus(available=True, library=str(library), identity=identity, isa=isa, reason=None)
 
 
 @functools.cache
-def _load_once() -> Path:
+def _load_once() -> tuple[Path, str]:
     # functools.cache does not keep two threads from running the body at the same time
     with _LOCK:
-        library = _find()
+        library, identity = _find()
         if str(library) in torch.ops.loaded_libraries:
-            return library
+            return library, identity
         try:
             torch.ops.load_library(library)  # type: ignore[no-untyped-call]
         except OSError as error:
             raise ImplUnavailable(
                 f"The native library {library} does not load ({error}); run `lazyneuron doctor --build`."
             ) from error
-        return library
+        return library, identity
 
 
-def _find() -> Path:
+def _find() -> tuple[Path, str]:
     try:
         wanted, candidates = build.identity(), (build.packaged(), cached())
     except build.BuildError as error:
@@ -93,7 +96,7 @@ def _find() -> Path:
     present = [path for path in candidates if path.is_file()]
     for path in present:
         if build.identity_of(path) == wanted:
-            return path
+            return path, wanted
     if present:
         raise ImplUnavailable(
             f"The native library {present[0]} was built from other sources; run `lazyneuron doctor --build`."
