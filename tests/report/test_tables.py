@@ -18,6 +18,11 @@ def test_plain_table():
     ]
 
 
+def test_written_shares_and_ratios_are_aligned_as_numbers():
+    rows = [{"density": ">0.999", "gain": "1.45x"}, {"density": "1", "gain": "10.0x"}]
+    assert plain_table(rows).splitlines()[2] == "      1  10.0x"
+
+
 def test_markdown_table():
     assert markdown_table(ROWS).splitlines() == [
         "| case | ms | ok | note |",

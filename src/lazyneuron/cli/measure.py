@@ -40,9 +40,11 @@ def measure(
 
     from lazyneuron.cli.data import load_batches
     from lazyneuron.cli.model import load_model
+    from lazyneuron.cli.output import check_writable
     from lazyneuron.core.record import write_text
     from lazyneuron.report import sparsity_page
 
+    check_writable(json_file, html_file)
     progress = Console(stderr=True)
     with progress.status(f"Loading {model}"):
         loaded = load_model(model, allow_pickle=allow_pickle)
@@ -75,20 +77,35 @@ def _observe(loaded: LoadedModel, items: list[Any], *, threshold: float | None, 
 def _print(report: SparsityReport, console: Console) -> None:
     from rich.markup import escape
 
-    from lazyneuron.report import rich_table
-    from lazyneuron.report.numbers import ratio, share
+    from lazyneuron.report import plain_table, rich_table
+    from lazyneuron.report.numbers import counted, ratio, share
 
-    console.print(rich_table([_row(b) for b in report.blocks]))
+    rows = [_row(b) for b in report.blocks]
+    alike = {key: rows[0].pop(key) for key in ("kind", "neurons") if len({row[key] for row in rows}) == 1}
+    rows = [{key: value for key, value in row.items() if key not in alike} for row in rows]
+    # a pipe or a file has no width to fit into
+    console.print(rich_table(rows) if console.is_terminal else plain_table(rows), soft_wrap=not console.is_terminal)
     rule = "exact zeros" if report.threshold is None else f"activations of at most {report.threshold:g} count as zero"
-    console.print(f"density {share(report.density)} over all blocks ({rule})")
+    each = "".join(f", {value} {key if key == 'neurons' else ''}".rstrip() for key, value in alike.items())
+    lines = [
+        f"{counted(len(rows), 'block')}{each}, on {_tokens(report)}",
+        f"density {share(report.density)} over all blocks ({rule})",
+    ]
     if report.mlp_time_share is not None:
         limit = 1 / (1 - report.mlp_time_share) if report.mlp_time_share < 1 else float("inf")
-        console.print(
-            f"MLP blocks take {report.mlp_time_share:.2f} of a forward's time, "
-            f"so the whole model gets at most {ratio(limit)} faster"
-        )
+        share_text = f"MLP blocks take {report.mlp_time_share:.2f} of a forward's time"
+        lines.append(f"{share_text}, so the model gets at most {ratio(limit)} faster")
+    for line in lines:
+        console.print(line, soft_wrap=True, highlight=False)
     for note in [*report.notes, *(f"{b.name}: {note}" for b in report.blocks for note in b.notes)]:
-        console.print(escape(note), style="yellow")
+        console.print(escape(note), style="yellow", soft_wrap=True, highlight=False)
+
+
+def _tokens(report: SparsityReport) -> str:
+    from lazyneuron.report.numbers import counted
+
+    seen = sorted({b.tokens for b in report.blocks})
+    return counted(seen[0], "token") if len(seen) == 1 else f"{seen[0]} to {seen[-1]} tokens a block"
 
 
 def _row(block: BlockSparsity) -> dict[str, Any]:
@@ -96,14 +113,13 @@ def _row(block: BlockSparsity) -> dict[str, Any]:
 
     return {
         "block": block.name,
-        "activation": block.activation,
+        "kind": f"{block.activation}, gated" if block.gated else block.activation,
         "neurons": block.d_hidden,
-        "tokens": block.tokens,
         "density": share(block.density),
         "if ReLU": share(block.density_if_relu),
         "dead": len(block.dead),
-        "always on": len(block.always_on),
-        "union of 16": share(block.union_density(16)),
+        "always": len(block.always_on),
+        "union 16": share(block.union_density(16)),
         "overlap": share(block.overlap),
         "byte ceiling": ratio(block.traffic[0].speedup_ceiling_from_bytes) if block.traffic else None,
     }

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
-import tempfile
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -70,16 +71,15 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
         DataError: the folder cannot be written.
     """
+    # not mkstemp: the file shall have the permissions that the user's other files have
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    except OSError as error:
-        raise DataError(f"Cannot write {path} ({error.strerror}); choose a folder that you can write.") from error
-    try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(content)
         os.replace(temporary, path)
     except OSError as error:
         raise DataError(f"Cannot write {path} ({error.strerror}); choose a folder that you can write.") from error
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lazyneuron.core.errors import DataError
 from lazyneuron.core.record import Record
-from lazyneuron.report.numbers import cell, counted
+from lazyneuron.report.numbers import NOTHING, cell, counted
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 Row = Mapping[str, Any]
+
+_NUMBER = re.compile(rf"[<>]?-?\d[\d.]*(e-?\d+)?x?|{NOTHING}")
 
 
 def columns(rows: Sequence[Row]) -> list[str]:
@@ -44,9 +47,9 @@ def rich_table(rows: Sequence[Row], *, title: str | None = None) -> Table:
     from rich.table import Table
 
     names, body, right = _cells(rows)
-    table = Table(title=title, header_style="bold", box=None, padding=(0, 2, 0, 0), title_justify="left")
+    table = Table(title=title, header_style="bold", box=None, padding=(0, 1, 0, 0), title_justify="left")
     for name, is_right in zip(names, right, strict=True):
-        table.add_column(escape(name), justify="right" if is_right else "left")
+        table.add_column(escape(name), justify="right" if is_right else "left", overflow="fold")
     for line in body:
         table.add_row(*map(escape, line))
     return table
@@ -91,9 +94,5 @@ def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], list[bool]]
         raise DataError("A table needs at least one row, got none; check the record that it is made from.")
     names = columns(rows)
     body = [[cell(row.get(name)) for name in names] for row in rows]
-    right = [all(_is_number(row.get(name)) for row in rows) for name in names]
+    right = [all(_NUMBER.fullmatch(line[k]) for line in body) for k in range(len(names))]
     return names, body, right
-
-
-def _is_number(value: Any) -> bool:
-    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
