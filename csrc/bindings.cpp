@@ -5,8 +5,9 @@
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
 
+#include <algorithm>
 #include <optional>
-#include <tuple>
+#include <vector>
 
 #include "problem.h"
 
@@ -77,11 +78,12 @@ void run_on_pool(int64_t workers, void (*body)(void*), void* context) {
   torch::stable::parallel_for(0, workers, 1, [&](int64_t, int64_t) { body(context); });
 }
 
-std::tuple<Tensor, Tensor> sparse_mlp(Tensor x, Tensor sketch, Tensor certificate, Tensor switch_rows,
-                                      std::optional<Tensor> up_rows, std::optional<Tensor> up_bias, Tensor down_rows,
-                                      std::optional<Tensor> down_scale, std::optional<Tensor> down_bias,
-                                      int64_t activation, double parameter0, double parameter1, double left,
-                                      double low, double high, int64_t planes, int64_t isa) {
+// counts accumulates: pairs (token, neuron) computed exactly, pairs that fired, tokens, calls.
+Tensor sparse_mlp(Tensor x, Tensor sketch, Tensor certificate, Tensor switch_rows,
+                  std::optional<Tensor> up_rows, std::optional<Tensor> up_bias, Tensor down_rows,
+                  std::optional<Tensor> down_scale, std::optional<Tensor> down_bias, Tensor counts,
+                  int64_t activation, double parameter0, double parameter1, double left, double low, double high,
+                  int64_t planes, int64_t isa) {
   Problem p = {};
   const auto sizes = x.sizes();
   STD_TORCH_CHECK(sizes.size() >= 1, "The input of an MLP block has at least one axis.");
@@ -110,6 +112,8 @@ std::tuple<Tensor, Tensor> sparse_mlp(Tensor x, Tensor sketch, Tensor certificat
   } else {
     STD_TORCH_CHECK(down_scale && down_scale->numel() == p.d_hidden && !p.gated, "int8 rows need their scales.");
   }
+  STD_TORCH_CHECK(counts.scalar_type() == ScalarType::Long && counts.numel() == 4 && counts.is_contiguous(),
+                  "counts must be four int64 numbers.");
   check_rows("The rows of the last layer", down_rows, p.d_hidden, p.d_out);
   if (p.gated) {
     check_rows("The rows of up", *up_rows, p.d_hidden, p.d_in);
@@ -123,7 +127,6 @@ std::tuple<Tensor, Tensor> sparse_mlp(Tensor x, Tensor sketch, Tensor certificat
   std::vector<int64_t> shape(sizes.begin(), sizes.end());
   shape.back() = p.d_out;
   Tensor y = torch::stable::empty(shape, x.scalar_type());
-  Tensor counts = torch::stable::empty({2}, ScalarType::Long);
   p.activation = static_cast<Activation>(activation);
   p.parameter0 = static_cast<float>(parameter0);
   p.parameter1 = static_cast<float>(parameter1);
@@ -141,15 +144,20 @@ std::tuple<Tensor, Tensor> sparse_mlp(Tensor x, Tensor sketch, Tensor certificat
   p.down_scale = static_cast<const float*>(pointer(down_scale));
   p.down_bias = pointer(down_bias);
   p.y = y.mutable_data_ptr();
-  p.counts = static_cast<int64_t*>(counts.mutable_data_ptr());
-  p.counts[0] = p.counts[1] = 0;
+  int64_t counted[2] = {0, 0};
+  p.counts = counted;
   if (p.tokens > 0 && p.d_out > 0) {
     // a thread is worth waking for about 64 KiB of sketch
     const int64_t useful = 1 + p.tokens * padded_hidden * p.padded_in / 65536;
     const int64_t threads = std::min<int64_t>(torch::stable::get_num_threads(), useful);
     kernel_for(isa)(p, static_cast<int>(threads), run_on_pool);
   }
-  return {y, counts};
+  int64_t* total = static_cast<int64_t*>(counts.mutable_data_ptr());
+  total[0] += counted[0];
+  total[1] += counted[1];
+  total[2] += p.tokens;
+  total[3] += 1;
+  return y;
 }
 
 }  // namespace
@@ -158,8 +166,8 @@ std::tuple<Tensor, Tensor> sparse_mlp(Tensor x, Tensor sketch, Tensor certificat
 STABLE_TORCH_LIBRARY(lazyneuron, m) {
   m.def(
       "sparse_mlp(Tensor x, Tensor sketch, Tensor certificate, Tensor switch_rows, Tensor? up_rows, Tensor? up_bias, "
-      "Tensor down_rows, Tensor? down_scale, Tensor? down_bias, int activation, float parameter0, float parameter1, "
-      "float left, float low, float high, int planes, int isa) -> (Tensor, Tensor)");
+      "Tensor down_rows, Tensor? down_scale, Tensor? down_bias, Tensor(a!) counts, int activation, float parameter0, "
+      "float parameter1, float left, float low, float high, int planes, int isa) -> Tensor");
   m.def("best_isa() -> int");
 }
 

@@ -1,0 +1,148 @@
+"""What a block costs on this machine, dense and certified: measured once, interpolated, cached."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import platformdirs
+import torch
+
+from lazyneuron.core.environment import environment
+from lazyneuron.core.errors import CheckpointError
+from lazyneuron.core.record import write_text
+
+FORMAT = 2
+PATHS = ("certified-2", "certified-1", "gather")  # besides "dense"; the number is of int8 planes of x
+SHAPES = ((384, 1536), (1024, 4096), (2048, 8192))
+TOKENS = (1, 4, 16, 64, 256)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Line:
+    """Time in us as a function of work: ``fixed + slope * work``, work in rows computed per neuron and token."""
+
+    fixed_us: float
+    slope_us: float
+
+    def __call__(self, work: float) -> float:
+        """The time at some work."""
+        return self.fixed_us + self.slope_us * work
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CostModel:
+    """Measured times of plain blocks of one dtype, on a grid of shapes and token counts.
+
+    Attributes:
+        dtype: e.g. ``"float32"``.
+        fingerprint: the machine and the software that it was measured with.
+        shapes: the (d_in, d_hidden) that were measured, small first.
+        tokens: the token counts that were measured, small first.
+        dense_us: [shape][tokens].
+        lines: path -> [shape][tokens] of (fixed, slope) in us.
+        computed: pairs of (firing share, computed share) seen while measuring, sorted.
+    """
+
+    dtype: str
+    fingerprint: str
+    shapes: tuple[tuple[int, int], ...]
+    tokens: tuple[int, ...]
+    dense_us: tuple[tuple[float, ...], ...]
+    lines: Mapping[str, tuple[tuple[tuple[float, float], ...], ...]]
+    computed: tuple[tuple[float, float], ...]
+
+    def dense(self, weights: int, tokens: int) -> float:
+        """Predicted us of a dense block with ``weights`` parameters (``d_hidden (d_in + d_out)``, gated one more)."""
+        return self._interpolated(self.dense_us, weights, tokens)
+
+    def line(self, path: str, weights: int, tokens: int) -> Line | None:
+        """Predicted cost line of a path, or None when the path was not measured here."""
+        if path not in self.lines:
+            return None
+        fixed = [[cell[0] for cell in row] for row in self.lines[path]]
+        slope = [[cell[1] for cell in row] for row in self.lines[path]]
+        return Line(
+            fixed_us=self._interpolated(fixed, weights, tokens), slope_us=self._interpolated(slope, weights, tokens)
+        )
+
+    def computed_share(self, firing: float) -> float:
+        """The computed share that goes with a firing share on normally distributed pre-activations."""
+        below = (0.0, self.computed[0][1] if self.computed else 0.02)
+        points = [below, *self.computed, (1.0, 1.0)]
+        for (a0, c0), (a1, c1) in zip(points, points[1:], strict=False):
+            if firing <= a1:
+                return c0 + (c1 - c0) * (firing - a0) / max(a1 - a0, 1e-9)
+        return 1.0
+
+    def _interpolated(self, grid: Sequence[Sequence[float]], weights: int, tokens: int) -> float:
+        sizes = [math.log2(2 * d * h) for d, h in self.shapes]
+        counts = [math.log2(t) for t in self.tokens]
+        rows = [_along(counts, [math.log2(max(v, 1e-3)) for v in row], math.log2(max(tokens, 1))) for row in grid]
+        return float(2 ** _along(sizes, rows, math.log2(max(weights, 2))))
+
+
+def _along(xs: Sequence[float], ys: Sequence[float], x: float) -> float:
+    """Piecewise linear through (xs, ys); beyond the last point the slope is at least proportional growth's share."""
+    if len(xs) == 1:
+        return ys[0] + (x - xs[0])
+    k = max(0, min(len(xs) - 2, sum(x > v for v in xs[1:])))
+    slope = (ys[k + 1] - ys[k]) / (xs[k + 1] - xs[k])
+    if x > xs[-1]:
+        return ys[-1] + max(slope, 0.5) * (x - xs[-1])
+    return ys[k] + slope * (x - xs[k])
+
+
+def fingerprint(native: str) -> str:
+    """What a cost model depends on: processor, threads, torch and the kernels' identity."""
+    facts = environment()
+    return "|".join([facts.processor, ",".join(facts.isa), f"{facts.threads} threads", facts.torch, native])
+
+
+def cache_file(dtype: torch.dtype, mark: str) -> Path:
+    """Where the cost model of a dtype lies, in the user's cache folder."""
+    name = hashlib.sha256(mark.encode()).hexdigest()[:16]
+    return platformdirs.user_cache_path("lazyneuron") / f"cost-{str(dtype).removeprefix('torch.')}-{name}.json"
+
+
+def save(model: CostModel, path: Path) -> None:
+    """Write a cost model, whole or not at all."""
+    write_text(path, json.dumps({"format": FORMAT, **dataclasses.asdict(model)}))
+
+
+def read(path: Path, mark: str) -> CostModel:
+    """Read a cost model.
+
+    Raises:
+        CheckpointError: the file is corrupt, foreign or of another machine.
+    """
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        if raw.pop("format") != FORMAT or raw["fingerprint"] != mark:
+            raise ValueError("it belongs to another version or machine")
+        model = CostModel(
+            dtype=raw["dtype"],
+            fingerprint=raw["fingerprint"],
+            shapes=tuple((int(d), int(h)) for d, h in raw["shapes"]),
+            tokens=tuple(int(t) for t in raw["tokens"]),
+            dense_us=tuple(tuple(float(v) for v in row) for row in raw["dense_us"]),
+            lines={
+                path: tuple(tuple((float(f), float(s)) for f, s in row) for row in grid)
+                for path, grid in raw["lines"].items()
+            },
+            computed=tuple((float(a), float(c)) for a, c in raw["computed"]),
+        )
+        grids = [model.dense_us, *model.lines.values()]
+        if any(len(g) != len(model.shapes) or any(len(r) != len(model.tokens) for r in g) for g in grids):
+            raise ValueError("its grid is incomplete")
+        if not all(v > 0 and math.isfinite(v) for row in model.dense_us for v in row):
+            raise ValueError("it holds impossible times")
+        return model
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"The cost model in {path} cannot be used ({error}); run `lazyneuron doctor --recalibrate`."
+        ) from error

@@ -1,0 +1,184 @@
+"""A block's weights laid out for certified execution."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lazyneuron.accelerate.certificate import Sketch, build_sketch, inner_zero_set
+from lazyneuron.accelerate.memory import advise_large_pages
+from lazyneuron.blocks.activation import Activation, ZeroInterval
+from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.core.errors import AssumptionError, ConfigError, ShapeError
+
+Weights = Literal["keep", "int8"]
+
+#: Activation kinds that the kernels evaluate, in the order of csrc/problem.h.
+KERNEL_ACTIVATIONS = (
+    "relu",
+    "squared_relu",
+    "jsrelu",
+    "fatrelu",
+    "thresholded_silu",
+    "thresholded_gelu",
+    "thresholded_gelu_tanh",
+)
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+MAX_D_IN = 32768
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PackedBlock:
+    """What the ops read. All rows are contiguous, one row a neuron.
+
+    Attributes:
+        sketch: of the layer that decides what fires (``up``, or ``gate`` of a gated block).
+        switch_rows: that layer's weight, (d_hidden, d_in).
+        switch_bias: its bias, (d_hidden,) or None.
+        up_rows, up_bias: of a gated block's ``up``, else None.
+        down_rows: (d_hidden, d_out), the transpose of ``down``'s weight; int8 with ``weights="int8"``.
+        down_scale: float32 (d_hidden,) with ``weights="int8"``, else None.
+        down_bias: (d_out,) or None.
+        activation: the block's function.
+        zero: its zero set, ends rounded inwards to the dtype.
+        added_bytes: memory held beside the model's own parameters.
+    """
+
+    sketch: Sketch
+    switch_rows: Tensor
+    switch_bias: Tensor | None
+    up_rows: Tensor | None
+    up_bias: Tensor | None
+    down_rows: Tensor
+    down_scale: Tensor | None
+    down_bias: Tensor | None
+    activation: Activation
+    zero: ZeroInterval
+    added_bytes: int
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The model's dtype: of x, y, biases and kept weights."""
+        return self.switch_rows.dtype
+
+    @property
+    def weights(self) -> Weights:
+        """Whether rows are kept as they are, or are the int8 sketch."""
+        return "keep" if self.down_scale is None else "int8"
+
+    @property
+    def d_in(self) -> int:
+        """Width of the input."""
+        return self.sketch.d_in
+
+    @property
+    def d_hidden(self) -> int:
+        """Number of neurons."""
+        return self.sketch.d_hidden
+
+    @property
+    def d_out(self) -> int:
+        """Width of the output."""
+        return int(self.down_rows.shape[1])
+
+    def with_slack(self, factor: float) -> PackedBlock:
+        """The same block with every slack multiplied by ``factor`` (the calibrated mode)."""
+        certificate = self.sketch.certificate.clone()
+        certificate[2:] *= factor
+        return dataclasses.replace(self, sketch=dataclasses.replace(self.sketch, certificate=certificate))
+
+
+def pack(block: MLPBlock, weights: Weights = "keep") -> PackedBlock:
+    """Lay out a block's weights; the model's parameters are only read.
+
+    Args:
+        block: a found block.
+        weights: ``"keep"``: the model's own weights decide and compute; ``"int8"``: rows are quantised, one scale a
+            neuron, and the sketch itself is the first layer.
+
+    Returns:
+        The packed block. It shares the memory of ``up`` (and ``gate``) where they are already contiguous rows; ``down``
+        is copied by neuron.
+
+    Raises:
+        ConfigError: ``weights="int8"`` on a gated block, or an unknown value.
+        ShapeError: dtype, device or width that the kernels do not take.
+        AssumptionError: weights that are not finite.
+
+    Cost:
+        One pass over the weights; adds d_hidden * (d_in + d_out * itemsize) bytes.
+    """
+    if weights not in ("keep", "int8"):
+        raise ConfigError(f"weights is 'keep' or 'int8', got {weights!r}.")
+    _check(block)
+    switch_rows = _rows(block.switch.weight)
+    switch_bias = _vector(block.switch.bias)
+    down = block.down.weight.detach()
+    if not bool(torch.isfinite(down).all()):
+        raise AssumptionError(f"The weights of {block.down.name} hold NaN or infinity; a skipped row could hide them.")
+    sketch = build_sketch(switch_rows, switch_bias)
+    down_rows = down.t().contiguous()
+    down_scale = None
+    if weights == "int8":
+        if block.gate is not None:
+            raise ConfigError("weights='int8' is for plain blocks; use weights='keep' for gated ones.")
+        down_rows, down_scale = _quantise_rows(down_rows)
+        sketch = _as_the_weight(sketch)
+    up_rows = _rows(block.up.weight) if block.gate is not None else None
+    if up_rows is not None and not bool(torch.isfinite(up_rows).all()):
+        raise AssumptionError(f"The weights of {block.up.name} hold NaN or infinity; a skipped row could hide them.")
+    own = {block.switch.weight.data_ptr(), block.up.weight.data_ptr(), block.down.weight.data_ptr()}
+    copies = [t for t in (switch_rows, up_rows, down_rows) if t is not None and t.data_ptr() not in own]
+    for tensor in (sketch.panels, switch_rows, down_rows, *([up_rows] if up_rows is not None else [])):
+        advise_large_pages(tensor)
+    return PackedBlock(
+        sketch=sketch,
+        switch_rows=switch_rows,
+        switch_bias=switch_bias,
+        up_rows=up_rows,
+        up_bias=_vector(block.up.bias) if block.gate is not None else None,
+        down_rows=down_rows,
+        down_scale=down_scale,
+        down_bias=_vector(block.down.bias),
+        activation=block.activation,
+        zero=inner_zero_set(block.activation, switch_rows.dtype),
+        added_bytes=sketch.bytes + sum(t.numel() * t.element_size() for t in copies),
+    )
+
+
+def _check(block: MLPBlock) -> None:
+    weights = [site.weight for site in (block.up, block.gate, block.down) if site is not None]
+    dtypes, devices = {w.dtype for w in weights}, {w.device.type for w in weights}
+    if len(dtypes) > 1 or next(iter(dtypes)) not in DTYPES:
+        raise ShapeError(
+            f"Weights must share one of float32, bfloat16, float16; {block.name} has {sorted(map(str, dtypes))}."
+        )
+    if devices != {"cpu"}:
+        raise ShapeError(f"There is a kernel for CPU weights only; {block.name} is on {sorted(devices)}.")
+    if block.d_in > MAX_D_IN:
+        raise ShapeError(f"The kernels take inputs of at most {MAX_D_IN} features; {block.name} has {block.d_in}.")
+
+
+def _rows(weight: Tensor) -> Tensor:
+    return weight.detach().contiguous()
+
+
+def _vector(bias: Tensor | None) -> Tensor | None:
+    return None if bias is None else bias.detach().contiguous()
+
+
+def _quantise_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Symmetric int8 with one scale a row."""
+    scale = rows.abs().amax(1).float() / 127
+    safe = torch.where(scale > 0, scale, torch.ones_like(scale))
+    return (rows.float() / safe[:, None]).round().clamp(-127, 127).to(torch.int8), scale
+
+
+def _as_the_weight(sketch: Sketch) -> Sketch:
+    """With int8 weights the sketch has no error: every slack is zero and the zero set decides alone."""
+    certificate = sketch.certificate.clone()
+    certificate[2:] = 0
+    return dataclasses.replace(sketch, certificate=certificate)

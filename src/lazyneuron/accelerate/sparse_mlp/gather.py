@@ -1,0 +1,33 @@
+"""The pure-PyTorch implementation: every neuron is computed, only the rows of ``down`` that fire are read."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from lazyneuron.accelerate.packed import PackedBlock
+
+
+def sparse_mlp(packed: PackedBlock, x: Tensor) -> Tensor:
+    """``down(s(up x))`` without compiled code.
+
+    Args:
+        packed: the block, with ``weights="keep"``.
+        x: (..., d_in) in the block's dtype.
+
+    Returns:
+        (..., d_out), equal to the reference up to rounding.
+
+    Cost:
+        Bytes for a few tokens: ``d_hidden itemsize (d_in + 2 d_out a)`` with a the union's firing share: the rows that
+        fire are gathered, then multiplied.
+    """
+    tokens = x.reshape(-1, packed.d_in)
+    h = packed.activation(F.linear(tokens, packed.switch_rows, packed.switch_bias))
+    if packed.up_rows is not None:
+        h = h * F.linear(tokens, packed.up_rows, packed.up_bias)
+    fires = (h != 0).any(0).nonzero()[:, 0]
+    y = h.index_select(1, fires) @ packed.down_rows.index_select(0, fires)
+    if packed.down_bias is not None:
+        y = y + packed.down_bias
+    return y.reshape(*x.shape[:-1], packed.d_out)

@@ -1,0 +1,97 @@
+"""The native CPU implementation (csrc/), called through torch's operator registry."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from lazyneuron.accelerate.native.load import load
+from lazyneuron.accelerate.packed import KERNEL_ACTIVATIONS, PackedBlock
+
+ISA_LEVELS = ("portable", "avx2", "avx512", "avx512_vnni")
+
+
+@functools.cache
+def op() -> Callable[..., Tensor]:
+    """The registered operator; its fake implementation is registered on first use.
+
+    Raises:
+        ImplUnavailable: the kernels are not built here, with the reason.
+    """
+    load()
+    torch.library.register_fake("lazyneuron::sparse_mlp", _fake)
+    call: Callable[..., Tensor] = torch.ops.lazyneuron.sparse_mlp.default
+    return call
+
+
+def _fake(x: Tensor, sketch: Tensor, certificate: Tensor, switch_rows: Tensor, *rest: Tensor) -> Tensor:
+    down_rows = rest[2]
+    return x.new_empty((*x.shape[:-1], down_rows.shape[1]))
+
+
+def new_counts() -> Tensor:
+    """Four zeros that calls add to: pairs computed, pairs fired, tokens, calls."""
+    return torch.zeros(4, dtype=torch.int64)
+
+
+def arguments(packed: PackedBlock, counts: Tensor, *, planes: int, isa: int = -1) -> tuple[object, ...]:
+    """Everything that the operator takes after ``x``, made once for a block.
+
+    Args:
+        packed: the block.
+        counts: from :func:`new_counts`.
+        planes: int8 planes of x in the sketch product: 2 decides more, 1 costs less when compute rules.
+        isa: index in :data:`ISA_LEVELS`, or -1 for the best that this processor runs.
+    """
+    zero, act = packed.zero, packed.activation
+    first, second = (*act.parameters, 0.0, 0.0)[:2]
+    if act.kind == "fatrelu" or act.kind.startswith("thresholded"):
+        first = torch.tensor(first).to(packed.dtype).item()  # torch compares with the threshold in the model's dtype
+    return (
+        packed.sketch.panels,
+        packed.sketch.certificate,
+        packed.switch_rows,
+        packed.up_rows,
+        packed.up_bias,
+        packed.down_rows,
+        packed.down_scale,
+        packed.down_bias,
+        counts,
+        KERNEL_ACTIVATIONS.index(act.kind),
+        float(first),
+        float(second),
+        zero.left,
+        zero.low,
+        zero.high,
+        planes,
+        isa,
+    )
+
+
+def sparse_mlp(
+    packed: PackedBlock, x: Tensor, *, planes: int = 2, isa: int = -1, counts: Tensor | None = None
+) -> Tensor:
+    """``down(s(up x))``, with neurons that are proved silent skipped.
+
+    Args:
+        packed: the block.
+        x: (..., d_in) on the CPU in the block's dtype, any strides.
+        planes: 1 or 2.
+        isa: index in :data:`ISA_LEVELS`, or -1.
+        counts: int64 (4,) that the call adds to.
+
+    Returns:
+        (..., d_out), equal to the reference up to the rounding of sums in fp32.
+
+    Raises:
+        ImplUnavailable: the kernels are not built here.
+        RuntimeError: shapes or dtypes that do not fit.
+
+    Cost:
+        Bytes for one token: ``d_hidden d_in (1 + itemsize c) + d_hidden d_out itemsize a`` with c the computed and a the
+        firing share.
+    """
+    return op()(x, *arguments(packed, new_counts() if counts is None else counts, planes=planes, isa=isa))

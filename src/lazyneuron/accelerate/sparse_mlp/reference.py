@@ -1,0 +1,67 @@
+"""The definition of the op, in plain torch; every other implementation must match it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lazyneuron.accelerate.certificate import certified_silent
+from lazyneuron.accelerate.packed import PackedBlock
+
+
+def hidden(packed: PackedBlock, x: Tensor, *, compute: torch.dtype = torch.float64) -> Tensor:
+    """The hidden activation (tokens, d_hidden), rounded where the model's dtype rounds.
+
+    Args:
+        packed: the block.
+        x: (tokens, d_in) in the block's dtype.
+        compute: dtype of the sums.
+    """
+
+    def rounded(t: Tensor) -> Tensor:
+        return t if packed.dtype == torch.float32 else t.to(packed.dtype).to(compute)
+
+    wide = x.to(compute)
+    z = wide @ _switch_weight(packed).to(compute).T
+    if packed.switch_bias is not None:
+        z = z + packed.switch_bias.to(compute)
+    h = rounded(packed.activation(rounded(z)))
+    if packed.up_rows is not None:
+        up = wide @ packed.up_rows.to(compute).T
+        if packed.up_bias is not None:
+            up = up + packed.up_bias.to(compute)
+        h = rounded(h * rounded(up))
+    return h
+
+
+def sparse_mlp(packed: PackedBlock, x: Tensor, *, compute: torch.dtype = torch.float64) -> Tensor:
+    """``down(s(up x))`` or ``down(s(gate x) * up x)`` with every neuron computed.
+
+    Args:
+        packed: the block.
+        x: (..., d_in) in the block's dtype.
+        compute: dtype of the sums.
+
+    Returns:
+        (..., d_out) in the block's dtype.
+    """
+    tokens = x.reshape(-1, packed.d_in)
+    down = packed.down_rows.to(compute)
+    if packed.down_scale is not None:
+        down = down * packed.down_scale.to(compute)[:, None]
+    y = hidden(packed, tokens, compute=compute) @ down
+    if packed.down_bias is not None:
+        y = y + packed.down_bias.to(compute)
+    return y.to(packed.dtype).reshape(*x.shape[:-1], packed.d_out)
+
+
+def computed(packed: PackedBlock, x: Tensor) -> Tensor:
+    """Boolean (tokens, d_hidden): which neurons a certified step has to compute, by the definition in float64."""
+    return ~certified_silent(packed.sketch, x.reshape(-1, packed.d_in), packed.zero)
+
+
+def _switch_weight(packed: PackedBlock) -> Tensor:
+    if packed.weights == "keep":
+        return packed.switch_rows
+    scale = packed.sketch.certificate[0, : packed.d_hidden].double()
+    return scale[:, None] * packed.sketch.quantised_rows().double()

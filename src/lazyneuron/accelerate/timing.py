@@ -1,0 +1,32 @@
+"""Time several callables against each other: interleaved, medians."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+
+def interleaved_us(
+    calls: Sequence[Callable[[int], object]], *, rounds: int = 7, budget_s: float = 0.25, warmup: int = 2
+) -> list[float]:
+    """Median time of each call in microseconds; round-robin, so that drift of the machine hits all alike.
+
+    Args:
+        calls: each takes the number of the round, to vary its input.
+        rounds: counted rounds, at least three even when the budget is spent.
+        budget_s: stop after this long.
+        warmup: rounds that are not counted.
+    """
+    samples: list[list[float]] = [[] for _ in calls]
+    began = time.perf_counter()
+    for number in range(rounds + warmup):
+        for call, kept in zip(calls, samples, strict=True):
+            start = time.perf_counter()
+            call(number)
+            took = time.perf_counter() - start
+            if number >= warmup or number == rounds + warmup - 1:
+                kept.append(took * 1e6)
+        if len(samples[-1]) >= 3 and time.perf_counter() - began > budget_s:
+            break
+    return [statistics.median(kept) for kept in samples]
