@@ -22,7 +22,8 @@ class Traffic:
         dense_flops: a multiply-add is two.
         certified_flops_at_least: the same for the rows computed; the int8 sketch is in ``sketch_int_ops``.
         sketch_int_ops: int8 operations of the sketch.
-        speedup_ceiling_from_bytes: ``dense_bytes / certified_bytes_at_least``; no time was measured for it.
+        speedup_ceiling_from_bytes: ``dense_bytes / certified_bytes_at_least``, but not below 1, because a block may
+            always run densely; no time was measured for it.
     """
 
     tokens: int
@@ -34,8 +35,8 @@ class Traffic:
 
     @property
     def speedup_ceiling_from_bytes(self) -> float:
-        """How much less a certified step reads, at best."""
-        return self.dense_bytes / self.certified_bytes_at_least
+        """How much less than a dense step a block can read at best; 1 where a certified step reads more."""
+        return max(1.0, self.dense_bytes / self.certified_bytes_at_least)
 
 
 def traffic(

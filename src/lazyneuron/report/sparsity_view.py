@@ -55,9 +55,10 @@ def _weighted(ran: Sequence[Mapping[str, Any]], key: str) -> float | None:
 
 
 def _ceiling(ran: Sequence[Mapping[str, Any]]) -> float | None:
-    """Bytes of all blocks' dense steps over those of their certified steps, one token."""
+    """Bytes of all blocks' dense steps over those of their better steps, one token."""
     steps = [b["traffic"][0] for b in ran if b["traffic"]]
-    return sum(s["dense_bytes"] for s in steps) / sum(s["certified_bytes_at_least"] for s in steps) if steps else None
+    least = sum(min(s["dense_bytes"], s["certified_bytes_at_least"]) for s in steps)
+    return sum(s["dense_bytes"] for s in steps) / least if steps else None
 
 
 def _row(block: Mapping[str, Any]) -> dict[str, Any]:
