@@ -68,7 +68,9 @@ class Activation:
             raise ConfigError(f"Unknown activation kind {self.kind!r}; known are {', '.join(KINDS)}, and 'other'.")
         wanted = KINDS[self.kind].parameter_names
         if len(self.parameters) != len(wanted):
-            raise ConfigError(f"Activation {self.kind!r} takes {len(wanted)} parameters {wanted}, got {self.parameters}.")
+            raise ConfigError(
+                f"Activation {self.kind!r} takes {len(wanted)} parameters {wanted}, got {self.parameters}."
+            )
         KINDS[self.kind].check(*self.parameters)
 
     @property
@@ -122,7 +124,7 @@ def _jsrelu(z: Tensor, mix: float, cap: float) -> Tensor:
 
 
 def _fatrelu(z: Tensor, t: float) -> Tensor:
-    return torch.where(z <= t, torch.zeros_like(z), z)
+    return F.threshold(z, t, 0.0)
 
 
 def _thresholded(smooth: Callable[[Tensor], Tensor]) -> Callable[[Tensor, float], Tensor]:
