@@ -1,0 +1,100 @@
+"""How long the variants of one model take, interleaved in one process."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from lazyneuron.core.batch import call_model
+from lazyneuron.core.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Timing:
+    """How long one variant took.
+
+    Attributes:
+        variant: its name.
+        median_ms: median of the runs.
+        low_ms: their first quartile.
+        high_ms: their third quartile.
+        n: how many runs.
+    """
+
+    variant: str
+    median_ms: float
+    low_ms: float
+    high_ms: float
+    n: int
+
+
+def interleaved(
+    variants: Mapping[str, nn.Module],
+    batch: Any,
+    *,
+    seconds: float,
+    least: int = 5,
+    on_round: Callable[[float], None] | None = None,
+) -> tuple[Timing, ...]:
+    """Time models on one batch, one run of each in turn, so that what disturbs the machine disturbs all of them.
+
+    Args:
+        variants: the models by name.
+        batch: the batch.
+        seconds: how long to go on, after two runs of each to warm up.
+        least: rounds to make even when that takes longer.
+        on_round: called after each round with the share of the work done.
+
+    Returns:
+        One entry for each variant, in the order given; no run is left out.
+
+    Raises:
+        ConfigError: ``least`` is not positive.
+    """
+    if least < 1:
+        raise ConfigError(f"Timing takes at least 1 round, got {least}.")
+    samples: dict[str, list[float]] = {name: [] for name in variants}
+    with torch.inference_mode():
+        for model in variants.values():
+            for _ in range(2):
+                call_model(model, batch)
+        start = time.perf_counter()
+        rounds = 0
+        while rounds < least or time.perf_counter() - start < seconds:
+            for name, model in variants.items():
+                before = time.perf_counter()
+                call_model(model, batch)
+                samples[name].append((time.perf_counter() - before) * 1e3)
+            rounds += 1
+            if on_round is not None:
+                on_round(min(1.0, max((time.perf_counter() - start) / seconds, 0.0), rounds / least))
+    return tuple(_timing(name, values) for name, values in samples.items())
+
+
+def _timing(variant: str, values: Sequence[float]) -> Timing:
+    low, median, high = torch.tensor(values, dtype=torch.float64).quantile(torch.tensor([0.25, 0.5, 0.75]).double())
+    return Timing(variant=variant, median_ms=float(median), low_ms=float(low), high_ms=float(high), n=len(values))
+
+
+def amdahl(share: float, *, remaining: float = 0.0) -> float:
+    """The speed-up of a whole whose part ``share`` takes only a fraction ``remaining`` of its time.
+
+    Args:
+        share: part of the time, in [0, 1].
+        remaining: what is left of it, >= 0.
+
+    Returns:
+        ``1 / (1 - share + share * remaining)``.
+
+    Raises:
+        ConfigError: the share is not in [0, 1], the remainder negative, or nothing would be left.
+    """
+    left = 1 - share + share * remaining
+    if not (0 <= share <= 1 and remaining >= 0 and left > 0):
+        raise ConfigError(f"A share is in [0, 1] and a remainder >= 0, not both extreme, got {share} and {remaining}.")
+    return 1 / left

@@ -1,0 +1,69 @@
+"""How much work the demo does."""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The demo's numbers; :meth:`quick` is a smaller run that says so.
+
+    Attributes:
+        seed: of every random choice.
+        quick: whether this is the smaller run.
+        held_out_lines: lines on which density and quality are measured.
+        held_out_tokens: longest held-out line; longer ones are cut.
+        train_lines: lines to train on.
+        train_tokens: longest training line; longer ones are cut.
+        sample_lines: training lines whose block inputs and outputs the layer-wise part keeps.
+        closed_form_densities: densities at which the layer-wise part alone is measured for the frontier.
+        start_density: density of each block after the layer-wise part, where end-to-end training starts.
+        target_density: mean density to arrive at.
+        steps: end-to-end training steps.
+        step_tokens: tokens a step, padding included.
+        learning_rate: its peak.
+        strength: the penalty's coefficient at the first step.
+        train_seconds: time after which end-to-end training ends in any case.
+        checkpoints: shares of the training steps after which a point of the frontier is measured.
+        latency_seconds: time spent on each latency case.
+        compile: whether ``torch.compile`` is among the variants.
+    """
+
+    seed: int = 0
+    quick: bool = False
+    held_out_lines: int = 600
+    held_out_tokens: int = 128
+    train_lines: int = 30_000
+    train_tokens: int = 64
+    sample_lines: int = 900
+    closed_form_densities: tuple[float, ...] = (0.2, 0.06)
+    start_density: float = 0.1
+    target_density: float = 0.05
+    steps: int = 1500
+    step_tokens: int = 512
+    learning_rate: float = 7e-4
+    strength: float = 0.1
+    train_seconds: float = 200.0
+    checkpoints: tuple[float, ...] = (0.4, 0.7)
+    latency_seconds: float = 7.0
+    compile: bool = True
+
+    @staticmethod
+    def quick_run(*, seed: int = 0) -> Settings:
+        """The settings of ``--quick``: a fifth of the training, no compiled variant, shorter timing."""
+        return Settings(
+            seed=seed,
+            quick=True,
+            train_lines=6_000,
+            sample_lines=700,
+            closed_form_densities=(),
+            start_density=0.1,
+            target_density=0.08,
+            steps=250,
+            learning_rate=4e-4,
+            train_seconds=32.0,
+            checkpoints=(),
+            latency_seconds=2.0,
+            compile=False,
+        )

@@ -1,0 +1,35 @@
+"""Changing a network so that fewer of its neurons fire: activations, penalties and distillation."""
+
+from lazyneuron.induce.controller import DensityController, TargetDensity
+from lazyneuron.induce.distill import Distillation, Step, distill, token_error
+from lazyneuron.induce.layerwise import distill_layerwise
+from lazyneuron.induce.penalty import firing_penalty, hoyer_penalty, l1_penalty, log_penalty
+from lazyneuron.induce.pressure import Pressure, pre_activations
+from lazyneuron.induce.refit import refit_down_, thresholds_for
+from lazyneuron.induce.relufy import Plan, Relufy, plan
+from lazyneuron.induce.samples import BlockSamples, block_samples
+from lazyneuron.induce.sparsify import sparsify_
+
+__all__ = [
+    "BlockSamples",
+    "DensityController",
+    "Distillation",
+    "Plan",
+    "Pressure",
+    "Relufy",
+    "Step",
+    "TargetDensity",
+    "block_samples",
+    "distill",
+    "distill_layerwise",
+    "firing_penalty",
+    "hoyer_penalty",
+    "l1_penalty",
+    "log_penalty",
+    "plan",
+    "pre_activations",
+    "refit_down_",
+    "sparsify_",
+    "thresholds_for",
+    "token_error",
+]

@@ -1,0 +1,119 @@
+"""Replacing smooth activation functions by one that is exactly zero on an interval."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+from lazyneuron.blocks.activation import Activation
+from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.core.errors import ConfigError, NoBlocksError
+from lazyneuron.core.receipt import BlockChange
+
+RELU = Activation("relu")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Relufy:
+    """Give MLP blocks an activation function with silent neurons.
+
+    The output changes; train afterwards, e.g. with :func:`lazyneuron.induce.distill`.
+
+    Attributes:
+        blocks: glob patterns of block names; a block that matches any of them is changed.
+        activation: the function to install; it must have a zero interval.
+        per_block: other functions for some blocks, by name, such as the thresholds of :func:`thresholds_for`.
+    """
+
+    blocks: tuple[str, ...] = ("*",)
+    activation: Activation = RELU
+    per_block: Mapping[str, Activation] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.blocks, str) or not self.blocks:
+            raise ConfigError(f"`blocks` is a tuple of at least one glob pattern, got {self.blocks!r}.")
+        for activation in (self.activation, *self.per_block.values()):
+            if activation.zero.empty:
+                raise ConfigError(
+                    f"Activation {activation.kind!r} is zero nowhere, so no neuron would fall silent; "
+                    "choose one with a zero interval, such as relu."
+                )
+
+    def activation_of(self, block: str) -> Activation:
+        """The function that this block gets."""
+        return self.per_block.get(block, self.activation)
+
+    def to_data(self) -> dict[str, object]:
+        """JSON-able arguments."""
+        return {
+            "config": "Relufy",
+            "blocks": list(self.blocks),
+            "activation": _spell(self.activation),
+            "per_block": {name: _spell(activation) for name, activation in self.per_block.items()},
+        }
+
+
+def _spell(activation: Activation) -> list[object]:
+    return [activation.kind, *activation.parameters]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What :func:`lazyneuron.sparsify_` would do.
+
+    Attributes:
+        changes: one entry for each block: ``"replaced"`` or ``"skipped"``, with the reason.
+        unmatched: patterns that hit no block.
+    """
+
+    changes: tuple[BlockChange, ...]
+    unmatched: tuple[str, ...] = ()
+
+    @property
+    def replaced(self) -> tuple[str, ...]:
+        """Names of the blocks that would change."""
+        return tuple(change.block for change in self.changes if change.action == "replaced")
+
+
+def plan(model: nn.Module, config: Relufy) -> Plan:
+    """Say what :func:`lazyneuron.sparsify_` would do, without doing it.
+
+    Args:
+        model: any model.
+        config: what to change.
+
+    Returns:
+        One entry for each MLP block found.
+
+    Raises:
+        NoBlocksError: the model has no MLP block.
+    """
+    from lazyneuron.blocks.find import find_blocks
+
+    blocks = find_blocks(model)
+    if not blocks:
+        raise NoBlocksError(
+            f"Found no MLP block in this {type(model).__name__}; a block is linear, activation, linear, "
+            "optionally with a gate: pass a model that has one."
+        )
+    names = [block.name for block in blocks]
+    unmatched = [p for p in config.blocks if not any(fnmatchcase(name, p) for name in names)]
+    unmatched += [name for name in config.per_block if name not in names]
+    return Plan(changes=tuple(_decide(block, config) for block in blocks), unmatched=tuple(unmatched))
+
+
+def _decide(block: MLPBlock, config: Relufy) -> BlockChange:
+    before, after = block.activation, config.activation_of(block.name)
+    action, reason = "replaced", f"{before.kind} is to become {after.kind}."
+    if not any(fnmatchcase(block.name, pattern) for pattern in config.blocks):
+        action, reason = "skipped", "No pattern matches its name."
+    elif before == after:
+        action, reason = "skipped", f"Its activation is already {before.kind}."
+    elif block.site is None:
+        reason = f"Its activation ({before.kind}) is written into a forward and cannot be replaced from outside."
+        action = "skipped"
+    details = {"before": _spell(before), "after": _spell(after if action == "replaced" else before)}
+    return BlockChange(block=block.name, action=action, reason=reason, details=details)
