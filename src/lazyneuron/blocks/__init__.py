@@ -1,1 +1,18 @@
 """MLP blocks: what they are, how they are found in any model, and how their execution is replaced."""
+
+from lazyneuron.blocks.activation import Activation, DeclaresActivation, ZeroInterval
+from lazyneuron.blocks.block import ActivationSite, LinearSite, MLPBlock
+from lazyneuron.blocks.find import find_blocks
+from lazyneuron.blocks.splice import replace_activation_, splice_
+
+__all__ = [
+    "Activation",
+    "ActivationSite",
+    "DeclaresActivation",
+    "LinearSite",
+    "MLPBlock",
+    "ZeroInterval",
+    "find_blocks",
+    "replace_activation_",
+    "splice_",
+]

@@ -26,14 +26,17 @@ class LinearSite:
     @property
     def weight(self) -> Tensor:
         """The weight as a view of shape (out, in)."""
-        weight = self.module._parameters["weight"]
-        assert weight is not None
+        holder = self.module._modules.get("base_layer") or self.module  # an adapter stands for what it wraps
+        weight = getattr(holder, "weight")
+        assert isinstance(weight, Tensor)
         return weight.t() if self.transposed else weight
 
     @property
     def bias(self) -> Tensor | None:
         """The bias of shape (out,), if there is one."""
-        return self.module._parameters.get("bias")
+        holder = self.module._modules.get("base_layer") or self.module
+        bias = getattr(holder, "bias", None)
+        return bias if isinstance(bias, Tensor) else None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
