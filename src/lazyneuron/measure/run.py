@@ -11,13 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.blocks.find import find_blocks
 from lazyneuron.core.batch import call_model
 from lazyneuron.core.errors import ConfigError, DataError, NoBlocksError, ShapeError
+from lazyneuron.core.undo import active_changes
 from lazyneuron.measure.cost import BlockCost
 from lazyneuron.measure.masks import EXCLUDED, MISFIT, NO_MASK, BatchMask, TokensMask, with_masks
 from lazyneuron.measure.observe import observing
 from lazyneuron.measure.sparsity import BlockSparsity, PredictedGain, SparsityReport, UnionDensity
-from lazyneuron.measure.tally import UNION_SIZES, Tally
+from lazyneuron.measure.tally import UNION_SIZES, Tally, Tokens
 
 # kinds whose value is nonzero exactly where the pre-activation is positive
 _FIRES_IF_POSITIVE = frozenset({"relu", "relu6", "jsrelu"})
@@ -66,9 +68,7 @@ def measure(
         raise ConfigError(
             f"A threshold is a finite number >= 0, got {threshold}; leave it out to count exact zeros only."
         )
-    watches = [_Watch(model, block, threshold) for block in (_find(model) if blocks is None else blocks)]
-    if not watches:
-        raise NoBlocksError("There are no blocks to measure; pass at least one or leave `blocks` out to find them.")
+    watches = [_Watch(model, block, threshold) for block in blocks_of(model, blocks)]
     count = 0
     with observing(model), _hooked(watches):
         for batch, mask in with_masks(batches, tokens_mask):
@@ -89,11 +89,19 @@ def measure(
     return SparsityReport(blocks=measured, batches=count, threshold=threshold, training=model.training)
 
 
-def _find(model: nn.Module) -> Sequence[MLPBlock]:
-    from lazyneuron.blocks.find import find_blocks
+def blocks_of(model: nn.Module, blocks: Sequence[MLPBlock] | None) -> Sequence[MLPBlock]:
+    """The given blocks, or all of the model's.
 
-    found: Sequence[MLPBlock] = find_blocks(model)
-    return found
+    Raises:
+        NoBlocksError: there are none.
+    """
+    if blocks is None:
+        blocks = find_blocks(model)
+    if blocks:
+        return blocks
+    changed = active_changes(model)
+    hint = "restore the changes that are in force on it first" if changed else "pass a model that has one"
+    raise NoBlocksError(f"No MLP block was found in this {type(model).__name__}; {hint}.")
 
 
 def _misfit(measured: Sequence[BlockSparsity], watches: Sequence[_Watch]) -> str:
@@ -125,20 +133,22 @@ class _Watch:
         if not self.reads_switch:
             yield self.block.down.module.register_forward_pre_hook(self._on_hidden)
 
-    def _on_switch(self, _: nn.Module, __: Any, z: Any) -> None:
-        if not self._fits(z):
+    def _on_switch(self, _: nn.Module, __: Any, output: Any) -> None:
+        admitted = self._admit(output)
+        if admitted is None:
             return
+        z, tally, tokens = admitted
         positive = z > 0
-        tally, tokens = self._enter(z)
         if self.reads_switch:
             tally.add_fired(positive if self.fires_if_positive else self._fired(self._activated(z)), tokens)
         if not self.fires_if_positive:
             tally.add_positive(positive, tokens)
 
     def _on_hidden(self, _: nn.Module, inputs: tuple[Any, ...]) -> None:
-        if inputs and self._fits(inputs[0]):
-            tally, tokens = self._enter(inputs[0])
-            tally.add_fired(self._fired(inputs[0]), tokens)
+        admitted = self._admit(inputs[0] if inputs else None)
+        if admitted is not None:
+            h, tally, tokens = admitted
+            tally.add_fired(self._fired(h), tokens)
 
     def _activated(self, z: Tensor) -> Tensor:
         # an unknown function may work in place
@@ -148,23 +158,27 @@ class _Watch:
         # negated, so that NaN counts as firing
         return h != 0 if self.threshold is None else ~(h.abs() <= self.threshold)
 
-    def _fits(self, value: Any) -> bool:
-        if isinstance(value, Tensor) and not value.is_nested and value.dim() and value.shape[-1] == self.block.d_hidden:
-            return True
-        got = tuple(value.shape) if isinstance(value, Tensor) and not value.is_nested else type(value).__name__
-        self.notes[
-            f"A call was left out: its hidden activation is {got}, not a tensor of {self.block.d_hidden} neurons."
-        ] = None
-        return False
-
-    def _enter(self, value: Tensor) -> tuple[Tally, Any]:
+    def _admit(self, value: Any) -> tuple[Tensor, Tally, Tokens] | None:
+        """The activation with its tally and tokens; None, and a note, when it is not one of this block's."""
+        if not isinstance(value, Tensor) or not value.dim() or value.size(-1) != self.block.d_hidden:
+            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            note = (
+                f"A call was left out: its hidden activation is {got}, not a tensor of {self.block.d_hidden} neurons."
+            )
+            self.notes[note] = None
+            return None
         if self.tally is None:
             self.tally = Tally(self.block.d_hidden, value.device)
-        self.leading = tuple(value.shape[:-1])
-        tokens, padding = self.mask.fit(self.leading, value.device)
+        if value.is_nested:  # torch's own encoder drops the padding in this way
+            parts = value.unbind()
+            tokens, padding = Tokens.of_lengths([len(p) for p in parts], value.device), EXCLUDED
+            value = torch.cat(parts)
+        else:
+            self.leading = tuple(value.shape[:-1])
+            tokens, padding = self.mask.fit(self.leading, value.device)
         if padding == MISFIT or self.padding == NO_MASK:
             self.padding = padding
-        return self.tally, tokens
+        return value, self.tally, tokens
 
     def result(self, cost: BlockCost | None) -> BlockSparsity:
         block = self.block

@@ -13,6 +13,7 @@ from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.core.batch import call_model
 from lazyneuron.core.errors import DataError
 from lazyneuron.measure.observe import observing
+from lazyneuron.measure.run import blocks_of
 
 
 def mlp_time_share(
@@ -36,14 +37,10 @@ def mlp_time_share(
 
     Cost: ``1 + repeats`` forwards a batch; on CUDA a synchronisation at both ends of each block.
     """
-    if blocks is None:
-        from lazyneuron.blocks.find import find_blocks
-
-        blocks = find_blocks(model)
     clock = _Clock()
     shares = []
     try:
-        for block in blocks:
+        for block in blocks_of(model, blocks):
             clock.watch(block)
         with observing(model):
             for batch in batches:

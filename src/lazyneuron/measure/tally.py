@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -43,6 +45,15 @@ class Tokens:
         follows = torch.zeros_like(grid)
         follows[:, 1:] = grid[:, 1:] & grid[:, :-1]
         return Tokens(real=grid.reshape(-1), follows=follows.reshape(-1), masked=mask is not None)
+
+    @staticmethod
+    def of_lengths(lengths: Sequence[int], device: torch.device) -> Tokens:
+        """The rows of sequences without padding, one after another."""
+        real = torch.ones(sum(lengths), dtype=torch.bool, device=device)
+        follows = real.clone()
+        for start in itertools.accumulate((0, *lengths[:-1])):
+            follows[start : start + 1] = False
+        return Tokens(real=real, follows=follows, masked=False)
 
 
 class Tally:
