@@ -1,3 +1,25 @@
 """Run only the neurons that fire: measure, induce and exactly exploit activation sparsity in PyTorch models."""
 
 __version__ = "0.1.0"
+
+from lazyneuron.accelerate.transform import accelerate_, plan_acceleration
+from lazyneuron.blocks.find import find_blocks
+from lazyneuron.checkpoint import load_, save
+from lazyneuron.core.receipt import Receipt
+from lazyneuron.core.undo import restore_
+from lazyneuron.induce.relufy import Relufy
+from lazyneuron.induce.sparsify import sparsify_
+from lazyneuron.measure.run import measure
+
+__all__ = [
+    "Receipt",
+    "Relufy",
+    "accelerate_",
+    "find_blocks",
+    "load_",
+    "measure",
+    "plan_acceleration",
+    "restore_",
+    "save",
+    "sparsify_",
+]

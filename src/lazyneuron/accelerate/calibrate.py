@@ -162,7 +162,12 @@ def _call(op: Callable[..., Tensor], arguments: tuple[object, ...], x: Tensor) -
 def fingerprint() -> str:
     """The mark of this machine, its threads and these kernels."""
     facts = load.status()
-    return cost_model.fingerprint(f"{facts.isa}:{facts.library and facts.library.rsplit('/', 1)[-1]}")
+    return cost_model.fingerprint(f"{facts.isa}:{facts.identity}")
+
+
+def is_calibrated(dtype: torch.dtype) -> bool:
+    """Is there a cached cost model of this machine?"""
+    return cost_model.cache_file(dtype, fingerprint()).exists()
 
 
 def cost_model_for(

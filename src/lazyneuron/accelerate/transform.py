@@ -1,0 +1,267 @@
+"""The verb: swap sparse execution into a model where it wins, with the output unchanged."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lazyneuron.accelerate import calibrate
+from lazyneuron.accelerate.calibrated import calibrated_slack
+from lazyneuron.accelerate.choice import BUCKETS, Candidates, from_cost_model
+from lazyneuron.accelerate.execution import BlockExecution
+from lazyneuron.accelerate.native import load
+from lazyneuron.accelerate.packed import KERNEL_ACTIVATIONS, PackedBlock, Weights, pack
+from lazyneuron.accelerate.sample import block_inputs
+from lazyneuron.accelerate.sparse_mlp import native
+from lazyneuron.accelerate.tune import Decision, decide, dense
+from lazyneuron.blocks import MLPBlock, find_blocks, splice_
+from lazyneuron.core.errors import AssumptionError, ConfigError, ImplUnavailable, LazyNeuronError, NoBlocksError
+from lazyneuron.core.receipt import BlockChange, Receipt
+from lazyneuron.core.undo import transaction
+
+Guarantee = Literal["exact", "calibrated"]
+IMPLS = ("auto", "native", "gather", *native.ISA_LEVELS)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What :func:`accelerate_` would do.
+
+    Attributes:
+        matched: blocks that can be executed sparsely.
+        skipped: the others, with the reason of each.
+    """
+
+    matched: tuple[MLPBlock, ...]
+    skipped: tuple[BlockChange, ...]
+
+
+def plan_acceleration(model: nn.Module, example: Any = None, *, weights: Weights = "keep") -> Plan:
+    """Look which blocks can be executed sparsely; changes nothing.
+
+    Args:
+        model: any model.
+        example: one batch item, for models whose parts cannot be called alone.
+        weights: as for :func:`accelerate_`.
+
+    Raises:
+        NoBlocksError: the model has no MLP block.
+    """
+    if any("_orig_mod" in module._modules for module in model.modules()):
+        raise ConfigError("The model holds a torch.compile'd module; accelerate the original model, then compile it.")
+    blocks = find_blocks(model, example)
+    if not blocks:
+        raise NoBlocksError("No MLP block was found in this model; pass batches so that it can run, or check the model.")
+    reasons = [(block, _why_not(block, weights)) for block in blocks]
+    return Plan(
+        matched=tuple(block for block, reason in reasons if reason is None),
+        skipped=tuple(
+            BlockChange(block=block.name, action="skipped", reason=reason) for block, reason in reasons if reason
+        ),
+    )
+
+
+def accelerate_(
+    model: nn.Module,
+    batches: Iterable[Any] | None = None,
+    *,
+    guarantee: Guarantee = "exact",
+    weights: Weights = "keep",
+    impl: str = "auto",
+    progress: Callable[[str], None] = lambda message: None,
+) -> Receipt:
+    """Execute a model's MLP blocks sparsely wherever that is faster, in place, with the output unchanged.
+
+    Neurons are skipped only when they are proved silent, so the result is that of the dense block up to the rounding
+    of a different order of sums. Call the model under ``torch.no_grad()`` or ``torch.inference_mode()`` and in
+    evaluation mode: with gradients, in training mode and under autocast the original path runs.
+
+    Args:
+        model: any model; its parameters are not touched.
+        batches: representative inputs, to measure density and times on; without them the machine's cost model and the
+            densities seen while running decide.
+        guarantee: ``"exact"``, or ``"calibrated"``: the proof's slack is shrunk to what the batches need, and the
+            receipt reports the rate of wrongly skipped neurons and the output error.
+        weights: ``"keep"``, or ``"int8"``: rows quantised to int8; the receipt reports the output error.
+        impl: ``"auto"``; ``"native"``, ``"gather"`` or a kernel level (``"avx2"`` ...), which runs or raises and is then
+            used for every token count.
+        progress: called with a sentence when something takes long.
+
+    Returns:
+        The receipt: for each block the path of every token count, why, densities, times and memory.
+
+    Raises:
+        NoBlocksError: no block can be executed sparsely; the sentence lists the reasons.
+        ImplUnavailable: the named implementation cannot run here.
+        ConfigError: contradictory options, or the model is accelerated already.
+        DataError: batches without an item.
+        CheckpointError: the cached cost model is corrupt.
+
+    Example:
+        >>> import torch, lazyneuron as lazy
+        >>> model = torch.nn.Sequential(torch.nn.Linear(64, 256), torch.nn.ReLU(), torch.nn.Linear(256, 64)).eval()
+        >>> receipt = lazy.accelerate_(model)
+        >>> lazy.restore_(model, receipt)
+
+    Cost:
+        Memory: d_hidden * d_in bytes for the sketch and a copy of ``down`` by neuron. Time: once about ten seconds a
+        dtype for the machine's cost model, then under a second a block.
+    """
+    isa = _check(guarantee, weights, impl, batches)
+    first, rest = _peek(batches)
+    plan = plan_acceleration(model, first, weights=weights)
+    if not plan.matched:
+        reasons = sorted({change.reason for change in plan.skipped})
+        raise NoBlocksError(f"None of the {len(plan.skipped)} MLP blocks can be executed sparsely: {' '.join(reasons)}")
+    inputs = block_inputs(model, plan.matched, rest) if rest is not None else {}
+    changes: list[BlockChange] = []
+    config = {"guarantee": guarantee, "weights": weights, "impl": impl, "with_batches": batches is not None}
+    prepared: list[tuple[MLPBlock, BlockExecution]] = []
+    for block in plan.matched:
+        progress(f"Packing and timing {block.name or 'the block'}")
+        change, execution = _prepare(block, inputs.get(block.name), guarantee, weights, impl, isa, progress)
+        changes.append(change)
+        if execution is not None:
+            prepared.append((block, execution))
+    receipt = Receipt(verb="accelerate_", config=config, changes=(*changes, *plan.skipped), notes=_notes(model))
+    with transaction(model, receipt.id) as change_set:
+        for block, execution in prepared:
+            splice_(change_set, block, execution, model=model)
+    return receipt
+
+
+def _check(guarantee: str, weights: str, impl: str, batches: object) -> int:
+    if guarantee not in ("exact", "calibrated"):
+        raise ConfigError(f"guarantee is 'exact' or 'calibrated', got {guarantee!r}.")
+    if weights not in ("keep", "int8"):
+        raise ConfigError(f"weights is 'keep' or 'int8', got {weights!r}.")
+    if impl not in IMPLS:
+        raise ConfigError(f"impl is one of {', '.join(IMPLS)}, got {impl!r}.")
+    if guarantee == "calibrated" and batches is None:
+        raise ConfigError("guarantee='calibrated' needs batches to calibrate on.")
+    if guarantee == "calibrated" and weights == "int8":
+        raise ConfigError("weights='int8' has no slack to calibrate; use guarantee='exact' with it.")
+    if weights == "int8" and (impl == "gather" or not load.status().available):
+        raise ImplUnavailable("weights='int8' needs the native kernels; run `lazyneuron doctor` for what is missing.")
+    if impl == "native" or impl in native.ISA_LEVELS:
+        load.load()
+    if impl in native.ISA_LEVELS:
+        level, best = native.ISA_LEVELS.index(impl), int(torch.ops.lazyneuron.best_isa())
+        if level > best:
+            raise ImplUnavailable(f"This processor runs kernels up to {native.ISA_LEVELS[best]!r}, not {impl!r}.")
+        return level
+    return -1
+
+
+def _peek(batches: Iterable[Any] | None) -> tuple[Any, Iterable[Any] | None]:
+    if batches is None:
+        return None, None
+    iterator = iter(batches)
+    first = next(iterator, None)
+    return first, itertools.chain([] if first is None else [first], iterator)
+
+
+def _why_not(block: MLPBlock, weights: Weights) -> str | None:
+    if block.refusal is not None:
+        return block.refusal
+    if block.container is None and block.gate is not None:
+        return "It is gated and spread over several modules."
+    if block.activation.zero.empty:
+        return f"Its activation ({block.activation.kind}) is zero nowhere; make it sparse first, for example with Relufy."
+    if block.activation.kind not in KERNEL_ACTIVATIONS:
+        return f"There is no kernel for its activation ({block.activation.kind})."
+    if weights == "int8" and block.gate is not None:
+        return "weights='int8' is for plain blocks; this one is gated."
+    if block.up.weight.device.type != "cpu":
+        return f"There is no kernel for the device {block.up.weight.device.type!r}."
+    if any(s is not None and s.weight.is_inference() for s in (block.up, block.gate, block.down)):
+        return "Its weights are inference tensors, whose changes cannot be noticed; load them outside inference_mode."
+    return None
+
+
+def _prepare(
+    block: MLPBlock, inputs: Tensor | None, guarantee: Guarantee, weights: Weights, impl: str, isa: int,
+    progress: Callable[[str], None],
+) -> tuple[BlockChange, BlockExecution | None]:
+    """Pack and decide; a block that cannot be packed is skipped with the reason."""
+    try:
+        packed = pack(block, weights)
+    except (AssumptionError, ConfigError, LazyNeuronError) as error:
+        return BlockChange(block=block.name, action="skipped", reason=str(error)), None
+    factor, report = 1.0, {}
+    if guarantee == "calibrated" and inputs is not None:
+        factor, report = calibrated_slack(packed, inputs)
+        packed = packed.with_slack(factor)
+    named = impl != "auto"
+    paths = ("gather",) if impl == "gather" else calibrate.available_paths()
+    decision = decide(block, packed, _candidates(block, packed, paths, named, progress), inputs, isa=isa)
+    table = (_fixed_path(decision, paths),) * BUCKETS if named else decision.table
+    details = _details(block, packed, decision, table) | report
+    if inputs is not None:
+        details["output_error"] = _output_error(block, packed, paths, inputs, isa)
+    if set(table) == {"dense"} and not decision.candidates.worth_probing(0):
+        return BlockChange(block=block.name, action="dense", reason="Dense is faster here.", details=details), None
+    execution = BlockExecution(
+        block, packed, candidates=decision.candidates, table=table, weights=weights, slack_factor=factor, isa=isa,
+        fixed=named,
+    )
+    reason = "The path was asked for by name." if named else "Chosen by time, for each range of token counts."
+    return BlockChange(block=block.name, action="accelerated", reason=reason, details=details), execution
+
+
+def _candidates(
+    block: MLPBlock, packed: PackedBlock, paths: tuple[str, ...], named: bool, progress: Callable[[str], None]
+) -> Candidates:
+    sizes = [s.weight.numel() for s in (block.up, block.gate, block.down) if s is not None]
+    dtype = packed.dtype if packed.dtype != torch.float16 else torch.bfloat16  # same bytes; its grid stands for both
+    if not calibrate.is_calibrated(dtype):
+        progress("Measuring this machine once (about ten seconds)")
+    model = calibrate.cost_model_for(dtype)
+    usable = tuple(path for path in paths if path in model.lines)
+    if named and not usable:
+        raise ImplUnavailable(f"The implementation was not measured on this machine; it has {', '.join(model.lines)}.")
+    return from_cost_model(model, weights=sum(sizes), gated=block.gate is not None, paths=usable)
+
+
+def _fixed_path(decision: Decision, paths: tuple[str, ...]) -> str:
+    del decision
+    return paths[0]
+
+
+def _details(block: MLPBlock, packed: PackedBlock, decision: Decision, table: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "activation": block.activation.kind,
+        "path_by_tokens": {f"<= {2**k}": path for k, path in enumerate(table)},
+        "shares": {p: {"computed": c, "fired": a} for p, (c, a) in decision.shares.items()},
+        "measured_us": {str(2**k): dict(times) for k, times in sorted(decision.times.items())},
+        "added_bytes": packed.added_bytes,
+    }
+
+
+@torch.no_grad()
+def _output_error(
+    block: MLPBlock, packed: PackedBlock, paths: tuple[str, ...], inputs: Tensor, isa: int
+) -> dict[str, float]:
+    """Largest and root-mean-square difference from the dense block on real inputs, over the output's own RMS."""
+    rows = inputs[:256]
+    wanted = dense(block)(rows).double()
+    got = calibrate.path_call(packed, paths[0], native.new_counts(), isa=isa)(rows).double()
+    scale = float(wanted.square().mean().sqrt()) or sys.float_info.min
+    difference = got - wanted
+    return {
+        "largest": float(difference.abs().max()) / scale,
+        "rms": float(difference.square().mean().sqrt()) / scale,
+    }
+
+
+def _notes(model: nn.Module) -> tuple[str, ...]:
+    notes = [] if load.status().available else [f"Pure PyTorch paths only: {load.status().reason}"]
+    if model.training:
+        notes.append("The model is in training mode, in which the original path runs; call model.eval().")
+    return tuple(notes)

@@ -1,0 +1,110 @@
+"""Decide for one block: measure its paths on its own inputs, or trust the cost model when there are none."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lazyneuron.accelerate.calibrate import path_call
+from lazyneuron.accelerate.choice import BUCKETS, Candidates
+from lazyneuron.accelerate.packed import PackedBlock
+from lazyneuron.accelerate.sparse_mlp import native
+from lazyneuron.accelerate.timing import interleaved_us
+from lazyneuron.blocks.block import MLPBlock
+
+BUDGET_S = 0.6  # for one block
+_ASSUMED_FIRING = 0.1  # without data: the first review corrects it
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What was found out about a block.
+
+    Attributes:
+        candidates: cost lines, corrected by what was measured.
+        table: the path of every bucket of token counts.
+        shares: path -> (computed, firing) shares on the block's inputs.
+        times: bucket -> path -> measured median in us.
+    """
+
+    candidates: Candidates
+    table: tuple[str, ...]
+    shares: Mapping[str, tuple[float, float]]
+    times: Mapping[int, Mapping[str, float]]
+
+
+def dense(block: MLPBlock) -> Callable[[Tensor], Tensor]:
+    """The block as torch runs it."""
+    up, down, gate = block.up, block.down, block.gate
+    if gate is not None:
+        return lambda x: F.linear(
+            block.activation(F.linear(x, gate.weight, gate.bias)) * F.linear(x, up.weight, up.bias),
+            down.weight,
+            down.bias,
+        )
+    return lambda x: F.linear(block.activation(F.linear(x, up.weight, up.bias)), down.weight, down.bias)
+
+
+@torch.no_grad()
+def decide(block: MLPBlock, packed: PackedBlock, candidates: Candidates, inputs: Tensor | None, *, isa: int) -> Decision:
+    """Choose the path of every bucket.
+
+    Args:
+        block: the block.
+        packed: its packed weights.
+        candidates: predicted costs.
+        inputs: (tokens, d_in) rows that the block really saw, or None.
+        isa: kernel level, or -1.
+
+    Returns:
+        The decision; at most 0.6 s of measuring.
+    """
+    if inputs is None or len(inputs) == 0:
+        shares = dict.fromkeys(candidates.lines, (2 * _ASSUMED_FIRING, _ASSUMED_FIRING))
+        return Decision(candidates=candidates, table=candidates.choose(shares), shares={}, times={})
+    shares = _shares(packed, candidates, inputs, isa)
+    times: dict[int, dict[str, float]] = {}
+    began = time.perf_counter()
+    most = len(inputs).bit_length() - 1
+    # the extremes first, so that a short budget still covers both ends
+    for bucket in sorted(range(min(most, BUCKETS - 1) + 1), key=lambda k: (k not in (0, 4, most), k)):
+        if time.perf_counter() - began > BUDGET_S:
+            break
+        times[bucket] = _time_bucket(block, packed, candidates, inputs, 2**bucket, isa)
+        measured = {path: (times[bucket][path], shares[path]) for path in candidates.lines}
+        candidates = candidates.corrected(bucket, times[bucket]["dense"], measured)
+    return Decision(candidates=candidates, table=candidates.choose(shares), shares=shares, times=times)
+
+
+def _shares(
+    packed: PackedBlock, candidates: Candidates, inputs: Tensor, isa: int
+) -> dict[str, tuple[float, float]]:
+    shares: dict[str, tuple[float, float]] = {}
+    for path in candidates.lines:
+        if path == "gather":
+            z = F.linear(inputs, packed.switch_rows, packed.switch_bias)
+            firing = float((packed.activation(z) != 0).float().mean())
+            shares[path] = (firing, firing)
+            continue
+        counts = native.new_counts()
+        path_call(packed, path, counts, isa=isa)(inputs)
+        pairs = int(counts[2]) * packed.d_hidden
+        shares[path] = (int(counts[0]) / pairs, int(counts[1]) / pairs)
+    return shares
+
+
+def _time_bucket(
+    block: MLPBlock, packed: PackedBlock, candidates: Candidates, inputs: Tensor, tokens: int, isa: int
+) -> dict[str, float]:
+    windows = [inputs[k : k + tokens] for k in range(0, len(inputs) - tokens + 1, tokens)][:16]
+    counts = native.new_counts()
+    runs = {"dense": dense(block)}
+    runs |= {path: path_call(packed, path, counts, isa=isa) for path in candidates.lines}
+    calls = [lambda k, run=run: run(windows[k % len(windows)]) for run in runs.values()]
+    times = interleaved_us(calls, rounds=9, budget_s=BUDGET_S / 6, warmup=2)
+    return dict(zip(runs, times, strict=True))
