@@ -64,13 +64,16 @@ def measure(
 def _observe(loaded: LoadedModel, items: list[Any], *, threshold: float | None, progress: Console) -> SparsityReport:
     from rich.progress import track
 
+    from lazyneuron.blocks import find_blocks
     from lazyneuron.measure import measure as observe
     from lazyneuron.measure import mlp_time_share
 
+    with progress.status("Looking for MLP blocks"):
+        blocks = find_blocks(loaded.model) or None
     shown = track(items, description="Measuring", console=progress, transient=True)
-    report = observe(loaded.model, shown, threshold=threshold)
+    report = observe(loaded.model, shown, threshold=threshold, blocks=blocks)
     with progress.status("Timing the MLP blocks"):
-        share = mlp_time_share(loaded.model, items[:_TIMED_BATCHES])
+        share = mlp_time_share(loaded.model, items[:_TIMED_BATCHES], blocks=blocks)
     return dataclasses.replace(report, mlp_time_share=share, notes=(*report.notes, *loaded.notes))
 
 
