@@ -92,7 +92,9 @@ def test_fewer_batches_and_a_threshold(here, monkeypatch):
 def test_bad_input_is_one_sentence_and_exit_2(here, monkeypatch, capsys, arguments, message):
     before = sorted(p.name for p in here.iterdir())
     assert run(monkeypatch, "measure", *arguments) == 2
-    err = capsys.readouterr().err.strip()
+    out, err = capsys.readouterr()
+    err = err.strip()
+    assert out == ""  # an output file that cannot be written is found out before the work
     assert message in err
     assert "Traceback" not in err
     assert len(err.splitlines()) == 1
