@@ -48,9 +48,13 @@ class Receipt:
     notes: tuple[str, ...] = ()
     id: str = dataclasses.field(default_factory=lambda: uuid.uuid4().hex)
 
+    def to_data(self) -> dict[str, Any]:
+        """This receipt as JSON-able data."""
+        return {"format": FORMAT, **dataclasses.asdict(self)}
+
     def to_json(self) -> str:
         """This receipt as a JSON document."""
-        return json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=1, sort_keys=True)
+        return json.dumps(self.to_data(), indent=1, sort_keys=True)
 
     @staticmethod
     def from_json(text: str) -> Receipt:

@@ -1,0 +1,145 @@
+"""``lazyneuron accelerate``: execute a model's blocks sparsely and show what it brings on this machine."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from torch import nn
+
+    from lazyneuron.core.receipt import Receipt
+
+_ROUNDS = 7
+
+
+def accelerate(
+    model: Annotated[str, typer.Argument(help="A local Hugging Face directory, or package.module:callable.")],
+    *,
+    data: Annotated[Path, typer.Option("--data", help='UTF-8 text, .jsonl with "text", .npy, .npz or .safetensors.')],
+    guarantee: Annotated[str, typer.Option("--guarantee", help="exact, or calibrated.")] = "exact",
+    weights: Annotated[str, typer.Option("--weights", help="keep, or int8.")] = "keep",
+    impl: Annotated[str, typer.Option("--impl", help="auto, native, gather or a kernel level.")] = "auto",
+    batches: Annotated[int, typer.Option("--batches", help="Batches to tune and to time on.", min=1)] = 8,
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Examples a batch.", min=1)] = 16,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the record to this file.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Save the model and the receipt to this folder.")] = None,
+    allow_pickle: Annotated[
+        bool,
+        typer.Option(
+            "--allow-pickle", help="Read pickled weights too: they can run any code their author put in them."
+        ),
+    ] = False,
+) -> None:
+    """Execute the MLP blocks of a model sparsely, with the output unchanged, and time it against dense."""
+    from rich.console import Console
+
+    import lazyneuron as lazy
+    from lazyneuron.cli.data import load_batches
+    from lazyneuron.cli.model import load_model
+    from lazyneuron.cli.output import check_writable
+    from lazyneuron.core.record import Record, write_text
+
+    check_writable(json_file, None if out is None else out / "receipts.json")
+    progress, console = Console(stderr=True), Console()
+    with progress.status(f"Loading {model}") as status:
+        loaded = load_model(model, allow_pickle=allow_pickle)
+        items = load_batches(data, loaded, batch_size=batch_size, batches=batches)
+        receipt = lazy.accelerate_(
+            loaded.model,
+            items,
+            guarantee=guarantee,  # type: ignore[arg-type]
+            weights=weights,  # type: ignore[arg-type]
+            impl=impl,
+            progress=status.update,
+        )
+        status.update("Timing dense against accelerated")
+        timing = _against_dense(loaded.model, receipt, items)
+    _print(receipt, timing, console)
+    if json_file is not None:
+        content = {"receipt": receipt.to_data(), "timing": timing, "model": loaded.name, "data": str(data)}
+        write_text(json_file, Record(kind="accelerate", data=content, seed=None).to_json())
+    if out is not None:
+        lazy.save(loaded.model, out, receipt)
+        console.print(f"Saved to {out}", highlight=False)
+
+
+def _against_dense(model: nn.Module, receipt: Receipt, items: list[Any]) -> dict[str, float]:
+    """Forward times of both, interleaved, and the largest difference of any output."""
+    import copy
+
+    import torch
+
+    from lazyneuron.core.batch import call_model
+    from lazyneuron.core.undo import restore_
+
+    dense = copy.deepcopy(model)
+    restore_(dense, receipt)
+    times: dict[str, list[float]] = {"dense": [], "accelerated": []}
+    largest = 0.0
+    with torch.inference_mode():
+        for number in range(_ROUNDS + 1):
+            item = items[number % len(items)]
+            outputs = {}
+            for name, runner in (("dense", dense), ("accelerated", model)):
+                start = time.perf_counter()
+                outputs[name] = call_model(runner, item)
+                if number:
+                    times[name].append((time.perf_counter() - start) * 1e3)
+            largest = max(largest, _difference(outputs["dense"], outputs["accelerated"]))
+    ratios = [a / b for a, b in zip(times["dense"], times["accelerated"], strict=True)]
+    return {
+        "dense_ms": statistics.median(times["dense"]),
+        "accelerated_ms": statistics.median(times["accelerated"]),
+        "speedup": statistics.median(ratios),
+        "largest_difference": largest,
+    }
+
+
+def _difference(a: Any, b: Any) -> float:
+    """Largest absolute difference of the floating-point tensors in two outputs of the same form."""
+    import torch
+
+    if isinstance(a, torch.Tensor):
+        return float((a - b).abs().max()) if a.is_floating_point() and a.numel() else 0.0
+    if hasattr(a, "to_tuple"):
+        a, b = a.to_tuple(), b.to_tuple()
+    if isinstance(a, tuple | list):
+        return max((_difference(x, y) for x, y in zip(a, b, strict=True)), default=0.0)
+    return 0.0
+
+
+def _print(receipt: Receipt, timing: dict[str, float], console: Console) -> None:
+    from lazyneuron.report.tables import plain_table, rich_table
+
+    rows = [_row(change.block, change.action, change.reason, change.details) for change in receipt.changes]
+    console.print(rich_table(rows) if console.is_terminal else plain_table(rows), soft_wrap=not console.is_terminal)
+    console.print(
+        f"Forward: dense {timing['dense_ms']:.2f} ms, accelerated {timing['accelerated_ms']:.2f} ms, "
+        f"{timing['speedup']:.2f}x (medians of {_ROUNDS}); largest output difference {timing['largest_difference']:.1e}",
+        soft_wrap=True,
+        highlight=False,
+    )
+    for note in receipt.notes:
+        console.print(note, style="yellow", soft_wrap=True, highlight=False)
+
+
+def _row(block: str, action: str, reason: str, details: Any) -> dict[str, Any]:
+    shares = next(iter(details.get("shares", {}).values()), None)
+    table = details.get("path_by_tokens", {})
+    return {
+        "block": block,
+        "action": action,
+        "fired": None if shares is None else f"{shares['fired']:.3f}",
+        "computed": None if shares is None else f"{shares['computed']:.3f}",
+        "1 token": table.get("<= 1"),
+        "64 tokens": table.get("<= 64"),
+        "1024 tokens": table.get("<= 1024"),
+        "added MiB": f"{details['added_bytes'] / 2**20:.1f}" if "added_bytes" in details else None,
+        "why": reason if action != "accelerated" else None,
+    }
