@@ -43,7 +43,7 @@ def parsed(page):
 
 
 def visible(page):
-    return " ".join("".join(parsed(re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL)).text).split())
+    return " ".join(" ".join(parsed(re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL)).text).split())
 
 
 def test_demo_page_shows_the_record():
@@ -107,6 +107,23 @@ def test_missing_optional_figures_leave_gaps_not_errors():
     assert "could not be proved" not in page
     assert 'class="limit"' not in page
     assert "<polyline" not in page
+
+
+def test_frontier_is_numbered_and_leaves_out_what_would_hide_the_rest():
+    page = demo_page(demo_record())
+    assert page.count('class="dot ') == 2 * 4
+    assert page.count('class="dot last"') == 2
+    assert page.count("Off the chart, far below: 1.") == 2
+    text = visible(page)
+    assert "1 ReLU, untrained 0.093 0.410 0.120" in text
+    assert "5 distilled 0.090 0.973 0.771" in text
+
+
+def test_ceilings_stand_beside_the_speedups():
+    text = visible(demo_page(demo_record()))
+    assert "1.43x of at most 1.52x" in text
+    assert "Against the same sparse model run densely: 1.39x, of at most 1.46x that its density here allows." in text
+    assert "no oneDNN" in text
 
 
 def test_a_perfect_ceiling_draws_no_line():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,21 +12,27 @@ from lazyneuron.report.numbers import share, significant
 WIDTH, HEIGHT = 420, 280
 LEFT, RIGHT, TOP, BOTTOM = 52, 404, 14, 240
 _UNIT = (0.0, 1.0)
+_REACH = 3.0  # times the distance from the best point to the median one
 
 
 def scatter(points: Sequence[tuple[float, float, str]], *, title: str, x_title: str) -> dict[str, Any]:
-    """Labelled points in the unit square, joined from left to right.
+    """Points in the unit square, numbered from 1 in the order given; the last one stands out.
+
+    A point far below the others would press them into a line, so it is left off; ``left_off`` has its number.
 
     Args:
-        points: (x, y, label).
+        points: (x, y, what it is).
         title: above the chart.
         x_title: below the horizontal axis.
     """
-    x = axis([p[0] for p in points], start=LEFT, end=RIGHT, within=_UNIT)
-    y = axis([p[1] for p in points], start=BOTTOM, end=TOP, within=_UNIT)
-    ordered = sorted(points)
-    line = {"points": _points([(x(p[0]), y(p[1])) for p in ordered]), "label": title, "color": None}
-    return _frame(x, y, title=title, x_title=x_title) | {"lines": [line], "dots": [_dot(x, y, *p) for p in ordered]}
+    heights = [p[1] for p in points]
+    lowest = max(heights) - _REACH * (max(heights) - statistics.median(heights))
+    shown = [(k, p) for k, p in enumerate(points, start=1) if p[1] >= lowest or k == len(points)]
+    x = axis([p[0] for _, p in shown], start=LEFT, end=RIGHT, within=_UNIT)
+    y = axis([p[1] for _, p in shown], start=BOTTOM, end=TOP, within=_UNIT)
+    dots = [_dot(x, y, p, number=k, last=k == len(points)) for k, p in shown]
+    left_off = sorted(set(range(1, len(points) + 1)) - {k for k, _ in shown})
+    return _frame(x, y, title=title, x_title=x_title) | {"lines": [], "dots": dots, "left_off": left_off}
 
 
 def lines(
@@ -46,7 +53,7 @@ def lines(
         {"points": _points([(x(a), y(b)) for a, b in points]), "label": label, "color": color}
         for (label, points), color in zip(series, colors, strict=True)
     ]
-    return _frame(x, y, title=title, x_title=x_title) | {"lines": drawn, "dots": []}
+    return _frame(x, y, title=title, x_title=x_title) | {"lines": drawn, "dots": [], "left_off": []}
 
 
 def _frame(x: Axis, y: Axis, *, title: str, x_title: str) -> dict[str, Any]:
@@ -72,15 +79,16 @@ def _points(pairs: Sequence[tuple[float, float]]) -> str:
     return " ".join(f"{a:.1f},{b:.1f}" for a, b in pairs)
 
 
-def _dot(x: Axis, y: Axis, a: float, b: float, label: str) -> dict[str, Any]:
-    at, up = round(x(a), 1), round(y(b), 1)
-    right_half = at > (LEFT + RIGHT) / 2
+def _dot(x: Axis, y: Axis, point: tuple[float, float, str], *, number: int, last: bool) -> dict[str, Any]:
+    at, up = round(x(point[0]), 1), round(y(point[1]), 1)
+    beside = at + 10 if at < RIGHT - 20 else at - 10
     return {
         "x": at,
         "y": up,
-        "label": label,
-        "hint": f"{label}: density {share(a)}, {significant(b)}",
-        "label_x": at - 10 if right_half else at + 10,
-        "label_y": up + 18 if up < TOP + 20 else up - 9 if right_half else up + 16,
-        "anchor": "end" if right_half else "start",
+        "kind": "last" if last else "",
+        "label": str(number),
+        "hint": f"{point[2]}: density {share(point[0])}, {significant(point[1])}",
+        "label_x": beside,
+        "label_y": up + 4.5,
+        "anchor": "start" if beside > at else "end",
     }

@@ -43,6 +43,8 @@ def view(record: Record) -> dict[str, Any]:
                 k: data["quality"][k] for k in ("mean_cosine", "top1_agreement", "rank_correlation", "n_lines")
             },
             "plots": _frontier(data.get("frontier") or []),
+            "states": [dict(point) for point in data.get("frontier") or []],
+            "notes": list(data.get("notes") or []),
             "cases": [_case(case) for case in data["latency"]],
             "max_abs_difference": data["max_abs_difference"],
             "stages": [{"name": k, "seconds": s, "width": s / longest} for k, s in timing.items()],
@@ -101,6 +103,8 @@ def _case(case: Mapping[str, Any]) -> dict[str, Any]:
         "speedup": case.get("speedup"),
         "ceiling": ceiling,
         "mlp_share": case.get("mlp_share"),
+        "over_dense": case.get("speedup_over_relu_dense"),
+        "density_ceiling": case.get("density_ceiling"),
         "limit": limit,
         "rows": [_bar(row, original, full) for row in case["rows"]],
     }
