@@ -68,7 +68,9 @@ def load_(model: nn.Module, folder: str | Path) -> tuple[Receipt, ...]:
         state = safetensors.torch.load_file(folder / WEIGHTS)
         raw = json.loads((folder / RECEIPTS).read_text(encoding="utf-8"))
     except (OSError, ValueError, SafetensorError) as error:
-        raise CheckpointError(f"{folder} does not hold a saved model ({error}); pass a folder that save wrote.") from error
+        raise CheckpointError(
+            f"{folder} does not hold a saved model ({error}); pass a folder that save wrote."
+        ) from error
     if not isinstance(raw, list):
         raise CheckpointError(f"{folder / RECEIPTS} is not a list of receipts; pass a folder that save wrote.")
     saved = [Receipt.from_json(json.dumps(item)) for item in raw]

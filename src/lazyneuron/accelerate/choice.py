@@ -70,9 +70,7 @@ class Candidates:
             fixed = max(time_us - slope * self.work(*shares), 0.2 * time_us)
             at = self.work(*shares)
             lines[path][bucket] = Line(fixed_us=fixed, slope_us=(time_us - fixed) / at if at > 0 else slope)
-        return dataclasses.replace(
-            self, dense_us=tuple(dense), lines={path: tuple(row) for path, row in lines.items()}
-        )
+        return dataclasses.replace(self, dense_us=tuple(dense), lines={path: tuple(row) for path, row in lines.items()})
 
     def _best(self, bucket: int, shares: Mapping[str, tuple[float, float]]) -> str:
         dense = self.dense_us[bucket]
@@ -94,9 +92,7 @@ def from_cost_model(model: CostModel, *, weights: int, gated: bool, paths: tuple
     """
     tokens = [2**k for k in range(BUCKETS)]
     plain = weights * 2 // 3 if gated else weights  # the lines were measured on two matrices
-    lines = {
-        path: tuple(line for t in tokens if (line := model.line(path, plain, t)) is not None) for path in paths
-    }
+    lines = {path: tuple(line for t in tokens if (line := model.line(path, plain, t)) is not None) for path in paths}
     return Candidates(
         dense_us=tuple(model.dense(weights, t) for t in tokens),
         lines={path: row for path, row in lines.items() if len(row) == BUCKETS},

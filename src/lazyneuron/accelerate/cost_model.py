@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -74,7 +75,7 @@ class CostModel:
         """The computed share that goes with a firing share on normally distributed pre-activations."""
         below = (0.0, self.computed[0][1] if self.computed else 0.02)
         points = [below, *self.computed, (1.0, 1.0)]
-        for (a0, c0), (a1, c1) in zip(points, points[1:], strict=False):
+        for (a0, c0), (a1, c1) in itertools.pairwise(points):
             if firing <= a1:
                 return c0 + (c1 - c0) * (firing - a0) / max(a1 - a0, 1e-9)
         return 1.0

@@ -89,7 +89,7 @@ class BlockExecution:
             not isinstance(x, Tensor)
             or self._owner.training
             or x.dtype != self.dtype
-            or torch.is_grad_enabled() and (x.requires_grad or self._wants_gradient())
+            or (torch.is_grad_enabled() and (x.requires_grad or self._wants_gradient()))
             or not x.is_cpu
             or x.ndim == 0
             or x.shape[-1] != self.d_in

@@ -21,7 +21,7 @@ from lazyneuron.accelerate.sample import block_inputs
 from lazyneuron.accelerate.sparse_mlp import native
 from lazyneuron.accelerate.tune import Decision, decide, dense
 from lazyneuron.blocks import MLPBlock, find_blocks, splice_
-from lazyneuron.core.errors import AssumptionError, ConfigError, ImplUnavailable, LazyNeuronError, NoBlocksError
+from lazyneuron.core.errors import ConfigError, ImplUnavailable, LazyNeuronError, NoBlocksError
 from lazyneuron.core.receipt import BlockChange, Receipt
 from lazyneuron.core.undo import transaction
 
@@ -57,7 +57,7 @@ def plan_acceleration(model: nn.Module, example: Any = None, *, weights: Weights
         raise ConfigError("The model holds a torch.compile'd module; accelerate the original model, then compile it.")
     blocks = find_blocks(model, example)
     if not blocks:
-        raise NoBlocksError("No MLP block was found in this model; pass batches so that it can run, or check the model.")
+        raise NoBlocksError("No MLP block was found in this model; pass batches, so that it can run.")
     reasons = [(block, _why_not(block, weights)) for block in blocks]
     return Plan(
         matched=tuple(block for block, reason in reasons if reason is None),
@@ -89,8 +89,8 @@ def accelerate_(
         guarantee: ``"exact"``, or ``"calibrated"``: the proof's slack is shrunk to what the batches need, and the
             receipt reports the rate of wrongly skipped neurons and the output error.
         weights: ``"keep"``, or ``"int8"``: rows quantised to int8; the receipt reports the output error.
-        impl: ``"auto"``; ``"native"``, ``"gather"`` or a kernel level (``"avx2"`` ...), which runs or raises and is then
-            used for every token count.
+        impl: ``"auto"``; ``"native"``, ``"gather"`` or a kernel level (``"avx2"`` ...), which runs or raises and is
+            then used for every token count.
         progress: called with a sentence when something takes long.
 
     Returns:
@@ -173,7 +173,7 @@ def _why_not(block: MLPBlock, weights: Weights) -> str | None:
     if block.container is None and block.gate is not None:
         return "It is gated and spread over several modules."
     if block.activation.zero.empty:
-        return f"Its activation ({block.activation.kind}) is zero nowhere; make it sparse first, for example with Relufy."
+        return f"Its activation ({block.activation.kind}) is zero nowhere; sparsify it first, for example with Relufy."
     if block.activation.kind not in KERNEL_ACTIVATIONS:
         return f"There is no kernel for its activation ({block.activation.kind})."
     if weights == "int8" and block.gate is not None:
@@ -186,29 +186,41 @@ def _why_not(block: MLPBlock, weights: Weights) -> str | None:
 
 
 def _prepare(
-    block: MLPBlock, inputs: Tensor | None, guarantee: Guarantee, weights: Weights, impl: str, isa: int,
+    block: MLPBlock,
+    inputs: Tensor | None,
+    guarantee: Guarantee,
+    weights: Weights,
+    impl: str,
+    isa: int,
     progress: Callable[[str], None],
 ) -> tuple[BlockChange, BlockExecution | None]:
     """Pack and decide; a block that cannot be packed is skipped with the reason."""
     try:
         packed = pack(block, weights)
-    except (AssumptionError, ConfigError, LazyNeuronError) as error:
+    except LazyNeuronError as error:
         return BlockChange(block=block.name, action="skipped", reason=str(error)), None
-    factor, report = 1.0, {}
+    factor = 1.0
+    report: dict[str, float] = {}
     if guarantee == "calibrated" and inputs is not None:
         factor, report = calibrated_slack(packed, inputs)
         packed = packed.with_slack(factor)
     named = impl != "auto"
     paths = ("gather",) if impl == "gather" else calibrate.available_paths()
     decision = decide(block, packed, _candidates(block, packed, paths, named, progress), inputs, isa=isa)
-    table = (_fixed_path(decision, paths),) * BUCKETS if named else decision.table
+    table = (paths[0],) * BUCKETS if named else decision.table
     details = _details(block, packed, decision, table) | report
     if inputs is not None:
         details["output_error"] = _output_error(block, packed, paths, inputs, isa)
     if set(table) == {"dense"} and not decision.candidates.worth_probing(0):
         return BlockChange(block=block.name, action="dense", reason="Dense is faster here.", details=details), None
     execution = BlockExecution(
-        block, packed, candidates=decision.candidates, table=table, weights=weights, slack_factor=factor, isa=isa,
+        block,
+        packed,
+        candidates=decision.candidates,
+        table=table,
+        weights=weights,
+        slack_factor=factor,
+        isa=isa,
         fixed=named,
     )
     reason = "The path was asked for by name." if named else "Chosen by time, for each range of token counts."
@@ -227,11 +239,6 @@ def _candidates(
     if named and not usable:
         raise ImplUnavailable(f"The implementation was not measured on this machine; it has {', '.join(model.lines)}.")
     return from_cost_model(model, weights=sum(sizes), gated=block.gate is not None, paths=usable)
-
-
-def _fixed_path(decision: Decision, paths: tuple[str, ...]) -> str:
-    del decision
-    return paths[0]
 
 
 def _details(block: MLPBlock, packed: PackedBlock, decision: Decision, table: tuple[str, ...]) -> dict[str, Any]:

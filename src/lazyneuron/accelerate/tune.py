@@ -51,7 +51,9 @@ def dense(block: MLPBlock) -> Callable[[Tensor], Tensor]:
 
 
 @torch.no_grad()
-def decide(block: MLPBlock, packed: PackedBlock, candidates: Candidates, inputs: Tensor | None, *, isa: int) -> Decision:
+def decide(
+    block: MLPBlock, packed: PackedBlock, candidates: Candidates, inputs: Tensor | None, *, isa: int
+) -> Decision:
     """Choose the path of every bucket.
 
     Args:
@@ -81,9 +83,7 @@ def decide(block: MLPBlock, packed: PackedBlock, candidates: Candidates, inputs:
     return Decision(candidates=candidates, table=candidates.choose(shares), shares=shares, times=times)
 
 
-def _shares(
-    packed: PackedBlock, candidates: Candidates, inputs: Tensor, isa: int
-) -> dict[str, tuple[float, float]]:
+def _shares(packed: PackedBlock, candidates: Candidates, inputs: Tensor, isa: int) -> dict[str, tuple[float, float]]:
     shares: dict[str, tuple[float, float]] = {}
     for path in candidates.lines:
         if path == "gather":

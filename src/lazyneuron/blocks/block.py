@@ -27,7 +27,7 @@ class LinearSite:
     def weight(self) -> Tensor:
         """The weight as a view of shape (out, in)."""
         holder = self.module._modules.get("base_layer") or self.module  # an adapter stands for what it wraps
-        weight = getattr(holder, "weight")
+        weight = holder.weight
         assert isinstance(weight, Tensor)
         return weight.t() if self.transposed else weight
 

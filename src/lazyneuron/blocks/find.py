@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from lazyneuron.blocks.block import ActivationSite, LinearSite, MLPBlock
@@ -115,7 +114,9 @@ class _Search:
         sources = [
             n
             for n in trace.calls
-            if n != down and n not in self.used and self.linears[n].weight.shape[0] == h.shape[-1]
+            if n != down
+            and n not in self.used
+            and self.linears[n].weight.shape[0] == h.shape[-1]
             and trace.calls[n].output.shape == h.shape
         ]
         for up in sources:
@@ -154,7 +155,13 @@ class _Search:
         return None if kind is None or kind.kind == "identity" else (kind, None)
 
     def _make(
-        self, up: str, gate: str | None, down: str, found: tuple[Any, ActivationSite | None], trace: Trace, name: str,
+        self,
+        up: str,
+        gate: str | None,
+        down: str,
+        found: tuple[Any, ActivationSite | None],
+        trace: Trace,
+        name: str,
         module: nn.Module,
     ) -> MLPBlock:
         names = [n for n in (up, gate, down) if n is not None]
@@ -170,9 +177,9 @@ class _Search:
             site=site,
             container=container,
             norm=next((n for n, out in trace.norms.items() if same(out, trace.calls[up].input)), None),
-            dropouts=tuple(
-                n for n, m in module.named_modules(prefix=name) if isinstance(m, nn.Dropout)
-            ) if container is not None else (),
+            dropouts=tuple(n for n, m in module.named_modules(prefix=name) if isinstance(m, nn.Dropout))
+            if container is not None
+            else (),
         )
 
     def finished(self) -> Iterator[MLPBlock]:

@@ -29,7 +29,11 @@ def identify(function: Callable[..., Any]) -> Activation: ...
 def identify(function: None, *, z: Tensor, h: Tensor, factor: Tensor | None = None) -> Activation | None: ...
 @torch.no_grad()
 def identify(
-    function: Callable[..., Any] | None, *, z: Tensor | None = None, h: Tensor | None = None, factor: Tensor | None = None
+    function: Callable[..., Any] | None,
+    *,
+    z: Tensor | None = None,
+    h: Tensor | None = None,
+    factor: Tensor | None = None,
 ) -> Activation | None:
     """The activation that a callable computes, or that turned ``z`` into ``h`` (divided by ``factor``).
 

@@ -146,4 +146,3 @@ def _leave_fast_path(change: Transaction, owner: nn.Module) -> None:
     # nn.TransformerEncoderLayer hands its weights to one fused native call, past every module, unless this is 0
     if owner.__dict__.get("activation_relu_or_gelu"):
         change.set(owner, "activation_relu_or_gelu", 0)
-

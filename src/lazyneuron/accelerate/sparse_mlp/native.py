@@ -91,7 +91,7 @@ def sparse_mlp(
         RuntimeError: shapes or dtypes that do not fit.
 
     Cost:
-        Bytes for one token: ``d_hidden d_in (1 + itemsize c) + d_hidden d_out itemsize a`` with c the computed and a the
-        firing share.
+        Bytes for one token: ``d_hidden d_in (1 + itemsize c) + d_hidden d_out itemsize a``, with c the computed and a
+        the firing share.
     """
     return op()(x, *arguments(packed, new_counts() if counts is None else counts, planes=planes, isa=isa))
