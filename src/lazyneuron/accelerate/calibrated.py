@@ -48,7 +48,8 @@ def _error(packed: PackedBlock, x: Tensor) -> Tensor:
 
 def _reach(packed: PackedBlock, x: Tensor) -> Tensor:
     numbers = packed.sketch.certificate[:, : packed.d_hidden].double()
-    return x.norm(dim=1, keepdim=True) * numbers[2] + numbers[4]
+    norms: Tensor = x.norm(dim=1, keepdim=True)
+    return norms * numbers[2] + numbers[4]
 
 
 def _thinned(values: Tensor, most: int = 4_000_000) -> Tensor:

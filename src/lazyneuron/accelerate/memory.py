@@ -29,4 +29,4 @@ def advise_large_pages(tensor: Tensor) -> bool:
         return False
     madvise = ctypes.CDLL(None).madvise
     region = ctypes.c_void_p(first), ctypes.c_size_t(last - first)
-    return madvise(*region, _MADV_HUGEPAGE) == 0 and madvise(*region, _MADV_COLLAPSE) == 0
+    return bool(madvise(*region, _MADV_HUGEPAGE) == 0 and madvise(*region, _MADV_COLLAPSE) == 0)

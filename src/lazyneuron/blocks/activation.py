@@ -208,7 +208,7 @@ KINDS: dict[str, _Kind] = {
     "relu": _Kind(F.relu, _relu_family),
     "squared_relu": _Kind(lambda z: F.relu(z).square(), _relu_family),
     "jsrelu": _Kind(_jsrelu, _relu_family, ("mix", "cap"), _check_jsrelu),
-    "fatrelu": _Kind(_fatrelu, lambda t: ZeroInterval(t), ("t",), _check_shift),
+    "fatrelu": _Kind(_fatrelu, ZeroInterval, ("t",), _check_shift),
     "thresholded_silu": _Kind(_thresholded(F.silu), _thresholded_zero(_silu, -1.2784645), ("t",), _check_threshold),
     "thresholded_gelu": _Kind(_thresholded(F.gelu), _thresholded_zero(_gelu, -0.7517916), ("t",), _check_threshold),
     "thresholded_gelu_tanh": _Kind(

@@ -151,8 +151,8 @@ class _Search:
                 if kind.kind == "identity":
                     continue
                 return kind, ActivationSite(owner_name=owner_name, owner=owner, attribute=attribute)
-        kind = identify(None, z=z, h=h, factor=factor)
-        return None if kind is None or kind.kind == "identity" else (kind, None)
+        plain = identify(None, z=z, h=h, factor=factor)
+        return None if plain is None or plain.kind == "identity" else (plain, None)
 
     def _make(
         self,

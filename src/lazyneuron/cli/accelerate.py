@@ -121,7 +121,8 @@ def _print(receipt: Receipt, timing: dict[str, float], console: Console) -> None
     console.print(rich_table(rows) if console.is_terminal else plain_table(rows), soft_wrap=not console.is_terminal)
     console.print(
         f"Forward: dense {timing['dense_ms']:.2f} ms, accelerated {timing['accelerated_ms']:.2f} ms, "
-        f"{timing['speedup']:.2f}x (medians of {_ROUNDS}); largest output difference {timing['largest_difference']:.1e}",
+        f"{timing['speedup']:.2f}x (medians of {_ROUNDS}); "
+        f"largest output difference {timing['largest_difference']:.1e}",
         soft_wrap=True,
         highlight=False,
     )
