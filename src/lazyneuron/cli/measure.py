@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from lazyneuron.measure import BlockSparsity, SparsityReport
 
 _TIMED_BATCHES = 2
+_UNPREDICTED = (
+    "No time is predicted, because this machine's cost model was not measured yet; "
+    "`lazyneuron doctor --recalibrate` measures it."
+)
 
 
 def measure(
@@ -64,17 +68,20 @@ def measure(
 def _observe(loaded: LoadedModel, items: list[Any], *, threshold: float | None, progress: Console) -> SparsityReport:
     from rich.progress import track
 
+    from lazyneuron.accelerate.predict import machine_cost
     from lazyneuron.blocks import find_blocks
     from lazyneuron.measure import measure as observe
     from lazyneuron.measure import mlp_time_share
 
     with progress.status("Looking for MLP blocks"):
         blocks = find_blocks(loaded.model) or None
+    cost = None if threshold is not None else machine_cost(blocks or ())
     shown = track(items, description="Measuring", console=progress, transient=True)
-    report = observe(loaded.model, shown, threshold=threshold, blocks=blocks)
+    report = observe(loaded.model, shown, threshold=threshold, blocks=blocks, cost=cost)
+    unpredicted = () if cost is not None or threshold is not None else (_UNPREDICTED,)
     with progress.status("Timing the MLP blocks"):
         share = mlp_time_share(loaded.model, items[:_TIMED_BATCHES], blocks=blocks)
-    return dataclasses.replace(report, mlp_time_share=share, notes=(*report.notes, *loaded.notes))
+    return dataclasses.replace(report, mlp_time_share=share, notes=(*report.notes, *loaded.notes, *unpredicted))
 
 
 def _print(report: SparsityReport, console: Console) -> None:
@@ -125,4 +132,5 @@ def _row(block: BlockSparsity) -> dict[str, Any]:
         "union 16": share(block.union_density(16)),
         "overlap": share(block.overlap),
         "byte ceiling": ratio(block.traffic[0].speedup_ceiling_from_bytes) if block.traffic else None,
+        **{f"predicted at {p.tokens}": ratio(p.speedup) for p in block.predicted if p.tokens == 1},
     }
