@@ -339,8 +339,8 @@ class Run {
     const int64_t t0 = tile * l_.tile, count = std::min(l_.tile, p_.tokens - t0);
     const int64_t c0 = task * l_.columns, width = std::min(l_.columns, p_.d_out - c0);
     const W* rows = static_cast<const W*>(p_.down_rows) + c0;
-    alignas(64) float sums[kAccumulators];
-    const int64_t stride = l_.columns;
+    alignas(64) float sums[kAccumulators + 16 * kMaxTile];
+    const int64_t stride = l_.columns + 16;  // rows a power of two apart would share cache sets and false dependencies
     std::memset(sums, 0, static_cast<size_t>(count * stride) * sizeof(float));
     thread_local std::vector<Wanted<W>> wanted;
     wanted.clear();

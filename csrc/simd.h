@@ -39,7 +39,15 @@ LAZY_INLINE v16f load16(const bf16* p) {
   return load_as<v16f>(&wide);
 }
 
-LAZY_INLINE v16f load16(const int8_t* p) { return __builtin_convertvector(load_as<v16b>(p), v16f); }
+LAZY_INLINE v16f load16(const int8_t* p) {
+#if defined(__AVX512F__)
+  // GCC 12 takes a direct conversion from bytes to floats apart into scalars
+  const __m512i wide = _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  return reinterpret_cast<v16f>(_mm512_cvtepi32_ps(wide));
+#else
+  return __builtin_convertvector(__builtin_convertvector(load_as<v16b>(p), v16i), v16f);
+#endif
+}
 
 LAZY_INLINE float to_float(float x) { return x; }
 LAZY_INLINE float to_float(int8_t x) { return static_cast<float>(x); }
@@ -64,6 +72,10 @@ LAZY_INLINE float to_float(f16 x) {
 LAZY_INLINE v16f load16(const f16* p) {
 #if defined(__AVX512F__)
   return reinterpret_cast<v16f>(_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
+#elif defined(__F16C__)
+  const __m256 half[2] = {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))),
+                          _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 8)))};
+  return load_as<v16f>(half);
 #else
   v16f v;
   for (int i = 0; i < 16; ++i) v[i] = to_float(p[i]);
