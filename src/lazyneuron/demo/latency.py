@@ -35,18 +35,18 @@ class Timing:
 
 def interleaved(
     variants: Mapping[str, nn.Module],
-    batch: Any,
+    batches: Sequence[Any],
     *,
     seconds: float,
     least: int = 5,
     on_round: Callable[[float], None] | None = None,
 ) -> tuple[Timing, ...]:
-    """Time models on one batch, one run of each in turn, so that what disturbs the machine disturbs all of them.
+    """Time models on batches of one shape, one run of each in turn: what disturbs the machine disturbs all of them.
 
     Args:
         variants: the models by name.
-        batch: the batch.
-        seconds: how long to go on, after two runs of each to warm up.
+        batches: the batches; each round takes the next, the same one for all models.
+        seconds: how long to go on, after each model has run on each batch once to warm up.
         least: rounds to make even when that takes longer.
         on_round: called after each round with the share of the work done.
 
@@ -54,25 +54,26 @@ def interleaved(
         One entry for each variant, in the order given; no run is left out.
 
     Raises:
-        ConfigError: ``least`` is not positive.
+        ConfigError: ``least`` is not positive, or there are no batches.
     """
-    if least < 1:
-        raise ConfigError(f"Timing takes at least 1 round, got {least}.")
+    if least < 1 or not batches:
+        raise ConfigError(f"Timing takes at least 1 round and 1 batch, got {least} and {len(batches)}.")
     samples: dict[str, list[float]] = {name: [] for name in variants}
     with torch.inference_mode():
         for model in variants.values():
-            for _ in range(2):
+            for batch in batches:
                 call_model(model, batch)
         start = time.perf_counter()
         rounds = 0
         while rounds < least or time.perf_counter() - start < seconds:
+            batch = batches[rounds % len(batches)]
             for name, model in variants.items():
                 before = time.perf_counter()
                 call_model(model, batch)
                 samples[name].append((time.perf_counter() - before) * 1e3)
             rounds += 1
             if on_round is not None:
-                on_round(min(1.0, max((time.perf_counter() - start) / seconds, 0.0), rounds / least))
+                on_round(min(1.0, (time.perf_counter() - start) / seconds, rounds / least))
     return tuple(_timing(name, values) for name, values in samples.items())
 
 

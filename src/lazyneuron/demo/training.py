@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lazyneuron.blocks.find import find_blocks
+from lazyneuron.blocks import MLPBlock, find_blocks
 from lazyneuron.core.environment import environment
 from lazyneuron.core.receipt import Receipt
 from lazyneuron.demo.encoder import Shuffled, by_length, padded, sentence_embedding
@@ -25,12 +26,27 @@ from lazyneuron.induce import (
     block_samples,
     distill,
     refit_down_,
+    shift_bias_,
     sparsify_,
-    thresholds_for,
 )
 
 # errors of the layers' outputs count ten times the cosine error of the embedding: measured best of 1, 3, 10
 _LAYERS_WEIGHT = 10.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A model with what was found in it.
+
+    Attributes:
+        model: the model.
+        blocks: its MLP blocks.
+        receipt: how it was changed; None for the original.
+    """
+
+    model: nn.Module
+    blocks: Sequence[MLPBlock]
+    receipt: Receipt | None = None
 
 
 def layer_errors(student: Any, teacher: Any, batch: Any) -> Tensor:
@@ -46,50 +62,40 @@ def layer_errors(student: Any, teacher: Any, batch: Any) -> Tensor:
     return _LAYERS_WEIGHT * total / (len(student.hidden_states) - 1) + (1 - (ours * theirs).sum(-1)).mean()
 
 
-def sample_blocks(
-    original: nn.Module, ids: Sequence[Sequence[int]], *, advance: Callable[[float], None]
-) -> dict[str, BlockSamples]:
+def sample_blocks(original: Subject, ids: Sequence[Sequence[int]]) -> dict[str, BlockSamples]:
     """What the original's blocks are given and answer on some training lines."""
-    groups = by_length(ids, tokens=2048)
-
-    def batches() -> Any:
-        for number, group in enumerate(groups):
-            advance(number / len(groups))
-            yield padded([ids[i] for i in group])
-
-    return block_samples(original, find_blocks(original), batches=batches())
+    batches = (padded([ids[i] for i in group]) for group in by_length(ids, tokens=2048))
+    return block_samples(original.model, original.blocks, batches=batches)
 
 
 def closed_form(
     original: nn.Module,
     samples: dict[str, BlockSamples],
     *,
-    density: float,
+    density: float | None,
     advance: Callable[[float], None],
-) -> tuple[nn.Module, Receipt]:
-    """A copy of the original that fires with a given density, without any training by gradients.
+) -> Subject:
+    """A ReLU copy of the original that fires with a given density, without any training by gradients.
 
     Args:
         original: the model.
         samples: what :func:`sample_blocks` returned.
-        density: of each block.
+        density: of each block; None leaves the biases alone.
         advance: told the share that is done.
-
-    Returns:
-        The copy and the receipt of its change.
     """
     student = copy.deepcopy(original)
-    per_block = thresholds_for(find_blocks(student), samples, density=density)
-    receipt = sparsify_(student, Relufy(per_block=per_block))
+    receipt = sparsify_(student, Relufy())
     blocks = find_blocks(student)
     for number, block in enumerate(blocks):
+        if density is not None:
+            shift_bias_(block, samples[block.name], density=density)
         refit_down_(block, samples[block.name])
         advance((number + 1) / len(blocks))
-    return student, receipt
+    return Subject(model=student, blocks=blocks, receipt=receipt)
 
 
 def end_to_end(
-    student: nn.Module,
+    student: Subject,
     original: nn.Module,
     ids: Sequence[Sequence[int]],
     *,
@@ -110,14 +116,14 @@ def end_to_end(
         seconds=settings.train_seconds,
         bf16=bool({"avx512_bf16", "amx_bf16"}.intersection(environment().isa)),
     )
-    parameters = [p for name, p in student.named_parameters() if not name.startswith(("embeddings.", "pooler."))]
+    parameters = [p for name, p in student.model.named_parameters() if not name.startswith(("embeddings.", "pooler."))]
     # torch's fused attention has a slow backward for short lines on a CPU: 38 % of a step, 2026-11, Zen 5
     with sdpa_kernel(SDPBackend.MATH):
         return distill(
-            student,
+            student.model,
             original,
             batches=batches,
-            blocks=find_blocks(student),
+            blocks=student.blocks,
             config=config,
             compare=layer_errors,
             parameters=parameters,

@@ -5,7 +5,7 @@ from lazyneuron.induce.distill import Distillation, Step, distill, token_error
 from lazyneuron.induce.layerwise import distill_layerwise
 from lazyneuron.induce.penalty import firing_penalty, hoyer_penalty, l1_penalty, log_penalty
 from lazyneuron.induce.pressure import Pressure, pre_activations
-from lazyneuron.induce.refit import refit_down_, thresholds_for
+from lazyneuron.induce.refit import refit_down_, shift_bias_, thresholds_for
 from lazyneuron.induce.relufy import Plan, Relufy, plan
 from lazyneuron.induce.samples import BlockSamples, block_samples
 from lazyneuron.induce.sparsify import sparsify_
@@ -29,6 +29,7 @@ __all__ = [
     "plan",
     "pre_activations",
     "refit_down_",
+    "shift_bias_",
     "sparsify_",
     "thresholds_for",
     "token_error",

@@ -15,7 +15,7 @@ from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.core.batch import call_model, padding_mask
 from lazyneuron.core.errors import ConfigError, DataError
 from lazyneuron.induce.controller import DensityController
-from lazyneuron.induce.pressure import Pressure, pre_activations, total_pressure
+from lazyneuron.induce.pressure import Pressure, pre_activations, tokens_in, total_pressure
 from lazyneuron.induce.safety import evaluating, training_only, weights_kept_on_failure
 
 Compare = Callable[[Any, Any, Any], Tensor]
@@ -70,6 +70,7 @@ class Step:
         number: from 0.
         progress: share of the way done before it.
         fidelity: the value of the comparison with the original.
+        tokens: real tokens that the first block saw.
         density: share of hidden activations that were not zero, over real tokens; None without pressure.
         goal: the density demanded.
         strength: the penalty's coefficient.
@@ -78,6 +79,7 @@ class Step:
     number: int
     progress: float
     fidelity: float
+    tokens: int = 0
     density: float | None = None
     goal: float | None = None
     strength: float | None = None
@@ -201,14 +203,17 @@ class _Course:
         value = float(fidelity.detach())
         if not math.isfinite(value):
             raise DataError(f"Training diverged at step {number} (loss {value}); lower learning_rate and start again.")
+        mask = padding_mask(batch)
+        tokens = tokens_in(self.blocks, caught, mask=mask)
         if self.controller is None or self.config.pressure is None:
-            return fidelity, Step(number=number, progress=progress, fidelity=value)
-        penalty, density = total_pressure(self.config.pressure, self.blocks, caught=caught, mask=padding_mask(batch))
+            return fidelity, Step(number=number, progress=progress, fidelity=value, tokens=tokens)
+        penalty, density = total_pressure(self.config.pressure, self.blocks, caught=caught, mask=mask)
         strength = self.controller.update(density, progress=progress)
         step = Step(
             number=number,
             progress=progress,
             fidelity=value,
+            tokens=tokens,
             density=density,
             goal=self.controller.goal(progress),
             strength=strength,

@@ -96,6 +96,20 @@ def pre_activations(blocks: Sequence[MLPBlock]) -> Iterator[dict[str, Tensor]]:
         yield caught
 
 
+def fitting(mask: Tensor | None, value: Tensor) -> Tensor | None:
+    """The mask if it has the token axes of ``value``, else None."""
+    return mask if mask is not None and mask.shape == value.shape[:-1] else None
+
+
+def tokens_in(blocks: Sequence[MLPBlock], caught: dict[str, Tensor], *, mask: Tensor | None) -> int:
+    """Real tokens that the first block which ran has seen; 0 when none ran."""
+    z = next((caught[block.name] for block in blocks if block.name in caught), None)
+    if z is None:
+        return 0
+    own = fitting(mask, z)
+    return z.shape[:-1].numel() if own is None else int(own.bool().sum())
+
+
 def total_pressure(
     pressure: Pressure, blocks: Sequence[MLPBlock], *, caught: dict[str, Tensor], mask: Tensor | None
 ) -> tuple[Tensor, float]:
@@ -119,7 +133,7 @@ def total_pressure(
         z = caught.get(block.name)
         if z is None:
             continue
-        own = mask if mask is not None and mask.shape == z.shape[:-1] else None
+        own = fitting(mask, z)
         penalties.append(pressure.of(block, z, mask=own))
         densities.append(density_of(block, z, mask=own))
     if not penalties:

@@ -1,4 +1,4 @@
-"""Silencing and refitting blocks in closed form: a quantile for the threshold, a ridge regression for ``down``.
+"""Silencing and refitting blocks in closed form: a quantile for the bias, a ridge regression for ``down``.
 
 No gradient is taken, and the cost is that of a few forwards.
 """
@@ -21,6 +21,9 @@ def thresholds_for(
 ) -> dict[str, Activation]:
     """For each block the FATReLU that would leave it with a given density.
 
+    It jumps at its threshold, so that rounding errors of two ways to compute it show where a pre-activation is next to
+    it; :func:`shift_bias_` does not have this fault, but needs a bias and keeps less of the function.
+
     Args:
         blocks: the blocks of the original.
         samples: its inputs, as :func:`block_samples` returned them.
@@ -35,19 +38,51 @@ def thresholds_for(
 
     Cost: ``up`` at all samples and a partial sort; at most 2**21 pre-activations a block are looked at.
     """
+    return {
+        block.name: Activation("fatrelu", (_quantile(block, samples.get(block.name), density=density),))
+        for block in blocks
+    }
+
+
+@torch.no_grad()
+def shift_bias_(block: MLPBlock, samples: BlockSamples, *, density: float) -> float:
+    """Lower the bias of a ReLU-like block so that a given share of its pre-activations stays positive.
+
+    Unlike a FATReLU the block stays continuous: a rounding error cannot switch a neuron by more than itself.
+
+    Args:
+        block: the block, changed in place; its activation is zero up to 0.
+        samples: its inputs.
+        density: share of the pre-activations that are to be positive, in (0, 1).
+
+    Returns:
+        The shift that was subtracted from every bias of the layer that decides.
+
+    Raises:
+        ConfigError: the density is not a fraction, the layer has no bias, or the activation is not zero up to 0.
+        DataError: there are no samples.
+
+    Cost: ``up`` at the samples and a partial sort; at most 2**21 pre-activations are looked at.
+    """
+    bias = block.switch.bias
+    if bias is None or block.activation.zero.left != 0:
+        lacks = "has no bias" if bias is None else f"has the activation {block.activation.kind}, not zero up to 0"
+        raise ConfigError(f"{block.switch.name} {lacks}; install ReLU first, or thresholds where there is no bias.")
+    shift = _quantile(block, samples, density=density)
+    bias -= shift
+    return shift
+
+
+@torch.no_grad()
+def _quantile(block: MLPBlock, samples: BlockSamples | None, *, density: float) -> float:
+    """The number above which the given share of a block's pre-activations lies."""
     if not 0 < density < 1:
         raise ConfigError(f"A density is a fraction between 0 and 1, got {density}.")
-    found: dict[str, Activation] = {}
-    for block in blocks:
-        if block.name not in samples:
-            raise DataError(f"There are no samples for block {block.name}; take them with block_samples.")
-        rows = samples[block.name].inputs
-        rows = rows[:: max(1, -(-len(rows) * block.d_hidden // 2**21))]
-        with torch.no_grad():
-            z = F.linear(rows, block.switch.weight, block.switch.bias).flatten()
-        above = max(1, round(density * z.numel()))
-        found[block.name] = Activation("fatrelu", (float(z.topk(above + 1).values[-1]),))
-    return found
+    if samples is None or not len(samples.inputs):
+        raise DataError(f"There are no samples for block {block.name}; take them with block_samples.")
+    rows = samples.inputs[:: max(1, -(-len(samples.inputs) * block.d_hidden // 2**21))]
+    z = F.linear(rows, block.switch.weight, block.switch.bias).flatten()
+    return float(z.kthvalue(max(1, round((1 - density) * z.numel()))).values)
 
 
 @torch.no_grad()

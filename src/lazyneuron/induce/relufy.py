@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 from torch import nn
 
 from lazyneuron.blocks.activation import Activation
 from lazyneuron.blocks.block import MLPBlock
-from lazyneuron.core.errors import ConfigError, NoBlocksError
+from lazyneuron.blocks.find import find_blocks
+from lazyneuron.core.errors import CheckpointError, ConfigError, NoBlocksError
 from lazyneuron.core.receipt import BlockChange
 
 RELU = Activation("relu")
@@ -46,7 +48,7 @@ class Relufy:
         """The function that this block gets."""
         return self.per_block.get(block, self.activation)
 
-    def to_data(self) -> dict[str, object]:
+    def to_data(self) -> dict[str, Any]:
         """JSON-able arguments."""
         return {
             "config": "Relufy",
@@ -54,6 +56,26 @@ class Relufy:
             "activation": _spell(self.activation),
             "per_block": {name: _spell(activation) for name, activation in self.per_block.items()},
         }
+
+    @staticmethod
+    def from_data(data: Mapping[str, Any]) -> Relufy:
+        """The config that :meth:`to_data` wrote.
+
+        Raises:
+            CheckpointError: the data are not such a config.
+        """
+        try:
+            if data["config"] != "Relufy":
+                raise ValueError(f"its config is {data['config']!r}")
+            per_block = {str(name): _read(spelled) for name, spelled in data["per_block"].items()}
+            return Relufy(blocks=tuple(data["blocks"]), activation=_read(data["activation"]), per_block=per_block)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CheckpointError(f"This is not a Relufy config ({error}); pass what Relufy.to_data wrote.") from error
+
+
+def _read(spelled: list[Any]) -> Activation:
+    kind, *parameters = spelled
+    return Activation(kind, tuple(parameters))
 
 
 def _spell(activation: Activation) -> list[object]:
@@ -91,9 +113,11 @@ def plan(model: nn.Module, config: Relufy) -> Plan:
     Raises:
         NoBlocksError: the model has no MLP block.
     """
-    from lazyneuron.blocks.find import find_blocks
+    return propose(model, find_blocks(model), config=config)
 
-    blocks = find_blocks(model)
+
+def propose(model: nn.Module, blocks: Sequence[MLPBlock], *, config: Relufy) -> Plan:
+    """The plan for blocks that were found already; see :func:`plan`."""
     if not blocks:
         raise NoBlocksError(
             f"Found no MLP block in this {type(model).__name__}; a block is linear, activation, linear, "

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from torch import nn
 
+from lazyneuron.blocks.find import find_blocks
+from lazyneuron.blocks.splice import replace_activation_
 from lazyneuron.core.errors import NoBlocksError
 from lazyneuron.core.receipt import Receipt
 from lazyneuron.core.undo import transaction
-from lazyneuron.induce.relufy import Relufy, plan
+from lazyneuron.induce.relufy import Relufy, propose
 
 
 def sparsify_(model: nn.Module, config: Relufy) -> Receipt:
@@ -26,10 +28,8 @@ def sparsify_(model: nn.Module, config: Relufy) -> Receipt:
 
     Cost: none at run time beyond the new function's own.
     """
-    from lazyneuron.blocks.find import find_blocks
-    from lazyneuron.blocks.splice import replace_activation_
-
-    proposal = plan(model, config)
+    blocks = {block.name: block for block in find_blocks(model)}
+    proposal = propose(model, list(blocks.values()), config=config)
     if not proposal.replaced:
         reasons = sorted({change.reason for change in proposal.changes})
         raise NoBlocksError(
@@ -38,8 +38,7 @@ def sparsify_(model: nn.Module, config: Relufy) -> Receipt:
         )
     notes = tuple(f"The pattern {p!r} matched no block." for p in proposal.unmatched)
     receipt = Receipt(verb="sparsify_", config=config.to_data(), changes=proposal.changes, notes=notes)
-    blocks = {block.name: block for block in find_blocks(model)}
     with transaction(model, receipt.id) as change:
         for name in proposal.replaced:
-            replace_activation_(change, blocks[name], activation=config.activation_of(name))
+            replace_activation_(change, blocks[name], config.activation_of(name))
     return receipt

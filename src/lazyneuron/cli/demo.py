@@ -1,0 +1,141 @@
+"""``lazyneuron demo``: the main job on a real model and real text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lazyneuron.core.record import Record
+
+
+def demo(
+    *,
+    quick: Annotated[bool, typer.Option("--quick", help="Train for half a minute only, and say so.")] = False,
+    out: Annotated[Path, typer.Option("--out", help="Folder for page, record and model.")] = Path("lazyneuron-demo"),
+    seed: Annotated[int, typer.Option("--seed", help="Of every random choice.", min=0)] = 0,
+) -> None:
+    """Make a pretrained sentence encoder run only the neurons that fire, and show what that is worth."""
+    from rich.console import Console
+
+    from lazyneuron.demo.output import PAGE, check_folder, removed_if_empty, write
+    from lazyneuron.demo.run import run
+    from lazyneuron.demo.settings import Settings
+
+    settings = Settings.quick_run(seed=seed) if quick else Settings(seed=seed)
+    with removed_if_empty(out):
+        check_folder(out)
+        with _Bars(Console(stderr=True)) as bars:
+            result = run(settings, watcher=bars)
+        write(result, out)
+    console = Console()
+    _print(result.record, console)
+    console.print(f"Page: {out / PAGE}", soft_wrap=True, highlight=False)
+
+
+class _Bars:
+    """Draws one progress bar a stage."""
+
+    def __init__(self, console: Console) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (
+            TextColumn("{task.description:<24}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        self.progress = Progress(*columns, console=console)
+        self.task: Any = None
+
+    def __enter__(self) -> _Bars:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def begin(self, stage: str) -> None:
+        """A new bar."""
+        self.task = self.progress.add_task(stage, total=1.0, note="")
+
+    def advance(self, share: float, note: str) -> None:
+        """Fill it."""
+        self.progress.update(self.task, completed=share, note=note)
+
+    def end(self, seconds: float) -> None:
+        """Fill it up."""
+        self.progress.update(self.task, completed=1.0, note="")
+        self.progress.stop_task(self.task)
+
+
+def _print(record: Record, console: Console) -> None:
+    from rich.markup import escape
+
+    from lazyneuron.report.numbers import significant
+
+    data = record.data
+    _table(console, "What fires", [_block(b) for b in data["blocks"]])
+    _table(console, "Against the original, on held-out lines", [_state(p) for p in data["frontier"]])
+    _table(console, "Median time of one forward", [_case(c) for c in data["latency"]])
+    quality = data["quality"]
+    lines = [
+        f"density {data['density']:.3f}, mean cosine {quality['mean_cosine']:.3f}, nearest neighbour the same for "
+        f"{quality['top1_agreement']:.3f} of {quality['n_lines']} lines, rank correlation "
+        f"{quality['rank_correlation']:.3f}",
+        f"largest difference between dense and accelerated: {significant(data['max_abs_difference'])}",
+    ]
+    for line in lines:
+        console.print(line, soft_wrap=True, highlight=False)
+    for note in data["notes"]:
+        console.print(escape(note), style="yellow", soft_wrap=True, highlight=False)
+
+
+def _table(console: Console, title: str, rows: list[dict[str, Any]]) -> None:
+    from lazyneuron.report import plain_table, rich_table
+
+    if console.is_terminal:
+        console.print(rich_table(rows, title=title))
+    else:  # a pipe or a file has no width to fit into
+        console.print(f"{title}\n{plain_table(rows)}", soft_wrap=True, highlight=False)
+    console.print()
+
+
+def _block(block: dict[str, Any]) -> dict[str, Any]:
+    from lazyneuron.report.numbers import share
+
+    return {
+        "block": block["name"],
+        "density before": share(block["density_before"]),
+        "under ReLU": share(block["would_be_relu"]),
+        "density after": share(block["density_after"]),
+        "computed": share(block["computed_share"]),
+    }
+
+
+def _state(point: dict[str, Any]) -> dict[str, Any]:
+    from lazyneuron.report.numbers import share
+
+    return {
+        "state": point["label"],
+        "density": share(point["density"]),
+        "cosine": share(point["mean_cosine"]),
+        "same neighbour": share(point["top1_agreement"]),
+    }
+
+
+def _case(case: dict[str, Any]) -> dict[str, Any]:
+    from lazyneuron.report.numbers import ratio, share
+
+    return {
+        "lines x tokens": case["case"],
+        **{row["variant"]: f"{row['median_ms']:.3g} ms" for row in case["rows"]},
+        "faster": ratio(case["speedup"]),
+        "MLP share": share(case["mlp_share"]),
+        "ceiling": ratio(case["ceiling"]),
+        "at this density": ratio(case["density_ceiling"]),
+    }

@@ -1,0 +1,76 @@
+"""The demo's files: all of them whole, or none."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from lazyneuron.checkpoint import save
+from lazyneuron.core.errors import DataError
+from lazyneuron.core.record import write_text
+from lazyneuron.demo.run import Result
+from lazyneuron.report import demo_page
+
+RECORD, PAGE = "record.json", "page.html"
+
+
+def check_folder(folder: Path) -> None:
+    """Make sure, before any work is done, that files can be put into a folder; it is created if need be.
+
+    Raises:
+        DataError: it cannot be created or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise DataError(f"Cannot write into {folder} ({error.strerror}); choose another folder with --out.") from error
+
+
+@contextlib.contextmanager
+def all_or_nothing(folder: Path) -> Iterator[Path]:
+    """A temporary folder whose files replace those of ``folder`` when the body ends well, and vanish otherwise.
+
+    Raises:
+        DataError: the folder cannot be written.
+    """
+    try:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as name:
+            yield Path(name)
+            for path in sorted(Path(name).iterdir()):
+                os.replace(path, folder / path.name)
+    except OSError as error:
+        raise DataError(f"Cannot write into {folder} ({error.strerror}); choose another folder with --out.") from error
+
+
+@contextlib.contextmanager
+def removed_if_empty(folder: Path) -> Iterator[None]:
+    """Remove a folder that did not exist before if the body fails and leaves nothing in it."""
+    existed = folder.exists()
+    try:
+        yield
+    except BaseException:
+        if not existed and folder.is_dir() and not any(folder.iterdir()):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def write(result: Result, folder: Path) -> None:
+    """Put the record, the page and the sparse model with its receipt into a folder; all of them or none.
+
+    Args:
+        result: what :func:`lazyneuron.demo.run.run` returned.
+        folder: an existing folder.
+
+    Raises:
+        DataError: the folder cannot be written.
+    """
+    with all_or_nothing(folder) as new:
+        save(result.model, new, result.receipt)
+        write_text(new / RECORD, result.record.to_json())
+        write_text(new / PAGE, demo_page(result.record))
