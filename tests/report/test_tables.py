@@ -101,3 +101,8 @@ def test_axis_encloses_its_values_and_stays_inside(values):
     assert found.high <= 1 + 1e-12
     assert len(found.ticks) >= 2
     assert [found(t) for t in (found.low, found.high)] == [0, 100]
+
+
+def test_axis_covers_its_span():
+    found = axis([0.1, 0.101], start=0, end=1, span=0.05, within=(0.0, 1.0))
+    assert found.high - found.low >= 0.05 - 1e-12

@@ -37,6 +37,7 @@ def axis(
     start: float,
     end: float,
     count: int = 4,
+    span: float = 0.0,
     within: tuple[float, float] = (-math.inf, math.inf),
 ) -> Axis:
     """A linear axis whose round ends enclose all values.
@@ -46,10 +47,11 @@ def axis(
         start: pixel of the low end.
         end: pixel of the high end.
         count: about how many tick marks.
+        span: the axis covers at least this much.
         within: smallest and largest value that make sense; the axis does not go beyond them.
     """
     low, high = min(values), max(values)
-    margin = (high - low) * 0.08 or abs(high) * 0.1 or 1.0
+    margin = max((high - low) * 0.08, (span - (high - low)) / 2) or abs(high) * 0.1 or 1.0
     step = _round_step((high - low + 2 * margin) / count)
     first, last = math.floor((low - margin) / step), math.ceil((high + margin) / step)
     slack = 1e-9 * step

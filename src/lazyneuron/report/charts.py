@@ -10,7 +10,7 @@ from lazyneuron.report.axes import Axis, axis
 from lazyneuron.report.numbers import share, significant
 
 WIDTH, HEIGHT = 420, 280
-LEFT, RIGHT, TOP, BOTTOM = 52, 404, 14, 240
+LEFT, RIGHT, TOP, BOTTOM = 52, 396, 14, 240
 _UNIT = (0.0, 1.0)
 _REACH = 3.0  # times the distance from the best point to the median one
 
@@ -28,8 +28,8 @@ def scatter(points: Sequence[tuple[float, float, str]], *, title: str, x_title: 
     heights = [p[1] for p in points]
     lowest = max(heights) - _REACH * (max(heights) - statistics.median(heights))
     shown = [(k, p) for k, p in enumerate(points, start=1) if p[1] >= lowest or k == len(points)]
-    x = axis([p[0] for _, p in shown], start=LEFT, end=RIGHT, within=_UNIT)
-    y = axis([p[1] for _, p in shown], start=BOTTOM, end=TOP, within=_UNIT)
+    x = axis([p[0] for _, p in shown], start=LEFT, end=RIGHT, span=0.05, within=_UNIT)
+    y = axis([p[1] for _, p in shown], start=BOTTOM, end=TOP, span=0.05, within=_UNIT)
     dots = [_dot(x, y, p, number=k, last=k == len(points)) for k, p in shown]
     left_off = sorted(set(range(1, len(points) + 1)) - {k for k, _ in shown})
     return _frame(x, y, title=title, x_title=x_title) | {"lines": [], "dots": dots, "left_off": left_off}

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 FIRE, BASE, OTHER, SOFT, LINE, TRACK = "#d9480f", "#8d867c", "#b8b1a6", "#6a645c", "#e3dfd7", "#f1eee8"
 
 
+# keeps a text readable where a line passes behind it
+_PLATE = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.0}
+
+
 def density_figure(record: Record, path: Path) -> None:
     """Draw the density of each block before and after, as PNG.
 
@@ -67,7 +71,7 @@ def latency_figure(record: Record, path: Path) -> None:
         DataError: the record is of another kind or lacks a figure, or the file cannot be written.
     """
     cases = demo_view.view(record)["cases"]
-    figure = _figure(3.7 * len(cases) + 1.2, 3.3)
+    figure = _figure(4.1 * len(cases) + 1.2, 3.3)
     panels = figure.subplots(1, len(cases), squeeze=False, sharey=True)[0]
     for axes, case in zip(panels, cases, strict=True):
         _latency_panel(axes, case)
@@ -89,7 +93,9 @@ def _latency_panel(axes: Axes, case: dict[str, Any]) -> None:
         if None not in (row["low_ms"], row["high_ms"]):
             axes.plot([row["low_ms"], row["high_ms"]], [k, k], color="#33302c", lw=1.4, solid_capstyle="butt")
             end = max(median, row["high_ms"])
-        axes.text(end + 0.02 * longest, k, f"{significant(median)} ms", va="center", fontsize=9, color="#1d1b19")
+        axes.text(
+            end + 0.02 * longest, k, f"{significant(median)} ms", va="center", fontsize=9, color="#1d1b19", bbox=_PLATE
+        )
     if case["limit"] is not None:
         axes.axvline(case["limit"] * longest, color="#33302c", lw=1.2, ls=(0, (4, 3)), label="ceiling")
     axes.set_yticks(range(len(rows)), [r["label"] for r in rows])
