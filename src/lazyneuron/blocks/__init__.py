@@ -2,16 +2,20 @@
 
 from lazyneuron.blocks.activation import Activation, DeclaresActivation, ZeroInterval
 from lazyneuron.blocks.block import ActivationSite, LinearSite, MLPBlock
-from lazyneuron.blocks.find import find_blocks
+from lazyneuron.blocks.find import Found, find, find_blocks
+from lazyneuron.blocks.rejected import Rejected
 from lazyneuron.blocks.splice import replace_activation_, splice_
 
 __all__ = [
     "Activation",
     "ActivationSite",
     "DeclaresActivation",
+    "Found",
     "LinearSite",
     "MLPBlock",
+    "Rejected",
     "ZeroInterval",
+    "find",
     "find_blocks",
     "replace_activation_",
     "splice_",

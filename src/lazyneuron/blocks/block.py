@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -17,26 +18,40 @@ class LinearSite:
         name: dotted name in the model.
         module: the layer; it has ``weight`` and maybe ``bias``.
         transposed: True when ``weight`` is stored as (in, out), as in GPT-2's ``Conv1D``.
+        rows: the output features that are meant, as (start, stop), when one layer computes ``gate`` and ``up``
+            together; None for all of them.
     """
 
     name: str
     module: nn.Module
     transposed: bool = False
+    rows: tuple[int, int] | None = None
 
     @property
     def weight(self) -> Tensor:
         """The weight as a view of shape (out, in)."""
-        holder = self.module._modules.get("base_layer") or self.module  # an adapter stands for what it wraps
-        weight = holder.weight
-        assert isinstance(weight, Tensor)
-        return weight.t() if self.transposed else weight
+        weight = _tensor_of(self.module, "weight")
+        assert weight is not None
+        weight = weight.t() if self.transposed else weight
+        return weight if self.rows is None else weight[slice(*self.rows)]
 
     @property
     def bias(self) -> Tensor | None:
         """The bias of shape (out,), if there is one."""
-        holder = self.module._modules.get("base_layer") or self.module
-        bias = getattr(holder, "bias", None)
-        return bias if isinstance(bias, Tensor) else None
+        bias = _tensor_of(self.module, "bias")
+        return bias if bias is None or self.rows is None else bias[slice(*self.rows)]
+
+    def part_of(self, output: Tensor) -> Tensor:
+        """What this site contributed to an output of :attr:`module`: all of it, or its rows of a merged layer."""
+        return output if self.rows is None else output[..., slice(*self.rows)]
+
+
+def _tensor_of(module: nn.Module, name: str) -> Tensor | None:
+    holder = module._modules.get("base_layer") or module  # an adapter stands for what it wraps
+    value: Any = getattr(holder, name, None)
+    if callable(value) and not isinstance(value, Tensor):  # torch's quantised layers unpack theirs by a method
+        value = value()
+    return value if isinstance(value, Tensor) else None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,19 +70,25 @@ class ActivationSite:
     attribute: str
     shared: bool = False
 
+    @property
+    def held(self) -> Any:
+        """The function or module that is there now."""
+        return getattr(self.owner, self.attribute)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MLPBlock:
     """``down(s(up(x)))``, or ``down(s(gate(x)) * up(x))`` when gated.
 
     Attributes:
-        name: dotted name of the smallest module that holds the whole block.
+        name: dotted name of the smallest module that holds the whole block; where one module holds several blocks, the
+            name of ``up``. Unique within a model.
         up, gate, down: its linear layers; ``gate`` is None for a plain block.
         activation: the function ``s``.
         site: where ``s`` is called, or None when it is written into a forward and cannot be replaced.
         container: dotted name of a module whose ``forward(x)`` *is* this block (one tensor in, one out), else None.
         norm: dotted name of the normalisation that feeds the block, when it was found.
-        dropouts: dotted names of the dropout modules between activation and ``down``.
+        dropouts: dotted names of the modules that may drop hidden activations, between activation and ``down``.
         refusal: one sentence why execution cannot be replaced, or None when it can.
     """
 
@@ -101,3 +122,8 @@ class MLPBlock:
     def switch(self) -> LinearSite:
         """The layer whose output decides what fires: ``gate`` if there is one, else ``up``."""
         return self.gate if self.gate is not None else self.up
+
+    @property
+    def linears(self) -> tuple[LinearSite, ...]:
+        """Its linear layers: gate (if any), up, down."""
+        return tuple(site for site in (self.gate, self.up, self.down) if site is not None)

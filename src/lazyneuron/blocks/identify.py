@@ -1,78 +1,74 @@
-"""Tell which activation function a callable is, by its values."""
+"""Tell which activation function a callable is, or which one turned these values into those."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, overload
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lazyneuron.blocks.activation import KINDS, Activation, DeclaresActivation
 
-_PROBE = torch.cat([torch.linspace(-8, 8, 257), torch.tensor([0.0, -30.0, 30.0])])
+_PROBE = torch.cat([torch.linspace(-8, 8, 257), torch.tensor([0.0, -30.0, 30.0, 0.01, -0.01])])
+# relative and absolute error within which values count as those of a function evaluated in this dtype
+_TOLERANCE = {torch.float64: (1e-5, 4e-6), torch.float32: (1e-5, 4e-6), torch.float16: (4e-3, 1e-3)}
+_COARSE = (3e-2, 4e-3)
 
 
-def same(a: Tensor, b: Tensor) -> bool:
-    """Are two tensors equal up to the rounding of their dtype?"""
-    if a is b:
-        return True
-    if a.shape != b.shape:
-        return False
-    tolerance = 1e-5 if a.dtype in (torch.float32, torch.float64) else 2e-2
-    return torch.allclose(a.float(), b.float(), rtol=tolerance, atol=tolerance * 1e-2)
-
-
-@overload
-def identify(function: Callable[..., Any]) -> Activation: ...
-@overload
-def identify(function: None, *, z: Tensor, h: Tensor, factor: Tensor | None = None) -> Activation | None: ...
-@torch.no_grad()
-def identify(
-    function: Callable[..., Any] | None,
-    *,
-    z: Tensor | None = None,
-    h: Tensor | None = None,
-    factor: Tensor | None = None,
-) -> Activation | None:
-    """The activation that a callable computes, or that turned ``z`` into ``h`` (divided by ``factor``).
+def identify(function: Callable[..., Any]) -> Activation:
+    """The activation that a callable computes.
 
     Returns:
-        A known kind; ``"other"`` with the function for a callable that matches none; None when only values were given
-        and none matches.
+        What it declares, a known kind, or ``"other"`` with the function.
     """
-    if function is not None:
-        if isinstance(function, DeclaresActivation):
-            return function.activation_spec()
-        kind = _match(_PROBE, _on_probe(function))
-        return Activation(kind) if kind else Activation("other", function=function)
-    assert z is not None and h is not None
-    for name in _plain_kinds():
-        value = KINDS[name].value(z)
-        if same(value if factor is None else value * factor, h):
-            return Activation(name)
-    return None
+    if isinstance(function, Activation):
+        return function
+    if isinstance(function, DeclaresActivation):
+        return function.activation_spec()
+    try:
+        with torch.no_grad():
+            value = function(_PROBE.clone())
+    except Exception:
+        value = None
+    known = known_kind(_PROBE, value) if isinstance(value, Tensor) else None
+    return Activation("other", function=function) if known is None else known
 
 
-def _plain_kinds() -> list[str]:
-    return [name for name, kind in KINDS.items() if not kind.parameter_names]
+def known_kind(z: Tensor, value: Tensor) -> Activation | None:
+    """The known function whose values at ``z`` come nearest to these, if they agree up to rounding."""
+    if value.shape != z.shape:
+        return None
+    errors = {name: _error(kind.value(z), value) for name, kind in KINDS.items() if not kind.parameter_names}
+    best = min(errors, key=lambda name: errors[name])
+    return Activation(best) if errors[best] <= 1 else None
 
 
-def _on_probe(function: Callable[..., Any]) -> Tensor | None:
-    for dtype in (torch.float32, torch.bfloat16, torch.float16):
-        try:
-            value = function(_PROBE.to(dtype).clone())
-        except Exception:
-            continue
-        if isinstance(value, Tensor) and value.shape == _PROBE.shape and dtype == torch.float32:
-            return value
-    return None
+def agrees(activation: Activation, z: Tensor, value: Tensor) -> bool:
+    """Does the activation have these values at ``z``, up to rounding?"""
+    wanted = activation(z.clone())
+    return wanted.shape == value.shape and _error(wanted, value) <= 1
 
 
-def _match(probe: Tensor, value: Tensor | None) -> str | Literal[""]:
-    if value is None:
-        return ""
-    for name in _plain_kinds():
-        if torch.allclose(KINDS[name].value(probe), value, rtol=1e-5, atol=2e-6):
-            return name
-    return ""
+def is_affine(function: Callable[[Tensor], Tensor], z: Tensor) -> bool:
+    """Is the function a line at every neuron, as no activation is?"""
+    rest = function(torch.zeros_like(z))
+    slope = function(z.clone()) - rest
+    return all(_error(function(z * scale) - rest, slope * scale) <= 1 for scale in (2.0, -1.0))
+
+
+def is_elementwise(function: Callable[[Tensor], Tensor], z: Tensor) -> bool:
+    """Does every output depend on its own input only? Asked by changing half of the neurons and one token."""
+    changed = torch.zeros_like(z, dtype=torch.bool)
+    changed[:, ::2] = True
+    changed[:1] = True
+    before, after = function(z.clone()), function(torch.where(changed, z + 1, z))
+    return before.shape == z.shape and torch.equal(before[~changed], after[~changed])
+
+
+def _error(value: Tensor, wanted: Tensor) -> float:
+    """Largest difference, in units of what the dtype's rounding allows; infinite where either is not finite."""
+    relative, absolute = _TOLERANCE.get(wanted.dtype, _COARSE)
+    a, b = value.double(), wanted.double()
+    worst = ((a - b).abs() / (absolute + relative * b.abs())).amax() if a.numel() else a.new_zeros(())
+    return float(worst) if bool(torch.isfinite(worst)) else float("inf")

@@ -3,70 +3,73 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from lazyneuron.blocks.block import LinearSite
 
 
 def find_linears(model: nn.Module) -> dict[str, LinearSite]:
-    """Every module that computes ``x W^T + b`` or ``x W + b``, by dotted name; adapters stand for what they wrap."""
+    """Every module that computes ``x W^T + b`` or ``x W + b``, by dotted name.
+
+    An adapter (a module with a linear ``base_layer``) stands for what it wraps. A layer that several modules hold has
+    a name for each of them.
+    """
     found: dict[str, LinearSite] = {}
-    wrapped: list[str] = []
-    for name, module in model.named_modules():
-        if any(name.startswith(w + ".") for w in wrapped):
+    wrapped: tuple[str, ...] = ()
+    held: set[tuple[int, int]] = set()
+    for name, module in model.named_modules(remove_duplicate=False):
+        holder = model.get_submodule(name.rpartition(".")[0])
+        if name.startswith(wrapped) or (id(holder), id(module)) in held:
             continue
+        held.add((id(holder), id(module)))
         base = module._modules.get("base_layer")
-        if base is not None and _is_linear(base):
-            wrapped.append(name)
-            found[name] = LinearSite(name=name, module=module, transposed=_is_transposed(base))
-        elif _is_linear(module):
-            found[name] = LinearSite(name=name, module=module, transposed=_is_transposed(module))
+        if base is not None and (layout := _layout(base)) is not None:
+            wrapped += (name + ".",)
+            found[name] = LinearSite(name=name, module=module, transposed=layout)
+        elif (layout := _layout(module)) is not None:
+            found[name] = LinearSite(name=name, module=module, transposed=layout)
     return found
 
 
-def _is_linear(module: nn.Module) -> bool:
+def _layout(module: nn.Module) -> bool | None:
+    """False for a weight of shape (out, in), True for (in, out), None when the module is no linear layer."""
     if isinstance(module, nn.Linear):
-        return isinstance(getattr(module, "weight", None), torch.Tensor)
+        return False if isinstance(getattr(module, "weight", None), Tensor) else None
+    shape = (getattr(module, "out_features", None), getattr(module, "in_features", None))
+    if callable(getattr(module, "weight", None)) and all(isinstance(n, int) for n in shape):
+        return False if tuple(LinearSite(name="", module=module).weight.shape) == shape else None
     weight = module._parameters.get("weight")
-    if weight is None or weight.ndim != 2 or not weight.is_floating_point() or module._modules or weight.is_meta:
+    if weight is None or weight.ndim != 2 or not weight.is_floating_point() or weight.is_meta or module._modules:
+        return None
+    if _multiplies(module, weight.t()):
         return False
-    return not isinstance(module, nn.Embedding) and _multiplies(module, weight.t()) | _multiplies(module, weight)
-
-
-def _is_transposed(module: nn.Module) -> bool:
-    if isinstance(module, nn.Linear):
-        return False
-    weight = module._parameters["weight"]
-    assert weight is not None
-    return _multiplies(module, weight)
+    return True if _multiplies(module, weight) else None
 
 
 @torch.no_grad()
-def _multiplies(module: nn.Module, matrix: torch.Tensor) -> bool:
+def _multiplies(module: nn.Module, matrix: Tensor) -> bool:
     """Is the module ``x -> x @ matrix + bias``? Asked with one small input."""
     x = torch.linspace(-1, 1, matrix.shape[0], dtype=matrix.dtype, device=matrix.device)[None]
     try:
         y = module(x)
     except Exception:
         return False
-    wanted = x @ matrix
     bias = module._parameters.get("bias")
-    if bias is not None and bias.shape == wanted.shape[1:]:
-        wanted = wanted + bias
-    return isinstance(y, torch.Tensor) and y.shape == wanted.shape and torch.allclose(y, wanted, rtol=1e-2, atol=1e-3)
+    wanted = x @ matrix
+    wanted = wanted + bias if bias is not None and bias.shape == wanted.shape[1:] else wanted
+    return isinstance(y, Tensor) and _close(y, wanted)
 
 
-def refusal_of_linear(site: LinearSite) -> str | None:
-    """Why a layer's execution cannot be replaced, in one sentence, or None."""
-    module = site.module
-    if "base_layer" in module._modules:
-        return f"{site.name} carries an adapter; merge it into the weight first."
-    if "weight" not in module._parameters:
-        return f"The weight of {site.name} is computed by a parametrization; remove it first."
-    if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:
-        return f"{site.name} has hooks, which would not see what they expect; remove them first."
-    if not site.weight.is_floating_point():
-        return f"The weight of {site.name} is {site.weight.dtype}, not floating point."
-    if type(site.weight.data) is not torch.Tensor:
-        return f"The weight of {site.name} is a {type(site.weight.data).__name__}; sharded weights are not supported."
-    return None
+def computes_its_weight(site: LinearSite, x: Tensor, y: Tensor) -> bool:
+    """Is ``y`` what weight and bias give for ``x``, up to the rounding of their dtype?"""
+    wanted = F.linear(x, site.weight, site.bias)
+    return _close(site.part_of(y), wanted)
+
+
+def _close(y: Tensor, wanted: Tensor) -> bool:
+    if y.shape != wanted.shape:
+        return False
+    limit = 1e-4 if wanted.dtype in (torch.float32, torch.float64) else 3e-2
+    scale = wanted.float().abs().amax() if wanted.numel() else wanted.new_zeros(()).float()
+    return bool(((y.float() - wanted.float()).abs() <= limit * scale).all())

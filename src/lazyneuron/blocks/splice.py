@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
 
 from lazyneuron.blocks.activation import Activation
-from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.blocks.block import ActivationSite, MLPBlock
+from lazyneuron.blocks.identify import identify
+from lazyneuron.blocks.override import Both, First, Neutral, Pass, Run, Whole
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.core.undo import Transaction
 
-Run = Callable[[Tensor], "Tensor | None"]
+_FUSED = {"relu": 1, "gelu": 2}  # the functions that nn.TransformerEncoderLayer's native path knows, by its own numbers
 
 
 class ActivationModule(nn.Module):
@@ -35,91 +38,59 @@ class ActivationModule(nn.Module):
         return ", ".join([self._activation.kind, *map(str, self._activation.parameters)])
 
 
-class Whole:
-    """Stands for the ``forward`` of a module that is one block."""
-
-    def __init__(self, module: nn.Module, run: Run) -> None:
-        self.module = module
-        self.run = run
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """The replaced execution, or the original when ``run`` declines or the call has another form."""
-        if len(args) == 1 and not kwargs:
-            y = self.run(args[0])
-            if y is not None:
-                return y
-        return type(self.module).forward(self.module, *args, **kwargs)
-
-
-class First:
-    """Stands for the ``forward`` of the layer that a spread block enters first; returns the block's output."""
-
-    def __init__(self, module: nn.Module, run: Run) -> None:
-        self.module = module
-        self.run = run
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """The block's output, or the layer's own when ``run`` declines."""
-        y = self.run(x)
-        if y is not None:
-            return y
-        own: Tensor = type(self.module).forward(self.module, x)
-        return own
-
-
-class Pass:
-    """Stands for a function or a ``forward`` after :class:`First`: lets the block's output through.
-
-    It tells by the width, which is the block's output's and not the hidden layer's, so it holds no state.
-    """
-
-    def __init__(self, original: Any, d_hidden: int) -> None:
-        self.original = original
-        self.d_hidden = d_hidden
-
-    def __call__(self, x: Tensor) -> Any:
-        """``x`` itself if it is a block's output, else the original."""
-        if x.shape[-1] != self.d_hidden:
-            return x
-        if isinstance(self.original, nn.Module):
-            return type(self.original).forward(self.original, x)
-        return self.original(x)
-
-
-def splice_(change: Transaction, block: MLPBlock, run: Run, *, model: nn.Module) -> None:
+def splice_(change: Transaction, block: MLPBlock, run: Run, *, model: nn.Module | None = None) -> None:
     """Let ``run`` execute a block.
 
+    In a block with a ``container``, ``run`` stands in its forward. In one that is spread over several modules it stands
+    in that of ``up``; activation and ``down`` then let through what is as wide as the block's output. Where ``run``
+    returns None the original modules compute what they always did, bitwise.
+
     Args:
-        change: the open transaction; restoring it takes everything back.
+        change: the open transaction on the model that the block was found in; restoring it takes everything back.
         block: a block without ``refusal``.
         run: takes the block's input; returns its output, or None for "use the original path".
-        model: the model that the block was found in.
+        model: the model, if it is not the transaction's.
 
     Raises:
         ConfigError: the block cannot be replaced, or already is.
     """
     if block.refusal is not None:
         raise ConfigError(f"The execution of {block.name} cannot be replaced: {block.refusal}")
-    layers = [s.module for s in (block.up, block.gate, block.down) if s is not None]
+    model = change.model if model is None else model
     container = None if block.container is None else model.get_submodule(block.container)
-    if any("forward" in m.__dict__ for m in (*layers, *([container] if container is not None else []))):
+    modules = [site.module for site in block.linears] + ([] if container is None else [container])
+    if any("forward" in module.__dict__ for module in modules):
         raise ConfigError(f"The execution of {block.name} was replaced already; restore that change first.")
     if container is not None:
-        change.set(container, "forward", Whole(container, run))
-        return
-    if block.gate is not None:
-        raise ConfigError(f"{block.name} is gated and spread over several modules, which is not supported.")
-    assert block.site is not None
-    change.set(block.up.module, "forward", First(block.up.module, run))
-    change.set(block.down.module, "forward", Pass(block.down.module, block.d_hidden))
-    held = getattr(block.site.owner, block.site.attribute)
-    if isinstance(held, nn.Module):
-        # a module that several blocks share is overridden once: all of them pass by width
-        if not isinstance(held.__dict__.get("forward"), Pass):
-            change.set(held, "forward", Pass(held, block.d_hidden))
+        change.set(container, "forward", Whole(container, run, _first_parameter(container)))
     else:
-        change.set(block.site.owner, block.site.attribute, Pass(held, block.d_hidden))
-    _leave_fast_path(change, block.site.owner)
+        _splice_spread(change, block, run, model)
+
+
+def _splice_spread(change: Transaction, block: MLPBlock, run: Run, model: nn.Module) -> None:
+    site = block.site
+    assert site is not None
+    if block.gate is None:
+        change.set(block.up.module, "forward", First(block.up.module, run))
+    else:
+        dropouts = tuple(model.get_submodule(name) for name in block.dropouts)
+        watched = (site.owner, *(s.module for s in block.linears), *dropouts)
+        gate = block.gate.module
+        both = Both(block.up.module, run, gate=gate, owner=site.owner, attribute=site.attribute, watched=watched)
+        change.set(gate, "forward", Neutral(gate, watched))
+        change.set(block.up.module, "forward", both)
+    change.set(block.down.module, "forward", Pass(block.down.module, block.d_out))
+    held = site.held
+    if isinstance(held, nn.Module):
+        before = held.__dict__.get("forward", held)
+        change.set(held, "forward", Pass(before, block.d_out))
+    else:
+        change.set(site.owner, site.attribute, Pass(held, block.d_out))
+    _leave_fast_path(change, model, site, kind="other")
+
+
+def _first_parameter(module: nn.Module) -> str:
+    return list(inspect.signature(type(module).forward).parameters)[1]
 
 
 def replace_activation_(
@@ -128,21 +99,51 @@ def replace_activation_(
     """Put another activation function in a block.
 
     Args:
-        change: the open transaction.
-        block: a block whose ``site`` is known.
+        change: the open transaction on the model that the block was found in.
+        block: a block whose ``site`` is known. Another block that reads the same attribute changes with it.
         activation: the new function, as a fact, a module or a plain function.
 
     Raises:
-        ConfigError: the function is written into a forward.
+        ConfigError: the function is written into a forward, or the block's execution is replaced.
     """
-    if block.site is None:
-        raise ConfigError(f"The activation of {block.name} is called inside a forward; rewrite it as an attribute.")
-    new = ActivationModule(activation) if isinstance(activation, Activation) else activation
-    change.set(block.site.owner, block.site.attribute, new)
-    _leave_fast_path(change, block.site.owner)
+    site = block.site
+    if site is None:
+        raise ConfigError(
+            f"The activation of {block.name} is written into a forward; hold it as an attribute to replace it."
+        )
+    if isinstance(site.held, Pass) or isinstance(getattr(site.held, "__dict__", {}).get("forward"), Pass):
+        raise ConfigError(f"The execution of {block.name} is replaced; restore that change before its activation's.")
+    new = _as_held(activation, site)
+    change.set(site.owner, site.attribute, new)
+    _leave_fast_path(change, change.model, site, kind=identify(new).kind)
 
 
-def _leave_fast_path(change: Transaction, owner: nn.Module) -> None:
-    # nn.TransformerEncoderLayer hands its weights to one fused native call, past every module, unless this is 0
-    if owner.__dict__.get("activation_relu_or_gelu"):
-        change.set(owner, "activation_relu_or_gelu", 0)
+def _as_held(activation: Any, site: ActivationSite) -> Any:
+    """A module where a module was, since nn.Sequential and others call nothing else, in the mode of its owner."""
+    if (
+        not isinstance(activation, nn.Module)
+        and not isinstance(activation, Activation)
+        and isinstance(site.held, nn.Module)
+    ):
+        activation = identify(activation)
+    if isinstance(activation, Activation):
+        activation = ActivationModule(activation)
+        activation.training = site.owner.training
+    return activation
+
+
+def _leave_fast_path(change: Transaction, model: nn.Module, site: ActivationSite, *, kind: str) -> None:
+    """Keep torch's fused native path from computing a transformer layer past its modules.
+
+    A layer takes it only if its ``activation_relu_or_gelu`` names the function; an encoder packs padded input for it if
+    ``use_nested_tensor``.
+    """
+    owner: nn.Module | None = model
+    for part in (*site.owner_name.split("."), ""):
+        assert owner is not None
+        if owner.__dict__.get("activation_relu_or_gelu"):
+            change.set(owner, "activation_relu_or_gelu", _FUSED.get(kind, 0))
+        if owner.__dict__.get("use_nested_tensor") and kind not in _FUSED:
+            change.set(owner, "use_nested_tensor", False)
+        if part:
+            owner = owner._modules[part]

@@ -1,0 +1,128 @@
+"""What stands for a module's ``forward`` or an activation function while a block's execution is replaced.
+
+Instances live in the ``__dict__`` of modules, so classes, parameters and ``state_dict`` keys stay as they were, and
+``copy.deepcopy`` of a model carries copies that point into the copy. None of them holds state between calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+Run = Callable[[Tensor], "Tensor | None"]
+
+
+class Override:
+    """Base of everything that is set as an instance attribute ``forward``."""
+
+    module: nn.Module
+
+
+class Whole(Override):
+    """Stands for the ``forward`` of a module that is one block."""
+
+    def __init__(self, module: nn.Module, run: Run, argument: str) -> None:
+        self.module = module
+        self.run = run
+        self.argument = argument
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The replaced execution, or the original when ``run`` declines or the call has another form."""
+        x = None
+        if len(args) == 1 and not kwargs:
+            x = args[0]
+        elif len(kwargs) == 1 and not args:
+            x = kwargs.get(self.argument)
+        if x is not None:
+            y = self.run(x)
+            if y is not None:
+                return y
+        return type(self.module).forward(self.module, *args, **kwargs)
+
+
+class First(Override):
+    """Stands for the ``forward`` of the first layer of a plain block that is spread over several modules."""
+
+    def __init__(self, module: nn.Module, run: Run) -> None:
+        self.module = module
+        self.run = run
+
+    def __call__(self, x: Tensor) -> Any:
+        """The block's output, or the layer's own when ``run`` declines."""
+        y = self.run(x)
+        return y if y is not None else type(self.module).forward(self.module, x)
+
+
+class Neutral(Override):
+    """Stands for the ``forward`` of ``gate`` in a gated block that is spread over several modules.
+
+    In evaluation mode it gives a scalar 1, which the activation lets through, and :class:`Both` does all the work; so
+    no decision has to be handed from one layer to the other.
+    """
+
+    def __init__(self, module: nn.Module, watched: tuple[nn.Module, ...]) -> None:
+        self.module = module
+        self.watched = watched
+
+    def __call__(self, x: Tensor) -> Any:
+        """A scalar 1, or in training mode the layer's own output."""
+        if in_training(self.watched):
+            return type(self.module).forward(self.module, x)
+        return x.new_ones(())
+
+
+class Both(Override):
+    """Stands for the ``forward`` of ``up`` in a gated block that is spread over several modules."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        run: Run,
+        *,
+        gate: nn.Module,
+        owner: nn.Module,
+        attribute: str,
+        watched: tuple[nn.Module, ...],
+    ) -> None:
+        self.module = module
+        self.run = run
+        self.gate = gate
+        self.owner = owner
+        self.attribute = attribute
+        self.watched = watched
+
+    def __call__(self, x: Tensor) -> Any:
+        """The block's output or, when ``run`` declines, the gated hidden activation; in training the layer's own."""
+        if in_training(self.watched):
+            return type(self.module).forward(self.module, x)
+        y = self.run(x)
+        if y is not None:
+            return y
+        z = type(self.gate).forward(self.gate, x)
+        return getattr(self.owner, self.attribute)(z) * type(self.module).forward(self.module, x)
+
+
+class Pass(Override):
+    """Stands for a function or a ``forward`` that comes after one of the above: lets the block's output through.
+
+    It tells by the width, which is the block's output's and not the hidden layer's.
+    """
+
+    def __init__(self, original: Any, d_out: int) -> None:
+        self.original = original
+        self.d_out = d_out
+
+    def __call__(self, x: Tensor) -> Any:
+        """``x`` itself if it is a block's output or neutral, else the original."""
+        if x.ndim == 0 or x.shape[-1] == self.d_out:
+            return x
+        if isinstance(self.original, nn.Module):
+            return type(self.original).forward(self.original, x)
+        return self.original(x)
+
+
+def in_training(modules: tuple[nn.Module, ...]) -> bool:
+    """Is any of these modules in training mode?"""
+    return any(module.training for module in modules)

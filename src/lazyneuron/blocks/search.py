@@ -1,0 +1,159 @@
+"""The search for blocks: which modules are traced, and what is made of a trace."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+
+from torch import nn
+
+from lazyneuron.blocks.block import LinearSite, MLPBlock
+from lazyneuron.blocks.confirm import UNKNOWN, Confirmed, confirm
+from lazyneuron.blocks.dataflow import Candidate, candidates, same
+from lazyneuron.blocks.rejected import Rejected
+from lazyneuron.blocks.trace import Trace, trace_locally
+
+_MOST_LINEARS = 48  # a module with more is a stack of layers: its parts are traced instead
+
+Pair = tuple[str, str]
+
+
+class Search:
+    """Blocks found so far, and what is left to look at."""
+
+    def __init__(self, model: nn.Module, sites: dict[str, LinearSite]) -> None:
+        self.model = model
+        weights = {name: site.weight for name, site in sites.items()}
+        self.shapes = {name: (int(weight.shape[0]), int(weight.shape[1])) for name, weight in weights.items()}
+        self.sites = sites
+        self.runnable = {name: site for name, site in sites.items() if not weights[name].is_meta}
+        self.rejected: list[Rejected] = []
+        self.ran: set[str] = set()
+        self._found: list[tuple[MLPBlock, Trace]] = []
+        self._used: set[str] = set()
+        self._seen: set[Pair] = set()
+
+    def look_inside_all(self) -> None:
+        """Trace every module that may hold a block, innermost first."""
+        for name, module in sorted(self.model.named_modules(), key=lambda item: -_depth(item[0])):
+            if type(module).forward is not nn.Module.forward and name not in self.sites:
+                self._look_inside(name, module)
+
+    def open_pairs(self, prefix: str) -> list[Pair]:
+        """Pairs (up, down) below a module that fit in shape and were not looked at yet."""
+        names = [n for n in self.runnable if n.startswith(prefix) and n not in self._used]
+        if not 2 <= len(names) <= _MOST_LINEARS:
+            return []
+        return [
+            (a, b)
+            for a in names
+            for b in names
+            if a != b and self.shapes[a][0] in (self.shapes[b][1], 2 * self.shapes[b][1]) and (a, b) not in self._seen
+        ]
+
+    def _look_inside(self, name: str, module: nn.Module) -> None:
+        pairs = self.open_pairs(_prefix(name))
+        if not pairs:
+            return
+        inside = {n: s for n, s in self.runnable.items() if n.startswith(_prefix(name))}
+        for width in dict.fromkeys(self.shapes[a][1] for a, _ in pairs):
+            trace = trace_locally(name, module, inside, width=width)
+            if trace is not None:
+                self.look_at(trace)
+
+    def look_at(self, trace: Trace) -> None:
+        """Accept the blocks that a trace shows."""
+        self.ran |= set(trace.linears)
+        for down in trace.linears:
+            if down not in self._used:
+                self._look_before(down, trace)
+        self._seen |= {(a, b) for a in trace.linears for b in trace.linears}
+        self._found = [(_with_norm(block, trace, self.model), shown) for block, shown in self._found]
+
+    def _look_before(self, down: str, trace: Trace) -> None:
+        free = {n: s for n, s in self.runnable.items() if n not in self._used}
+        for candidate in candidates(trace, down, free, seen=self._seen):
+            confirmed = confirm(trace, candidate, self.model)
+            if confirmed is None:
+                continue
+            names = _names(candidate)
+            if confirmed.activation is None:
+                self.rejected.append(Rejected(name=_common(names), reason=UNKNOWN))
+            else:
+                self._found.append((self._block(candidate, confirmed, trace), trace))
+            self._used |= set(names)
+            return
+
+    def _block(self, candidate: Candidate, confirmed: Confirmed, trace: Trace) -> MLPBlock:
+        assert confirmed.activation is not None
+        common = _common(_names(candidate))
+        return MLPBlock(
+            name=common,
+            up=candidate.up,
+            gate=candidate.gate,
+            down=candidate.down,
+            activation=confirmed.activation,
+            site=confirmed.site,
+            container=_container(candidate, common, trace),
+            dropouts=confirmed.dropouts + ((common,) if confirmed.dropped else ()),
+        )
+
+    def named(self) -> list[tuple[MLPBlock, Trace]]:
+        """The blocks with unique names, and with ``shared`` filled in."""
+        times = collections.Counter(block.name for block, _ in self._found)
+        holders = collections.Counter(id(b.site.held) for b, _ in self._found if b.site and _is_module(b))
+        result = []
+        for block, trace in self._found:
+            site = block.site
+            if site is not None and _is_module(block) and holders[id(site.held)] > 1:
+                site = dataclasses.replace(site, shared=True)
+            name = block.name if times[block.name] == 1 else block.up.name
+            result.append((dataclasses.replace(block, name=name, site=site), trace))
+        return result
+
+
+def _is_module(block: MLPBlock) -> bool:
+    return block.site is not None and isinstance(block.site.held, nn.Module)
+
+
+def _names(candidate: Candidate) -> list[str]:
+    return [s.name for s in (candidate.gate, candidate.up, candidate.down) if s is not None]
+
+
+def _depth(name: str) -> int:
+    return name.count(".") + 1 if name else 0
+
+
+def _prefix(name: str) -> str:
+    return name + "." if name else ""
+
+
+def _common(names: list[str]) -> str:
+    """The dotted name of the smallest module that holds all of these."""
+    shared = []
+    for column in zip(*(n.split(".")[:-1] for n in names), strict=False):
+        if len(set(column)) > 1:
+            break
+        shared.append(column[0])
+    return ".".join(shared)
+
+
+def _container(candidate: Candidate, common: str, trace: Trace) -> str | None:
+    """The smallest module around the layers that takes the block's input alone and returns its output."""
+    x, y = trace.linears[candidate.up.name].input, trace.linears[candidate.down.name].output
+    around = [c for c in trace.calls if c.attribute is None and _prefix(common).startswith(_prefix(c.name))]
+    fitting = [c.name for c in around if c.alone and same(c.input, x) and same(c.output, y)]
+    return max(fitting, key=_depth, default=None)
+
+
+def _with_norm(block: MLPBlock, trace: Trace, model: nn.Module) -> MLPBlock:
+    """The block with the normalisation (a module with a vector weight) that made its input in this trace."""
+    if block.norm is not None or block.up.name not in trace.linears:
+        return block
+    x = trace.linears[block.up.name].input
+    for call in trace.calls:
+        if call.attribute is None and same(call.output, x):
+            weight = model.get_submodule(call.name)._parameters.get("weight")
+            if weight is not None and weight.ndim == 1:
+                return dataclasses.replace(block, norm=call.name)
+    return block

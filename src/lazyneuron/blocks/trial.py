@@ -1,0 +1,57 @@
+"""Try a replacement of execution before it is offered: splice, run, compare, take back."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.blocks.splice import splice_
+from lazyneuron.blocks.trace import Trace
+from lazyneuron.core.undo import Transaction
+
+
+class DenseRun:
+    """The plain execution of a block from its weights."""
+
+    def __init__(self, block: MLPBlock) -> None:
+        self.block = block
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The block's output."""
+        block = self.block
+        h = block.activation(F.linear(x, block.switch.weight, block.switch.bias))
+        if block.gate is not None:
+            h = h * F.linear(x, block.up.weight, block.up.bias)
+        return F.linear(h.to(block.down.weight.dtype), block.down.weight, block.down.bias)
+
+
+def decline(_: Tensor) -> None:
+    """A run that always asks for the original path."""
+
+
+def survives(block: MLPBlock, trace: Trace, model: nn.Module) -> bool:
+    """Does the traced module compute the same with the block replaced, and with a replacement that declines?"""
+    for run in (DenseRun(block), decline):
+        change = Transaction(model, "trial")
+        try:
+            splice_(change, block, run)
+            result = trace.again({}).result
+        except Exception:
+            return False
+        finally:
+            change.roll_back()
+        if len(result) != len(trace.result) or not all(map(_close, result, trace.result)):
+            return False
+    return True
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    if not a.dtype.is_floating_point or not a.numel():
+        return torch.equal(a, b)
+    limit = 1e-4 if a.dtype in (torch.float32, torch.float64) else 5e-2
+    scale = b.double().abs().nan_to_num(posinf=0).amax()
+    return torch.allclose(a.double(), b.double(), rtol=0, atol=limit * float(scale), equal_nan=True)
