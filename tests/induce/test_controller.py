@@ -20,9 +20,7 @@ def drive(target: TargetDensity, *, respond, steps: int = 400, start: float = 0.
 @pytest.mark.parametrize("wanted", [0.05, 0.1, 0.3])
 @pytest.mark.parametrize("strength", [0.01, 1.0, 30.0])
 def test_reaches_the_target_from_any_first_strength(wanted, strength):
-    density, _ = drive(
-        TargetDensity(density=wanted, strength=strength, reach=0.4), respond=lambda s: 0.6 / (1 + s)
-    )
+    density, _ = drive(TargetDensity(density=wanted, strength=strength, reach=0.4), respond=lambda s: 0.6 / (1 + s))
     assert density == pytest.approx(wanted, rel=0.1)
 
 

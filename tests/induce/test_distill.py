@@ -114,9 +114,7 @@ def test_a_failure_gives_the_weights_back_bitwise(failure):
             raise failure
 
     with pytest.raises(failure):
-        distill(
-            student, teacher, batches=[inputs()], blocks=blocks, config=Distillation(steps=9), on_step=on_step
-        )
+        distill(student, teacher, batches=[inputs()], blocks=blocks, config=Distillation(steps=9), on_step=on_step)
     assert all(torch.equal(before[k], v) for k, v in student.state_dict().items())
     assert not any(m._forward_hooks for m in student.modules())
     samples = block_samples(teacher, find_blocks(teacher), batches=[inputs()])
@@ -205,9 +203,7 @@ def test_bad_input():
     with pytest.raises(DataError, match="diverged at step 0"):
         distill(student, teacher, batches=[inputs() * torch.nan], blocks=blocks, config=Distillation(steps=1))
     with pytest.raises(DataError, match="samples for"):
-        distill_layerwise(
-            student, blocks, samples={}, config=Distillation(steps=1), generator=torch.Generator()
-        )
+        distill_layerwise(student, blocks, samples={}, config=Distillation(steps=1), generator=torch.Generator())
     for wrong in ({"steps": 0}, {"steps": 1, "learning_rate": 0.0}, {"steps": 1, "seconds": 0.0}):
         with pytest.raises(ConfigError):
             Distillation(**wrong)

@@ -53,9 +53,7 @@ def test_hoyer_is_free_of_scale_and_within_its_range(factor, seed):
     assert 0 <= value <= 1
 
 
-@pytest.mark.parametrize(
-    "penalty", [l1_penalty, hoyer_penalty, lambda h, mask: log_penalty(h, scale=0.5, mask=mask)]
-)
+@pytest.mark.parametrize("penalty", [l1_penalty, hoyer_penalty, lambda h, mask: log_penalty(h, scale=0.5, mask=mask)])
 def test_padding_gets_no_gradient_and_changes_nothing(penalty):
     h = H.clone().requires_grad_()
     penalty(h, mask=MASK).backward()

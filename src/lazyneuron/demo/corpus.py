@@ -71,26 +71,30 @@ def _clean(text: str) -> str | None:
     return text if _SHORTEST <= len(text) <= _LONGEST and len(_WORD.findall(text)) >= 3 else None
 
 
-def _docstrings(source: str) -> Iterator[str]:
+def _docstrings(source: str) -> Iterator[tuple[str, range]]:
+    """Each docstring with the line numbers that it takes up, from 0."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # invalid escapes in old sources
         tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-            yield from re.split(r"\n\s*\n", ast.get_docstring(node) or "")
+            text = ast.get_docstring(node)
+            if text is not None:
+                yield text, range(node.body[0].lineno - 1, node.body[0].end_lineno or node.body[0].lineno)
 
 
-def _comments_and_lines(source: str) -> Iterator[tuple[str, str]]:
+def _comments_and_lines(source: str, taken: set[int]) -> Iterator[tuple[str, str]]:
     block: list[str] = []
-    for raw in [*source.splitlines(), ""]:
+    for number, raw in enumerate([*source.split("\n"), ""]):
         line = raw.strip()
-        if line.startswith("#"):
-            block.append(line.lstrip("#!: "))
+        if line.startswith("#") and number not in taken:
+            block += [] if line.startswith("#!") else [line.lstrip("#: ")]
             continue
         if block:
             yield "comment", " ".join(block)
             block = []
-        yield "line", line
+        if number not in taken:
+            yield "line", line
 
 
 def snippets(source: str, file: str) -> list[Snippet]:
@@ -99,9 +103,9 @@ def snippets(source: str, file: str) -> list[Snippet]:
         documents = list(_docstrings(source))
     except (SyntaxError, ValueError, RecursionError):
         return []
-    documented = {" ".join(line.split()) for text in documents for line in text.splitlines()}
-    found = [("docstring", text) for text in documents]
-    found += [(kind, text) for kind, text in _comments_and_lines(source) if text not in documented]
+    taken = {number for _, numbers in documents for number in numbers}
+    found = [("docstring", part) for text, _ in documents for part in re.split(r"\n\s*\n", text)]
+    found += _comments_and_lines(source, taken)
     return [Snippet(text=t, kind=kind, file=file) for kind, raw in found if (t := _clean(raw)) is not None]
 
 

@@ -74,7 +74,7 @@ def run(
         original = Subject(model=encoder.model, blocks=find_blocks(encoder.model))
         before = held_out.look(original, label="original", advance=stages.advance)
     trained = train(original, ids, held_out=held_out, settings=settings, stages=stages)
-    sample = [padded(ids[i : i + 16]) for i in range(0, 64, 16)]
+    sample = [padded(ids[i : i + 16]) for i in range(0, min(64, len(ids)), 16)]
     comparison = compare(original, trained.subject, sample=sample, held_out=held_out, settings=settings, stages=stages)
     facts = {
         **dataclasses.asdict(settings),
