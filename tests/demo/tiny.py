@@ -12,7 +12,7 @@ from lazyneuron.demo.encoder import Encoder
 from lazyneuron.demo.settings import Settings
 
 SETTINGS = Settings(
-    held_out_lines=40,
+    held_out_lines=60,
     held_out_tokens=70,
     train_lines=60,
     train_tokens=24,
@@ -28,10 +28,10 @@ SETTINGS = Settings(
 )
 
 
-def sources(folder: Path, *, files: int = 60) -> Path:
-    """Files with long lines, about 66 words each, different in each file."""
+def sources(folder: Path, *, files: int = 150) -> Path:
+    """Files with long lines, about 60 words each, different in each file."""
     for k in range(files):
-        texts = [" ".join(f"ab{(j * (n + 3) + k) % 89}" for j in range(70)) for n in range(5)]
+        texts = [" ".join(f"ab{(j * (n + 3) + 31 * k) % 997}" for j in range(62)) for n in range(5)]
         lines = [f'"""{texts[0]}"""', f"# {texts[1]}", *(f"call(first)  # {text[n:]}" for n, text in enumerate(texts))]
         (folder / f"module{k}.py").write_text("\n".join(lines) + "\n")
     return folder
