@@ -20,7 +20,8 @@ ALLOWED = {
 }
 PUBLIC = set(ALLOWED)
 ALLOWED |= {"testing": PUBLIC, "demo": PUBLIC, "reproduce": PUBLIC, "cli": PUBLIC | {"demo", "reproduce"}}
-ALLOWED["__init__"] = PUBLIC  # the package's own __init__.py
+ALLOWED["checkpoint"] = {"core", "accelerate", "induce"}
+ALLOWED["__init__"] = PUBLIC | {"checkpoint"}  # the package's own __init__.py
 
 
 def room_of(path: Path) -> str:

@@ -24,8 +24,8 @@ Path = Callable[[Tensor], Tensor]
 class BlockExecution:
     """Runs a block: returns its output, or None when the original path has to run.
 
-    The original path runs in training mode, when a gradient is wanted, under autocast, export or another dtype or
-    device than the packed weights', and wherever dense is predicted to be faster. Weights that changed are packed anew
+    The original path runs in training mode, when a gradient is wanted, under autocast, ``torch.compile`` or export, for
+    another dtype or device than the packed weights', and wherever dense is predicted to be faster. Weights that changed are packed anew
     before they are used.
     """
 
@@ -82,11 +82,11 @@ class BlockExecution:
         op = native.op()
         return lambda x: op(x, *arguments)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def __call__(self, x: Tensor) -> Tensor | None:
         """The block's output, or None for "run the original path"."""
         if (
-            not isinstance(x, Tensor)
+            torch.compiler.is_compiling()
+            or not isinstance(x, Tensor)
             or self._owner.training
             or x.dtype != self.dtype
             or (torch.is_grad_enabled() and (x.requires_grad or self._wants_gradient()))

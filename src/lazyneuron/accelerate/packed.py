@@ -84,6 +84,14 @@ class PackedBlock:
         """Width of the output."""
         return int(self.down_rows.shape[1])
 
+    @property
+    def compared(self) -> Activation:
+        """The function with the thresholds that torch compares with in the model's dtype."""
+        kind, parameters = self.activation.kind, self.activation.parameters
+        if kind != "fatrelu" and not kind.startswith("thresholded"):
+            return self.activation
+        return Activation(kind, tuple(torch.tensor(p).to(self.dtype).item() for p in parameters))
+
     def with_slack(self, factor: float) -> PackedBlock:
         """The same block with every slack multiplied by ``factor`` (the calibrated mode)."""
         certificate = self.sketch.certificate.clone()

@@ -46,10 +46,8 @@ def arguments(packed: PackedBlock, counts: Tensor, *, planes: int, isa: int = -1
         planes: int8 planes of x in the sketch product: 2 decides more, 1 costs less when compute rules.
         isa: index in :data:`ISA_LEVELS`, or -1 for the best that this processor runs.
     """
-    zero, act = packed.zero, packed.activation
+    zero, act = packed.zero, packed.compared
     first, second = (*act.parameters, 0.0, 0.0)[:2]
-    if act.kind == "fatrelu" or act.kind.startswith("thresholded"):
-        first = torch.tensor(first).to(packed.dtype).item()  # torch compares with the threshold in the model's dtype
     return (
         packed.sketch.panels,
         packed.sketch.certificate,

@@ -25,7 +25,7 @@ def hidden(packed: PackedBlock, x: Tensor, *, compute: torch.dtype = torch.float
     z = wide @ _switch_weight(packed).to(compute).T
     if packed.switch_bias is not None:
         z = z + packed.switch_bias.to(compute)
-    h = rounded(packed.activation(rounded(z)))
+    h = rounded(packed.compared(rounded(z)))
     if packed.up_rows is not None:
         up = wide @ packed.up_rows.to(compute).T
         if packed.up_bias is not None:

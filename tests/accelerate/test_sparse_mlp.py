@@ -1,0 +1,195 @@
+"""Every implementation of the op against its definition."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lazyneuron.accelerate.native import load
+from lazyneuron.accelerate.packed import PackedBlock, pack
+from lazyneuron.accelerate.sparse_mlp import gather, native, reference
+from lazyneuron.blocks.activation import Activation
+from lazyneuron.core.errors import AssumptionError
+from tests.accelerate.blocks import make_block
+from tests.accelerate.comparison import check_close
+
+pytestmark = pytest.mark.skipif(not load.status().available, reason="the native kernels are not built")
+
+ACTIVATIONS = (
+    Activation("relu"),
+    Activation("squared_relu"),
+    Activation("jsrelu", (1.0, float("inf"))),
+    Activation("jsrelu", (0.5, 1.0)),
+    Activation("fatrelu", (0.3,)),
+    Activation("fatrelu", (-0.2,)),
+    Activation("thresholded_silu", (0.1,)),
+    Activation("thresholded_silu", (0.4,)),
+    Activation("thresholded_gelu", (0.05,)),
+    Activation("thresholded_gelu_tanh", (0.05,)),
+)
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def best_isa() -> int:
+    return int(torch.ops.lazyneuron.best_isa()) if load.status().available else 0
+
+
+def inputs(tokens: int, width: int, dtype: torch.dtype, seed: int = 0) -> torch.Tensor:
+    return torch.randn(tokens, width, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+@settings(max_examples=120, deadline=None)
+@given(data=st.data())
+def test_native_is_the_definition(data: st.DataObject) -> None:
+    native.op()
+    d_in, d_hidden, d_out = (data.draw(st.sampled_from([1, 3, 16, 37, 64, 130])) for _ in range(3))
+    dtype = data.draw(st.sampled_from(DTYPES))
+    activation = data.draw(st.sampled_from(ACTIVATIONS))
+    smooth = activation.kind.startswith("thresholded")
+    block = make_block(
+        d_in,
+        d_hidden,
+        d_out,
+        activation=activation,
+        gated=data.draw(st.booleans()),
+        bias=data.draw(st.booleans()),
+        shift=data.draw(st.sampled_from([-30.0, -1.5, 0.0, 30.0])),
+        dtype=torch.float32 if smooth else dtype,  # a 16-bit threshold test may fall either way at its edge
+    )
+    packed = pack(block)
+    tokens = data.draw(st.sampled_from([0, 1, 2, 3, 5, 17, 64, 65, 200, 300]))
+    x = inputs(tokens, d_in, packed.dtype, seed=tokens)
+    got = native.sparse_mlp(
+        packed, x, planes=data.draw(st.integers(1, 2)), isa=data.draw(st.integers(0, best_isa()))
+    )
+    check_close(got, reference.sparse_mlp(packed, x), length=d_in + d_hidden)
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 16, 70, 300])
+@pytest.mark.parametrize("isa", range(best_isa() + 1))
+def test_int8_rows_are_the_sketch(tokens: int, isa: int) -> None:
+    packed = pack(make_block(96, 200, 48), "int8")
+    x = inputs(tokens, 96, torch.float32)
+    wanted = reference.sparse_mlp(packed, x)
+    # two int8 planes hold x to 2^-16 of its largest entry, one plane to 2^-8
+    for planes, limit in ((2, 2e-4), (1, 5e-2)):
+        error = native.sparse_mlp(packed, x, planes=planes, isa=isa) - wanted
+        assert float(error.square().mean().sqrt() / wanted.square().mean().sqrt()) < limit
+
+
+@pytest.mark.parametrize("gated", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gather_is_the_definition(gated: bool, dtype: torch.dtype) -> None:
+    packed = pack(make_block(48, 96, 40, gated=gated, dtype=dtype))
+    for tokens in (0, 1, 9):
+        x = inputs(tokens, 48, dtype)
+        check_close(gather.sparse_mlp(packed, x), reference.sparse_mlp(packed, x), length=144)
+
+
+def test_strides_and_leading_axes_do_not_matter() -> None:
+    packed = pack(make_block(24, 100, 24))
+    x = inputs(40, 24, torch.float32)
+    wanted = native.sparse_mlp(packed, x)
+    assert torch.equal(native.sparse_mlp(packed, x.reshape(4, 10, 24)), wanted.reshape(4, 10, 24))
+    assert torch.equal(native.sparse_mlp(packed, x.t().contiguous().t()), wanted)
+
+
+def test_threads_and_repetition_do_not_matter() -> None:
+    packed = pack(make_block(128, 512, 128))
+    x = inputs(300, 128, torch.float32)
+    before = torch.get_num_threads()
+    try:
+        outputs = []
+        for threads in (1, 2, 2):
+            torch.set_num_threads(threads)
+            outputs += [native.sparse_mlp(packed, x[:1]), native.sparse_mlp(packed, x[:24])]
+    finally:
+        torch.set_num_threads(before)
+    for one, many in (outputs[0:2], outputs[2:4], outputs[4:6]):
+        assert torch.equal(one, outputs[0]) and torch.equal(many, outputs[1])
+
+
+def test_counts_are_of_what_happened() -> None:
+    packed = pack(make_block(64, 256, 64))
+    x, counts = inputs(50, 64, torch.float32), native.new_counts()
+    native.sparse_mlp(packed, x, counts=counts)
+    native.sparse_mlp(packed, x[:7], counts=counts)
+    computed, fired, tokens, calls = counts.tolist()
+    fires = reference.hidden(packed, x) != 0
+    assert (tokens, calls) == (57, 2)
+    assert fired == int(fires.sum() + fires[:7].sum())
+    wanted = reference.computed(packed, x)
+    assert fired <= computed <= 1.2 * int(wanted.sum() + wanted[:7].sum())
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("isa", range(best_isa() + 1))
+def test_what_is_not_finite_comes_out_as_in_dense(bad: float, dtype: torch.dtype, isa: int) -> None:
+    block = make_block(40, 128, 40, dtype=dtype)
+    x = inputs(3, 40, dtype)
+    x[1, 7] = bad
+    up, down = block.up.module, block.down.module
+    wanted = down(torch.relu(up(x)))
+    got = native.sparse_mlp(pack(block), x, isa=isa)
+    assert torch.equal(torch.isnan(got), torch.isnan(wanted))
+    assert torch.isfinite(got[[0, 2]]).all()
+
+
+@pytest.mark.parametrize("layer", ["up", "down"])
+def test_weights_that_are_not_finite_are_refused(layer: str) -> None:
+    block = make_block(8, 16, 8)
+    getattr(block, layer).module.weight.data[3, 2] = float("inf")
+    with pytest.raises(AssumptionError, match="NaN or infinity"):
+        pack(block)
+
+
+def test_shapes_and_dtypes_that_do_not_fit_raise() -> None:
+    packed = pack(make_block(8, 16, 8))
+    with pytest.raises(RuntimeError, match="sketch does not fit"):
+        native.sparse_mlp(packed, torch.randn(2, 12))
+    with pytest.raises(RuntimeError, match="float32, bfloat16 and float16"):
+        native.sparse_mlp(packed, torch.randn(2, 8, dtype=torch.float64))
+    with pytest.raises(RuntimeError, match="same dtype"):
+        native.sparse_mlp(packed, torch.randn(2, 8, dtype=torch.bfloat16))
+    with pytest.raises(RuntimeError, match="above what this processor runs"):
+        native.sparse_mlp(packed, torch.randn(2, 8), isa=99)
+
+
+def test_the_operator_passes_torchs_own_checks() -> None:
+    packed = pack(make_block(8, 16, 8))
+    arguments = (torch.randn(2, 8), *native.arguments(packed, native.new_counts(), planes=2))
+    native.op()
+    torch.library.opcheck(
+        torch.ops.lazyneuron.sparse_mlp.default, arguments, test_utils=("test_schema", "test_faketensor")
+    )
+
+
+def _dropped(packed: PackedBlock) -> PackedBlock:
+    rows = packed.down_rows.clone()
+    rows[int(packed.switch_bias.argmax())] = 0  # type: ignore[union-attr]
+    return dataclasses.replace(packed, down_rows=rows)
+
+
+def _shifted(packed: PackedBlock) -> PackedBlock:
+    return dataclasses.replace(packed, down_rows=packed.down_rows.roll(1, 0))
+
+
+def _other_activation(packed: PackedBlock) -> PackedBlock:
+    return dataclasses.replace(packed, activation=Activation("squared_relu"))
+
+
+def _coarse(packed: PackedBlock) -> PackedBlock:
+    return dataclasses.replace(packed, down_rows=packed.down_rows.bfloat16().float())
+
+
+@pytest.mark.parametrize("fault", [_dropped, _shifted, _other_activation, _coarse])
+def test_the_comparison_notices_planted_faults(fault: object) -> None:
+    packed = pack(make_block(64, 256, 64))
+    x = inputs(32, 64, torch.float32)
+    with pytest.raises(AssertionError):
+        check_close(native.sparse_mlp(fault(packed), x), reference.sparse_mlp(packed, x), length=320)  # type: ignore[operator]
