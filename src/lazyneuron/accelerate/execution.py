@@ -25,8 +25,8 @@ class BlockExecution:
     """Runs a block: returns its output, or None when the original path has to run.
 
     The original path runs in training mode, when a gradient is wanted, under autocast, ``torch.compile`` or export, for
-    another dtype or device than the packed weights', and wherever dense is predicted to be faster. Weights that changed are packed anew
-    before they are used.
+    another dtype or device than the packed weights', and wherever dense is predicted to be faster. Weights that changed
+    are packed anew before they are used.
     """
 
     def __init__(

@@ -1,0 +1,1 @@
+"""Benchmarks of lazyneuron; each module runs with ``python -m``."""

@@ -1,0 +1,29 @@
+"""No test here measures the machine: the cost model is a made-up one in which sparse execution wins."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lazyneuron.accelerate import calibrate
+from lazyneuron.accelerate.cost_model import CostModel
+
+
+def made_up(dtype: torch.dtype = torch.float32) -> CostModel:
+    """Dense costs 100 us a token count step, every sparse path 10 us plus the work."""
+    cell = tuple((10.0 * k, 200.0 * k) for k in (1, 2))
+    return CostModel(
+        dtype=str(dtype).removeprefix("torch."),
+        fingerprint="test",
+        shapes=((8, 16), (64, 256)),
+        tokens=(1, 64),
+        dense_us=((100.0, 200.0), (100.0, 200.0)),
+        lines={path: (cell, cell) for path in ("certified-2", "certified-1", "gather")},
+        computed=((0.01, 0.02), (0.4, 0.5)),
+    )
+
+
+@pytest.fixture(autouse=True)
+def no_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibrate, "is_calibrated", lambda dtype: True)
+    monkeypatch.setattr(calibrate, "cost_model_for", lambda dtype, **_: made_up(dtype))

@@ -1,0 +1,307 @@
+"""accelerate_ on whole models: same outputs, undoable, never stale."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+import lazyneuron as lazy
+from lazyneuron.accelerate import transform
+from lazyneuron.accelerate.choice import Candidates, bucket_of
+from lazyneuron.accelerate.cost_model import Line
+from lazyneuron.accelerate.execution import REVIEW_EVERY, BlockExecution
+from lazyneuron.accelerate.native import load
+from lazyneuron.core.errors import CheckpointError, ConfigError, DataError, ImplUnavailable, NoBlocksError
+
+pytestmark = pytest.mark.skipif(not load.status().available, reason="the native kernels are not built")
+
+
+def mlp() -> nn.Module:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(24, 200), nn.ReLU(), nn.Dropout(0.5), nn.Linear(200, 24))
+    model[0].bias.data -= 0.7
+    return model.eval()
+
+
+def encoder() -> nn.Module:
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(32, 4, 128, batch_first=True)
+    return nn.TransformerEncoder(layer, 2).eval()
+
+
+class Gated(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.gate, self.up, self.down = nn.Linear(24, 96), nn.Linear(24, 96), nn.Linear(96, 24)
+        self.act = nn.ReLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down(self.act(self.gate(x)) * self.up(x))
+
+
+def bert() -> nn.Module:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=96,
+        vocab_size=50,
+        hidden_act="relu",
+    )
+    return transformers.BertModel(config).eval()
+
+
+MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[], object]]] = {
+    "sequential": (mlp, lambda: torch.randn(40, 24)),
+    "encoder": (encoder, lambda: torch.randn(2, 9, 32)),
+    "gated": (lambda: Gated().eval(), lambda: torch.randn(3, 5, 24)),
+    "bert": (bert, lambda: {"input_ids": torch.arange(20).reshape(2, 10)}),
+}
+
+
+def run(model: nn.Module, batch: object) -> torch.Tensor:
+    with torch.no_grad():
+        output = model(**batch) if isinstance(batch, dict) else model(batch)
+    return output if isinstance(output, torch.Tensor) else output.last_hidden_state
+
+
+def executions(model: nn.Module) -> list[BlockExecution]:
+    runs = [getattr(m.__dict__.get("forward"), "run", None) for m in model.modules()]
+    return [r for r in runs if isinstance(r, BlockExecution)]
+
+
+def calls(model: nn.Module) -> int:
+    return sum(int(e.counts[3]) for e in executions(model))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_same_outputs_then_bitwise_back(name: str) -> None:
+    build, make = MODELS[name]
+    model, batch = build(), make()
+    wanted, keys = run(model, batch), list(model.state_dict())
+    receipt = lazy.accelerate_(model, impl="native")
+    got = run(model, batch)
+    assert calls(model) == len(executions(model)) == len(lazy.find_blocks(build()))
+    torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-5)
+    assert not torch.equal(got, wanted) or name == "sequential"
+    assert list(model.state_dict()) == keys
+    twin = copy.deepcopy(model)
+    lazy.restore_(model, lazy.Receipt.from_json(receipt.to_json()))
+    assert torch.equal(run(model, batch), wanted) and not executions(model)
+    assert executions(twin) and torch.equal(run(twin, batch), got)
+    lazy.restore_(twin, receipt)
+    assert torch.equal(run(twin, batch), wanted)
+
+
+@pytest.mark.parametrize("impl", ["gather", "portable"])
+def test_named_implementations_run(impl: str) -> None:
+    model, x = mlp(), torch.randn(7, 24)
+    wanted = run(model, x)
+    lazy.accelerate_(model, impl=impl)
+    torch.testing.assert_close(run(model, x), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_with_batches_the_receipt_says_what_was_measured() -> None:
+    model = mlp()
+    receipt = lazy.accelerate_(model, [torch.randn(80, 24)])
+    details = receipt.changes[0].details
+    assert details["output_error"]["rms"] < 1e-5
+    assert details["measured_us"]["1"]["dense"] > 0
+    shares = details["shares"]["certified-2"]
+    z = model[0](torch.randn(4000, 24))
+    assert shares["fired"] == pytest.approx(float((z > 0).float().mean()), abs=0.05)
+    assert shares["computed"] >= shares["fired"]
+
+
+def test_the_original_path_runs_where_it_must() -> None:
+    model, x = mlp(), torch.randn(5, 24)
+    plain = copy.deepcopy(model)
+    lazy.accelerate_(model, impl="native")
+    assert torch.equal(model(x), plain(x)) and model(x).requires_grad
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(model(x), plain(x))
+    torch.manual_seed(1)
+    trained = run(model.train(), x)
+    torch.manual_seed(1)
+    assert torch.equal(trained, run(plain.train(), x))
+    assert calls(model) == 0
+    with pytest.raises(RuntimeError):
+        run(model.eval(), torch.randn(5, 23))
+    assert run(model, torch.randn(0, 24)).shape == (0, 24)
+
+
+def test_gradients_are_those_of_the_dense_model() -> None:
+    model, plain = mlp(), mlp()
+    lazy.accelerate_(model, impl="native")
+    x = torch.randn(6, 24, requires_grad=True)
+    y = x.detach().clone().requires_grad_()
+    model(x).square().sum().backward()
+    plain(y).square().sum().backward()
+    assert torch.equal(x.grad, y.grad) and torch.equal(model[0].weight.grad, plain[0].weight.grad)
+
+
+def _in_place(model: nn.Module) -> None:
+    with torch.no_grad():
+        model[0].weight.mul_(-1)
+
+
+def _by_state_dict(model: nn.Module) -> None:
+    model.load_state_dict({key: -value for key, value in model.state_dict().items()})
+
+
+def _by_data(model: nn.Module) -> None:
+    model[3].weight.data = model[3].weight.data * 3
+
+
+def _by_parameter(model: nn.Module) -> None:
+    model[0].bias = nn.Parameter(torch.ones(200))
+
+
+@pytest.mark.parametrize("change", [_in_place, _by_state_dict, _by_data, _by_parameter])
+def test_changed_weights_are_never_stale(change: Callable[[nn.Module], None]) -> None:
+    model, plain, x = mlp(), mlp(), torch.randn(11, 24)
+    lazy.accelerate_(model, impl="native")
+    run(model, x)
+    change(model)
+    change(plain)
+    torch.testing.assert_close(run(model, x), run(plain, x), rtol=1e-5, atol=1e-5)
+    assert calls(model) == 1
+
+
+def test_weights_that_became_nan_run_densely() -> None:
+    model, x = mlp(), torch.randn(3, 24)
+    lazy.accelerate_(model, impl="native")
+    with torch.no_grad():
+        model[3].weight[0, 0] = float("nan")
+    assert torch.isnan(run(model, x)[:, 0]).all()
+
+
+def test_compile_and_export_take_the_original_path() -> None:
+    model, x = mlp(), torch.randn(4, 24)
+    wanted = run(model, x)
+    lazy.accelerate_(model, impl="native")
+    with torch.no_grad():
+        torch.testing.assert_close(torch.compile(model, backend="eager")(x), wanted)
+
+
+def test_int8_weights_report_their_error() -> None:
+    model, x = mlp(), torch.randn(50, 24)
+    wanted = run(model, x)
+    receipt = lazy.accelerate_(model, [x], weights="int8", impl="native")
+    error = float((run(model, x) - wanted).square().mean().sqrt() / wanted.square().mean().sqrt())
+    assert 1e-5 < error < 0.05
+    assert receipt.changes[0].details["output_error"]["rms"] == pytest.approx(error, rel=0.3)
+
+
+def test_calibrated_reports_what_it_risks() -> None:
+    model = mlp()
+    receipt = lazy.accelerate_(model, [torch.randn(400, 24)], guarantee="calibrated", impl="native")
+    details = receipt.changes[0].details
+    assert 0 < details["slack_factor"] < 1 and 0 <= details["wrongly_skipped"] < 0.01
+
+
+def test_what_cannot_be_done_is_said_and_changes_nothing() -> None:
+    smooth = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 4)).eval()
+    with pytest.raises(NoBlocksError, match="gelu.*Relufy"):
+        lazy.accelerate_(smooth)
+    with pytest.raises(NoBlocksError, match="No MLP block"):
+        lazy.accelerate_(nn.Linear(3, 3))
+    with pytest.raises(DataError, match="no batches"):
+        lazy.accelerate_(mlp(), [])
+    with pytest.raises(ConfigError, match="needs batches"):
+        lazy.accelerate_(mlp(), guarantee="calibrated")
+    with pytest.raises(ConfigError, match="impl is one of"):
+        lazy.accelerate_(mlp(), impl="cuda")
+    with pytest.raises(ConfigError, match="'keep' or 'int8'"):
+        lazy.accelerate_(mlp(), weights="int4")  # type: ignore[arg-type]
+    model = mlp()
+    lazy.accelerate_(model)
+    with pytest.raises(ConfigError, match="replaced already"):
+        lazy.accelerate_(model)
+    assert len(executions(model)) == 1
+
+
+def test_a_level_above_the_processor_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.ops.lazyneuron, "best_isa", lambda: 0)
+    with pytest.raises(ImplUnavailable, match="not 'avx2'"):
+        lazy.accelerate_(mlp(), impl="avx2")
+
+
+def test_all_or_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = encoder()
+    done = []
+
+    def failing(*args: object, **kwargs: object) -> None:
+        if done:
+            raise KeyboardInterrupt
+        done.append(1)
+        real(*args, **kwargs)
+
+    real = transform.splice_
+    monkeypatch.setattr(transform, "splice_", failing)
+    with pytest.raises(KeyboardInterrupt):
+        lazy.accelerate_(model)
+    assert not executions(model)
+
+
+def test_without_kernels_it_still_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAZYNEURON_NATIVE", "off")
+    model, x = mlp(), torch.randn(2, 24)
+    wanted = run(model, x)
+    receipt = lazy.accelerate_(model, [torch.randn(64, 24)])
+    torch.testing.assert_close(run(model, x), wanted, rtol=1e-5, atol=1e-6)
+    assert "switched off" in receipt.notes[0]
+    with pytest.raises(ImplUnavailable):
+        lazy.accelerate_(mlp(), impl="native")
+
+
+def test_saved_and_loaded(tmp_path: object) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(24, 64), nn.GELU(), nn.Linear(64, 24)).eval()
+    fresh = copy.deepcopy(model)
+    first = lazy.sparsify_(model, lazy.Relufy())
+    with torch.no_grad():
+        model[0].weight.mul_(1.5)
+    second = lazy.accelerate_(model, impl="native")
+    x = torch.randn(9, 24)
+    lazy.save(model, tmp_path, first, second)  # type: ignore[arg-type]
+    receipts = lazy.load_(fresh, tmp_path)  # type: ignore[arg-type]
+    assert [r.verb for r in receipts] == ["sparsify_", "accelerate_"]
+    torch.testing.assert_close(run(fresh, x), run(model, x))
+    assert calls(fresh) == 1
+    (tmp_path / "receipts.json").write_text("{")  # type: ignore[operator]
+    with pytest.raises(CheckpointError, match="holds no saved model"):
+        lazy.load_(copy.deepcopy(model), tmp_path)  # type: ignore[arg-type]
+
+
+def test_the_choice_follows_the_density() -> None:
+    line = Line(fixed_us=10.0, slope_us=200.0)
+    candidates = Candidates(dense_us=(100.0,) * 13, lines={"certified-2": (line,) * 13}, rows=1)
+    sparse, full = {"certified-2": (0.1, 0.1)}, {"certified-2": (1.0, 1.0)}
+    assert set(candidates.choose(sparse)) == {"certified-2"} and set(candidates.choose(full)) == {"dense"}
+    model = mlp()
+    lazy.accelerate_(model)
+    execution = executions(model)[0]
+    execution.candidates = candidates
+    execution._set_table(("certified-2",) * 13)
+    dense_input = torch.full((4, 24), 5.0) * torch.sign(model[0].weight.sum(0))
+    quiet = torch.zeros(4, 24)
+    model[0].weight.requires_grad_(False)
+    for _ in range(REVIEW_EVERY * 2):
+        run(model, torch.cat([dense_input] * 3))
+    assert (execution.table[0] == "dense") == (float((model[0](dense_input) > 0).float().mean()) > 0.225)
+    execution._set_table(("dense",) * 13)
+    for _ in range(1200):
+        run(model, quiet)
+    assert execution.table[0] == "certified-2"
+
+
+def test_buckets() -> None:
+    assert [bucket_of(n) for n in (1, 2, 3, 4, 5, 512, 513, 10**9)] == [0, 1, 2, 2, 3, 9, 10, 12]
