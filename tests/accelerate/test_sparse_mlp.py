@@ -63,9 +63,7 @@ def test_native_is_the_definition(data: st.DataObject) -> None:
     packed = pack(block)
     tokens = data.draw(st.sampled_from([0, 1, 2, 3, 5, 17, 64, 65, 200, 300]))
     x = inputs(tokens, d_in, packed.dtype, seed=tokens)
-    got = native.sparse_mlp(
-        packed, x, planes=data.draw(st.integers(1, 2)), isa=data.draw(st.integers(0, best_isa()))
-    )
+    got = native.sparse_mlp(packed, x, planes=data.draw(st.integers(1, 2)), isa=data.draw(st.integers(0, best_isa())))
     check_close(got, reference.sparse_mlp(packed, x), length=d_in + d_hidden)
 
 

@@ -19,7 +19,12 @@ ALLOWED = {
     "report": {"core"},
 }
 PUBLIC = set(ALLOWED)
-ALLOWED |= {"testing": PUBLIC, "demo": PUBLIC, "reproduce": PUBLIC, "cli": PUBLIC | {"demo", "reproduce"}}
+ALLOWED |= {
+    "testing": PUBLIC,
+    "demo": PUBLIC | {"checkpoint"},
+    "reproduce": PUBLIC,
+    "cli": PUBLIC | {"checkpoint", "demo", "reproduce"},
+}
 ALLOWED["checkpoint"] = {"core", "accelerate", "induce"}
 ALLOWED["__init__"] = PUBLIC | {"checkpoint"}  # the package's own __init__.py
 

@@ -39,7 +39,8 @@ def accelerate(
     """Execute the MLP blocks of a model sparsely, with the output unchanged, and time it against dense."""
     from rich.console import Console
 
-    import lazyneuron as lazy
+    from lazyneuron.accelerate import accelerate_
+    from lazyneuron.checkpoint import save
     from lazyneuron.cli.data import load_batches
     from lazyneuron.cli.model import load_model
     from lazyneuron.cli.output import check_writable
@@ -50,7 +51,7 @@ def accelerate(
     with progress.status(f"Loading {model}") as status:
         loaded = load_model(model, allow_pickle=allow_pickle)
         items = load_batches(data, loaded, batch_size=batch_size, batches=batches)
-        receipt = lazy.accelerate_(
+        receipt = accelerate_(
             loaded.model,
             items,
             guarantee=guarantee,  # type: ignore[arg-type]
@@ -65,7 +66,7 @@ def accelerate(
         content = {"receipt": receipt.to_data(), "timing": timing, "model": loaded.name, "data": str(data)}
         write_text(json_file, Record(kind="accelerate", data=content, seed=None).to_json())
     if out is not None:
-        lazy.save(loaded.model, out, receipt)
+        save(loaded.model, out, receipt)
         console.print(f"Saved to {out}", highlight=False)
 
 
