@@ -209,7 +209,7 @@ def test_calibrated_reports_what_it_risks() -> None:
 
 def test_what_cannot_be_done_is_said_and_changes_nothing() -> None:
     smooth = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 4)).eval()
-    with pytest.raises(NoBlocksError, match="gelu.*Relufy"):
+    with pytest.raises(NoBlocksError, match=r"gelu.*Relufy"):
         lazy.accelerate_(smooth)
     with pytest.raises(NoBlocksError, match="No MLP block"):
         lazy.accelerate_(nn.Linear(3, 3))

@@ -97,7 +97,7 @@ def accelerate_(
         The receipt: for each block the path of every token count, why, densities, times and memory.
 
     Raises:
-        NoBlocksError: no block can be executed sparsely, or all are accelerated already; the sentence lists the reasons.
+        NoBlocksError: no block can be executed sparsely (any more); the sentence lists the reasons.
         ImplUnavailable: the named implementation cannot run here.
         ConfigError: contradictory options, or a compiled model.
         DataError: batches without an item.
