@@ -63,11 +63,13 @@ def confirm(trace: Trace, candidate: Candidate, model: nn.Module) -> Confirmed |
             return None
     if activation is not None and activation.kind == "identity":
         return None
+    dropouts = [call.name for call in shown.trace.calls if _drops(call, shown, model)]
+    functional = [x for x in shown.trace.dropped if same(x, shown.h) or same(x, shown.value)]
     return Confirmed(
         activation=activation,
         site=site,
-        dropouts=tuple(dict.fromkeys(c.name for c in shown.trace.calls if _drops(c, shown, model))),
-        dropped=any(same(x, shown.h) or same(x, shown.value) for x in shown.trace.dropped),
+        dropouts=tuple(dict.fromkeys(dropouts)),
+        dropped=len(functional) > len(dropouts),  # a dropout module calls the functional one
     )
 
 
@@ -129,7 +131,7 @@ def _activation_call(shown: _Experiment, model: nn.Module) -> Call | None:
     def fits(call: Call) -> bool:
         if not same(call.input, shown.z) or call.output.shape != shown.z.shape:
             return False
-        return same(call.output if shown.u is None else call.output * shown.u, shown.h)
+        return agrees(call.output if shown.u is None else call.output * shown.u, shown.h)
 
     def rank(call: Call) -> tuple[bool, bool, int]:
         return call.attribute is not None, bool(model.get_submodule(call.name)._modules), call.depth
@@ -149,7 +151,7 @@ def _activation(site: ActivationSite, shown: _Experiment) -> Activation | None:
     """The function at a site as a fact that agrees with what was seen; None when it is no activation function."""
     try:
         activation = identify(site.held)
-        if not agrees(activation, shown.z, shown.value):
+        if not agrees(activation(shown.z.clone()), shown.value):
             activation = Activation("other", function=site.held)
         known = activation.kind != "other"
         if known or (is_elementwise(activation, shown.z) and not is_affine(activation, shown.z)):

@@ -26,26 +26,33 @@ class Rejected:
 
 
 def batched_experts(model: nn.Module) -> Iterator[Rejected]:
-    """Modules that hold the weights of several experts in one tensor each."""
+    """Modules that hold the weights of several experts in one tensor each, themselves or in two of their parts."""
     for name, module in model.named_modules():
-        stacks = {n: p for n, p in module._parameters.items() if p is not None and p.ndim == 3}
-        for down_name, down in stacks.items():
-            for up_name, up in stacks.items():
-                if up is not down and len(up) == len(down) > 1 and _reads(down, up):
-                    reason = (
-                        f"It holds {len(up)} experts in batched weights ({up_name}, {down_name}), not in layers of "
-                        "their own; unpack them into linear layers first."
-                    )
-                    yield Rejected(name=name, reason=reason)
-                    break
-            else:
-                continue
-            break
+        parts = {"": module, **{f"{child}.": part for child, part in module._modules.items() if part is not None}}
+        stacks = {
+            (part_name, n): p
+            for part_name, part in parts.items()
+            for n, p in part._parameters.items()
+            if p is not None and p.ndim == 3 and min(p.shape) > 1
+        }
+        pairs = [
+            ("".join(up), "".join(down))
+            for down in stacks
+            for up in stacks
+            if down != up and (down[0] != up[0] or down[0] == "") and _reads(stacks[down], stacks[up])
+        ]
+        if pairs:
+            up, down = pairs[0]
+            reason = (
+                f"It holds what looks like {len(stacks[next(iter(stacks))])} experts in batched weights ({up}, {down}), "
+                "not in layers of their own; unpack them into linear layers first."
+            )
+            yield Rejected(name=name, reason=reason)
 
 
 def _reads(down: Tensor, up: Tensor) -> bool:
     """Could ``down`` (E, a, b) follow ``up`` (E, c, d), in whichever layout, maybe with gate and up merged?"""
-    return any(
+    return len(up) == len(down) and any(
         up.shape[2 - k] == down.shape[1 + k] and up.shape[1 + k] in (down.shape[2 - k], 2 * down.shape[2 - k])
         for k in (0, 1)
     )
@@ -72,15 +79,27 @@ def never_ran(search: Search) -> Iterator[Rejected]:
 
 
 def _widening(search: Search) -> Iterator[tuple[str, str]]:
-    """Neighbouring layers (d -> more, more -> d), each layer once."""
-    taken: set[str] = set()
+    """Neighbouring layers (d -> more, more -> d) that some module calls and no block has, each layer once."""
+    taken = set(search.used)
     shapes, names = search.shapes, list(search.shapes)
     for k, up in enumerate(names):
         out, width = shapes[up]
         if out <= width or up in taken:
             continue
         for down in names[k + 1 : k + 4]:
-            if down not in taken and shapes[down][0] == width and shapes[down][1] in (out, out // 2):
+            fits = shapes[down][0] == width and shapes[down][1] in (out, out // 2)
+            caller = search.model.get_submodule(common_name([up, down]))
+            if fits and down not in taken and type(caller).forward is not nn.Module.forward:
                 taken |= {up, down}
                 yield up, down
                 break
+
+
+def common_name(names: list[str]) -> str:
+    """The dotted name of the smallest module that holds all of these."""
+    shared = []
+    for column in zip(*(n.split(".")[:-1] for n in names), strict=False):
+        if len(set(column)) > 1:
+            break
+        shared.append(column[0])
+    return ".".join(shared)

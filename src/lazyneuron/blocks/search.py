@@ -10,7 +10,7 @@ from torch import nn
 from lazyneuron.blocks.block import LinearSite, MLPBlock
 from lazyneuron.blocks.confirm import UNKNOWN, Confirmed, confirm
 from lazyneuron.blocks.dataflow import Candidate, candidates, same
-from lazyneuron.blocks.rejected import Rejected
+from lazyneuron.blocks.rejected import Rejected, common_name
 from lazyneuron.blocks.trace import Trace, trace_locally
 
 _MOST_LINEARS = 48  # a module with more is a stack of layers: its parts are traced instead
@@ -30,7 +30,7 @@ class Search:
         self.rejected: list[Rejected] = []
         self.ran: set[str] = set()
         self._found: list[tuple[MLPBlock, Trace]] = []
-        self._used: set[str] = set()
+        self.used: set[str] = set()
         self._seen: set[Pair] = set()
 
     def look_inside_all(self) -> None:
@@ -41,7 +41,7 @@ class Search:
 
     def open_pairs(self, prefix: str) -> list[Pair]:
         """Pairs (up, down) below a module that fit in shape and were not looked at yet."""
-        names = [n for n in self.runnable if n.startswith(prefix) and n not in self._used]
+        names = [n for n in self.runnable if n.startswith(prefix) and n not in self.used]
         if not 2 <= len(names) <= _MOST_LINEARS:
             return []
         return [
@@ -65,28 +65,28 @@ class Search:
         """Accept the blocks that a trace shows."""
         self.ran |= set(trace.linears)
         for down in trace.linears:
-            if down not in self._used:
+            if down not in self.used:
                 self._look_before(down, trace)
         self._seen |= {(a, b) for a in trace.linears for b in trace.linears}
         self._found = [(_with_norm(block, trace, self.model), shown) for block, shown in self._found]
 
     def _look_before(self, down: str, trace: Trace) -> None:
-        free = {n: s for n, s in self.runnable.items() if n not in self._used}
+        free = {n: s for n, s in self.runnable.items() if n not in self.used}
         for candidate in candidates(trace, down, free, seen=self._seen):
             confirmed = confirm(trace, candidate, self.model)
             if confirmed is None:
                 continue
             names = _names(candidate)
             if confirmed.activation is None:
-                self.rejected.append(Rejected(name=_common(names), reason=UNKNOWN))
+                self.rejected.append(Rejected(name=common_name(names), reason=UNKNOWN))
             else:
                 self._found.append((self._block(candidate, confirmed, trace), trace))
-            self._used |= set(names)
+            self.used |= set(names)
             return
 
     def _block(self, candidate: Candidate, confirmed: Confirmed, trace: Trace) -> MLPBlock:
         assert confirmed.activation is not None
-        common = _common(_names(candidate))
+        common = common_name(_names(candidate))
         return MLPBlock(
             name=common,
             up=candidate.up,
@@ -126,16 +126,6 @@ def _depth(name: str) -> int:
 
 def _prefix(name: str) -> str:
     return name + "." if name else ""
-
-
-def _common(names: list[str]) -> str:
-    """The dotted name of the smallest module that holds all of these."""
-    shared = []
-    for column in zip(*(n.split(".")[:-1] for n in names), strict=False):
-        if len(set(column)) > 1:
-            break
-        shared.append(column[0])
-    return ".".join(shared)
 
 
 def _container(candidate: Candidate, common: str, trace: Trace) -> str | None:

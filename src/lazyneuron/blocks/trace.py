@@ -113,6 +113,7 @@ def _guesses(module: nn.Module, x: Tensor) -> Iterator[tuple[Any, ...]]:
     more = max(len(required) - 2, 0)  # self and x
     if more:
         yield (x, *[None] * more)
+        yield (x, x.new_ones(1, 1, 1, _TOKENS), *[None] * (more - 1))
     yield (x, *[x] * more)
     yield (x[0], *[x[0]] * more)
 
@@ -140,8 +141,10 @@ def _trace(
 
 def first_rows(t: Tensor) -> Tensor:
     """A copy of the first tokens of a tensor, as (tokens, width)."""
-    t = t.detach()
-    return t.reshape(-1, t.shape[-1])[:_ROWS].clone() if t.ndim and t.numel() else t.reshape(0, 0)
+    if t.ndim == 0 or t.numel() == 0 or t.is_sparse or t.is_nested:
+        return torch.empty(0, 0)
+    few = t.detach()[tuple(slice(_ROWS) for _ in t.shape[:-1])]  # first, so that no large tensor is copied
+    return few.reshape(-1, t.shape[-1])[:_ROWS].clone()
 
 
 class _Dropout(TorchFunctionMode):

@@ -109,11 +109,10 @@ def refit_down_(
         raise ConfigError(f"A ridge is a number > 0, got {ridge}.")
     weight, bias = block.down.weight, block.down.bias
     n = block.d_hidden
-    gram = torch.zeros(n + 1, n + 1, dtype=torch.float64)
-    cross = torch.zeros(n + 1, block.d_out, dtype=torch.float64)
-    before = total = 0.0
-    pieces = list(zip(torch.split(samples.inputs, rows), torch.split(samples.outputs, rows), strict=True))
-    for x, y in pieces:
+    gram = torch.zeros(n + 1, n + 1, dtype=torch.float64, device=weight.device)
+    cross = torch.zeros(n + 1, block.d_out, dtype=torch.float64, device=weight.device)
+    before = 0.0
+    for x, y in zip(torch.split(samples.inputs, rows), torch.split(samples.outputs, rows), strict=True):
         h = hidden(block, x)[1]
         residual = y - F.linear(h, weight, bias)
         h1 = torch.cat([h, h.new_full((len(h), 1), 0.0 if bias is None else 1.0)], dim=1)
@@ -122,9 +121,10 @@ def refit_down_(
         before += float(residual.double().square().sum())
     total = float((samples.outputs.double() - samples.outputs.double().mean()).square().sum())
     scale = ridge * float(gram.diagonal().mean())
-    change = torch.cholesky_solve(cross, torch.linalg.cholesky(gram + scale * torch.eye(n + 1, dtype=torch.float64)))
+    change = torch.cholesky_solve(cross, torch.linalg.cholesky(gram + scale * torch.eye(n + 1).to(gram)))
     weight += change[:n].t().to(weight)
     if bias is not None:
         bias += change[n].to(bias)
-    after = sum(float((y - F.linear(hidden(block, x)[1], weight, bias)).double().square().sum()) for x, y in pieces)
+    # |R - H c|^2 = |R|^2 - 2 <c, H'R> + <c, H'H c>
+    after = before - 2 * float((change * cross).sum()) + float((change * (gram @ change)).sum())
     return before / total, after / total
