@@ -186,7 +186,7 @@ KNOWN = {
     "vit": Known(
         title="ViT",
         build=hugging_face(
-            "ViTConfig", hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48, image_size=16,
+            "ViTConfig", hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48, image_size=16,  # noqa: E501
             patch_size=8,
         ),
         batch=PIXELS,
@@ -247,6 +247,6 @@ KNOWN = {
             "Qwen2MoeConfig", num_experts=3, num_experts_per_tok=2, moe_intermediate_size=24,
             shared_expert_intermediate_size=48,
         ),
-        activation="silu", gated=True, rejected=2, note="the shared expert is a block; the others are in batched weights",
+        activation="silu", gated=True, rejected=2, note="the shared expert is a block; the others are in batched weights",  # noqa: E501
     ),
 }  # fmt: skip

@@ -44,7 +44,7 @@ def batched_experts(model: nn.Module) -> Iterator[Rejected]:
         if pairs:
             up, down = pairs[0]
             reason = (
-                f"It holds what looks like {len(stacks[next(iter(stacks))])} experts in batched weights ({up}, {down}), "
+                f"It holds what looks like {len(stacks[next(iter(stacks))])} experts in batched weights ({up}, {down}), "  # noqa: E501
                 "not in layers of their own; unpack them into linear layers first."
             )
             yield Rejected(name=name, reason=reason)
