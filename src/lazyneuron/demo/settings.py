@@ -38,13 +38,13 @@ class Settings:
     train_tokens: int = 64
     sample_lines: int = 900
     closed_form_densities: tuple[float, ...] = (0.2, 0.06)
-    start_density: float = 0.12
-    target_density: float = 0.09
+    start_density: float = 0.11
+    target_density: float = 0.08
     steps: int = 1500
     step_tokens: int = 512
     learning_rate: float = 7e-4
     strength: float = 0.1
-    train_seconds: float = 160.0
+    train_seconds: float = 175.0
     checkpoints: tuple[float, ...] = (0.4, 0.7)
     latency_seconds: float = 7.0
     compile: bool = True
