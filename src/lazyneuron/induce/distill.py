@@ -153,7 +153,9 @@ def distill(
         what = "the student is the teacher itself" if student is teacher else "no parameter requires a gradient"
         raise ConfigError(f"There is nothing to distil: {what}; pass a copy.deepcopy of the original to train.")
     course = _Course(student=student, teacher=teacher, blocks=blocks, config=config, compare=compare)
-    optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=_fusable(trained))
+    optimizer = torch.optim.AdamW(
+        trained, lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=_fusable(trained)
+    )
     steps: list[Step] = []
     with (
         weights_kept_on_failure(student),
