@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from lazyneuron.accelerate.calibrate import cost_model_for, firing_bias, path_call
 from lazyneuron.accelerate.choice import bucket_of, from_cost_model
+from lazyneuron.accelerate.dense import dense
 from lazyneuron.accelerate.packed import PackedBlock, pack
 from lazyneuron.accelerate.sparse_mlp import native, reference
-from lazyneuron.accelerate.tune import dense
 from lazyneuron.blocks import Activation, LinearSite, MLPBlock
 from lazyneuron.core.record import Record, write_text
 

@@ -305,3 +305,40 @@ def test_the_choice_follows_the_density() -> None:
 
 def test_buckets() -> None:
     assert [bucket_of(n) for n in (1, 2, 3, 4, 5, 512, 513, 10**9)] == [0, 1, 2, 2, 3, 9, 10, 12]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_compiled_model_runs_the_sparse_path_and_sees_changed_weights(name: str) -> None:
+    build, make = MODELS[name]
+    model, batch = build(), make()
+    lazy.accelerate_(model, impl="native")
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(run(compiled, batch), run(model, batch))
+    before = calls(model)
+    run(compiled, batch)
+    assert calls(model) - before == len(executions(model))
+    with torch.no_grad():
+        for block in lazy.find_blocks(build()):
+            model.get_parameter(f"{block.down.name}.weight").mul_(-2)
+    torch.testing.assert_close(run(compiled, batch), run(model, batch))
+
+
+def test_compiled_model_trains_on_the_original_path() -> None:
+    model, x = mlp(), torch.randn(6, 24)
+    lazy.accelerate_(model, impl="native")
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    compiled(x).square().sum().backward()
+    wanted = mlp()
+    wanted(x).square().sum().backward()
+    assert calls(model) == 0
+    torch.testing.assert_close(model[0].weight.grad, wanted[0].weight.grad)
+
+
+def test_exported_model_is_plain_torch() -> None:
+    model, x = mlp(), torch.randn(6, 24)
+    wanted = run(model, x)
+    lazy.accelerate_(model, impl="native")
+    with torch.no_grad():
+        program = torch.export.export(model, (x,))
+    assert not [n for n in program.graph.nodes if "lazyneuron" in str(n.target)]
+    assert torch.equal(program.module()(x), wanted)

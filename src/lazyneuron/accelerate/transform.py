@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from lazyneuron.accelerate import calibrate
 from lazyneuron.accelerate.calibrated import calibrated_slack
 from lazyneuron.accelerate.choice import BUCKETS, Candidates, from_cost_model
+from lazyneuron.accelerate.dense import dense
 from lazyneuron.accelerate.execution import BlockExecution
 from lazyneuron.accelerate.native import load
 from lazyneuron.accelerate.packed import KERNEL_ACTIVATIONS, PackedBlock, Weights, pack
 from lazyneuron.accelerate.sample import block_inputs
 from lazyneuron.accelerate.sparse_mlp import native
-from lazyneuron.accelerate.tune import Decision, decide, dense
+from lazyneuron.accelerate.tune import Decision, decide
 from lazyneuron.blocks import MLPBlock, find_blocks, splice_
 from lazyneuron.core.errors import ConfigError, ImplUnavailable, LazyNeuronError, NoBlocksError
 from lazyneuron.core.receipt import BlockChange, Receipt
