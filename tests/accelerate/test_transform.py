@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -205,6 +206,23 @@ def test_calibrated_reports_what_it_risks() -> None:
     receipt = lazy.accelerate_(model, [torch.randn(400, 24)], guarantee="calibrated", impl="native")
     details = receipt.changes[0].details
     assert 0 < details["slack_factor"] < 1 and 0 <= details["wrongly_skipped"] < 0.01
+
+
+def test_a_calibrated_slack_is_saved_and_loaded(tmp_path: Path) -> None:
+    model, x = mlp(), torch.randn(400, 24)
+    receipt = lazy.accelerate_(model, [x], guarantee="calibrated", impl="native")
+    lazy.save(model, tmp_path, receipt)
+    again = mlp()
+    (new,) = lazy.load_(again, tmp_path)
+    assert new.config["guarantee"] == "calibrated"
+    assert executions(again)[0].slack_factor == receipt.changes[0].details["slack_factor"] < 1
+    assert torch.equal(run(again, x), run(model, x))
+
+
+def test_a_foreign_receipt_is_refused() -> None:
+    foreign = lazy.Receipt(verb="accelerate_", config={}, changes=(), notes=())
+    with pytest.raises(CheckpointError, match="accelerate anew"):
+        transform.accelerate_again_(mlp(), foreign)
 
 
 def test_what_cannot_be_done_is_said_and_changes_nothing() -> None:
