@@ -82,7 +82,7 @@ def test_fewer_batches_and_a_threshold(here, monkeypatch):
     [
         (("mine_to_measure:relu", "--data", "absent.txt"), "There is no file absent.txt"),
         (("mine_to_measure:relu", "--data", "mine_to_measure.py"), "has no tokenizer"),
-        (("mine_to_measure:linear", "--data", "x.npy"), "No MLP block was found in this Linear"),
+        (("mine_to_measure:linear", "--data", "x.npy"), "No MLP block was found in this model"),
         (("mine_to_measure:absent", "--data", "x.npy"), "has no 'absent'"),
         (("mine_to_measure:relu", "--data", "x.npy", "--threshold", "-1"), "finite number >= 0, got -1"),
         (("mine_to_measure:relu", "--data", "x.npy", "--html", "x.npy/a.html"), "Cannot write x.npy/a.html"),

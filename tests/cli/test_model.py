@@ -26,6 +26,9 @@ def here(tmp_path, monkeypatch):
     number = 3
     a_module = build()
     wrong = lambda: "a string"
+
+    def failing():
+        raise OSError("no disk")
     """
     (tmp_path / "models_of_mine.py").write_text(textwrap.dedent(code))
     yield tmp_path
@@ -46,6 +49,7 @@ def test_callable_in_the_current_folder(here, name):
     ("name", "error", "message"),
     [
         ("models_of_mine:absent", ConfigError, "has no 'absent'"),
+        ("models_of_mine:failing", ConfigError, r"'models_of_mine:failing' failed \(OSError: no disk\)"),
         ("models_of_mine:number", ConfigError, "is a int; name a callable"),
         ("models_of_mine:a_module", ConfigError, "is a Sequential; name a callable"),
         ("models_of_mine:wrong", ConfigError, "returned a str"),

@@ -29,6 +29,31 @@ def test_anything_else_is_refused(batch):
         call_model(Difference(), batch)
 
 
+def test_what_the_model_cannot_take_is_said_in_one_sentence():
+    with pytest.raises(
+        DataError, match=r"cannot run on this batch \(RuntimeError: mat1 and mat2 .*\); pass inputs"
+    ) as info:
+        call_model(nn.Linear(3, 2), torch.zeros(1, 4))
+    assert isinstance(info.value.__cause__, RuntimeError)
+    with pytest.raises(DataError, match=r"TypeError: .*unexpected keyword argument 'c'"):
+        call_model(Difference(), {"c": A})
+
+
+def test_errors_of_our_own_and_interruptions_pass_unchanged():
+    class Raising(nn.Module):
+        def __init__(self, error):
+            super().__init__()
+            self.error = error
+
+        def forward(self, x):
+            raise self.error
+
+    for error in (DataError("own"), KeyboardInterrupt(), AssertionError("theirs")):
+        with pytest.raises(type(error)) as info:
+            call_model(Raising(error), A)
+        assert info.value is error
+
+
 def test_only_a_mapping_has_a_padding_mask():
     mask = torch.tensor([[1, 0]])
     assert padding_mask({"a": A, "attention_mask": mask}) is mask

@@ -145,5 +145,5 @@ def test_adapter_is_part_of_the_pre_activation():
 
 @pytest.mark.parametrize("verb", [measure, mlp_time_share])
 def test_a_model_without_blocks(verb):
-    with pytest.raises(NoBlocksError, match="No MLP block was found in this Linear; pass a model that has one"):
+    with pytest.raises(NoBlocksError, match=r"No MLP block was found in this model; .* pass a model that has one"):
         verb(nn.Linear(3, 3), [torch.randn(2, 3)])

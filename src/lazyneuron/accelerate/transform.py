@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from lazyneuron.accelerate.packed import KERNEL_ACTIVATIONS, Weights
 from lazyneuron.accelerate.prepare import Guarantee, Options, prepare
 from lazyneuron.accelerate.sample import block_inputs
 from lazyneuron.accelerate.sparse_mlp import native
-from lazyneuron.blocks import MLPBlock, find_blocks, splice_
+from lazyneuron.blocks import MLPBlock, find, splice_
 from lazyneuron.core.errors import CheckpointError, ConfigError, ImplUnavailable, NoBlocksError
 from lazyneuron.core.receipt import BlockChange, Receipt
 from lazyneuron.core.undo import transaction
@@ -50,9 +50,7 @@ def plan_acceleration(model: nn.Module, example: Any = None, *, weights: Weights
     """
     if any("_orig_mod" in module._modules for module in model.modules()):
         raise ConfigError("The model holds a torch.compile'd module; accelerate the original model, then compile it.")
-    blocks = find_blocks(model, example)
-    if not blocks:
-        raise NoBlocksError("No MLP block was found in this model; pass batches, so that it can run.")
+    blocks = find(model, example).or_raise().blocks
     reasons = [(block, _why_not(block, weights)) for block in blocks]
     return Plan(
         matched=tuple(block for block, reason in reasons if reason is None),
@@ -139,8 +137,7 @@ def _accelerate(
     first, rest = _peek(batches)
     plan = plan_acceleration(model, first, weights=options.weights)
     if not plan.matched:
-        reasons = sorted({change.reason for change in plan.skipped})
-        raise NoBlocksError(f"None of the {len(plan.skipped)} MLP blocks can be executed sparsely: {' '.join(reasons)}")
+        raise _nothing_to_do(plan.skipped)
     inputs = block_inputs(model, plan.matched, rest) if rest is not None else {}
     changes: list[BlockChange] = []
     config = {name: getattr(options, name) for name in ("guarantee", "weights", "impl")}
@@ -152,11 +149,18 @@ def _accelerate(
         changes.append(change)
         if execution is not None:
             prepared.append((block, execution))
+    if all(change.action == "skipped" for change in changes):
+        raise _nothing_to_do((*changes, *plan.skipped))
     receipt = Receipt(verb="accelerate_", config=config, changes=(*changes, *plan.skipped), notes=_notes(model))
     with transaction(model, receipt.id) as change_set:
         for block, execution in prepared:
             splice_(change_set, block, execution, model=model)
     return receipt
+
+
+def _nothing_to_do(skipped: Sequence[BlockChange]) -> NoBlocksError:
+    reasons = sorted({change.reason for change in skipped})
+    return NoBlocksError(f"None of the {len(skipped)} MLP blocks can be executed sparsely: {' '.join(reasons)}")
 
 
 def _check(options: Options) -> int:

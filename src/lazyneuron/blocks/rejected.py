@@ -73,6 +73,10 @@ def never_ran(search: Search) -> Iterator[Rejected]:
         meta = [n for n in (up, down) if search.sites[n].weight.is_meta]
         if meta:
             yield Rejected(name=meta[0], reason="Its weight is on the meta device; load it before looking for blocks.")
+            continue
+        broken = [n for n in (up, down) if not bool(search.sites[n].weight.isfinite().all())]
+        if broken:
+            yield Rejected(name=broken[0], reason="Its weight holds NaN or infinity; load a sound one.")
         elif up not in search.ran and down not in search.ran:
             reason = f"It and {down} could not be run alone; pass an example input, so that the whole model runs."
             yield Rejected(name=up, reason=reason)

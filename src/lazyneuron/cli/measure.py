@@ -69,13 +69,13 @@ def _observe(loaded: LoadedModel, items: list[Any], *, threshold: float | None, 
     from rich.progress import track
 
     from lazyneuron.accelerate.predict import machine_cost
-    from lazyneuron.blocks import find_blocks
+    from lazyneuron.blocks import find
     from lazyneuron.measure import measure as observe
     from lazyneuron.measure import mlp_time_share
 
     with progress.status("Looking for MLP blocks"):
-        blocks = find_blocks(loaded.model) or None
-    cost = None if threshold is not None else machine_cost(blocks or ())
+        blocks = find(loaded.model).or_raise().blocks
+    cost = None if threshold is not None else machine_cost(blocks)
     shown = track(items, description="Measuring", console=progress, transient=True)
     report = observe(loaded.model, shown, threshold=threshold, blocks=blocks, cost=cost)
     unpredicted = () if cost is not None or threshold is not None else (_UNPREDICTED,)

@@ -68,15 +68,20 @@ def _from_callable(name: str) -> nn.Module:
     with _current_folder():
         try:
             found: Any = importlib.import_module(module_name)
-        except ImportError as error:
-            raise ConfigError(f"Cannot import {module_name!r} ({error}); start where it can be imported.") from error
+        except Exception as error:  # whatever the module does when it is imported
+            reason = f"{type(error).__name__}: {_first_line(error)}"
+            raise ConfigError(f"Cannot import {module_name!r} ({reason}); start where it can be imported.") from error
     for part in attribute.split("."):
         if not hasattr(found, part):
             raise ConfigError(f"{module_name!r} has no {attribute!r}; name a callable that returns a torch.nn.Module.")
         found = getattr(found, part)
     if not callable(found) or isinstance(found, nn.Module):
         raise ConfigError(f"{name!r} is a {type(found).__name__}; name a callable that returns a torch.nn.Module.")
-    model = found()
+    try:
+        model = found()
+    except Exception as error:  # whatever the callable does
+        reason = f"{type(error).__name__}: {_first_line(error)}"
+        raise ConfigError(f"{name!r} failed ({reason}); --debug shows where.") from error
     if not isinstance(model, nn.Module):
         raise ConfigError(f"{name!r} returned a {type(model).__name__}; it has to return a torch.nn.Module.")
     return model

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lazyneuron.core.errors import DataError
+from lazyneuron.core.errors import DataError, LazyNeuronError
 
 
 def call_model(model: nn.Module, batch: Any) -> Any:
@@ -22,18 +22,25 @@ def call_model(model: nn.Module, batch: Any) -> Any:
         What the model returns.
 
     Raises:
-        DataError: the batch is none of these.
+        DataError: the batch is none of these, or the model cannot run on it.
     """
-    if isinstance(batch, Tensor):
-        return model(batch)
-    if isinstance(batch, tuple):
-        return model(*batch)
-    if isinstance(batch, Mapping):
-        return model(**batch)
-    raise DataError(
-        f"A batch is a Tensor, a tuple of positional arguments or a mapping of keyword arguments, got "
-        f"{type(batch).__name__}; convert it first."
-    )
+    if not isinstance(batch, Tensor | tuple | Mapping):
+        raise DataError(
+            f"A batch is a Tensor, a tuple of positional arguments or a mapping of keyword arguments, got "
+            f"{type(batch).__name__}; convert it first."
+        )
+    try:
+        if isinstance(batch, Tensor):
+            return model(batch)
+        return model(*batch) if isinstance(batch, tuple) else model(**batch)
+    except LazyNeuronError:
+        raise
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        first = (str(error).strip().splitlines() or [""])[0].rstrip(".")
+        raise DataError(
+            f"The model cannot run on this batch ({type(error).__name__}: {first}); pass inputs of the shape and dtype "
+            "that it takes, on its device."
+        ) from error
 
 
 def padding_mask(batch: Any) -> Tensor | None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lazyneuron.blocks.block import MLPBlock
-from lazyneuron.blocks.find import find_blocks
+from lazyneuron.blocks.find import Found, find
 from lazyneuron.core.batch import call_model
 from lazyneuron.core.errors import ConfigError, DataError, NoBlocksError, ShapeError
 from lazyneuron.core.undo import active_changes
@@ -95,13 +95,12 @@ def blocks_of(model: nn.Module, blocks: Sequence[MLPBlock] | None) -> Sequence[M
     Raises:
         NoBlocksError: there are none.
     """
-    if blocks is None:
-        blocks = find_blocks(model)
     if blocks:
         return blocks
-    changed = active_changes(model)
-    hint = "restore the changes that are in force on it first" if changed else "pass a model that has one"
-    raise NoBlocksError(f"No MLP block was found in this {type(model).__name__}; {hint}.")
+    found = find(model) if blocks is None else Found(blocks=(), rejected=())
+    if not found.blocks and active_changes(model):
+        raise NoBlocksError("No MLP block was found in this model; restore the changes that are in force on it first.")
+    return found.or_raise().blocks
 
 
 def _misfit(measured: Sequence[BlockSparsity], watches: Sequence[_Watch]) -> str:
