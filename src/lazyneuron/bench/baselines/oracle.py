@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -21,6 +23,18 @@ def build(problem: Problem) -> Built:
         return _union(problem)
 
 
+class _Known:
+    """What was looked up for some inputs; looked up at the call for any other."""
+
+    def __init__(self, inputs: Sequence[Tensor], look_up: Callable[[Tensor], Tensor]) -> None:
+        self.look_up = look_up
+        self.found = {id(x): (x, look_up(x)) for x in inputs}  # x is kept, so that its id is of no other tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        entry = self.found.get(id(x))
+        return self.look_up(x) if entry is None else entry[1]
+
+
 def _union(problem: Problem) -> Built:
     """Rows that fire on some token are gathered; for dtypes in which torch has no sampled product."""
     some = SomeNeurons(problem.block)
@@ -28,24 +42,20 @@ def _union(problem: Problem) -> Built:
     def firing(x: Tensor) -> Tensor:
         return (hidden(problem.block, x) != 0).any(0).nonzero()[:, 0]
 
-    known = {x.data_ptr(): firing(x) for x in problem.inputs}
-
-    def run(x: Tensor) -> Tensor:
-        index = known.get(x.data_ptr())
-        return some(x, firing(x) if index is None else index)
-
-    return Built(run=run, added_bytes=size_bytes(some.down_rows), note="rows of the union, gathered")
+    known = _Known(problem.inputs, firing)
+    return Built(
+        run=lambda x: some(x, known(x)), added_bytes=size_bytes(some.down_rows), note="rows of the union, gathered"
+    )
 
 
 def _pairs(problem: Problem) -> Built:
     """Every firing (token, neuron) pair alone, by torch's sampled product; nothing is copied."""
     block = problem.block
     rows = block.down.weight.t().contiguous()
-    known = {x.data_ptr(): _pattern(block, x) for x in problem.inputs}
+    known = _Known(problem.inputs, functools.partial(_pattern, block))
 
     def run(x: Tensor) -> Tensor:
-        pattern = known.get(x.data_ptr())
-        pattern = _pattern(block, x) if pattern is None else pattern
+        pattern = known(x)
         # one token stands in as many equal rows as there are threads, each with its part of the neurons
         wide = x if len(x) > 1 else x.expand(pattern.shape[0], -1).contiguous()
         index = pattern.col_indices()
