@@ -218,9 +218,7 @@ def test_compiled_is_exact(block):
         built = BASELINES["compiled"].build(task)
     except RuntimeError as error:
         pytest.skip(f"nothing compiles here: {error}")
-    torch.testing.assert_close(
-        built.run(task.inputs[1]).double(), by_hand(block, task.inputs[1]), rtol=1e-5, atol=1e-5
-    )
+    torch.testing.assert_close(built.run(task.inputs[1]).double(), by_hand(block, task.inputs[1]), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("count", [0, 1, 7])
