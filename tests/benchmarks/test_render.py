@@ -86,6 +86,7 @@ def test_a_noisy_row_says_what_was_measured_before():
     assert view.remark(row(noisy=True, first={"vs_dense": 7.0})) == "noisy once; measured before: 7.00x"
     assert view.remark(row(noisy=True, noisy_again=True, first={"vs_dense": 7.0})).startswith("noisy twice")
     assert view.remark(row()) is None
+    assert view.remark(row(ours_at_the_end="dense")) == "went over to dense"
 
 
 def test_target_rows_by_hand():

@@ -36,6 +36,21 @@ class Path:
     counts: Tensor | None
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Dispatched:
+    """A block as `accelerate_` executes it.
+
+    Attributes:
+        chosen: the path at first.
+        run: the callable.
+        now: the path at present; it follows the density that is seen.
+    """
+
+    chosen: str
+    run: Call
+    now: Callable[[], str]
+
+
 def at_density(packed: PackedBlock, density: float) -> PackedBlock:
     """The same weights with the bias that makes this share fire."""
     before = float(packed.sketch.certificate[1, 0].abs())
@@ -51,7 +66,7 @@ def usable_paths(weights: str) -> dict[str, str | None]:
     status = load.status()
     if status.available:
         return dict.fromkeys(PATHS)
-    reason = f"The native kernels are not there: {status.reason}"
+    reason = status.reason or "The native kernels are not there."
     return dict.fromkeys(PATHS, reason) | ({"gather": None} if weights == "keep" else {})
 
 
@@ -73,7 +88,7 @@ def dispatch(
     inputs: list[Tensor],
     shares: tuple[float, float],
     weights: Weights,
-) -> tuple[str, Call]:
+) -> Dispatched:
     """What a user gets: the machine's cost model corrected on the block's own inputs, then run with all its checks.
 
     Args:
@@ -85,7 +100,7 @@ def dispatch(
         weights: as packed.
 
     Returns:
-        The chosen path, and the callable that takes it.
+        The chosen path and the callable that takes it.
     """
     size = sum(site.weight.numel() for site in block.linears)
     kind = torch.bfloat16 if packed.dtype == torch.float16 else packed.dtype
@@ -107,7 +122,7 @@ def dispatch(
         y = execution(x)
         return plain(x) if y is None else y
 
-    return table[bucket], run
+    return Dispatched(chosen=table[bucket], run=run, now=lambda: execution.table[bucket])
 
 
 def _shares(path: Path, packed: PackedBlock, otherwise: tuple[float, float]) -> tuple[float, float]:

@@ -14,7 +14,7 @@ from lazyneuron.bench.baselines.registry import BASELINES, DENSE
 from lazyneuron.bench.candidate import INT8_LIMIT, LIMITS, Candidate, judge, judge_baseline, one_line
 from lazyneuron.bench.case import Case
 from lazyneuron.bench.ceilings import Needs, needs, plain_read
-from lazyneuron.bench.certified import PATHS, Path, dispatch, make_paths, usable_paths
+from lazyneuron.bench.certified import PATHS, Dispatched, Path, dispatch, make_paths, usable_paths
 from lazyneuron.bench.clock import Times, interleaved, quartiles, ratios
 from lazyneuron.bench.held import Held
 from lazyneuron.bench.synthetic import SEED, make_inputs
@@ -61,8 +61,8 @@ def measure_case(case: Case, held: Held, *, budget_s: float) -> dict[str, Any]:
     packed, inputs = held.packed_for(case), make_inputs(case)
     truth = evaluate(held.block, inputs[0])
     need = needs(packed, held.levels, inputs[0], truth[1])
-    chosen, candidates = _candidates(case, held, packed, inputs, truth, need)
-    row = facts_of(case) | {"ours": chosen, "computed": round(need.computed, 4), "fired": round(need.fired, 4)}
+    ours, candidates = _candidates(case, held, packed, inputs, truth, need)
+    row = facts_of(case) | {"ours": ours.chosen, "computed": round(need.computed, 4), "fired": round(need.fired, 4)}
     row |= {"union": round(need.union, 4), "read_bytes": need.bytes, "gemm_gflops": round(held.gflops, 1)}
     wrong = [c for c in candidates if c.run is None and c.error is not None and c.name in (OURS, *usable_paths("keep"))]
     if wrong:
@@ -75,7 +75,9 @@ def measure_case(case: Case, held: Held, *, budget_s: float) -> dict[str, Any]:
     if spread > NOISY:
         row |= {"noisy": True, "first": _headline(times) | {"spread": round(spread, 2)}}
         times = interleaved(calls, inputs, budget_s=budget_s, seed=SEED + 1, shares_memory=together, apart=apart)
-    return row | _measured(chosen, candidates, times, need, read_bytes=read_bytes, gflops=held.gflops)
+    if ours.now() != ours.chosen:
+        row["ours_at_the_end"] = ours.now()
+    return row | _measured(ours.chosen, candidates, times, need, read_bytes=read_bytes, gflops=held.gflops)
 
 
 def _candidates(
@@ -85,8 +87,8 @@ def _candidates(
     inputs: list[Tensor],
     truth: tuple[Tensor, Tensor],
     need: Needs,
-) -> tuple[str, list[Candidate]]:
-    """Dense, what the dispatcher runs, the paths by themselves, and the baselines; with the chosen path's name."""
+) -> tuple[Dispatched, list[Candidate]]:
+    """What the dispatcher runs; and all candidates: dense, the paths by themselves, that one, and the baselines."""
     x, limit = inputs[0], LIMITS[case.dtype]
     ours_limit = INT8_LIMIT if case.weights == "int8" else limit
     usable = usable_paths(case.weights)
@@ -100,7 +102,7 @@ def _candidates(
             found.append(judge(name, built, x=x, truth=truth, limit=ours_limit, exact=True))
         else:
             found.append(Candidate(name=name, reason=reason))
-    chosen, run = dispatch(
+    ours = dispatch(
         held.block,
         packed,
         paths=paths,
@@ -108,12 +110,12 @@ def _candidates(
         shares=(need.computed, need.fired),
         weights=packed.weights,
     )
-    ours = Built(run=run, added_bytes=packed.added_bytes, note=chosen)
-    found.append(judge(OURS, ours, x=x, truth=truth, limit=ours_limit, exact=True))
-    problem = _problem(held, inputs, _byte_share(held, packed))
+    built = Built(run=ours.run, added_bytes=packed.added_bytes, note=ours.chosen)
+    found.append(judge(OURS, built, x=x, truth=truth, limit=ours_limit, exact=True))
     names = [name for name in case.against if name not in paths]
+    problem = _problem(held, inputs, _byte_share(held, packed) if "teal" in names else 1.0)
     found += [judge_baseline(BASELINES[name], problem, x=x, truth=truth, limit=limit) for name in names]
-    return chosen, [_with_missed(c, need) for c in found]
+    return ours, [_with_missed(c, need) for c in found]
 
 
 def _problem(held: Held, inputs: list[Tensor], byte_share: float) -> Problem:

@@ -19,7 +19,7 @@ from lazyneuron.core.errors import ConfigError, ImplUnavailable
 from lazyneuron.core.record import Record, write_text
 
 KIND = "benchmark/accelerate"
-BUDGET_S = 0.3  # for the timing of one row
+BUDGET_S = 0.25  # for the timing of one row
 _WRITE_EVERY_S = 3.0
 
 Watcher = Callable[[int, int, dict[str, Any]], None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -71,10 +71,19 @@ def make_calibration(shape: Shape, dtype: str) -> Tensor:
 
 
 def _check_memory(shape: Shape, dtype: str) -> None:
-    needed = shape.weights * (DTYPES[dtype].itemsize * 2 + 2)  # weights, their copies by neuron, sketch and int8
+    # weights, copies by neuron, sketch and its levels, int8 copies and what making these takes
+    needed = shape.weights * (DTYPES[dtype].itemsize * 2 + 6)
+    free = _available_bytes()
+    if free is not None and needed > free:
+        raise ImplUnavailable(
+            f"Out of memory: about {needed / 2**30:.1f} GiB needed, {free / 2**30:.1f} GiB available."
+        )
+
+
+def _available_bytes() -> int | None:
+    """Memory that the system can still give, caches counted as free; None where it does not say."""
     try:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return
-    if needed > free:
-        raise ImplUnavailable(f"Out of memory: about {needed / 2**30:.1f} GiB needed, {free / 2**30:.1f} GiB free.")
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, ValueError, StopIteration):
+        return None

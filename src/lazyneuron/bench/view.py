@@ -62,13 +62,16 @@ def case_row(row: Row) -> dict[str, Any]:
 
 
 def remark(row: Row) -> str | None:
-    """Why a row has no figures, or whether they are noisy."""
+    """Why a row has no figures, whether they are noisy, and whether the dispatcher changed its mind."""
     if "reason" in row:
         return str(row["reason"])
-    if not row.get("noisy"):
-        return None
-    first = significant(row["first"]["vs_dense"])
-    return f"noisy {'twice' if row.get('noisy_again') else 'once'}; measured before: {first}x"
+    remarks = []
+    if row.get("noisy"):
+        times = "twice" if row.get("noisy_again") else "once"
+        remarks.append(f"noisy {times}; measured before: {ratio(row['first']['vs_dense'])}")
+    if "ours_at_the_end" in row:
+        remarks.append(f"went over to {row['ours_at_the_end']}")
+    return "; ".join(remarks) or None
 
 
 def target_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:

@@ -32,7 +32,7 @@ def build(problem: Problem) -> Built:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch announces a successor that is another package
         quantise: Callable[..., nn.Module] = torch.ao.quantization.quantize_dynamic
-        quantised = quantise(_Block(block), {nn.Linear}, dtype=torch.qint8)
+        quantised = quantise(_Block(block), {nn.Linear}, dtype=torch.qint8, inplace=True)
     weights = [site.weight for site in block.linears]
     held = sum(w.numel() for w in weights)
     return Built(run=quantised, added_bytes=held - size_bytes(*weights), note="in place of the weights")
