@@ -89,6 +89,15 @@ def test_a_noisy_row_says_what_was_measured_before():
     assert view.remark(row(ours_at_the_end="dense")) == "went over to dense"
 
 
+def test_a_terminal_gets_fewer_columns_and_the_remarks_below():
+    shown = view.short_row(row(flop_ceiling_us=190.0))
+    assert shown["ceiling us"] == 190.0 and shown["vs dense"] == "5.00x" and shown["error"] == "1e-6"
+    assert len(shown) < len(view.case_row(row()))
+    facts = {k: row()[k] for k in ("shape", "dtype", "weights", "tokens", "density", "threads")}
+    assert view.short_row(facts | {"reason": "Out of memory."})["ceiling us"] is None
+    assert view.remarks([row(), facts | {"reason": "Out of memory."}]) == ["1 token, density 0.05: Out of memory."]
+
+
 def test_target_rows_by_hand():
     rows = [row(), row(tokens=16, vs_dense=2.5), row(density=1.0, vs_dense=1.0), row(dtype="bfloat16", tokens=2)]
     (shown,) = view.target_rows(rows)

@@ -61,6 +61,25 @@ def case_row(row: Row) -> dict[str, Any]:
     }
 
 
+def short_row(row: Row) -> dict[str, Any]:
+    """One case in as few columns as a terminal holds."""
+    full = case_row(row)
+    kept = ("tokens", "density", "dense us", "int8 us", "ours us", "chosen", "vs dense", "vs int8")
+    ceilings = [row[key] for key in ("byte_ceiling_us", "flop_ceiling_us") if key in row]
+    return {
+        **{key: full[key] for key in kept},
+        "ceiling us": max(ceilings, default=None),
+        "error": None if row.get("error") is None else significant(row["error"], 1),
+        "MiB": full["added MiB"],
+    }
+
+
+def remarks(rows: Iterable[Row]) -> list[str]:
+    """What is to be said of some rows, a line each."""
+    said = ((row, remark(row)) for row in rows)
+    return [f"{_tokens(row['tokens'])}, density {row['density']:g}: {text}" for row, text in said if text]
+
+
 def remark(row: Row) -> str | None:
     """Why a row has no figures, whether they are noisy, and whether the dispatcher changed its mind."""
     if "reason" in row:

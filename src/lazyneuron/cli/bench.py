@@ -90,12 +90,18 @@ def _print(rows: list[dict[str, Any]], console: Console) -> None:
     from lazyneuron.bench import view
 
     for name, group in view.grouped(rows).items():
-        _table(console, name, [view.case_row(row) for row in group])
+        _table(console, name, [(view.short_row if console.is_terminal else view.case_row)(row) for row in group])
+        if console.is_terminal:
+            _notes(console, view.remarks(group))
     for name, group in view.baseline_groups(rows).items():
         _table(console, f"{name}: speed against dense, and quality", view.baseline_rows(group))
-        for reason in view.reasons(group):
-            console.print(reason, style="yellow", soft_wrap=True, highlight=False, markup=False)
+        _notes(console, view.reasons(group))
     console.print(_SOURCE, soft_wrap=True, highlight=False)
+
+
+def _notes(console: Console, lines: list[str]) -> None:
+    for line in lines:
+        console.print(line, style="yellow", soft_wrap=True, highlight=False, markup=False)
 
 
 def _table(console: Console, title: str, rows: list[dict[str, Any]]) -> None:

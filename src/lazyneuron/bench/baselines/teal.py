@@ -21,7 +21,7 @@ def build(problem: Problem) -> Built:
     keep = min(1.0, max(0.0, (problem.byte_share * layers - firing) / (layers - 1)))
     threshold = quantile_of_magnitude(problem.calibration, 1 - keep)
     built = with_thresholds(block, threshold, 0.0)
-    return dataclasses.replace(built, note=f"{keep:.2f} of the inputs, as many bytes")
+    return dataclasses.replace(built, note=f"{keep:.2f} of the inputs" + (", as many bytes" if keep < 1 else ""))
 
 
 def with_thresholds(block: MLPBlock, input_threshold: float, hidden_threshold: float) -> Built:
