@@ -156,7 +156,10 @@ def test_a_predictor_of_full_rank_recalls_everything(block):
     built = low_rank.with_rank(block, task.calibration, rank=D, recall=1.0)
     inner, outer = low_rank.fit(block, task.calibration, D)
     torch.testing.assert_close(outer @ inner, block.switch.weight, rtol=1e-4, atol=1e-5)
-    assert missed_share(built.used(task.calibration), firing(block, task.calibration)) == 0
+    held_out = task.calibration[-len(task.calibration) // 8 :]
+    missed = sum(int((firing(block, x[None]) & ~built.used(x[None])).sum()) for x in held_out)
+    # the pair that sets the threshold lies on it, and one token is rounded otherwise than many
+    assert missed <= 1 < int(firing(block, held_out).sum())
 
 
 def test_the_predictor_is_the_best_of_its_rank(block):
@@ -174,6 +177,17 @@ def test_the_predictors_threshold_finds_the_wanted_share(recall):
     scores, fires = torch.randn(200, 50, generator=torch.Generator().manual_seed(3)), torch.ones(200, 50).bool()
     found = float((scores >= low_rank.threshold_for(scores, fires, recall)).double().mean())
     assert recall <= found <= recall + 1e-3
+
+
+def test_the_predictor_keeps_its_recall_on_new_tokens():
+    block = make_block(D, HIDDEN, D, shift=-1.6)
+    calibration = torch.randn(4096, D, generator=torch.Generator().manual_seed(2))
+    built = low_rank.with_rank(block, calibration, rank=D // 2, recall=0.9)
+    fresh = torch.randn(500, D, generator=torch.Generator().manual_seed(8))
+    missed = [
+        (missed_share(built.used(x[None]), f), int(f.sum())) for x in fresh if (f := firing(block, x[None])).any()
+    ]
+    assert sum(m * n for m, n in missed) / sum(n for _, n in missed) == pytest.approx(0.1, abs=0.03)
 
 
 def test_the_predictor_leaves_out_what_it_does_not_expect(block):

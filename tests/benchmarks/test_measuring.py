@@ -1,6 +1,7 @@
 """Grid, clock, ceilings and rows."""
 
 import dataclasses
+import itertools
 import json
 import random
 
@@ -106,7 +107,7 @@ def test_weights_do_not_depend_on_the_density():
 def test_what_does_not_fit_into_memory_is_a_row():
     case = dataclasses.replace(TINY, shape=Shape(d=900_000, hidden=9_000_000))
     rows = run.run([case, TINY], budget_s=0.0).data["rows"]
-    assert "Out of memory" in rows[0]["reason"] and "vs_dense" not in rows[0]
+    assert "Out of memory" in rows[0]["reason"] and "GiB" in rows[0]["reason"] and "vs_dense" not in rows[0]
     assert rows[1]["vs_dense"] > 0
 
 
@@ -128,6 +129,16 @@ def test_every_call_is_made_in_every_round():
     assert len({tuple(name for name, _ in r) for r in rounds}) > 1
 
 
+def test_in_every_round_what_is_to_stand_apart_does():
+    made = []
+    calls = {name: lambda x, name=name: made.append(name) for name in ("dense", "one", "two", "ours")}
+    clock.interleaved(
+        calls, [torch.empty(0)], budget_s=0.0, seed=1, shares_memory=["one", "two", "ours"], apart=["ours"]
+    )
+    assert len(made) == 36
+    assert all(before == "dense" for before, name in itertools.pairwise(made) if name == "ours")
+
+
 def test_what_shares_memory_is_set_apart():
     shuffle = random.Random(0)
     for _ in range(50):
@@ -139,14 +150,16 @@ def test_what_shares_memory_is_set_apart():
         assert order[order.index("read") - 1] in ("dense", "int8") and order[0] != "read"
 
 
-def test_needs_are_counted_as_by_hand():
-    # one token: the sketch d h, the exact rows 4 d c h, and down's 4 d a h bytes
-    held = hold(TINY)
-    packed = held.packed_for(TINY)
+@pytest.mark.parametrize("gated", [False, True])
+def test_needs_are_counted_as_by_hand(gated):
+    # one token: the sketch d h, the exact rows 4 d c h, and 4 d a h bytes of down, and of up beside a gate
+    case = dataclasses.replace(TINY, shape=Shape(d=32, hidden=128, gated=gated))
+    held = hold(case)
+    packed = held.packed_for(case)
     x = torch.randn(1, 32, generator=torch.Generator().manual_seed(7))
     _, fires = evaluate(held.block, x)
     found = needs(packed, held.levels, x, fires)
-    rows = round(found.computed * 128) + int(fires.sum())
+    rows = round(found.computed * 128) + (2 if gated else 1) * int(fires.sum())
     assert found.bytes == 32 * 128 + 4 * 32 * rows
     assert found.flops == 2 * 32 * rows
     assert found.computed >= found.fired == pytest.approx(float(fires.float().mean()))

@@ -14,7 +14,7 @@ from lazyneuron.core.errors import ImplUnavailable
 
 SEED = 0
 INPUTS = 16  # in turn, so that rows are not simply found in the cache
-CALIBRATION_TOKENS = 2048
+CALIBRATION_TOKENS = 8192
 
 
 def make_block(shape: Shape, dtype: str, density: float, *, seed: int = SEED) -> MLPBlock:

@@ -27,6 +27,11 @@ class Problem:
     inputs: Sequence[Tensor]
     byte_share: float = 1.0
 
+    @property
+    def sample(self) -> Tensor:
+        """So many of the calibration tokens as a threshold or a count needs."""
+        return self.calibration[:1024]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Built:

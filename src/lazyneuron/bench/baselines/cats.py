@@ -18,7 +18,7 @@ KEPT_OF_FIRING = 0.5
 
 def build(problem: Problem) -> Built:
     """Keep the larger half of what fires: at no cut below zero CATS would be exact and no faster than gathering."""
-    act = _activation(problem.block, problem.calibration)
+    act = _activation(problem.block, problem.sample)
     firing = float((act != 0).float().mean())
     threshold = quantile_of_magnitude(act, 1 - KEPT_OF_FIRING * firing)
     built = with_threshold(problem.block, threshold)

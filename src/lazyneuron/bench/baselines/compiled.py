@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +22,9 @@ def build(problem: Problem) -> Built:
     x = problem.inputs[0]
     shape = (len(x), x.dtype, torch.get_num_threads(), *(tuple(weight.shape) for weight, _ in sites))
     call = _compiled(block.activation, shape)
-    call(x, sites)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # compilers warn about their own parts
+        call(x, sites)
     return Built(run=lambda x: call(x, sites))
 
 

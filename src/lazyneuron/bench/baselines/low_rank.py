@@ -12,12 +12,13 @@ from lazyneuron.bench.baselines.baseline import Baseline, Built, Problem, dense_
 from lazyneuron.bench.baselines.rows import MOST_GATHERED, SomeNeurons
 from lazyneuron.blocks import MLPBlock
 
-RANK_SHARE = 1 / 8  # of d; the published predictors have about 1/12
-RECALL = 0.95
+RANK_SHARE = 1 / 4  # of d; published ones have about 1/12, which expects most neurons on weights without structure
+RECALL = 0.9
+HELD_OUT = 1 / 8  # of the calibration tokens: on those that it is fitted on the predictor finds too much
 
 
 def build(problem: Problem) -> Built:
-    """Rank d / 8; the threshold finds 95 % of the firing pairs of the calibration tokens."""
+    """Rank d / 4; the threshold finds 0.9 of the firing pairs of calibration tokens that were held out."""
     rank = max(1, round(RANK_SHARE * problem.block.d_in))
     built = with_rank(problem.block, problem.calibration, rank=rank, recall=RECALL)
     assert built.used is not None
@@ -29,10 +30,11 @@ def build(problem: Problem) -> Built:
 def with_rank(block: MLPBlock, calibration: Tensor, *, rank: int, recall: float) -> Built:
     """Only neurons that the predictor expects to fire on some token are computed, for all tokens."""
     some = SomeNeurons(block)
-    inner, outer = fit(block, calibration, rank)
-    bias = block.switch.bias
-    scores = F.linear(F.linear(calibration, inner), outer, bias)
-    threshold = threshold_for(scores, hidden(block, calibration) != 0, recall)
+    fitted_on = round((1 - HELD_OUT) * len(calibration))
+    inner, outer = fit(block, calibration[:fitted_on], rank)
+    bias, held_out = block.switch.bias, calibration[fitted_on:]
+    scores = F.linear(F.linear(held_out, inner), outer, bias)
+    threshold = threshold_for(scores, hidden(block, held_out) != 0, recall)
 
     def predicted(x: Tensor) -> Tensor:
         return (F.linear(F.linear(x, inner), outer, bias) >= threshold).any(0)
@@ -52,7 +54,7 @@ def with_rank(block: MLPBlock, calibration: Tensor, *, rank: int, recall: float)
         run=run,
         added_bytes=size_bytes(inner, outer, some.down_rows),
         used=used,
-        note=f"rank {rank}, recall {recall:g} when fitted",
+        note=f"rank {rank}, recall {recall:g} on held-out tokens",
     )
 
 

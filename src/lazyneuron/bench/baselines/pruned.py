@@ -12,7 +12,7 @@ from lazyneuron.bench.baselines.baseline import Baseline, Built, Problem, hidden
 def build(problem: Problem) -> Built:
     """Keep the neurons with the largest mean magnitude times norm of their ``down`` row; nothing is refitted."""
     block = problem.block
-    h = hidden(block, problem.calibration)
+    h = hidden(block, problem.sample)
     count = max(1, round(float((h != 0).float().mean()) * block.d_hidden))
     importance = h.float().abs().mean(0) * block.down.weight.float().norm(dim=0)
     kept = importance.topk(count).indices.sort().values

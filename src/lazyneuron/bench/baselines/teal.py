@@ -17,9 +17,9 @@ def build(problem: Problem) -> Built:
     """Keep so many inputs that one token reads as many bytes as a certified step; zeros of the hidden cost nothing."""
     block = problem.block
     layers = len(block.linears)
-    firing = float((hidden(block, problem.calibration) != 0).float().mean())
+    firing = float((hidden(block, problem.sample) != 0).float().mean())
     keep = min(1.0, max(0.0, (problem.byte_share * layers - firing) / (layers - 1)))
-    threshold = quantile_of_magnitude(problem.calibration, 1 - keep)
+    threshold = quantile_of_magnitude(problem.sample, 1 - keep)
     built = with_thresholds(block, threshold, 0.0)
     return dataclasses.replace(built, note=f"{keep:.2f} of the inputs" + (", as many bytes" if keep < 1 else ""))
 
