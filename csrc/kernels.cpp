@@ -89,12 +89,12 @@ struct Counter {
   alignas(64) std::atomic<int64_t> next{0};
   alignas(64) std::atomic<int64_t> done{0};
 
+  int64_t take() { return next.fetch_add(1, std::memory_order_relaxed); }
+  void finished(int64_t units) { done.fetch_add(units, std::memory_order_release); }
+
   template <class F>
   void share(int64_t total, const F& unit) {
-    for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < total;) {
-      unit(i);
-      done.fetch_add(1, std::memory_order_release);
-    }
+    for (int64_t i; (i = take()) < total; finished(1)) unit(i);
   }
 
   // Units still running are held by running threads, so this always ends.
@@ -135,13 +135,16 @@ class Run {
 
   // Any number of threads call this; together they do everything.
   void work() {
+    thread_local Pipeline way;
+    way.ahead.clear();
     if (l_.independent) {
       const int64_t slot = workers_.fetch_add(1, std::memory_order_relaxed);
       if (slot >= threads_) return;
       char* mine = fired_ + slot * l_.panels * l_.fired_bytes;
       first_.share(l_.tiles, [&](int64_t tile) {
         for (int64_t t = tile * l_.tile; t < std::min((tile + 1) * l_.tile, p_.tokens); ++t) prepare(t);
-        first_pass(tile, 0, l_.panels, mine);
+        for (int64_t panel = 0; panel < l_.panels; ++panel) step(way, tile, panel, mine);
+        finish(way);
         for (int64_t c = 0; c < l_.column_tasks; ++c) accumulate(tile, c, mine);
       });
       return;
@@ -150,16 +153,19 @@ class Run {
       zeroth_.share(p_.tokens, [&](int64_t t) { prepare(t); });
       zeroth_.wait(p_.tokens);
     }
-    const int64_t stretches = (l_.panels + l_.stretch - 1) / l_.stretch;
-    const int64_t units = l_.tiles * stretches;
-    first_.share(units, [&](int64_t u) {
-      const int64_t tile = u / stretches, panel = u % stretches * l_.stretch;
-      first_pass(tile, panel, std::min(panel + l_.stretch, l_.panels), fired_ + tile * l_.panels * l_.fired_bytes);
-    });
+    const int64_t units = (l_.panels + l_.stretch - 1) / l_.stretch;
+    int64_t mine = 0;
+    for (int64_t u; (u = first_.take()) < units; ++mine) {
+      const int64_t end = std::min((u + 1) * l_.stretch, l_.panels);
+      for (int64_t panel = u * l_.stretch; panel < end; ++panel)
+        for (int64_t tile = 0; tile < l_.tiles; ++tile) step(way, tile, panel, lists_of(tile));
+    }
+    finish(way);
+    first_.finished(mine);
     first_.wait(units);
     second_.share(l_.tiles * l_.column_tasks, [&](int64_t u) {
       const int64_t tile = u / l_.column_tasks;
-      accumulate(tile, u % l_.column_tasks, fired_ + tile * l_.panels * l_.fired_bytes);
+      accumulate(tile, u % l_.column_tasks, lists_of(tile));
     });
   }
 
@@ -175,6 +181,8 @@ class Run {
     scratch += up_to(n * static_cast<int64_t>(sizeof(U)), 64);
     return p;
   }
+
+  char* lists_of(int64_t tile) const { return fired_ + tile * l_.panels * l_.fired_bytes; }
 
   Fired* fired(char* base, int64_t panel) const { return reinterpret_cast<Fired*>(base + panel * l_.fired_bytes); }
 
@@ -207,35 +215,47 @@ class Run {
     alignas(64) float sketch[kMaxTile * kPanel];
   };
 
-  // First pass over panels [begin, end): the sketch of one panel while the rows that the panel before asked for
-  // come from memory, then their exact values.
-  void first_pass(int64_t tile, int64_t begin, int64_t end, char* lists) {
-    const int64_t t0 = tile * l_.tile;
+  // A worker's way through the panels: the sketch of one panel while the rows that the panel before asked for come
+  // from memory, then that panel's exact values. The panel before may belong to another unit of work.
+  struct Pipeline {
+    Asked asked[2];
+    Ahead ahead;
+    int64_t steps = 0;
+    int64_t tile = -1, panel = 0;  // what waits for its exact values; nothing when tile < 0
+    char* lists = nullptr;
+  };
+
+  void step(Pipeline& w, int64_t tile, int64_t panel, char* lists) {
+    const int64_t t0 = tile * l_.tile, first = panel * kPanel;
     const int count = static_cast<int>(std::min(l_.tile, p_.tokens - t0));
     const int8_t* planes[kMaxTile];
     const float* wide[kMaxTile];
-    const X* x[kMaxTile];
     for (int t = 0; t < count; ++t) {
       planes[t] = planes_ + (t0 + t) * p_.planes * p_.padded_in;
       wide[t] = wide_row(t0 + t);
-      x[t] = x_row(t0 + t);
     }
-    thread_local Asked asked[2];
-    Ahead ahead;
-    for (int64_t panel = begin; panel <= end; ++panel) {
-      Asked& now = asked[panel & 1];
-      if (panel < end) {
-        const int64_t first = panel * kPanel;
-        sketch_panel(p_, p_.sketch + first * p_.padded_in, tokens_ + t0, planes, wide, count, now.sketch, ahead,
-                     row_bytes_);
-        ask(first, tokens_ + t0, count, now);
-        ahead.clear();
-        if (row_bytes_)
-          for (uint64_t left = now.any; left; left &= left - 1)
-            ahead.want(static_cast<const T*>(p_.switch_rows) + (first + __builtin_ctzll(left)) * p_.d_in);
-      }
-      if (panel > begin) exact(panel - 1, asked[(panel - 1) & 1], x, fired(lists, panel - 1));
-    }
+    Asked& now = w.asked[w.steps & 1];
+    sketch_panel(p_, p_.sketch + first * p_.padded_in, tokens_ + t0, planes, wide, count, now.sketch, w.ahead,
+                 row_bytes_);
+    ask(first, tokens_ + t0, count, now);
+    w.ahead.clear();
+    if (row_bytes_)
+      for (uint64_t left = now.any; left; left &= left - 1)
+        w.ahead.want(static_cast<const T*>(p_.switch_rows) + (first + __builtin_ctzll(left)) * p_.d_in);
+    finish(w);
+    ++w.steps;
+    w.tile = tile;
+    w.panel = panel;
+    w.lists = lists;
+  }
+
+  void finish(Pipeline& w) {
+    if (w.tile < 0) return;
+    const int64_t t0 = w.tile * l_.tile, count = std::min(l_.tile, p_.tokens - t0);
+    const X* x[kMaxTile];
+    for (int64_t t = 0; t < count; ++t) x[t] = x_row(t0 + t);
+    exact(w.panel, w.asked[(w.steps - 1) & 1], x, fired(w.lists, w.panel));
+    w.tile = -1;
   }
 
   void ask(int64_t first, const Token* tokens, int count, Asked& out) {
@@ -364,41 +384,34 @@ class Run {
 
   static constexpr size_t kRowsAhead = 4;
 
-  // y[token] += value * row for the tokens that the neuron fired for; the row piece stays in registers.
+  // y[token] += value * row for the tokens that the neuron fired for; pieces of the row stay in registers.
   static void add_row(const Wanted<W>& entry, const W* later, int64_t width, float* sums, int64_t stride) {
-    const W* row = entry.row;
-    const float* value = entry.value;
-    const uint8_t* token = entry.token;
-    const int n = entry.count;
     int64_t k = 0;
-    for (; k + 128 <= width; k += 128) {
-      v16f w[8];
-#pragma GCC unroll 8
-      for (int u = 0; u < 8; ++u) {
-        w[u] = load16(row + k + 16 * u);
-        if ((16 * u * sizeof(W)) % 64 == 0) __builtin_prefetch(later + k + 16 * u);
-      }
-      for (int a = 0; a < n; ++a) {
-        float* y = sums + token[a] * stride + k;
-        const v16f v = splat(value[a]);
-#pragma GCC unroll 8
-        for (int u = 0; u < 8; ++u) {
-          const v16f sum = load16(y + 16 * u) + v * w[u];
-          std::memcpy(y + 16 * u, &sum, 64);
-        }
-      }
-    }
-    for (; k + 16 <= width; k += 16) {
-      const v16f w = load16(row + k);
-      __builtin_prefetch(later + k);
-      for (int a = 0; a < n; ++a) {
-        float* y = sums + token[a] * stride + k;
-        const v16f sum = load16(y) + splat(value[a]) * w;
-        std::memcpy(y, &sum, 64);
-      }
-    }
+    for (; k + 128 <= width; k += 128) add_piece<8>(entry, later, k, sums, stride);
+    if (k + 64 <= width) { add_piece<4>(entry, later, k, sums, stride); k += 64; }
+    if (k + 32 <= width) { add_piece<2>(entry, later, k, sums, stride); k += 32; }
+    if (k + 16 <= width) { add_piece<1>(entry, later, k, sums, stride); k += 16; }
     for (; k < width; ++k)
-      for (int a = 0; a < n; ++a) sums[token[a] * stride + k] += value[a] * to_float(row[k]);
+      for (int a = 0; a < entry.count; ++a) sums[entry.token[a] * stride + k] += entry.value[a] * to_float(entry.row[k]);
+  }
+
+  template <int U>
+  static LAZY_INLINE void add_piece(const Wanted<W>& entry, const W* later, int64_t k, float* sums, int64_t stride) {
+    v16f w[U];
+#pragma GCC unroll 8
+    for (int u = 0; u < U; ++u) {
+      w[u] = load16(entry.row + k + 16 * u);
+      if ((16 * u * sizeof(W)) % 64 == 0) __builtin_prefetch(later + k + 16 * u);
+    }
+    for (int a = 0; a < entry.count; ++a) {
+      float* y = sums + entry.token[a] * stride + k;
+      const v16f v = splat(entry.value[a]);
+#pragma GCC unroll 8
+      for (int u = 0; u < U; ++u) {
+        const v16f sum = load16(y + 16 * u) + v * w[u];
+        std::memcpy(y + 16 * u, &sum, 64);
+      }
+    }
   }
 
   // One token: four rows together, so that the running sum is read and written once for four rows.

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from lazyneuron.accelerate.transform import accelerate_
+from lazyneuron.accelerate.transform import accelerate_again_
 from lazyneuron.core.errors import CheckpointError, DataError
 from lazyneuron.core.receipt import Receipt
 from lazyneuron.core.record import write_text
@@ -97,7 +97,5 @@ def _again(model: nn.Module, receipt: Receipt) -> Receipt:
     if receipt.verb == "sparsify_":
         return sparsify_(model, Relufy.from_data(dict(receipt.config)))
     if receipt.verb == "accelerate_":
-        config = receipt.config
-        # a calibrated slack belongs to the data it was calibrated on: without them the exact one is used
-        return accelerate_(model, weights=config["weights"], impl=config["impl"])
+        return accelerate_again_(model, receipt)
     raise CheckpointError(f"The saved change {receipt.verb!r} is not known to this version; update lazyneuron.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -207,6 +208,23 @@ def test_calibrated_reports_what_it_risks() -> None:
     assert 0 < details["slack_factor"] < 1 and 0 <= details["wrongly_skipped"] < 0.01
 
 
+def test_a_calibrated_slack_is_saved_and_loaded(tmp_path: Path) -> None:
+    model, x = mlp(), torch.randn(400, 24)
+    receipt = lazy.accelerate_(model, [x], guarantee="calibrated", impl="native")
+    lazy.save(model, tmp_path, receipt)
+    again = mlp()
+    (new,) = lazy.load_(again, tmp_path)
+    assert new.config["guarantee"] == "calibrated"
+    assert executions(again)[0].slack_factor == receipt.changes[0].details["slack_factor"] < 1
+    assert torch.equal(run(again, x), run(model, x))
+
+
+def test_a_foreign_receipt_is_refused() -> None:
+    foreign = lazy.Receipt(verb="accelerate_", config={}, changes=(), notes=())
+    with pytest.raises(CheckpointError, match="accelerate anew"):
+        transform.accelerate_again_(mlp(), foreign)
+
+
 def test_what_cannot_be_done_is_said_and_changes_nothing() -> None:
     smooth = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 4)).eval()
     with pytest.raises(NoBlocksError, match=r"gelu.*Relufy"):
@@ -305,3 +323,40 @@ def test_the_choice_follows_the_density() -> None:
 
 def test_buckets() -> None:
     assert [bucket_of(n) for n in (1, 2, 3, 4, 5, 512, 513, 10**9)] == [0, 1, 2, 2, 3, 9, 10, 12]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_compiled_model_runs_the_sparse_path_and_sees_changed_weights(name: str) -> None:
+    build, make = MODELS[name]
+    model, batch = build(), make()
+    lazy.accelerate_(model, impl="native")
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(run(compiled, batch), run(model, batch))
+    before = calls(model)
+    run(compiled, batch)
+    assert calls(model) - before == len(executions(model))
+    with torch.no_grad():
+        for block in lazy.find_blocks(build()):
+            model.get_parameter(f"{block.down.name}.weight").mul_(-2)
+    torch.testing.assert_close(run(compiled, batch), run(model, batch))
+
+
+def test_compiled_model_trains_on_the_original_path() -> None:
+    model, x = mlp(), torch.randn(6, 24)
+    lazy.accelerate_(model, impl="native")
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    compiled(x).square().sum().backward()
+    wanted = mlp()
+    wanted(x).square().sum().backward()
+    assert calls(model) == 0
+    torch.testing.assert_close(model[0].weight.grad, wanted[0].weight.grad)
+
+
+def test_exported_model_is_plain_torch() -> None:
+    model, x = mlp(), torch.randn(6, 24)
+    wanted = run(model, x)
+    lazy.accelerate_(model, impl="native")
+    with torch.no_grad():
+        program = torch.export.export(model, (x,))
+    assert not [n for n in program.graph.nodes if "lazyneuron" in str(n.target)]
+    assert torch.equal(program.module()(x), wanted)

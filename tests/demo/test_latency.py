@@ -22,14 +22,21 @@ class Logged(nn.Module):
 def test_runs_take_turns_on_the_same_batch():
     log: list[tuple[str, float]] = []
     models = {"a": Logged("a", log), "b": Logged("b", log)}
-    timings = interleaved(models, [torch.tensor(1.0), torch.tensor(2.0)], seconds=0.0, least=3)
+    timings = interleaved(models, [torch.tensor(1.0), torch.tensor(2.0)], seconds=0.0, least=2, in_a_row=3)
     warm = [("a", 1.0), ("a", 2.0), ("b", 1.0), ("b", 2.0)]
-    assert log == [*warm, ("a", 1.0), ("b", 1.0), ("a", 2.0), ("b", 2.0), ("a", 1.0), ("b", 1.0)]
-    assert [(t.variant, t.n) for t in timings] == [("a", 3), ("b", 3)]
+    turn = [(name, value) for name in "ab" for value in (1.0, 2.0, 1.0)]
+    assert log == [*warm, *turn, *turn]
+    assert [(t.variant, t.n) for t in timings] == [("a", 4), ("b", 4)]
+
+
+def test_every_batch_is_counted_in_its_turn():
+    log: list[tuple[str, float]] = []
+    interleaved({"a": Logged("a", log)}, [torch.tensor(float(k)) for k in range(3)], seconds=0.0, least=3, in_a_row=2)
+    assert [value for _, value in log[3:]] == [0.0, 1.0, 1.0, 2.0, 2.0, 0.0]
 
 
 def test_quartiles_of_known_times(monkeypatch):
-    ends = iter([0.0, 0.001, 0.003, 0.002, 0.004, 0.005])
+    ends = iter([0.0, 9.0, 0.001, 9.0, 0.003, 9.0, 0.002, 9.0, 0.004, 9.0, 0.005])  # the long ones are not counted
     ticks: list[float] = []
 
     def clock() -> float:
@@ -42,7 +49,7 @@ def test_quartiles_of_known_times(monkeypatch):
             return x
 
     monkeypatch.setattr("time.perf_counter", clock)
-    (timing,) = interleaved({"m": Advancing()}, [torch.zeros(1)], seconds=0.0, least=5)
+    (timing,) = interleaved({"m": Advancing()}, [torch.zeros(1)], seconds=0.0, least=5, in_a_row=2)
     assert timing.n == 5
     assert (timing.low_ms, timing.median_ms, timing.high_ms) == pytest.approx((2.0, 3.0, 4.0))
 

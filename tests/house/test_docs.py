@@ -44,7 +44,8 @@ def python_examples():
 
 
 @pytest.mark.parametrize("code", list(python_examples()))
-def test_python_examples_run(code, capsys):
+def test_python_examples_run(code, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     activation = nn.GELU() if "sparsify_" in code else nn.ReLU()
     model = nn.Sequential(nn.Linear(16, 64), activation, nn.Linear(64, 16)).eval()

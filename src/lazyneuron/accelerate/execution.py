@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lazyneuron.accelerate import opaque
 from lazyneuron.accelerate.choice import BUCKETS, Candidates
+from lazyneuron.accelerate.dense import dense
 from lazyneuron.accelerate.packed import PackedBlock, Weights, pack
 from lazyneuron.accelerate.sparse_mlp import gather, native
 from lazyneuron.blocks.block import MLPBlock
@@ -24,9 +26,9 @@ Path = Callable[[Tensor], Tensor]
 class BlockExecution:
     """Runs a block: returns its output, or None when the original path has to run.
 
-    The original path runs in training mode, when a gradient is wanted, under autocast, ``torch.compile`` or export, for
-    another dtype or device than the packed weights', and wherever dense is predicted to be faster. Weights that changed
-    are packed anew before they are used.
+    The original path runs in training mode, when a gradient is wanted, under autocast, in ``torch.export``, for another
+    dtype or device than the packed weights', and wherever dense is predicted to be faster. Weights that changed are
+    packed anew before they are used. Under ``torch.compile`` the whole of this is one operator of the graph.
     """
 
     def __init__(
@@ -48,8 +50,13 @@ class BlockExecution:
         self.slack_factor = slack_factor
         self.isa = isa
         self.fixed = fixed
-        self._lock = threading.Lock()
+        self._enlist()
         self._install(packed)
+
+    def _enlist(self) -> None:
+        self._lock = threading.Lock()
+        self.dense = dense(self.block)
+        self._number, self._opaque = opaque.enlist(self), opaque.op()
 
     def _install(self, packed: PackedBlock) -> None:
         self.packed = packed
@@ -85,8 +92,7 @@ class BlockExecution:
     def __call__(self, x: Tensor) -> Tensor | None:
         """The block's output, or None for "run the original path"."""
         if (
-            torch.compiler.is_compiling()
-            or not isinstance(x, Tensor)
+            not isinstance(x, Tensor)
             or self._owner.training
             or x.dtype != self.dtype
             or (torch.is_grad_enabled() and (x.requires_grad or self._wants_gradient()))
@@ -96,6 +102,8 @@ class BlockExecution:
             or torch.is_autocast_enabled("cpu")
         ):
             return None
+        if torch.compiler.is_compiling():
+            return None if torch.compiler.is_exporting() else self._opaque(x, self._number, self.packed.d_out)
         for parameters, name, parameter, version, pointer in self._watched:
             if (
                 parameters.get(name) is not parameter
@@ -155,9 +163,9 @@ class BlockExecution:
         return certified[0] if certified else "dense"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_runs")}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_runs", "dense", "_opaque", "_number")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._lock = threading.Lock()
+        self._enlist()
         self._set_table(self.table)

@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import sys
 from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from lazyneuron.accelerate import calibrate
-from lazyneuron.accelerate.calibrated import calibrated_slack
-from lazyneuron.accelerate.choice import BUCKETS, Candidates, from_cost_model
 from lazyneuron.accelerate.execution import BlockExecution
 from lazyneuron.accelerate.native import load
-from lazyneuron.accelerate.packed import KERNEL_ACTIVATIONS, PackedBlock, Weights, pack
+from lazyneuron.accelerate.packed import KERNEL_ACTIVATIONS, Weights
+from lazyneuron.accelerate.prepare import Guarantee, Options, prepare
 from lazyneuron.accelerate.sample import block_inputs
 from lazyneuron.accelerate.sparse_mlp import native
-from lazyneuron.accelerate.tune import Decision, decide, dense
 from lazyneuron.blocks import MLPBlock, find_blocks, splice_
-from lazyneuron.core.errors import ConfigError, ImplUnavailable, LazyNeuronError, NoBlocksError
+from lazyneuron.core.errors import CheckpointError, ConfigError, ImplUnavailable, NoBlocksError
 from lazyneuron.core.receipt import BlockChange, Receipt
 from lazyneuron.core.undo import transaction
 
-Guarantee = Literal["exact", "calibrated"]
 IMPLS = ("auto", "native", "gather", *native.ISA_LEVELS)
 
 
@@ -113,19 +108,47 @@ def accelerate_(
         Memory: d_hidden * d_in bytes for the sketch and a copy of ``down`` by neuron. Time: once about ten seconds a
         dtype for the machine's cost model, then under a second a block.
     """
-    isa = _check(guarantee, weights, impl, batches)
+    if guarantee == "calibrated" and batches is None:
+        raise ConfigError("guarantee='calibrated' needs batches to calibrate on.")
+    return _accelerate(model, batches, Options(guarantee=guarantee, weights=weights, impl=impl), progress)
+
+
+def accelerate_again_(model: nn.Module, receipt: Receipt) -> Receipt:
+    """Make a saved acceleration again, for this machine and without data; what was calibrated keeps its slack.
+
+    Args:
+        model: built as the accelerated one was.
+        receipt: of the earlier :func:`accelerate_`.
+
+    Raises:
+        CheckpointError: the receipt is of another verb or lacks what is needed.
+        As :func:`accelerate_`.
+    """
+    try:
+        asked = {name: receipt.config[name] for name in ("guarantee", "weights", "impl")}
+        slack = {c.block: float(c.details["slack_factor"]) for c in receipt.changes if "slack_factor" in c.details}
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"This is not the receipt of an acceleration ({error}); accelerate anew.") from error
+    return _accelerate(model, None, Options(**asked, slack=slack), lambda message: None)
+
+
+def _accelerate(
+    model: nn.Module, batches: Iterable[Any] | None, options: Options, progress: Callable[[str], None]
+) -> Receipt:
+    isa = _check(options)
     first, rest = _peek(batches)
-    plan = plan_acceleration(model, first, weights=weights)
+    plan = plan_acceleration(model, first, weights=options.weights)
     if not plan.matched:
         reasons = sorted({change.reason for change in plan.skipped})
         raise NoBlocksError(f"None of the {len(plan.skipped)} MLP blocks can be executed sparsely: {' '.join(reasons)}")
     inputs = block_inputs(model, plan.matched, rest) if rest is not None else {}
     changes: list[BlockChange] = []
-    config = {"guarantee": guarantee, "weights": weights, "impl": impl, "with_batches": batches is not None}
+    config = {name: getattr(options, name) for name in ("guarantee", "weights", "impl")}
+    config["with_batches"] = batches is not None
     prepared: list[tuple[MLPBlock, BlockExecution]] = []
     for block in plan.matched:
         progress(f"Packing and timing {block.name or 'the block'}")
-        change, execution = _prepare(block, inputs.get(block.name), guarantee, weights, impl, isa, progress)
+        change, execution = prepare(block, inputs.get(block.name), options, isa, progress)
         changes.append(change)
         if execution is not None:
             prepared.append((block, execution))
@@ -136,15 +159,14 @@ def accelerate_(
     return receipt
 
 
-def _check(guarantee: str, weights: str, impl: str, batches: object) -> int:
+def _check(options: Options) -> int:
+    guarantee, weights, impl = options.guarantee, options.weights, options.impl
     if guarantee not in ("exact", "calibrated"):
         raise ConfigError(f"guarantee is 'exact' or 'calibrated', got {guarantee!r}.")
     if weights not in ("keep", "int8"):
         raise ConfigError(f"weights is 'keep' or 'int8', got {weights!r}.")
     if impl not in IMPLS:
         raise ConfigError(f"impl is one of {', '.join(IMPLS)}, got {impl!r}.")
-    if guarantee == "calibrated" and batches is None:
-        raise ConfigError("guarantee='calibrated' needs batches to calibrate on.")
     if guarantee == "calibrated" and weights == "int8":
         raise ConfigError("weights='int8' has no slack to calibrate; use guarantee='exact' with it.")
     if weights == "int8" and (impl == "gather" or not load.status().available):
@@ -183,88 +205,6 @@ def _why_not(block: MLPBlock, weights: Weights) -> str | None:
     if any(s is not None and s.weight.is_inference() for s in (block.up, block.gate, block.down)):
         return "Its weights are inference tensors, whose changes cannot be noticed; load them outside inference_mode."
     return None
-
-
-def _prepare(
-    block: MLPBlock,
-    inputs: Tensor | None,
-    guarantee: Guarantee,
-    weights: Weights,
-    impl: str,
-    isa: int,
-    progress: Callable[[str], None],
-) -> tuple[BlockChange, BlockExecution | None]:
-    """Pack and decide; a block that cannot be packed is skipped with the reason."""
-    try:
-        packed = pack(block, weights)
-    except LazyNeuronError as error:
-        return BlockChange(block=block.name, action="skipped", reason=str(error)), None
-    factor = 1.0
-    report: dict[str, float] = {}
-    if guarantee == "calibrated" and inputs is not None:
-        factor, report = calibrated_slack(packed, inputs)
-        packed = packed.with_slack(factor)
-    named = impl != "auto"
-    paths = ("gather",) if impl == "gather" else calibrate.available_paths()
-    decision = decide(block, packed, _candidates(block, packed, paths, named, progress), inputs, isa=isa)
-    table = (paths[0],) * BUCKETS if named else decision.table
-    details = _details(block, packed, decision, table) | report
-    if inputs is not None:
-        details["output_error"] = _output_error(block, packed, paths, inputs, isa)
-    if set(table) == {"dense"} and not decision.candidates.worth_probing(0):
-        return BlockChange(block=block.name, action="dense", reason="Dense is faster here.", details=details), None
-    execution = BlockExecution(
-        block,
-        packed,
-        candidates=decision.candidates,
-        table=table,
-        weights=weights,
-        slack_factor=factor,
-        isa=isa,
-        fixed=named,
-    )
-    reason = "The path was asked for by name." if named else "Chosen by time, for each range of token counts."
-    return BlockChange(block=block.name, action="accelerated", reason=reason, details=details), execution
-
-
-def _candidates(
-    block: MLPBlock, packed: PackedBlock, paths: tuple[str, ...], named: bool, progress: Callable[[str], None]
-) -> Candidates:
-    sizes = [s.weight.numel() for s in (block.up, block.gate, block.down) if s is not None]
-    dtype = packed.dtype if packed.dtype != torch.float16 else torch.bfloat16  # same bytes; its grid stands for both
-    if not calibrate.is_calibrated(dtype):
-        progress("Measuring this machine once (about ten seconds)")
-    model = calibrate.cost_model_for(dtype)
-    usable = tuple(path for path in paths if path in model.lines)
-    if named and not usable:
-        raise ImplUnavailable(f"The implementation was not measured on this machine; it has {', '.join(model.lines)}.")
-    return from_cost_model(model, weights=sum(sizes), gated=block.gate is not None, paths=usable)
-
-
-def _details(block: MLPBlock, packed: PackedBlock, decision: Decision, table: tuple[str, ...]) -> dict[str, Any]:
-    return {
-        "activation": block.activation.kind,
-        "path_by_tokens": {f"<= {2**k}": path for k, path in enumerate(table)},
-        "shares": {p: {"computed": c, "fired": a} for p, (c, a) in decision.shares.items()},
-        "measured_us": {str(2**k): dict(times) for k, times in sorted(decision.times.items())},
-        "added_bytes": packed.added_bytes,
-    }
-
-
-@torch.no_grad()
-def _output_error(
-    block: MLPBlock, packed: PackedBlock, paths: tuple[str, ...], inputs: Tensor, isa: int
-) -> dict[str, float]:
-    """Largest and root-mean-square difference from the dense block on real inputs, over the output's own RMS."""
-    rows = inputs[:256]
-    wanted = dense(block)(rows).double()
-    got = calibrate.path_call(packed, paths[0], native.new_counts(), isa=isa)(rows).double()
-    scale = float(wanted.square().mean().sqrt()) or sys.float_info.min
-    difference = got - wanted
-    return {
-        "largest": float(difference.abs().max()) / scale,
-        "rms": float(difference.square().mean().sqrt()) / scale,
-    }
 
 
 def _notes(model: nn.Module) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lazyneuron.accelerate.calibrate import path_call
 from lazyneuron.accelerate.choice import BUCKETS, Candidates
+from lazyneuron.accelerate.dense import dense
 from lazyneuron.accelerate.packed import PackedBlock
 from lazyneuron.accelerate.sparse_mlp import native
 from lazyneuron.accelerate.timing import interleaved_us
@@ -36,18 +37,6 @@ class Decision:
     table: tuple[str, ...]
     shares: Mapping[str, tuple[float, float]]
     times: Mapping[int, Mapping[str, float]]
-
-
-def dense(block: MLPBlock) -> Callable[[Tensor], Tensor]:
-    """The block as torch runs it."""
-    up, down, gate = block.up, block.down, block.gate
-    if gate is not None:
-        return lambda x: F.linear(
-            block.activation(F.linear(x, gate.weight, gate.bias)) * F.linear(x, up.weight, up.bias),
-            down.weight,
-            down.bias,
-        )
-    return lambda x: F.linear(block.activation(F.linear(x, up.weight, up.bias)), down.weight, down.bias)
 
 
 @torch.no_grad()

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from lazyneuron.accelerate import calibrate
 from lazyneuron.accelerate.choice import bucket_of, from_cost_model
+from lazyneuron.accelerate.dense import dense
 from lazyneuron.accelerate.execution import BlockExecution
 from lazyneuron.accelerate.native import load
 from lazyneuron.accelerate.packed import PackedBlock, Weights
 from lazyneuron.accelerate.sparse_mlp import native
 from lazyneuron.accelerate.timing import interleaved_us
-from lazyneuron.accelerate.tune import dense
 from lazyneuron.blocks import MLPBlock
 
 Call = Callable[[Tensor], Tensor]
@@ -116,6 +116,8 @@ def dispatch(
     measured = {name: (time_us, seen[name]) for name, time_us in zip(known, times_us, strict=True)}
     candidates = candidates.corrected(bucket, dense_us, measured)
     table = candidates.choose(seen)
+    if set(table) == {"dense"} and not candidates.worth_probing(0):  # accelerate_ leaves such a block alone
+        return Dispatched(chosen="dense", run=plain, now=lambda: "dense")
     execution = BlockExecution(block, packed, candidates=candidates, table=table, weights=weights)
 
     def run(x: Tensor) -> Tensor:

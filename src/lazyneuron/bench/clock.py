@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import Tensor
 
 _WARM_UP = 2
-_LEAST, _MOST = 7, 300
+_LEAST, _MOST = 7, 101
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

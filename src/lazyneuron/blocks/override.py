@@ -6,6 +6,8 @@ Instances live in the ``__dict__`` of modules, so classes, parameters and ``stat
 
 from __future__ import annotations
 
+import inspect
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -15,9 +17,21 @@ Run = Callable[[Tensor], "Tensor | None"]
 
 
 class Override:
-    """Base of everything that is set as an instance attribute ``forward``."""
+    """Base of everything that is set as an instance attribute ``forward``.
+
+    ``torch.export`` reads the code and the signature of a model's ``forward``: they are those of the class.
+    """
 
     module: nn.Module
+
+    @property
+    def __code__(self) -> types.CodeType:
+        code: types.CodeType = type(self.module).forward.__code__
+        return code
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(types.MethodType(type(self.module).forward, self.module))
 
 
 class Whole(Override):

@@ -80,6 +80,7 @@ def timed(
     *,
     blocks: Mapping[str, Sequence[MLPBlock]],
     seconds: float,
+    rounds: int,
     advance: Callable[[float], None],
 ) -> dict[str, Any]:
     """Time the variants on one case, and say how much of it the MLP blocks take.
@@ -89,6 +90,7 @@ def timed(
         variants: the models by name, :data:`ORIGINAL` and :data:`DENSE` among them.
         blocks: the MLP blocks of those two.
         seconds: how long to time.
+        rounds: turns of each variant, even when they take longer.
         advance: told the share that is done.
 
     Returns:
@@ -97,7 +99,9 @@ def timed(
         only the share of bytes or of FLOPs, whichever is smaller, that the density on this very input demands: no
         certified execution can beat that, whether bytes or FLOPs rule.
     """
-    timings = {t.variant: t for t in interleaved(variants, case.batches, seconds=seconds, on_round=advance)}
+    timings = {
+        t.variant: t for t in interleaved(variants, case.batches, seconds=seconds, least=rounds, on_round=advance)
+    }
     share, dense_share = (_share(variants[name], blocks[name], case.batches) for name in (ORIGINAL, DENSE))
     seen = measure(variants[DENSE], case.batches, blocks=blocks[DENSE])
     remaining = _remaining(seen, case.lines * case.length)

@@ -76,7 +76,16 @@ def compare(
             def advance(share: float, number: int = number, name: str = case.name) -> None:
                 stages.advance((number + share) / len(inputs), name)
 
-            latency.append(timed(case, variants, blocks=blocks, seconds=settings.latency_seconds, advance=advance))
+            latency.append(
+                timed(
+                    case,
+                    variants,
+                    blocks=blocks,
+                    seconds=settings.latency_seconds,
+                    rounds=settings.latency_rounds,
+                    advance=advance,
+                )
+            )
     return Comparison(
         latency=tuple(latency),
         max_abs_difference=difference,

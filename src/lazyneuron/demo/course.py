@@ -50,12 +50,13 @@ def train(
     """
     with stages("sparsify layer by layer"):
         looks, subject = _layer_by_layer(original, ids, held_out=held_out, settings=settings, stages=stages)
-    marks = [round(share * settings.steps) for share in settings.checkpoints]
+    marks = list(settings.checkpoints)
     steps: list[Step] = []
 
     def on_step(step: Step) -> None:
         steps.append(step)
-        if len(steps) in marks:
+        if marks and step.progress >= marks[0]:
+            del marks[0]
             looks.append(held_out.look(subject, label=f"after {len(steps)} steps"))
         stages.advance(step.progress, f"density {step.density or 0:.3f}, error {step.fidelity:.3f}")
 

@@ -39,25 +39,32 @@ def interleaved(
     *,
     seconds: float,
     least: int = 5,
+    in_a_row: int = 4,
     on_round: Callable[[float], None] | None = None,
 ) -> tuple[Timing, ...]:
-    """Time models on batches of one shape, one run of each in turn: what disturbs the machine disturbs all of them.
+    """Time models on batches of one shape, a few runs of each in turn: what disturbs the machine disturbs all of them.
+
+    The first of the runs in a row is not counted: it finds the caches full of another model's weights, which no one who
+    uses a single model sees.
 
     Args:
         variants: the models by name.
         batches: the batches; each round takes the next, the same one for all models.
         seconds: how long to go on, after each model has run on each batch once to warm up.
         least: rounds to make even when that takes longer.
+        in_a_row: runs of a model one after another, at least 2; the first of them is not counted.
         on_round: called after each round with the share of the work done.
 
     Returns:
-        One entry for each variant, in the order given; no run is left out.
+        One entry for each variant, in the order given; no counted run is left out.
 
     Raises:
-        ConfigError: ``least`` is not positive, or there are no batches.
+        ConfigError: ``least`` is not positive, ``in_a_row`` is below 2, or there are no batches.
     """
-    if least < 1 or not batches:
-        raise ConfigError(f"Timing takes at least 1 round and 1 batch, got {least} and {len(batches)}.")
+    if least < 1 or in_a_row < 2 or not batches:
+        raise ConfigError(
+            f"Timing takes at least 1 round of 2 runs and 1 batch, got {least}, {in_a_row} and {len(batches)}."
+        )
     samples: dict[str, list[float]] = {name: [] for name in variants}
     with torch.inference_mode():
         for model in variants.values():
@@ -66,11 +73,13 @@ def interleaved(
         start = time.perf_counter()
         rounds = 0
         while rounds < least or time.perf_counter() - start < seconds:
-            batch = batches[rounds % len(batches)]
             for name, model in variants.items():
-                before = time.perf_counter()
-                call_model(model, batch)
-                samples[name].append((time.perf_counter() - before) * 1e3)
+                for run in range(in_a_row):
+                    batch = batches[(rounds * (in_a_row - 1) + run) % len(batches)]
+                    before = time.perf_counter()
+                    call_model(model, batch)
+                    if run:
+                        samples[name].append((time.perf_counter() - before) * 1e3)
             rounds += 1
             if on_round is not None:
                 on_round(min(1.0, (time.perf_counter() - start) / seconds, rounds / least))

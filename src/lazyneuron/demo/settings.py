@@ -27,6 +27,7 @@ class Settings:
         train_seconds: time after which end-to-end training ends in any case.
         checkpoints: shares of the training steps after which a point of the frontier is measured.
         latency_seconds: time spent on each latency case.
+        latency_rounds: turns of each variant in a case, even when they take longer than that.
         compile: whether ``torch.compile`` is among the variants.
     """
 
@@ -38,15 +39,16 @@ class Settings:
     train_tokens: int = 64
     sample_lines: int = 900
     closed_form_densities: tuple[float, ...] = (0.2, 0.06)
-    start_density: float = 0.12
-    target_density: float = 0.09
+    start_density: float = 0.11
+    target_density: float = 0.08
     steps: int = 1500
     step_tokens: int = 512
     learning_rate: float = 7e-4
     strength: float = 0.1
-    train_seconds: float = 160.0
+    train_seconds: float = 175.0
     checkpoints: tuple[float, ...] = (0.4, 0.7)
     latency_seconds: float = 7.0
+    latency_rounds: int = 5
     compile: bool = True
 
     @staticmethod
@@ -62,8 +64,9 @@ class Settings:
             target_density=0.08,
             steps=250,
             learning_rate=4e-4,
-            train_seconds=32.0,
+            train_seconds=26.0,
             checkpoints=(),
             latency_seconds=2.0,
+            latency_rounds=3,
             compile=False,
         )

@@ -25,6 +25,7 @@ from lazyneuron.induce import (
     TargetDensity,
     block_samples,
     distill,
+    real_rows,
     refit_down_,
     shift_bias_,
     sparsify_,
@@ -51,12 +52,11 @@ class Subject:
 
 def layer_errors(student: Any, teacher: Any, batch: Any) -> Tensor:
     """Ten times the mean relative error of all layers' outputs, plus one minus the cosine of the embeddings."""
-    real = batch["attention_mask"].bool()
+    mask = batch["attention_mask"]
     total = torch.zeros(())
     for ours, theirs in zip(student.hidden_states[1:], teacher.hidden_states[1:], strict=True):
-        a, b = ours[real].float(), theirs[real].float()
+        a, b = real_rows(ours, mask).float(), real_rows(theirs, mask).float()
         total = total + (a - b).square().mean() / b.var()
-    mask = batch["attention_mask"]
     ours = sentence_embedding(student.last_hidden_state.float(), mask)
     theirs = sentence_embedding(teacher.last_hidden_state.float(), mask)
     return _LAYERS_WEIGHT * total / (len(student.hidden_states) - 1) + (1 - (ours * theirs).sum(-1)).mean()

@@ -3,7 +3,7 @@
 from lazyneuron.induce.controller import DensityController, TargetDensity
 from lazyneuron.induce.distill import Distillation, Step, distill, token_error
 from lazyneuron.induce.layerwise import distill_layerwise
-from lazyneuron.induce.penalty import firing_penalty, hoyer_penalty, l1_penalty, log_penalty
+from lazyneuron.induce.penalty import firing_penalty, hoyer_penalty, l1_penalty, log_penalty, real_rows
 from lazyneuron.induce.pressure import Pressure, pre_activations
 from lazyneuron.induce.refit import refit_down_, shift_bias_, thresholds_for
 from lazyneuron.induce.relufy import Plan, Relufy, plan
@@ -28,6 +28,7 @@ __all__ = [
     "log_penalty",
     "plan",
     "pre_activations",
+    "real_rows",
     "refit_down_",
     "shift_bias_",
     "sparsify_",

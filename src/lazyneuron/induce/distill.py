@@ -15,6 +15,7 @@ from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.core.batch import call_model, padding_mask
 from lazyneuron.core.errors import ConfigError, DataError
 from lazyneuron.induce.controller import DensityController
+from lazyneuron.induce.penalty import real_rows
 from lazyneuron.induce.pressure import Pressure, pre_activations, tokens_in, total_pressure
 from lazyneuron.induce.safety import evaluating, training_only, weights_kept_on_failure
 
@@ -99,7 +100,7 @@ def token_error(student: Any, teacher: Any, batch: Any) -> Tensor:
     s, t = _first_tensor(student).float(), _first_tensor(teacher).float()
     mask = padding_mask(batch)
     if mask is not None and mask.shape == t.shape[:-1]:
-        s, t = s[mask.bool()], t[mask.bool()]
+        s, t = real_rows(s, mask), real_rows(t, mask)
     return (s - t).square().mean() / t.var().clamp_min(torch.finfo(t.dtype).tiny)
 
 
@@ -152,7 +153,9 @@ def distill(
         what = "the student is the teacher itself" if student is teacher else "no parameter requires a gradient"
         raise ConfigError(f"There is nothing to distil: {what}; pass a copy.deepcopy of the original to train.")
     course = _Course(student=student, teacher=teacher, blocks=blocks, config=config, compare=compare)
-    optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
+    optimizer = torch.optim.AdamW(
+        trained, lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=_fusable(trained)
+    )
     steps: list[Step] = []
     with (
         weights_kept_on_failure(student),
@@ -174,6 +177,11 @@ def distill(
             if on_step is not None:
                 on_step(step)
     return tuple(steps)
+
+
+def _fusable(parameters: Sequence[nn.Parameter]) -> bool:
+    """Whether torch's fused optimiser step takes all of them."""
+    return all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
 
 
 class _Course:

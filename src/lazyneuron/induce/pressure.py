@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.induce.controller import TargetDensity
-from lazyneuron.induce.penalty import PENALTIES, firing_penalty, hoyer_penalty, l1_penalty, log_penalty
+from lazyneuron.induce.penalty import PENALTIES, firing_penalty, hoyer_penalty, l1_penalty, log_penalty, real_rows
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ class Pressure:
 
 def density_of(block: MLPBlock, z: Tensor, *, mask: Tensor | None = None) -> float:
     """Share of a block's neurons that are not silent at these pre-activations, over real tokens."""
-    rows = z.detach() if mask is None else z.detach()[mask.bool()]
+    rows = real_rows(z.detach(), mask)
     return float((~block.activation.zero.contains(rows)).float().mean())
 
 

@@ -1,6 +1,6 @@
 """The block as torch runs it, eagerly."""
 
-from lazyneuron.accelerate.tune import dense
+from lazyneuron.accelerate.dense import dense
 from lazyneuron.bench.baselines.baseline import Baseline, Built, Problem
 
 

@@ -1,0 +1,122 @@
+"""What stands between a found block and its execution: pack it, time it, decide."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from lazyneuron.accelerate import calibrate
+from lazyneuron.accelerate.calibrated import calibrated_slack
+from lazyneuron.accelerate.choice import BUCKETS, Candidates, from_cost_model
+from lazyneuron.accelerate.dense import dense
+from lazyneuron.accelerate.execution import BlockExecution
+from lazyneuron.accelerate.packed import PackedBlock, Weights, pack
+from lazyneuron.accelerate.sparse_mlp import native
+from lazyneuron.accelerate.tune import Decision, decide
+from lazyneuron.blocks import MLPBlock
+from lazyneuron.core.errors import ImplUnavailable, LazyNeuronError
+from lazyneuron.core.receipt import BlockChange
+
+Guarantee = Literal["exact", "calibrated"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What :func:`lazyneuron.accelerate_` was asked for.
+
+    Attributes:
+        guarantee, weights, impl: as there.
+        slack: by block, the factor that an earlier calibration found.
+    """
+
+    guarantee: Guarantee
+    weights: Weights
+    impl: str
+    slack: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+def prepare(
+    block: MLPBlock,
+    inputs: Tensor | None,
+    options: Options,
+    isa: int,
+    progress: Callable[[str], None],
+) -> tuple[BlockChange, BlockExecution | None]:
+    """Pack and decide; a block that cannot be packed is skipped with the reason."""
+    try:
+        packed = pack(block, options.weights)
+    except LazyNeuronError as error:
+        return BlockChange(block=block.name, action="skipped", reason=str(error)), None
+    factor = options.slack.get(block.name, 1.0)
+    report: dict[str, float] = {}
+    if options.guarantee == "calibrated":
+        if inputs is not None:
+            factor, report = calibrated_slack(packed, inputs)
+        report["slack_factor"] = factor
+        packed = packed.with_slack(factor)
+    named = options.impl != "auto"
+    paths = ("gather",) if options.impl == "gather" else calibrate.available_paths()
+    decision = decide(block, packed, _candidates(block, packed, paths, named, progress), inputs, isa=isa)
+    table = (paths[0],) * BUCKETS if named else decision.table
+    details = _details(block, packed, decision, table) | report
+    if inputs is not None:
+        details["output_error"] = _output_error(block, packed, paths, inputs, isa)
+    if set(table) == {"dense"} and not decision.candidates.worth_probing(0):
+        return BlockChange(block=block.name, action="dense", reason="Dense is faster here.", details=details), None
+    execution = BlockExecution(
+        block,
+        packed,
+        candidates=decision.candidates,
+        table=table,
+        weights=options.weights,
+        slack_factor=factor,
+        isa=isa,
+        fixed=named,
+    )
+    reason = "The path was asked for by name." if named else "Chosen by time, for each range of token counts."
+    return BlockChange(block=block.name, action="accelerated", reason=reason, details=details), execution
+
+
+def _candidates(
+    block: MLPBlock, packed: PackedBlock, paths: tuple[str, ...], named: bool, progress: Callable[[str], None]
+) -> Candidates:
+    sizes = [s.weight.numel() for s in (block.up, block.gate, block.down) if s is not None]
+    dtype = packed.dtype if packed.dtype != torch.float16 else torch.bfloat16  # same bytes; its grid stands for both
+    if not calibrate.is_calibrated(dtype):
+        progress("Measuring this machine once (about ten seconds)")
+    model = calibrate.cost_model_for(dtype)
+    usable = tuple(path for path in paths if path in model.lines)
+    if named and not usable:
+        raise ImplUnavailable(f"The implementation was not measured on this machine; it has {', '.join(model.lines)}.")
+    return from_cost_model(model, weights=sum(sizes), gated=block.gate is not None, paths=usable)
+
+
+def _details(block: MLPBlock, packed: PackedBlock, decision: Decision, table: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "activation": block.activation.kind,
+        "path_by_tokens": {f"<= {2**k}": path for k, path in enumerate(table)},
+        "shares": {p: {"computed": c, "fired": a} for p, (c, a) in decision.shares.items()},
+        "measured_us": {str(2**k): dict(times) for k, times in sorted(decision.times.items())},
+        "added_bytes": packed.added_bytes,
+    }
+
+
+@torch.no_grad()
+def _output_error(
+    block: MLPBlock, packed: PackedBlock, paths: tuple[str, ...], inputs: Tensor, isa: int
+) -> dict[str, float]:
+    """Largest and root-mean-square difference from the dense block on real inputs, over the output's own RMS."""
+    rows = inputs[:256]
+    wanted = dense(block)(rows).double()
+    got = calibrate.path_call(packed, paths[0], native.new_counts(), isa=isa)(rows).double()
+    scale = float(wanted.square().mean().sqrt()) or sys.float_info.min
+    difference = got - wanted
+    return {
+        "largest": float(difference.abs().max()) / scale,
+        "rms": float(difference.square().mean().sqrt()) / scale,
+    }
