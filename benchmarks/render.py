@@ -6,41 +6,77 @@ Tables stand between ``<!-- results -->`` and ``<!-- /results -->``; nothing els
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.goals import read_goals, shortfalls
+from lazyneuron.bench import view
 from lazyneuron.core.record import Record, write_text
+from lazyneuron.report.numbers import NOTHING
 from lazyneuron.report.tables import markdown_table, provenance
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = ROOT / "benchmarks" / "records"
 _MARKED = re.compile(r"(<!-- results -->\n).*?(<!-- /results -->)", re.DOTALL)
-_COLUMNS = {
-    "shape": "shape",
-    "dtype": "dtype",
-    "weights": "weights",
-    "tokens": "tokens",
-    "density": "density",
-    "dense_us": "dense us",
-    "int8_us": "dynamic int8 us",
-    "gather_us": "gather us",
-    "certified-2_us": "certified, 2 planes us",
-    "certified-1_us": "certified, 1 plane us",
-    "ours": "chosen",
-    "vs_dense": "vs dense",
-    "vs_int8": "vs int8",
-    "ceiling_us": "byte ceiling us",
-    "over_ceiling": "over ceiling",
-    "computed": "computed share",
-    "union": "union density",
-}
+_COLUMN_NAMES = {"vs_dense": "vs dense", "vs_int8": "vs int8", "over_ceiling": "over ceiling"}
 
 
-def accelerate_table(record: Record) -> str:
-    """The grid of :mod:`benchmarks.accelerate` as Markdown."""
-    rows = [{title: row.get(key) for key, title in _COLUMNS.items()} for row in record.data["rows"]]
-    return f"**{record.data['title']}**\n\n{markdown_table(rows)}\n\n{provenance(record)}\n"
+def accelerate_page(record: Record) -> str:
+    """A ``benchmark/accelerate`` record as Markdown: what decides, what falls short, the baselines, the whole grid.
+
+    Raises:
+        SystemExit: the record was written by an older version.
+    """
+    rows = record.data["rows"]
+    if not rows or any("threads" not in row for row in rows):
+        raise SystemExit("The benchmark's record is of an older version; run python -m benchmarks.accelerate again.")
+    parts = [f"**{record.data['title']}**", provenance(record)]
+    targets = view.target_rows(rows)
+    if targets:
+        parts += [
+            "### Target cases",
+            "Density 0.05; speed against dense unless a column says otherwise.",
+            markdown_table(targets),
+        ]
+    parts += ["### What falls short", short_text(rows)]
+    groups = view.baseline_groups(rows)
+    if groups:
+        parts += ["### Against other methods", "Speed against dense at each token count, quality from the same run."]
+    for name, group in groups.items():
+        parts += [
+            f"**{name}**",
+            markdown_table(view.baseline_rows(group)),
+            "\n".join(f"- {r}" for r in view.reasons(group)),
+        ]
+    parts.append("### The whole grid")
+    for name, group in view.grouped(rows).items():
+        parts += [f"**{name}**", markdown_table(_without_empty([view.case_row(row) for row in group]))]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def short_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows that miss a goal, as a table or as the sentence that there is none."""
+    missed = shortfalls(rows, read_goals())
+    if not missed:
+        return "Every goal in `benchmarks/goals.json` is met."
+    table = [
+        {
+            "goal": item["case"],
+            "row": item["row"] or "not measured",
+            "figure": _COLUMN_NAMES[item["column"]],
+            "wanted": item["wanted"],
+            "measured": item["measured"],
+        }
+        for item in missed
+    ]
+    return f"Rows that miss a goal in `benchmarks/goals.json` ({len(missed)}):\n\n{markdown_table(table)}"
+
+
+def _without_empty(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Without the columns in which no row has anything."""
+    empty = {key for key in rows[0] if all(row[key] in (None, NOTHING) for row in rows)}
+    return [{key: value for key, value in row.items() if key not in empty} for row in rows]
 
 
 def demo_summary(record: Record) -> str:
@@ -82,7 +118,7 @@ def main() -> None:
     if demo.exists():
         fill(ROOT / "README.md", demo_summary(Record.from_json(demo.read_text(encoding="utf-8"))))
     if grid.exists():
-        fill(ROOT / "docs" / "benchmarks.md", accelerate_table(Record.from_json(grid.read_text(encoding="utf-8"))))
+        fill(ROOT / "docs" / "benchmarks.md", accelerate_page(Record.from_json(grid.read_text(encoding="utf-8"))))
 
 
 if __name__ == "__main__":

@@ -22,8 +22,9 @@ PUBLIC = set(ALLOWED)
 ALLOWED |= {
     "testing": PUBLIC,
     "demo": PUBLIC | {"checkpoint"},
+    "bench": {"core", "blocks", "measure", "accelerate", "report"},
     "reproduce": PUBLIC,
-    "cli": PUBLIC | {"checkpoint", "demo", "reproduce"},
+    "cli": PUBLIC | {"bench", "checkpoint", "demo", "reproduce"},
 }
 ALLOWED["checkpoint"] = {"core", "accelerate", "induce"}
 ALLOWED["__init__"] = PUBLIC | {"checkpoint"}  # the package's own __init__.py

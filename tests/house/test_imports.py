@@ -36,6 +36,7 @@ def test_imports_go_one_way():
         ("report", "from lazyneuron.blocks import MLPBlock"),
         ("measure", "import lazyneuron"),
         ("demo", "from lazyneuron.cli import main"),
+        ("bench", "from lazyneuron.induce import sparsify_"),
     ],
 )
 def test_the_checker_sees_a_planted_violation(room, source):

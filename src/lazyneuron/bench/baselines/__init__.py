@@ -1,0 +1,1 @@
+"""The alternatives that certified execution is compared with, one file each."""

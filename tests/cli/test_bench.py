@@ -1,0 +1,102 @@
+import sys
+
+import pytest
+
+from lazyneuron.accelerate import calibrate
+from lazyneuron.bench import run as bench_run
+from lazyneuron.cli import main
+from lazyneuron.core.record import Record
+from tests.accelerate.conftest import made_up
+
+TINY = ["--shape", "32x128", "--threads", 1]
+
+
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch):
+    monkeypatch.setattr(calibrate, "cost_model_for", lambda dtype, **_: made_up(dtype))
+
+
+def run(monkeypatch, *arguments):
+    """Run the command in this process; the exit status, 0 when it returns."""
+    monkeypatch.setattr(sys, "argv", ["lazyneuron", "bench", *map(str, arguments)])
+    try:
+        main.main()
+    except SystemExit as exit_:
+        return exit_.code or 0
+    return 0
+
+
+def test_rows_are_printed_and_written(monkeypatch, capsys, tmp_path):
+    path = tmp_path / "new" / "r.json"
+    options = ["--tokens", 1, "--tokens", 3, "--dtype", "bfloat16", "--density", 0.2, "--against", "pruned"]
+    assert run(monkeypatch, *TINY, *options, "--json", path) == 0
+    out = capsys.readouterr().out
+    assert "32 x 128, bfloat16, 1 thread" in out and "vs dense" in out and "2 of 2 rows" in out
+    record = Record.from_json(path.read_text())
+    assert record.kind == "benchmark/accelerate" and record.environment.threads == 1
+    assert [(r["tokens"], r["density"], r["dtype"]) for r in record.data["rows"]] == [
+        (1, 0.2, "bfloat16"),
+        (3, 0.2, "bfloat16"),
+    ]
+    assert "pruned" in {c["name"] for c in record.data["rows"][0]["candidates"]}
+
+
+def test_methods_are_shown_beside_their_quality(monkeypatch, capsys):
+    assert (
+        run(
+            monkeypatch,
+            *TINY,
+            "--tokens",
+            2,
+            *[w for n in ("csr", "oracle", "cats", "pruned") for w in ("--against", n)],
+        )
+        == 0
+    )
+    out = capsys.readouterr().out
+    assert "relative error" in out and "firing missed" in out and "oracle" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--shape", "big"], "A shape is written 1024x4096"),
+        (["--tokens", 0], "A token count is from 1"),
+        (["--density", 0], "A density is a share above 0"),
+        (["--density", "nan"], "A density is a share above 0"),
+        (["--dtype", "float64"], "A dtype is one of"),
+        (["--against", "nobody"], "A baseline is one of"),
+        (["--threads", 0], "The number of threads is from 1"),
+        (["--threads", 100000], "The number of threads is from 1"),
+        (["--quick", "--tokens", 1], "--quick measures fixed cases"),
+    ],
+)
+def test_a_value_without_meaning_is_one_sentence_and_exit_2(monkeypatch, capsys, tmp_path, options, said):
+    path = tmp_path / "r.json"
+    assert run(monkeypatch, "--json", path, *options) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith(said) and err.count("\n") == 1 and not path.exists()
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_measuring(monkeypatch, capsys, tmp_path):
+    (tmp_path / "file").write_text("kept")
+    monkeypatch.setattr(bench_run, "measure_case", lambda *_, **__: pytest.fail("it measured"))
+    assert run(monkeypatch, *TINY, "--json", tmp_path / "file" / "r.json") == 2
+    assert capsys.readouterr().err.startswith("Cannot write")
+
+
+def test_ctrl_c_keeps_the_rows_measured_so_far(monkeypatch, capsys, tmp_path):
+    path, measured = tmp_path / "r.json", []
+    honest = bench_run.measure_case
+
+    def measure_case(*arguments, **named):
+        if measured:
+            raise KeyboardInterrupt
+        measured.append(honest(*arguments, **named))
+        return measured[0]
+
+    monkeypatch.setattr(bench_run, "measure_case", measure_case)
+    assert run(monkeypatch, *TINY, "--json", path) == 130
+    out, err = capsys.readouterr()
+    assert "1 of 2 rows" in out and "Interrupted" in err
+    assert Record.from_json(path.read_text()).data["rows"] == measured
+    assert list(tmp_path.iterdir()) == [path]
