@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import statistics
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -19,6 +20,7 @@ from lazyneuron.accelerate.packed import PackedBlock
 from lazyneuron.accelerate.sparse_mlp import gather, native
 from lazyneuron.accelerate.timing import interleaved_us
 from lazyneuron.blocks.activation import Activation
+from lazyneuron.core.errors import DataError
 
 _FIRING = (0.01, 0.08, 0.4)  # shares at which a line is fitted
 _INPUTS = 4  # different inputs in turn, so that rows are not simply found in the cache
@@ -142,6 +144,9 @@ def _fit(points: list[tuple[float, float]]) -> tuple[float, float]:
     return max(t0 - slope * w0, 0.05 * t0), slope
 
 
+_unsaved: dict[tuple[torch.dtype, str], CostModel] = {}  # where the cache folder cannot be written
+
+
 def available_paths() -> tuple[str, ...]:
     """The sparse paths that run here."""
     return ("certified-2", "certified-1") if load.status().available else ("gather",)
@@ -166,8 +171,9 @@ def fingerprint() -> str:
 
 
 def is_calibrated(dtype: torch.dtype) -> bool:
-    """Is there a cached cost model of this machine?"""
-    return cost_model.cache_file(dtype, fingerprint()).exists()
+    """Is there a cost model of this machine, in the cache folder or in this process?"""
+    mark = fingerprint()
+    return (dtype, mark) in _unsaved or cost_model.cache_file(dtype, mark).exists()
 
 
 def cost_model_for(
@@ -175,14 +181,21 @@ def cost_model_for(
 ) -> CostModel:
     """The cost model of this machine: from the user's cache folder, else measured now and kept there.
 
+    Where the folder cannot be written, a warning says so and the model is kept for this process.
+
     Raises:
         CheckpointError: the cached file is corrupt.
-        DataError: the cache folder cannot be written.
     """
     mark = fingerprint()
     path = cost_model.cache_file(dtype, mark)
+    if (dtype, mark) in _unsaved and not recalibrate:
+        return _unsaved[dtype, mark]
     if path.exists() and not recalibrate:
         return cost_model.read(path, mark)
     model = measure(dtype, progress=progress)
-    cost_model.save(model, path)
+    try:
+        cost_model.save(model, path)
+    except DataError as error:
+        _unsaved[dtype, mark] = model
+        warnings.warn(f"The machine's cost model is kept for this process only. {error}", RuntimeWarning, stacklevel=2)
     return model
