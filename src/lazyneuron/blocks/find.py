@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from lazyneuron.blocks.block import MLPBlock
-from lazyneuron.blocks.linears import find_linears
+from lazyneuron.blocks.linears import find_linears, is_sharded
 from lazyneuron.blocks.quiet import quiet
 from lazyneuron.blocks.refusal import clashes, refuse
 from lazyneuron.blocks.rejected import Rejected, batched_experts, never_ran, packed_linears
@@ -88,7 +88,7 @@ def find(model: nn.Module, example: Any = None) -> Found:
         sites = find_linears(model)
         search = Search(model, sites)
         search.look_inside_all()
-        if example is not None:
+        if example is not None and not any(is_sharded(site) for site in sites.values()):
             search.look_at(trace_model(model, example, search.runnable))
         rejected = [*batched_experts(model), *packed_linears(model), *never_ran(search)]
         found = search.named()

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from lazyneuron.blocks.activation import KINDS, Activation, DeclaresActivation
 
-_PROBE = torch.cat([torch.linspace(-8, 8, 257), torch.tensor([0.0, -30.0, 30.0, 0.01, -0.01])])
+_PROBE = torch.cat(
+    [torch.linspace(-8, 8, 257, device="cpu"), torch.tensor([0.0, -30.0, 30.0, 0.01, -0.01], device="cpu")]
+)
 # relative and absolute error within which values count as those of a function evaluated in this dtype
 _TOLERANCE = {torch.float64: (1e-5, 4e-6), torch.float32: (1e-5, 4e-6), torch.float16: (4e-3, 1e-3)}
 _COARSE = (3e-2, 4e-3)

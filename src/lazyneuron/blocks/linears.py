@@ -61,6 +61,11 @@ def _multiplies(module: nn.Module, matrix: Tensor) -> bool:
     return isinstance(y, Tensor) and _close(y, wanted)
 
 
+def is_sharded(site: LinearSite) -> bool:
+    """Is the weight a distributed tensor, of which only a part is here?"""
+    return hasattr(site.module._parameters.get("weight"), "device_mesh")
+
+
 def computes_its_weight(site: LinearSite, x: Tensor, y: Tensor) -> bool:
     """Is ``y`` what weight and bias give for ``x``, up to the rounding of their dtype?"""
     wanted = F.linear(x, site.weight, site.bias)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
+from lazyneuron.blocks.refusal import refusal_of_linear
+
 if TYPE_CHECKING:
     from lazyneuron.blocks.search import Search
 
@@ -79,7 +81,7 @@ def never_ran(search: Search) -> Iterator[Rejected]:
             yield Rejected(name=broken[0], reason="Its weight holds NaN or infinity; load a sound one.")
         elif up not in search.ran and down not in search.ran:
             reason = f"It and {down} could not be run alone; pass an example input, so that the whole model runs."
-            yield Rejected(name=up, reason=reason)
+            yield Rejected(name=up, reason=refusal_of_linear(search.sites[up]) or reason)
 
 
 def _widening(search: Search) -> Iterator[tuple[str, str]]:

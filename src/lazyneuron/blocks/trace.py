@@ -142,7 +142,7 @@ def _trace(
 def first_rows(t: Tensor) -> Tensor:
     """A copy of the first tokens of a tensor, as (tokens, width)."""
     if t.ndim == 0 or t.numel() == 0 or t.is_sparse or t.is_nested:
-        return torch.empty(0, 0)
+        return torch.empty(0, 0, device="cpu")
     few = t.detach()[tuple(slice(_ROWS) for _ in t.shape[:-1])]  # first, so that no large tensor is copied
     return few.reshape(-1, t.shape[-1])[:_ROWS].clone()
 
