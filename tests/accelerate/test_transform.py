@@ -45,6 +45,18 @@ class Gated(nn.Module):
         return self.down(self.act(self.gate(x)) * self.up(x))
 
 
+class GatedLayer(Gated):
+    """No module of its own stands for the block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(24)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.norm(x)
+        return x + self.down(self.act(self.gate(y)) * self.up(y))
+
+
 def bert() -> nn.Module:
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
@@ -63,6 +75,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[], object]]] = {
     "sequential": (mlp, lambda: torch.randn(40, 24)),
     "encoder": (encoder, lambda: torch.randn(2, 9, 32)),
     "gated": (lambda: Gated().eval(), lambda: torch.randn(3, 5, 24)),
+    "gated layer": (lambda: GatedLayer().eval(), lambda: torch.randn(3, 5, 24)),
     "bert": (bert, lambda: {"input_ids": torch.arange(20).reshape(2, 10)}),
 }
 

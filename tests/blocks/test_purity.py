@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from lazyneuron.blocks import find, find_blocks
+from lazyneuron.core.errors import DataError
 from tests.blocks.architectures import KNOWN
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -105,7 +106,7 @@ def test_an_example_that_the_model_refuses():
     model = nn.Sequential(Nosy(), nn.Bilinear(8, 8, 3)).train()
 
     def look():
-        with pytest.raises(RuntimeError):
+        with pytest.raises(DataError, match="cannot run on this batch"):
             find_blocks(model, torch.ones(2, 7))
 
     check_unchanged(model, look)

@@ -196,8 +196,6 @@ def _peek(batches: Iterable[Any] | None) -> tuple[Any, Iterable[Any] | None]:
 def _why_not(block: MLPBlock, weights: Weights) -> str | None:
     if block.refusal is not None:
         return block.refusal
-    if block.container is None and block.gate is not None:
-        return "It is gated and spread over several modules."
     if block.activation.zero.empty:
         return f"Its activation ({block.activation.kind}) is zero nowhere; sparsify it first, for example with Relufy."
     if block.activation.kind not in KERNEL_ACTIVATIONS:
