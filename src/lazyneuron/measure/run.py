@@ -62,7 +62,7 @@ def measure(
         ShapeError: ``tokens_mask`` was given and fits no block.
 
     Cost: two comparisons over each hidden activation (one for ReLU) and counting at an eighth of its size in words; at
-        most 8 MiB plus one call's booleans are kept for each block. Nothing is copied to the host before the end.
+        most 2 MiB plus one call's booleans are kept for each block. Nothing is copied to the host before the end.
     """
     if threshold is not None and not (math.isfinite(threshold) and threshold >= 0):
         raise ConfigError(

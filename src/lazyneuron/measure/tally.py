@@ -14,7 +14,7 @@ from lazyneuron.measure.lanes import count_columns, count_rows, pack
 UNION_SIZES = (1, 2, 4, 8, 16, 64, 256)
 
 # bytes kept before they are counted, so that a short forward pays for one comparison and no small kernels
-FLUSH_BYTES = 1 << 23
+FLUSH_BYTES = 1 << 21
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,9 @@ class Tokens:
         grid = real.reshape(-1, real.shape[-1]) if real.dim() else real.reshape(1, 1)
         follows = torch.zeros_like(grid)
         follows[:, 1:] = grid[:, 1:] & grid[:, :-1]
-        return Tokens(real=grid.reshape(-1), follows=follows.reshape(-1), masked=mask is not None)
+        # elsewhere than on the CPU, asking would make the host wait for the device
+        masked = mask is not None and not (device.type == "cpu" and bool(real.all()))
+        return Tokens(real=grid.reshape(-1), follows=follows.reshape(-1), masked=masked)
 
     @staticmethod
     def of_lengths(lengths: Sequence[int], device: torch.device) -> Tokens:
@@ -54,6 +56,34 @@ class Tokens:
         for start in itertools.accumulate((0, *lengths[:-1])):
             follows[start : start + 1] = False
         return Tokens(real=real, follows=follows, masked=False)
+
+
+class _Waiting:
+    """Rows of booleans kept until they are worth counting; copied when they come, while they are in the cache."""
+
+    def __init__(self, d_hidden: int, most_bytes: int, device: torch.device) -> None:
+        self.tokens: list[Tokens] = []
+        self._rows = torch.empty(0, dtype=torch.bool, device=device)
+        self._shape = (max(1, most_bytes // max(d_hidden, 1)), d_hidden)
+        self._used = 0
+
+    def take(self, rows: Tensor, tokens: Tokens) -> bool:
+        """Keep the rows; False when there is no room for them."""
+        end = self._used + len(rows)
+        if end > self._shape[0]:
+            return False
+        if not self._rows.numel():
+            self._rows = self._rows.new_empty(self._shape)
+        self._rows[self._used : end] = rows
+        self._used = end
+        self.tokens.append(tokens)
+        return True
+
+    def hand_over(self) -> tuple[Tensor, list[Tokens]]:
+        """The rows as lanes, valid until the next :meth:`take`, and their tokens; nothing waits afterwards."""
+        rows, tokens = self._rows[: self._used], self.tokens
+        self._used, self.tokens = 0, []
+        return pack(rows), tokens
 
 
 class Tally:
@@ -69,41 +99,46 @@ class Tally:
         self.union_fired, self.union_windows = zeros(len(UNION_SIZES)), zeros(len(UNION_SIZES))
         self.tokens, self.positive, self.positive_tokens, self.pairs = zeros(), zeros(), zeros(), zeros()
         self.overlap = torch.zeros((), dtype=torch.float64, device=device)
-        self._flush_bytes = flush_bytes
-        self._waiting: list[tuple[Tensor, Tokens]] = []
-        self._waiting_positive: list[tuple[Tensor, Tensor]] = []
-        self._bytes = 0
+        self._waiting = _Waiting(d_hidden, flush_bytes // 2, device)
+        self._waiting_positive = _Waiting(d_hidden, flush_bytes // 2, device)
 
     def add_fired(self, fired: Tensor, tokens: Tokens) -> None:
         """Add one call's firing neurons: booleans of shape (..., d_hidden)."""
         self.calls += 1
-        self._waiting.append((fired.reshape(-1, self.d_hidden), tokens))
-        self._bytes += fired.numel()
-        if self._bytes >= self._flush_bytes:
-            self.flush()
+        rows = fired.reshape(-1, self.d_hidden)
+        if not self._waiting.take(rows, tokens):
+            self._flush_fired()
+            if not self._waiting.take(rows, tokens):
+                self._count(pack(rows), [tokens])
 
     def add_positive(self, positive: Tensor, tokens: Tokens) -> None:
         """Add one call's positive pre-activations: booleans of the same shape."""
-        self._waiting_positive.append((positive.reshape(-1, self.d_hidden), tokens.real))
-        self._bytes += positive.numel()
+        rows = positive.reshape(-1, self.d_hidden)
+        if not self._waiting_positive.take(rows, tokens):
+            self._flush_positive()
+            if not self._waiting_positive.take(rows, tokens):
+                self._count_positive(pack(rows), [tokens])
 
     def flush(self) -> None:
         """Count what is waiting."""
-        if self._waiting_positive:
-            rows = count_rows(pack(torch.cat([positive for positive, _ in self._waiting_positive])))
-            real = torch.cat([real for _, real in self._waiting_positive])
-            self.positive += (rows * real).sum()
-            self.positive_tokens += real.sum()
-            self._waiting_positive.clear()
-        if self._waiting:
-            lanes = pack(torch.cat([fired for fired, _ in self._waiting]))
-            tokens = [tokens for _, tokens in self._waiting]
-            masked = any(t.masked for t in tokens)
-            self._waiting.clear()
-            self._bytes = 0
-            self._count(lanes, torch.cat([t.real for t in tokens]), torch.cat([t.follows for t in tokens]), masked)
+        self._flush_fired()
+        self._flush_positive()
 
-    def _count(self, lanes: Tensor, real: Tensor, follows: Tensor, masked: bool) -> None:
+    def _flush_fired(self) -> None:
+        if self._waiting.tokens:
+            self._count(*self._waiting.hand_over())
+
+    def _flush_positive(self) -> None:
+        if self._waiting_positive.tokens:
+            self._count_positive(*self._waiting_positive.hand_over())
+
+    def _count_positive(self, lanes: Tensor, tokens: Sequence[Tokens]) -> None:
+        real = torch.cat([t.real for t in tokens])
+        self.positive += (count_rows(lanes) * real).sum()
+        self.positive_tokens += real.sum()
+
+    def _count(self, lanes: Tensor, tokens: Sequence[Tokens]) -> None:
+        real, follows = torch.cat([t.real for t in tokens]), torch.cat([t.follows for t in tokens])
         rows = count_rows(lanes)
         both = count_rows(lanes[1:] & lanes[:-1])
         either = rows[1:] + rows[:-1] - both
@@ -113,7 +148,7 @@ class Tally:
         self.pairs += follows.sum()
         count = real.sum()
         self.tokens += count
-        if masked:
+        if any(t.masked for t in tokens):
             # a stable sort moves the padding to the end without asking the host how much there is
             order = torch.argsort((~real).to(torch.uint8), stable=True)
             lanes = lanes.index_select(0, order)
