@@ -106,8 +106,9 @@ inline Token quantise(const float* x, int64_t n, int64_t padded, int planes, int
 
 constexpr int kStreamAhead = 4096;  // bytes; one core's share of bandwidth times the memory's latency
 
-// acc[r][c] += panel column c . plane row r, over all of padded_in; rows are planes of tokens.
-template <int R>
+// acc[r][c] += panel column c . plane row r, over all of padded_in; rows are planes of tokens. The first product with a
+// panel fetches it from memory, and the beginning of the next one.
+template <int R, bool First>
 LAZY_INLINE void panel_product(const uint8_t* panel, const int8_t* const* rows, int64_t padded, int32_t* out,
                                Ahead& ahead, int64_t row_bytes, int lines) {
   __m512i acc[R][4];
@@ -119,7 +120,7 @@ LAZY_INLINE void panel_product(const uint8_t* panel, const int8_t* const* rows, 
     __m512i w[4];
 #pragma GCC unroll 4
     for (int c = 0; c < 4; ++c) w[c] = _mm512_loadu_si512(panel + 64 * c);
-    if constexpr (R <= 2)
+    if constexpr (First)
       for (int c = 0; c < 4; ++c) __builtin_prefetch(panel + kStreamAhead + 64 * c);
     for (int l = 0; l < lines; ++l) ahead.fetch(row_bytes);
 #pragma GCC unroll 8
@@ -148,7 +149,8 @@ inline void sketch_panel(const Problem& p, const uint8_t* panel, const Token* to
   const int lines = static_cast<int>((ahead.lines(row_bytes) + steps - 1) / steps);
   int r = 0;
   auto go = [&]<int R>(std::integral_constant<int, R>) {
-    panel_product<R>(panel, rows + r, p.padded_in, product[r], ahead, row_bytes, lines);
+    if (r == 0) panel_product<R, true>(panel, rows, p.padded_in, product[0], ahead, row_bytes, lines);
+    else panel_product<R, false>(panel, rows + r, p.padded_in, product[r], ahead, row_bytes, lines);
   };
   for (; r + 6 <= n; r += 6) go(std::integral_constant<int, 6>{});
   switch (n - r) {

@@ -11,23 +11,25 @@ def interleaved_us(
 ) -> list[float]:
     """Lower-quartile time of each call in microseconds, taken round-robin.
 
-    For decisions, not for reports: when other work holds a core, the median says what the other work did.
+    For decisions, not for reports: when other work holds a core, the median says what the other work did. Each call
+    comes right after the first one, so that none finds in the cache what a sibling with the same weights has just read.
 
     Args:
-        calls: each takes the number of the round, to vary its input.
+        calls: each takes the number of the round, to vary its input; the first one is the reference.
         rounds: counted rounds, at least three even when the budget is spent.
         budget_s: stop after this long.
         warmup: rounds that are not counted.
     """
     samples: list[list[float]] = [[] for _ in calls]
+    order = [at for other in range(1, len(calls)) for at in (0, other)] or [0]
     began = time.perf_counter()
     for number in range(rounds + warmup):
-        for call, kept in zip(calls, samples, strict=True):
+        for at in order:
             start = time.perf_counter()
-            call(number)
+            calls[at](number)
             took = time.perf_counter() - start
             if number >= warmup or number == rounds + warmup - 1:
-                kept.append(took * 1e6)
+                samples[at].append(took * 1e6)
         if len(samples[-1]) >= 3 and time.perf_counter() - began > budget_s:
             break
     return [sorted(kept)[len(kept) // 4] for kept in samples]
