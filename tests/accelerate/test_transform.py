@@ -334,6 +334,33 @@ def test_the_choice_follows_the_density() -> None:
     assert execution.table[0] == "certified-2"
 
 
+def test_a_review_at_the_same_density_keeps_the_choice() -> None:
+    """One plane computes more than two: what two planes computed must not be held for what one plane would."""
+    model, x = mlp(), torch.randn(4, 24)
+    two, one = Line(fixed_us=20.0, slope_us=100.0), Line(fixed_us=10.0, slope_us=100.0)
+    lazy.accelerate_(model)
+    execution = executions(model)[0]
+    execution.candidates = Candidates(
+        dense_us=(1e6,) * 13, lines={"certified-2": (two,) * 13, "certified-1": (one,) * 13}, rows=1
+    )
+    shares = {}
+    for path in ("certified-1", "certified-2"):
+        execution._set_table((path,) * 13)
+        before = execution.counts.tolist()
+        run(model, x)
+        computed, fired = (int(execution.counts[k]) - before[k] for k in (0, 1))
+        shares[path] = (computed / (4 * 200), fired / (4 * 200))
+    # make the gap large enough to decide whatever this machine's kernels computed
+    execution.shares = {"certified-2": shares["certified-2"], "certified-1": (shares["certified-2"][0] + 0.2, 0.0)}
+    for _ in range(2 * REVIEW_EVERY):
+        run(model, x)
+    assert set(execution.table) == {"certified-2"}
+    execution.shares = {}
+    for _ in range(2 * REVIEW_EVERY):
+        run(model, x)
+    assert set(execution.table) == {"certified-1"}
+
+
 def test_buckets() -> None:
     assert [bucket_of(n) for n in (1, 2, 3, 4, 5, 512, 513, 10**9)] == [0, 1, 2, 2, 3, 9, 10, 12]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -38,6 +38,7 @@ class BlockExecution:
         *,
         candidates: Candidates,
         table: tuple[str, ...],
+        shares: Mapping[str, tuple[float, float]] | None = None,
         weights: Weights = "keep",
         slack_factor: float = 1.0,
         isa: int = -1,
@@ -46,6 +47,7 @@ class BlockExecution:
         self.block = block
         self.candidates = candidates
         self.table = table
+        self.shares = dict(shares or {})  # path -> (computed, firing), as they were when the table was made
         self.weights = weights
         self.slack_factor = slack_factor
         self.isa = isa
@@ -153,10 +155,20 @@ class BlockExecution:
         self._seen = (now[0], now[1], now[2], now[3])
         if tokens:
             pairs = tokens * self.packed.d_hidden
-            shares = (computed / pairs, fired / pairs)
-            table = self.candidates.choose(dict.fromkeys(self.candidates.lines, shares))
+            path = self.table[min(bucket, BUCKETS - 1)]
+            ran = self._probe_path() if path == "dense" else path
+            table = self.candidates.choose(self._shares_now(ran, computed / pairs, fired / pairs))
             if table != self.table:
                 self._set_table(table)
+
+    def _shares_now(self, ran: str, computed: float, fired: float) -> dict[str, tuple[float, float]]:
+        """What each path would compute, from what one path did: they keep the proportion that they had before."""
+        before = {path: self.shares[path][0] for path in self.candidates.lines if path in self.shares}
+        scale = computed / before[ran] if before.get(ran) else 0.0
+        return {
+            path: (min(1.0, scale * before[path]) if scale and path in before else computed, fired)
+            for path in self.candidates.lines
+        }
 
     def _probe_path(self) -> str:
         certified = [path for path in self.candidates.lines if path.startswith("certified")]

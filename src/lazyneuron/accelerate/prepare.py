@@ -73,6 +73,7 @@ def prepare(
         packed,
         candidates=decision.candidates,
         table=table,
+        shares=decision.shares,
         weights=options.weights,
         slack_factor=factor,
         isa=isa,

@@ -95,5 +95,5 @@ def _time_bucket(
     runs = {"dense": dense(block)}
     runs |= {path: path_call(packed, path, counts, isa=isa) for path in candidates.lines}
     calls = [lambda k, run=run: run(windows[k % len(windows)]) for run in runs.values()]
-    times = interleaved_us(calls, rounds=9, budget_s=BUDGET_S / 6, warmup=2)
+    times = interleaved_us(calls, rounds=15, budget_s=BUDGET_S / 6, warmup=2)
     return dict(zip(runs, times, strict=True))
