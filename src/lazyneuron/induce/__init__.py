@@ -2,23 +2,33 @@
 
 from lazyneuron.induce.controller import DensityController, TargetDensity
 from lazyneuron.induce.distill import Distillation, Step, distill, token_error
+from lazyneuron.induce.jsrelu import JSReLU
 from lazyneuron.induce.layerwise import distill_layerwise
 from lazyneuron.induce.penalty import firing_penalty, hoyer_penalty, l1_penalty, log_penalty, real_rows
 from lazyneuron.induce.pressure import Pressure, pre_activations
+from lazyneuron.induce.rectifiers import FATReLU, SquaredReLU
 from lazyneuron.induce.refit import refit_down_, shift_bias_, thresholds_for
 from lazyneuron.induce.relufy import Plan, Relufy, plan
 from lazyneuron.induce.samples import BlockSamples, block_samples
+from lazyneuron.induce.shifted import ShiftedActivation
 from lazyneuron.induce.sparsify import sparsify_
+from lazyneuron.induce.topk import StatisticalTopK, TopK
 
 __all__ = [
     "BlockSamples",
     "DensityController",
     "Distillation",
+    "FATReLU",
+    "JSReLU",
     "Plan",
     "Pressure",
     "Relufy",
+    "ShiftedActivation",
+    "SquaredReLU",
+    "StatisticalTopK",
     "Step",
     "TargetDensity",
+    "TopK",
     "block_samples",
     "distill",
     "distill_layerwise",
