@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch import nn
 
+from lazyneuron.accelerate import accelerate_, calibrate
 from lazyneuron.blocks import find_blocks
 from lazyneuron.checkpoint import load_, save
 from lazyneuron.core.errors import CheckpointError, ConfigError, NoBlocksError, ShapeError
 from lazyneuron.core.receipt import Receipt
 from lazyneuron.core.undo import active_changes, restore_
 from lazyneuron.induce import DoublyBiased, JSReLU, ZerothBias, parameter_groups, plan, project_, sparsify_
+from tests.accelerate.conftest import made_up
 from tests.blocks.architectures import KNOWN
 
 NAMED = ["encoder_layer", "bert", "vit", "t5"]
@@ -280,3 +282,25 @@ def test_bad_configs_and_json():
     ):
         with pytest.raises(ConfigError):
             DoublyBiased(**options)
+
+
+@pytest.mark.parametrize("name", ["bert", "vit", "t5"])
+def test_sparse_execution_computes_the_same(name, monkeypatch):
+    monkeypatch.setattr(calibrate, "cost_model_for", lambda dtype, **_: made_up(dtype))
+    known = KNOWN[name]
+    model = known.model()
+    sparsify_(model, DoublyBiased())
+    for bias in biases(model):
+        nn.init.normal_(bias.bias)
+    wanted = outputs(model, known.batch)
+    receipt = accelerate_(model, impl="gather")
+    assert [c.action for c in receipt.changes] == ["accelerated"] * known.count
+    torch.testing.assert_close(outputs(model, known.batch), wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # by torch.compile itself
+def test_compiles():
+    model, x = Block(), tokens()
+    sparsify_(model, DoublyBiased())
+    nn.init.normal_(biases(model)[0].bias)
+    torch.testing.assert_close(torch.compile(model, backend="eager")(x), model(x))

@@ -17,6 +17,7 @@ from lazyneuron.induce.shifted import ShiftedActivation
 from lazyneuron.induce.sparsify import plan, sparsify_
 from lazyneuron.induce.token_noise import TokenWeightNoise
 from lazyneuron.induce.topk import StatisticalTopK, TopK
+from lazyneuron.induce.topk_recipe import KeepTop
 from lazyneuron.induce.zeroth_bias import ZerothBias
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "DoublyBiased",
     "FATReLU",
     "JSReLU",
+    "KeepTop",
     "NormFloor",
     "Plan",
     "Pressure",

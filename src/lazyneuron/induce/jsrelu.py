@@ -95,7 +95,7 @@ class JSReLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The function's value."""
-        value: Tensor = _JSReLUFunction.apply(x, self._mix, self.cap)
+        value: Tensor = _JSReLUFunction.apply(x, self._mix, self.cap)  # type: ignore[no-untyped-call]
         return value
 
     def derivative(self, x: Tensor) -> Tensor:

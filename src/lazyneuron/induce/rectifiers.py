@@ -118,7 +118,7 @@ class FATReLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The function's value."""
-        value: Tensor = _Gate.apply(x, self.shift, self.bandwidth)
+        value: Tensor = _Gate.apply(x, self.shift, self.bandwidth)  # type: ignore[no-untyped-call]
         return value
 
     def derivative(self, x: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -18,8 +18,9 @@ from lazyneuron.induce.fit import propose_doubly_biased
 from lazyneuron.induce.installed import add_hook_, install_, refuse_cache
 from lazyneuron.induce.norms import with_norms
 from lazyneuron.induce.relufy import Plan, Relufy, propose
+from lazyneuron.induce.topk_recipe import KeepTop, propose_top
 
-Recipe = Relufy | DoublyBiased
+Recipe = Relufy | DoublyBiased | KeepTop
 
 
 def recipe_from_data(data: Mapping[str, Any]) -> Recipe:
@@ -28,7 +29,11 @@ def recipe_from_data(data: Mapping[str, Any]) -> Recipe:
     Raises:
         CheckpointError: the data are no known recipe.
     """
-    return DoublyBiased.from_data(data) if data.get("config") == "DoublyBiased" else Relufy.from_data(data)
+    known: dict[object, Callable[[Mapping[str, Any]], Recipe]] = {
+        "DoublyBiased": DoublyBiased.from_data,
+        "KeepTop": KeepTop.from_data,
+    }
+    return known.get(data.get("config"), Relufy.from_data)(data)
 
 
 def plan(model: nn.Module, config: Recipe) -> Plan:
@@ -49,12 +54,14 @@ def plan(model: nn.Module, config: Recipe) -> Plan:
 
 def _blocks_for(model: nn.Module, config: Recipe) -> list[MLPBlock]:
     blocks = find_blocks(model)
-    return blocks if isinstance(config, Relufy) else with_norms(model, blocks)
+    return with_norms(model, blocks) if isinstance(config, DoublyBiased) else blocks
 
 
 def _propose(model: nn.Module, blocks: Sequence[MLPBlock], config: Recipe) -> Plan:
     if isinstance(config, Relufy) or not blocks:
         return propose(model, blocks, config=config if isinstance(config, Relufy) else Relufy())
+    if isinstance(config, KeepTop):
+        return propose_top(blocks, config=config)
     return propose_doubly_biased(model, blocks, config=config)
 
 
@@ -86,7 +93,10 @@ def sparsify_(model: nn.Module, config: Recipe) -> Receipt:
     receipt = Receipt(verb="sparsify_", config=config.to_data(), changes=proposal.changes, notes=notes)
     with transaction(model, receipt.id) as change:
         for name in proposal.replaced:
-            if isinstance(config, Relufy):
+            if isinstance(config, KeepTop):
+                new = config.module_for(blocks[name]).train(model.training)
+                replace_activation_(change, blocks[name], new)
+            elif isinstance(config, Relufy):
                 replace_activation_(change, blocks[name], config.activation_of(name))
             else:
                 install_(change, blocks[name], config)

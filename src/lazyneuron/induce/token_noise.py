@@ -48,7 +48,8 @@ class TokenWeightNoise(nn.Module):
             length = torch.linalg.vector_norm(x.float(), dim=-1, keepdim=True)
             xi = torch.randn(y.shape, generator=self._source.generator, device=y.device)
             noise = (sigma * length * xi).to(y.dtype)
-        return y + noise
+        noisy: Tensor = y + noise
+        return noisy
 
     def extra_repr(self) -> str:
         """The strength."""

@@ -66,7 +66,7 @@ class TopK(nn.Module):
         if x.shape[-1] < self.k:
             raise ShapeError(f"TopK keeps {self.k} neurons but got {x.shape[-1]} only; choose a smaller k.")
         if self.straight_through:
-            value: Tensor = _Keep.apply(x, self.k)
+            value: Tensor = _Keep.apply(x, self.k)  # type: ignore[no-untyped-call]
             return value
         r = F.relu(x)
         values, places = r.topk(self.k, dim=-1, sorted=False)
