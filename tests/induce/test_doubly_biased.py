@@ -17,6 +17,7 @@ from lazyneuron.core.undo import active_changes, restore_
 from lazyneuron.induce import DoublyBiased, JSReLU, ZerothBias, parameter_groups, plan, project_, sparsify_
 from tests.accelerate.conftest import made_up
 from tests.blocks.architectures import KNOWN
+from tests.induce.test_modules import Gemma
 
 NAMED = ["encoder_layer", "bert", "vit", "t5"]
 
@@ -96,6 +97,7 @@ def test_on_real_architectures(name):
     proposal = plan(model, DoublyBiased())
     assert len(proposal.replaced) == known.count, proposal
     receipt = sparsify_(model, DoublyBiased())
+    assert "left padding" in receipt.notes[0]
     assert Receipt.from_json(receipt.to_json()) == receipt
     assert len(biases(model)) == known.count
     for bias in biases(model):
@@ -134,6 +136,7 @@ def test_flattened_tokens_are_refused_at_plan():
         sparsify_(model, DoublyBiased())
     receipt = sparsify_(model, DoublyBiased(per_position=False))
     assert [c.action for c in receipt.changes] == ["replaced"] * known.count
+    assert "sum over them" in receipt.notes[0]
 
 
 def test_blocks_that_do_not_fit_are_named():
@@ -304,3 +307,25 @@ def test_compiles():
     sparsify_(model, DoublyBiased())
     nn.init.normal_(biases(model)[0].bias)
     torch.testing.assert_close(torch.compile(model, backend="eager")(x), model(x))
+
+
+def test_clip_uses_the_true_scale_without_a_floor():
+    model = Block()
+    model.norm = Gemma(6)
+    sparsify_(model, DoublyBiased(norm_floor=None, bound=0.5))
+    nn.init.constant_(biases(model)[0].bias, 3.0)
+    project_(model)
+    assert torch.equal(biases(model)[0].bias, torch.full((512, 6), 0.5))
+
+
+def test_layers_wrapped_by_an_adapter():
+    peft = pytest.importorskip("peft")
+    model, x = Block(), tokens()
+    wrapped = peft.get_peft_model(model, peft.LoraConfig(target_modules=["mlp.0", "mlp.2"], r=2))
+    sparsify_(wrapped, DoublyBiased(norm_bias="freeze", norm_floor=0.01))
+    nn.init.normal_(biases(wrapped)[0].bias)
+    up, _, down = (model.mlp[i] for i in range(3))
+    p = up.base_layer(model.norm(x) + biases(wrapped)[0].bias[:5])
+    torch.testing.assert_close(wrapped(x), x + down.base_layer(torch.relu(p) + torch.relu(p) ** 2 / 2))
+    wrapped(x).square().sum().backward()
+    assert up.lora_B["default"].weight.grad is not None

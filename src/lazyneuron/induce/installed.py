@@ -15,7 +15,7 @@ from lazyneuron.core.errors import ShapeError
 from lazyneuron.core.undo import Transaction
 from lazyneuron.induce.doubly_biased import DoublyBiased
 from lazyneuron.induce.jsrelu import JSReLU
-from lazyneuron.induce.norm_floor import NormFloor
+from lazyneuron.induce.norm_floor import NormFloor, scale_offset
 from lazyneuron.induce.zeroth_bias import ZerothBias
 
 INSTALLED = "_lazyneuron_installed"
@@ -33,6 +33,7 @@ class Installed:
     floor: NormFloor | None
     ramped: JSReLU | None
     mixing_steps: int
+    scale_offset: float
 
 
 def install_(change: Transaction, block: MLPBlock, config: DoublyBiased) -> None:
@@ -53,7 +54,8 @@ def install_(change: Transaction, block: MLPBlock, config: DoublyBiased) -> None
     if config.zeroth_bias and norm is not None:
         bias = _add_bias_(change, block, norm, config)
     ramped = activation if config.mixing_steps else None
-    entry = Installed(block.name, norm, bias, floor, ramped, config.mixing_steps)
+    offset = 0.0 if bias is None or norm is None else scale_offset(norm)
+    entry = Installed(block.name, norm, bias, floor, ramped, config.mixing_steps, offset)
     change.set(model, INSTALLED, (*model.__dict__.get(INSTALLED, ()), entry))
 
 

@@ -56,7 +56,8 @@ def _project(entry: Installed, step: int | None, change: Transaction | None) -> 
         details |= {"floor": entry.floor.floor_at(step), "scales_moved": entry.floor.project_(step)}
     if entry.bias is not None and entry.norm is not None:
         _renew(change, entry.bias, "bias")
-        scale = entry.norm._parameters["weight"] if entry.floor is None else entry.floor.scale
+        weight = entry.norm._parameters["weight"]
+        scale = None if weight is None else weight + entry.scale_offset
         details["bias_moved"] = entry.bias.clip_(scale if entry.bias.position == "input" else _fitting(entry, scale))
     return BlockChange(block=entry.block, action="projected", reason="Its constraints hold.", details=details)
 

@@ -65,6 +65,14 @@ def _propose(model: nn.Module, blocks: Sequence[MLPBlock], config: Recipe) -> Pl
     return propose_doubly_biased(model, blocks, config=config)
 
 
+def _notes(config: Recipe) -> tuple[str, ...]:
+    if not isinstance(config, DoublyBiased) or not config.zeroth_bias:
+        return ()
+    if config.per_position:
+        return ("Positions are counted from the first token of each call, so left padding shifts them.",)
+    return ("One zeroth bias serves all tokens; its gradient is a sum over them and says nothing about each.",)
+
+
 def sparsify_(model: nn.Module, config: Recipe) -> Receipt:
     """Change a model's MLP blocks in place by a recipe, all that its plan names or none.
 
@@ -89,7 +97,7 @@ def sparsify_(model: nn.Module, config: Recipe) -> Receipt:
             f"There is nothing to change in the {len(proposal.changes)} MLP blocks ({' '.join(reasons)}); "
             "choose other blocks or another activation."
         )
-    notes = tuple(f"The pattern {p!r} matched no block." for p in proposal.unmatched)
+    notes = (*(f"The pattern {p!r} matched no block." for p in proposal.unmatched), *_notes(config))
     receipt = Receipt(verb="sparsify_", config=config.to_data(), changes=proposal.changes, notes=notes)
     with transaction(model, receipt.id) as change:
         for name in proposal.replaced:
