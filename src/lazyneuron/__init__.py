@@ -7,11 +7,14 @@ from lazyneuron.blocks.find import find_blocks
 from lazyneuron.checkpoint import load_, save
 from lazyneuron.core.receipt import Receipt
 from lazyneuron.core.undo import restore_
+from lazyneuron.induce.doubly_biased import DoublyBiased
+from lazyneuron.induce.project import project_
 from lazyneuron.induce.relufy import Relufy
 from lazyneuron.induce.sparsify import sparsify_
 from lazyneuron.measure.run import measure
 
 __all__ = [
+    "DoublyBiased",
     "Receipt",
     "Relufy",
     "accelerate_",
@@ -19,6 +22,7 @@ __all__ = [
     "load_",
     "measure",
     "plan_acceleration",
+    "project_",
     "restore_",
     "save",
     "sparsify_",

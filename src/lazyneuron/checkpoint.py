@@ -14,8 +14,8 @@ from lazyneuron.accelerate.transform import accelerate_again_
 from lazyneuron.core.errors import CheckpointError, DataError
 from lazyneuron.core.receipt import Receipt
 from lazyneuron.core.record import write_text
-from lazyneuron.induce.relufy import Relufy
-from lazyneuron.induce.sparsify import sparsify_
+from lazyneuron.core.undo import restore_
+from lazyneuron.induce.sparsify import recipe_from_data, sparsify_
 
 WEIGHTS, RECEIPTS = "model.safetensors", "receipts.json"
 
@@ -24,7 +24,7 @@ def save(model: nn.Module, folder: str | Path, *receipts: Receipt) -> None:
     """Write a model's state and the receipts of its changes.
 
     Args:
-        model: the model; ``state_dict`` keys are those of the unchanged model.
+        model: the model; ``state_dict`` keys are those of the unchanged model and of what its changes added.
         folder: made if it is missing.
         receipts: in the order in which the changes were made.
 
@@ -74,8 +74,16 @@ def load_(model: nn.Module, folder: str | Path) -> tuple[Receipt, ...]:
     if not isinstance(raw, list):
         raise CheckpointError(f"{folder / RECEIPTS} is not a list of receipts; pass a folder that save wrote.")
     saved = [Receipt.from_json(json.dumps(item)) for item in raw]
-    _check_state(model, state)
-    first = [_again(model, receipt) for receipt in saved if receipt.verb != "accelerate_"]
+    first: list[Receipt] = []
+    try:
+        for receipt in saved:
+            if receipt.verb not in ("accelerate_", "project_"):  # what a projection moved is in the weights
+                first.append(_again(model, receipt))
+        _check_state(model, state)
+    except BaseException:
+        for receipt in reversed(first):
+            restore_(model, receipt)
+        raise
     with torch.no_grad():
         model.load_state_dict(state, strict=False)
     return (*first, *(_again(model, receipt) for receipt in saved if receipt.verb == "accelerate_"))
@@ -95,7 +103,7 @@ def _check_state(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
 
 def _again(model: nn.Module, receipt: Receipt) -> Receipt:
     if receipt.verb == "sparsify_":
-        return sparsify_(model, Relufy.from_data(dict(receipt.config)))
+        return sparsify_(model, recipe_from_data(dict(receipt.config)))
     if receipt.verb == "accelerate_":
         return accelerate_again_(model, receipt)
     raise CheckpointError(f"The saved change {receipt.verb!r} is not known to this version; update lazyneuron.")

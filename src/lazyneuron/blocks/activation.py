@@ -51,7 +51,7 @@ class Activation:
     Attributes:
         kind: a key of :data:`KINDS`, or ``"other"`` for a function that we can call but know nothing of.
         parameters: the kind's numbers: shift ``t`` of ``fatrelu``, threshold ``t`` of the thresholded kinds,
-            ``(mix, cap)`` of ``jsrelu``.
+            ``(mix, cap)`` of ``jsrelu``, ``(h, dx, dy)`` of the shifted kinds.
         function: the callable itself, needed only for ``"other"``.
     """
 
@@ -77,6 +77,14 @@ class Activation:
     def zero(self) -> ZeroInterval:
         """Where the function is exactly zero; :data:`NOWHERE` for smooth and unknown ones."""
         return NOWHERE if self.kind == "other" else KINDS[self.kind].zero(*self.parameters)
+
+    @property
+    def flat(self) -> ZeroInterval:
+        """Where the derivative is exactly zero; :data:`NOWHERE` for smooth and unknown ones."""
+        if self.kind == "other":
+            return NOWHERE
+        kind = KINDS[self.kind]
+        return (kind.flat or kind.zero)(*self.parameters)
 
     def __call__(self, z: Tensor) -> Tensor:
         """The function's value at each pre-activation."""
@@ -107,6 +115,7 @@ class _Kind:
     zero: Callable[..., ZeroInterval]
     parameter_names: tuple[str, ...] = ()
     check: Callable[..., None] = lambda *_: None
+    flat: Callable[..., ZeroInterval] | None = None  # None: where it is zero
 
 
 def _relu_family(*_: float) -> ZeroInterval:
@@ -121,6 +130,21 @@ def _jsrelu(z: Tensor, mix: float, cap: float) -> Tensor:
         return r + mix / 2 * r * r
     inside = torch.clamp(r, max=cap)
     return r + mix * (inside * inside / 2 + cap * (r - inside))
+
+
+def _shifted(s: Callable[[Tensor], Tensor]) -> Callable[[Tensor, float, float, float], Tensor]:
+    return lambda z, h, dx, dy: s(z - dx - h) - s(-(z - dx) - h) + dy
+
+
+def _shifted_flat(h: float, dx: float, _: float) -> ZeroInterval:
+    return ZeroInterval(-INF, dx - h, dx + h)
+
+
+def _shifted_zero(h: float, dx: float, dy: float) -> ZeroInterval:
+    """Moved inwards by rounding, since the function is evaluated on ``z - dx - h`` in fp32."""
+    slack = 1e-6 * (1 + abs(dx) + h)
+    low, high = dx - h + slack, dx + h - slack
+    return ZeroInterval(-INF, low, high) if dy == 0 and low <= high else NOWHERE
 
 
 def _fatrelu(z: Tensor, t: float) -> Tensor:
@@ -200,6 +224,11 @@ def _check_jsrelu(mix: float, cap: float) -> None:
         raise ConfigError(f"JSReLU takes a finite mix >= 0 and a cap > 0, got mix={mix}, cap={cap}.")
 
 
+def _check_shifted(h: float, dx: float, dy: float) -> None:
+    if not (math.isfinite(h) and h > 0 and math.isfinite(dx) and math.isfinite(dy)):
+        raise ConfigError(f"A shifted activation takes h > 0 and finite dx and dy, got {h}, {dx} and {dy}.")
+
+
 def _gelu_tanh_tensor(z: Tensor) -> Tensor:
     return F.gelu(z, approximate="tanh")
 
@@ -214,9 +243,15 @@ KINDS: dict[str, _Kind] = {
     "thresholded_gelu_tanh": _Kind(
         _thresholded(_gelu_tanh_tensor), _thresholded_zero(_gelu_tanh, -0.7524614), ("t",), _check_threshold
     ),
-    "relu6": _Kind(F.relu6, _relu_family),
+    "shifted_squared_relu": _Kind(
+        _shifted(lambda z: F.relu(z).square()), _shifted_zero, ("h", "dx", "dy"), _check_shifted, _shifted_flat
+    ),
+    "shifted_jsrelu": _Kind(
+        _shifted(lambda z: _jsrelu(z, 1.0, INF)), _shifted_zero, ("h", "dx", "dy"), _check_shifted, _shifted_flat
+    ),
+    "relu6": _Kind(F.relu6, _relu_family, flat=lambda: ZeroInterval(0.0, 6.0, INF)),
     "hardswish": _Kind(F.hardswish, lambda: ZeroInterval(-3.0)),
-    "hardsigmoid": _Kind(F.hardsigmoid, lambda: ZeroInterval(-3.0)),
+    "hardsigmoid": _Kind(F.hardsigmoid, lambda: ZeroInterval(-3.0), flat=lambda: ZeroInterval(-3.0, 3.0, INF)),
     "gelu": _Kind(F.gelu, _smooth),
     "gelu_tanh": _Kind(_gelu_tanh_tensor, _smooth),
     "quick_gelu": _Kind(lambda z: z * torch.sigmoid(1.702 * z), _smooth),

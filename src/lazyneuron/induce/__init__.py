@@ -2,23 +2,44 @@
 
 from lazyneuron.induce.controller import DensityController, TargetDensity
 from lazyneuron.induce.distill import Distillation, Step, distill, token_error
+from lazyneuron.induce.doubly_biased import DoublyBiased
+from lazyneuron.induce.jsrelu import JSReLU
 from lazyneuron.induce.layerwise import distill_layerwise
+from lazyneuron.induce.norm_floor import NormFloor
 from lazyneuron.induce.penalty import firing_penalty, hoyer_penalty, l1_penalty, log_penalty, real_rows
 from lazyneuron.induce.pressure import Pressure, pre_activations
+from lazyneuron.induce.project import parameter_groups, project_
+from lazyneuron.induce.rectifiers import FATReLU, SquaredReLU
 from lazyneuron.induce.refit import refit_down_, shift_bias_, thresholds_for
-from lazyneuron.induce.relufy import Plan, Relufy, plan
+from lazyneuron.induce.relufy import Plan, Relufy
 from lazyneuron.induce.samples import BlockSamples, block_samples
-from lazyneuron.induce.sparsify import sparsify_
+from lazyneuron.induce.shifted import ShiftedActivation
+from lazyneuron.induce.sparsify import plan, sparsify_
+from lazyneuron.induce.token_noise import TokenWeightNoise
+from lazyneuron.induce.topk import StatisticalTopK, TopK
+from lazyneuron.induce.topk_recipe import KeepTop
+from lazyneuron.induce.zeroth_bias import ZerothBias
 
 __all__ = [
     "BlockSamples",
     "DensityController",
     "Distillation",
+    "DoublyBiased",
+    "FATReLU",
+    "JSReLU",
+    "KeepTop",
+    "NormFloor",
     "Plan",
     "Pressure",
     "Relufy",
+    "ShiftedActivation",
+    "SquaredReLU",
+    "StatisticalTopK",
     "Step",
     "TargetDensity",
+    "TokenWeightNoise",
+    "TopK",
+    "ZerothBias",
     "block_samples",
     "distill",
     "distill_layerwise",
@@ -26,8 +47,10 @@ __all__ = [
     "hoyer_penalty",
     "l1_penalty",
     "log_penalty",
+    "parameter_groups",
     "plan",
     "pre_activations",
+    "project_",
     "real_rows",
     "refit_down_",
     "shift_bias_",

@@ -1,0 +1,117 @@
+"""The jumping squared ReLU: a rectifier whose slope grows with its input."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lazyneuron.blocks.activation import Activation, ZeroInterval
+
+
+class _JSReLUFunction(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, mix: float, cap: float) -> Tensor:
+        r = F.relu(x)
+        if mix == 0:  # 0 * inf would be NaN
+            return r
+        if math.isinf(cap):
+            return r.addcmul(r, r.mul(mix / 2))  # r * r alone leaves float16 at 256
+        inside = r.clamp(max=cap)
+        return r + mix * (inside * inside / 2 + cap * (r - inside))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float, float], output: Tensor) -> None:
+        x, ctx.mix, ctx.cap = inputs
+        ctx.save_for_backward(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (x,) = ctx.saved_tensors
+        g = torch.ops.aten.threshold_backward(gradients[0], x, 0)
+        if ctx.mix == 0:
+            return g, None, None
+        inside = F.relu(x) if math.isinf(ctx.cap) else x.clamp(0, ctx.cap)
+        return g.addcmul(g, inside, value=ctx.mix), None, None
+
+
+class JSReLU(nn.Module):
+    """``f(x) = relu(x) + mix / 2 * relu(x)**2``, going on in a line above ``cap``.
+
+    With ``mix = 1`` this is ``((x + 1)**2 - 1) / 2`` at ``x > 0``: the slope jumps from 0 to 1 and grows from there, so
+    that a neuron which fires more also has the larger gradient. With ``mix = 0`` it is ReLU, bitwise.
+
+    Args:
+        mix: weight of the square, a finite number >= 0. It may be assigned later, as a ramp does; ``state_dict``
+            carries it, in float64.
+        cap: where the square goes over into a line of the same value and slope; None for nowhere. Quadratic growth
+            leaves float16 at 360.
+
+    Raises:
+        ConfigError: mix or cap out of range.
+
+    Cost: keeps only its input for the backward pass; two element-wise passes forward and three backward.
+
+    Example:
+        >>> JSReLU()(torch.tensor([-1.0, 0.0, 2.0]))
+        tensor([0., 0., 4.])
+
+    Source: Peng et al., "A Theoretical Explanation of Activation Sparsity through Flat Minima and Adversarial
+        Robustness", 2023, where it is called J-SquaredReLU. The rearranged, capped form is ours.
+    """
+
+    def __init__(self, mix: float = 1.0, cap: float | None = None) -> None:
+        super().__init__()
+        self.cap = math.inf if cap is None else float(cap)
+        self.mix = mix
+
+    @property
+    def mix(self) -> float:
+        """Weight of the square."""
+        return self._mix
+
+    @mix.setter
+    def mix(self, value: float) -> None:
+        self._mix = Activation("jsrelu", (float(value), self.cap)).parameters[0]
+
+    def activation_spec(self) -> Activation:
+        """The function as a fact."""
+        return Activation("jsrelu", (self._mix, self.cap))
+
+    @property
+    def zero_interval(self) -> ZeroInterval:
+        """Where the value is exactly 0."""
+        return self.activation_spec().zero
+
+    @property
+    def flat_interval(self) -> ZeroInterval:
+        """Where the slope is exactly 0."""
+        return self.activation_spec().flat
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The function's value."""
+        value: Tensor = _JSReLUFunction.apply(x, self._mix, self.cap)  # type: ignore[no-untyped-call]
+        return value
+
+    def derivative(self, x: Tensor) -> Tensor:
+        """The slope: 0 at ``x <= 0``, ``1 + mix * min(x, cap)`` above."""
+        inside = F.relu(x) if math.isinf(self.cap) else x.clamp(0, self.cap)
+        slope = torch.ones_like(x) if self._mix == 0 else 1 + self._mix * inside
+        return torch.where(x <= 0, torch.zeros_like(x), slope)
+
+    def get_extra_state(self) -> Tensor:
+        """The mix as a tensor, for ``state_dict``."""
+        return torch.tensor(self._mix, dtype=torch.float64, device="cpu")
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take the mix that :meth:`get_extra_state` gave."""
+        self.mix = float(state)
+
+    def extra_repr(self) -> str:
+        """Mix and cap."""
+        return f"mix={self._mix:g}, cap={self.cap:g}"

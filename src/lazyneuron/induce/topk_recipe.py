@@ -1,0 +1,86 @@
+"""The recipe that gives each token a fixed number of neurons."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+from torch import nn
+
+from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.core.errors import CheckpointError, ConfigError
+from lazyneuron.core.receipt import BlockChange
+from lazyneuron.induce.relufy import Plan
+from lazyneuron.induce.topk import StatisticalTopK, TopK
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class KeepTop:
+    """Put :class:`lazyneuron.induce.TopK` or :class:`lazyneuron.induce.StatisticalTopK` into MLP blocks.
+
+    Which neurons fire then depends on the whole token, so these blocks have no zero interval: they train sparsely, and
+    neither ``find_blocks`` nor ``accelerate_`` takes them for MLP blocks until the change is restored.
+
+    Attributes:
+        density: share of a block's neurons that may fire, in (0, 1).
+        statistical: estimate the cut from each token's mean and deviation instead of selecting.
+        straight_through: give neurons that were cut a gradient; of no meaning when ``statistical``.
+        blocks: glob patterns of block names.
+    """
+
+    density: float
+    statistical: bool = False
+    straight_through: bool = True
+    blocks: tuple[str, ...] = ("*",)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.density < 1:
+            raise ConfigError(f"A density is a fraction between 0 and 1, got {self.density}.")
+        if isinstance(self.blocks, str) or not self.blocks:
+            raise ConfigError(f"`blocks` is a tuple of at least one glob pattern, got {self.blocks!r}.")
+
+    def module_for(self, block: MLPBlock) -> nn.Module:
+        """The activation that this block gets; at least one neuron of a token may fire."""
+        if self.statistical:
+            return StatisticalTopK(self.density)
+        return TopK(max(1, round(self.density * block.d_hidden)), straight_through=self.straight_through)
+
+    def to_data(self) -> dict[str, Any]:
+        """JSON-able arguments."""
+        return {"config": "KeepTop", **dataclasses.asdict(self), "blocks": list(self.blocks)}
+
+    @staticmethod
+    def from_data(data: Mapping[str, Any]) -> KeepTop:
+        """The config that :meth:`to_data` wrote.
+
+        Raises:
+            CheckpointError: the data are not such a config.
+        """
+        try:
+            arguments = dict(data)
+            if arguments.pop("config") != "KeepTop":
+                raise ValueError(f"its config is {data['config']!r}")
+            return KeepTop(**{**arguments, "blocks": tuple(arguments["blocks"])})
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"This is not a KeepTop config ({error}); pass what KeepTop.to_data wrote."
+            ) from error
+
+
+def propose_top(blocks: Sequence[MLPBlock], *, config: KeepTop) -> Plan:
+    """The plan of a top-k change for blocks that were found already."""
+    names = [block.name for block in blocks]
+    unmatched = tuple(p for p in config.blocks if not any(fnmatchcase(name, p) for name in names))
+    changes = []
+    for block in blocks:
+        action, reason = "replaced", f"{block.activation.kind} is to become {config.module_for(block)!r}."
+        if not any(fnmatchcase(block.name, pattern) for pattern in config.blocks):
+            action, reason = "skipped", "No pattern matches its name."
+        elif block.site is None:
+            action = "skipped"
+            reason = f"Its activation ({block.activation.kind}) is written into a forward and cannot be replaced."
+        details = {"before": [block.activation.kind, *block.activation.parameters]}
+        changes.append(BlockChange(block=block.name, action=action, reason=reason, details=details))
+    return Plan(changes=tuple(changes), unmatched=unmatched)
