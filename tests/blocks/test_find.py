@@ -130,3 +130,14 @@ def test_meta_models_are_refused() -> None:
         model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 4))
     with pytest.raises(NoBlocksError):
         accelerate_(model)
+
+
+@pytest.mark.parametrize("density", [0.0, 0.001, 0.005, 0.02, 0.1])
+@pytest.mark.parametrize("seed", range(6))
+def test_a_block_that_hardly_ever_fires_is_found(density, seed):
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.LayerNorm(12), nn.Linear(12, 200), nn.ReLU(), nn.Linear(200, 12))
+    z = model[1](model[0](torch.randn(2000, 12))).detach()
+    model[1].bias.data -= 100.0 if density == 0 else z.flatten().kthvalue(int((1 - density) * z.numel())).values
+    (block,) = find_blocks(model)
+    assert (block.up.name, block.activation.kind, block.down.name) == ("1", "relu", "3")

@@ -325,3 +325,18 @@ def test_an_activation_module_shared_by_spread_blocks():
         for block in blocks:
             splice_(change, block, Formula(block))
     torch.testing.assert_close(model(x), expected)
+
+
+def test_a_hook_before_a_spread_block_is_called_when_it_is_replaced():
+    model, x = Spread(), torch.randn(3, 8)
+    called = []
+    handle = only(model).up.module.register_forward_pre_hook(lambda _, args: called.append(1) or (args[0] + 1,))
+    before = model(x)
+    block = only(model)
+    assert block.refusal is None
+    seen = []
+    with transaction(model, "spliced") as change:
+        splice_(change, block, seen.append)
+    assert torch.equal(model(x), before)
+    assert len(called) == 2 and torch.equal(seen[0], x + 1)
+    handle.remove()

@@ -12,6 +12,7 @@ from lazyneuron.blocks.block import LinearSite
 from lazyneuron.blocks.trace import Trace
 
 _SAMPLE = 256
+_HARDLY_ANY = 4
 _RAGGED = 0.4  # unrelated values have 1, a smooth function of 32 values about 0.2
 
 
@@ -37,12 +38,20 @@ def same(a: Tensor, b: Tensor) -> bool:
 def depends(z: Tensor, h: Tensor) -> bool:
     """Could ``h`` be an element-wise function of ``z``? True when neighbours in ``z`` are neighbours in ``h``.
 
-    A sieve: it lets every smooth function through and stops nearly all else, at the price of one small sort.
+    A sieve: it lets every smooth function through and stops nearly all else, at the price of one small sort. Where
+    hardly
+    any neuron fires there is nothing to tell, and it lets through.
     """
-    stride = max(z.numel() // _SAMPLE, 1)
-    z, h = z.flatten()[::stride].float(), h.flatten()[::stride].float()
+    z, h = z.flatten().float(), h.flatten().float()
     if z.numel() < 2 or not bool(torch.isfinite(h).all()):
         return False
+    fires = (h != 0).nonzero().flatten()
+    if len(fires) <= _HARDLY_ANY:
+        return True
+    stride = max(z.numel() // _SAMPLE, 1)
+    chosen = torch.cat([torch.arange(0, z.numel(), stride, device=z.device), fires[:: max(len(fires) // _SAMPLE, 1)]])
+    chosen = torch.unique(chosen)
+    z, h = z[chosen], h[chosen]
     spread = (h - h.roll(h.numel() // 2 + 1)).abs().mean()
     steps = h[z.argsort()].diff().abs().mean()
     return bool(steps <= _RAGGED * spread)

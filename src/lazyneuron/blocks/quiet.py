@@ -45,9 +45,10 @@ def quiet(model: nn.Module) -> Iterator[None]:
             state.put_back()
 
 
-def hooks_of(module: nn.Module) -> bool:
-    """Does the module carry hooks?"""
-    return any(module.__dict__.get(name) for name in _HOOKS)
+def hooks_of(module: nn.Module, *, before: bool = True) -> bool:
+    """Does the module carry hooks? ``before=False`` leaves out those that are called before its forward."""
+    names = _HOOKS if before else [name for name in _HOOKS if name != "_forward_pre_hooks"]
+    return any(module.__dict__.get(name) for name in names)
 
 
 def _cuda_devices(model: nn.Module) -> list[int]:

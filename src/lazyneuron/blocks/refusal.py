@@ -12,8 +12,14 @@ from lazyneuron.blocks.override import Override, Pass
 from lazyneuron.blocks.quiet import hooks_of
 
 
-def refusal_of_linear(site: LinearSite) -> str | None:
-    """Why a layer's execution cannot be replaced, or None."""
+def refusal_of_linear(site: LinearSite, *, entrance: bool = False) -> str | None:
+    """Why a layer's execution cannot be replaced, or None.
+
+    Args:
+        site: the layer.
+        entrance: whether the layer itself is called with the block's input when the block is replaced, so that hooks
+            before it are called as ever.
+    """
     module = site.module
     if "base_layer" in module._modules:
         return f"{site.name} carries an adapter; merge it into the weight first."
@@ -28,7 +34,7 @@ def refusal_of_linear(site: LinearSite) -> str | None:
         return f"The weight of {site.name} is quantised ({weight.dtype}), not floating point."
     if type(weight.data) is not torch.Tensor:
         return f"The weight of {site.name} is a {type(weight.data).__name__}; only plain tensors are supported."
-    if hooks_of(module):
+    if hooks_of(module, before=not entrance):
         return f"{site.name} has hooks, which would not be called; remove them first."
     return None
 
@@ -43,12 +49,16 @@ def refuse(block: MLPBlock, model: nn.Module, sites: Mapping[str, LinearSite]) -
     """
     reasons = (
         _wrapped(block, model),
-        *(refusal_of_linear(site) for site in block.linears),
+        *(refusal_of_linear(site, entrance=_is_entrance(site, block)) for site in block.linears),
         _replaced(block, model),
         _inner_hooks(block, model),
         _spread(block, model, sites) if block.container is None else None,
     )
     return next((reason for reason in reasons if reason is not None), None)
+
+
+def _is_entrance(site: LinearSite, block: MLPBlock) -> bool:
+    return block.container is None and block.gate is None and site.name == block.up.name
 
 
 def _ancestors(name: str, model: nn.Module) -> list[tuple[str, nn.Module]]:
