@@ -15,6 +15,7 @@ from lazyneuron.core.errors import CheckpointError, DataError
 from lazyneuron.core.receipt import Receipt
 from lazyneuron.core.record import write_text
 from lazyneuron.core.undo import restore_
+from lazyneuron.induce.compact import compact_again_
 from lazyneuron.induce.sparsify import recipe_from_data, sparsify_
 
 WEIGHTS, RECEIPTS = "model.safetensors", "receipts.json"
@@ -104,6 +105,8 @@ def _check_state(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
 def _again(model: nn.Module, receipt: Receipt) -> Receipt:
     if receipt.verb == "sparsify_":
         return sparsify_(model, recipe_from_data(dict(receipt.config)))
+    if receipt.verb == "compact_":
+        return compact_again_(model, receipt)
     if receipt.verb == "accelerate_":
         return accelerate_again_(model, receipt)
     raise CheckpointError(f"The saved change {receipt.verb!r} is not known to this version; update lazyneuron.")

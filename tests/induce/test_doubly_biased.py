@@ -287,7 +287,7 @@ def test_bad_configs_and_json():
             DoublyBiased(**options)
 
 
-@pytest.mark.parametrize("name", ["bert", "vit", "t5"])
+@pytest.mark.parametrize("name", ["encoder_layer", "bert", "vit", "t5"])
 def test_sparse_execution_computes_the_same(name, monkeypatch):
     monkeypatch.setattr(calibrate, "cost_model_for", lambda dtype, **_: made_up(dtype))
     known = KNOWN[name]

@@ -1,5 +1,6 @@
 """Changing a network so that fewer of its neurons fire: activations, penalties and distillation."""
 
+from lazyneuron.induce.compact import compact_
 from lazyneuron.induce.controller import DensityController, TargetDensity
 from lazyneuron.induce.distill import Distillation, Step, distill, token_error
 from lazyneuron.induce.doubly_biased import DoublyBiased
@@ -41,6 +42,7 @@ __all__ = [
     "TopK",
     "ZerothBias",
     "block_samples",
+    "compact_",
     "distill",
     "distill_layerwise",
     "firing_penalty",
