@@ -7,6 +7,8 @@ from lazyneuron.blocks.find import find_blocks
 from lazyneuron.checkpoint import load_, save
 from lazyneuron.core.receipt import Receipt
 from lazyneuron.core.undo import restore_
+from lazyneuron.explain.run import explain
+from lazyneuron.induce.compact import compact_
 from lazyneuron.induce.doubly_biased import DoublyBiased
 from lazyneuron.induce.project import project_
 from lazyneuron.induce.relufy import Relufy
@@ -18,6 +20,8 @@ __all__ = [
     "Receipt",
     "Relufy",
     "accelerate_",
+    "compact_",
+    "explain",
     "find_blocks",
     "load_",
     "measure",

@@ -1,0 +1,79 @@
+"""``lazyneuron reproduce``: a published table or figure, beside what is measured here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lazyneuron.core.record import Record
+    from lazyneuron.reproduce.experiment import Experiment
+
+
+def reproduce(
+    name: Annotated[str | None, typer.Argument(help="Which experiment; without it, all are listed.")] = None,
+    *,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Folder with the published experiment's own data.")
+    ] = None,
+    seeds: Annotated[int, typer.Option("--seeds", help="Runs of each variant.", min=1)] = 3,
+    quick: Annotated[bool, typer.Option("--quick", help="A much smaller run, to see that it works.")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the record to this file.")] = None,
+    figure: Annotated[Path | None, typer.Option("--figure", help="Draw the figure into this PNG file.")] = None,
+) -> None:
+    """Run a published experiment at a size that fits this machine, and print ours beside theirs."""
+    from rich.console import Console
+
+    from lazyneuron.cli.output import check_writable
+    from lazyneuron.core.record import write_text
+    from lazyneuron.report import curves_figure
+    from lazyneuron.reproduce.catalogue import EXPERIMENTS, experiment
+
+    console = Console()
+    if name is None:
+        for one in EXPERIMENTS.values():
+            console.print(f"{one.name}: {one.title}", soft_wrap=True, highlight=False)
+        return
+    wanted = experiment(name)
+    check_writable(json_file, figure)
+    record = _run(wanted, data=data, seeds=seeds, quick=quick)
+    _print(wanted, record, console)
+    if json_file is not None:
+        write_text(json_file, record.to_json())
+    if figure is not None:
+        curves_figure(record, figure)
+
+
+def _run(wanted: Experiment, *, data: Path | None, seeds: int, quick: bool) -> Record:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    from lazyneuron.reproduce.experiment import Request
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(wanted.name, total=1.0)
+
+        def advance(share: float, note: str) -> None:
+            progress.update(task, completed=share, description=note)
+
+        return wanted.run(Request(data=data, seeds=seeds, quick=quick, advance=advance))
+
+
+def _print(wanted: Experiment, record: Record, console: Console) -> None:
+    from rich.markup import escape
+
+    from lazyneuron.report import plain_table, rich_table
+
+    rows = [{k: "not published" if v is None else v for k, v in row.items()} for row in record.data["rows"]]
+    if console.is_terminal:
+        console.print(rich_table(rows, title=wanted.title))
+    else:  # a pipe or a file has no width to fit into
+        console.print(f"{wanted.title}\n{plain_table(rows)}", soft_wrap=True, highlight=False)
+    console.print(escape(record.data["says"]), soft_wrap=True, highlight=False)
+    console.print(escape(f"Source: {wanted.source}."), soft_wrap=True, highlight=False)
+    console.print(escape(f"Differs: {record.data['differs']}"), style="yellow", soft_wrap=True, highlight=False)

@@ -1,0 +1,191 @@
+"""The verb: look at a model's gradients and weights, and say why its neurons are as silent as they are."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.blocks.find import find
+from lazyneuron.core.batch import call_model
+from lazyneuron.core.errors import ConfigError, DataError
+from lazyneuron.core.record import Record
+from lazyneuron.explain.capture import Capture
+from lazyneuron.explain.marchenko_pastur import SpectrumFit, marchenko_pastur
+from lazyneuron.explain.spectrum import SpectralReport, gram_eigenvalues, spectral_concentration
+from lazyneuron.explain.sums import BlockExplanation, Sums
+from lazyneuron.measure.observe import observing
+
+Loss = Callable[[Any, Any], Tensor]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BlockSpectrum:
+    """The spectrum of one block's deciding layer.
+
+    Attributes:
+        name: the block.
+        concentration: how far apart the eigenvalues lie.
+        fit: the Marchenko-Pastur law beside the eigenvalues of ``K^T K / neurons``.
+    """
+
+    name: str
+    concentration: SpectralReport
+    fit: SpectrumFit
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExplainReport:
+    """What was found.
+
+    Attributes:
+        blocks: gradients and flatness of each block that ran; empty when only spectra were asked for.
+        spectra: of each block; empty when they were not asked for.
+        loss: mean loss of the samples; NaN when no gradient was asked for.
+        notes: sentences about what was left out.
+    """
+
+    blocks: tuple[BlockExplanation, ...]
+    spectra: tuple[BlockSpectrum, ...]
+    loss: float
+    notes: tuple[str, ...] = ()
+
+    def to_record(self, *, seed: int | None = None) -> Record:
+        """This report as a record of kind ``"explain"``."""
+        return Record(kind="explain", data=dataclasses.asdict(self), seed=seed)
+
+
+def explain(
+    model: nn.Module,
+    batches: Iterable[Any],
+    loss: Loss | None = None,
+    *,
+    gradients: bool = True,
+    spectra: bool = True,
+    mask: str = "attention_mask",
+    loss_scale: float = 1.0,
+    blocks: Sequence[MLPBlock] | None = None,
+) -> ExplainReport:
+    """Measure the causes of sparse activations: gradients, flatness and spectra, block by block.
+
+    Args:
+        model: any model; parameters, their gradients, random state, mode and hooks stay as they are.
+        batches: items as for :func:`lazyneuron.measure`, the first axis counting samples; one at a time is held.
+        loss: from (output, batch) to the batch's mean loss, or to one loss for each sample; None takes ``output.loss``.
+        gradients: measure derivatives, effective gradients and flatness.
+        spectra: decompose the deciding layer of each block.
+        mask: key of a batch's mask that is nonzero where a token is real; padding is left out.
+        loss_scale: by how much the loss is multiplied already, as by a gradient scaler.
+        blocks: the blocks to look at; None finds them.
+
+    Returns:
+        The report. All gradients are per sample and unscaled: those of a mean are multiplied by the number of samples.
+
+    Raises:
+        NoBlocksError: the model has no MLP block.
+        ConfigError: the loss is missing or is neither a scalar nor one number a sample, or ``loss_scale`` is not
+            positive.
+        DataError: there are no batches, or the model cannot run on one.
+
+    Cost: a forward and a backward to the first block for each batch, in float64 sums; and an eigenvalue problem a
+        block.
+    """
+    if not loss_scale > 0:
+        raise ConfigError(f"loss_scale is a number > 0, got {loss_scale}.")
+    found = find(model).or_raise().blocks if blocks is None else tuple(blocks)
+    sums = {block.name: Sums(block) for block in found}
+    total = math.nan
+    if gradients:
+        total = _gradients(model, batches, loss, sums=sums, blocks=found, mask=mask, loss_scale=loss_scale)
+    ran = tuple(s.result() for s in sums.values() if s.tokens) if gradients else ()
+    silent = [name for name, s in sums.items() if not s.tokens] if gradients else []
+    return ExplainReport(
+        blocks=ran,
+        spectra=tuple(map(_spectrum, found)) if spectra else (),
+        loss=total,
+        notes=tuple(f"{name} did not run, or no gradient reached it." for name in silent),
+    )
+
+
+def _gradients(
+    model: nn.Module,
+    batches: Iterable[Any],
+    loss: Loss | None,
+    *,
+    sums: Mapping[str, Sums],
+    blocks: Sequence[MLPBlock],
+    mask: str,
+    loss_scale: float,
+) -> float:
+    capture = Capture(blocks)
+    total, count = 0.0, 0
+    with observing(model), capture.hooked(), torch.enable_grad():
+        for batch in batches:
+            capture.begin()
+            output = call_model(model, batch)
+            seen = capture.end()
+            if not seen:
+                raise DataError("None of the blocks ran in this forward; pass batches that run through them.")
+            samples = _samples(batch)
+            summed = _summed(_loss(output, batch, loss), samples) / loss_scale
+            total, count = total + float(summed.detach()), count + samples
+            wanted = [t for c in seen.values() for t in (c.a, c.z) if t is not None]
+            found = torch.autograd.grad(summed, wanted, allow_unused=True)
+            for (name, captured), g, gv in zip(seen.items(), found[::2], found[1::2], strict=True):
+                if g is not None and gv is not None:
+                    real = _real(batch, mask, captured.a)
+                    sums[name].add(captured, g, gv, samples=samples, real=real)
+    if not count:
+        raise DataError("There are no batches to explain on; pass at least one.")
+    return total / count
+
+
+def _samples(batch: Any) -> int:
+    values = [batch] if isinstance(batch, Tensor) else list(batch.values() if isinstance(batch, Mapping) else batch)
+    return next((len(v) for v in values if isinstance(v, Tensor) and v.dim()), 1)
+
+
+def _loss(output: Any, batch: Any, loss: Loss | None) -> Tensor:
+    value = getattr(output, "loss", None) if loss is None else loss(output, batch)
+    if not isinstance(value, Tensor):
+        raise ConfigError(
+            f"No loss was given and the model's output ({type(output).__name__}) has none; pass loss=, from "
+            f"(output, batch) "
+            "to a scalar or one number a sample."
+        )
+    return value
+
+
+def _summed(value: Tensor, samples: int) -> Tensor:
+    """The sum of the samples' losses."""
+    if value.numel() == 1:
+        return value.reshape(()) * samples
+    if value.dim() == 1 and len(value) == samples:
+        return value.sum()
+    raise ConfigError(f"A loss is a scalar or has one number for each of {samples} samples, got {tuple(value.shape)}.")
+
+
+def _real(batch: Any, key: str, hidden: Tensor | None) -> Tensor | None:
+    mask = batch.get(key) if isinstance(batch, Mapping) else None
+    if not isinstance(mask, Tensor) or hidden is None:
+        return None
+    leading = hidden.shape[:-1]
+    if mask.shape == leading:
+        return mask != 0
+    return (mask != 0).reshape(leading) if mask.numel() == leading.numel() else None
+
+
+def _spectrum(block: MLPBlock) -> BlockSpectrum:
+    weight = block.switch.weight.detach()
+    neurons, width = weight.shape
+    values = gram_eigenvalues(weight.t()) / neurons
+    return BlockSpectrum(
+        name=block.name,
+        concentration=spectral_concentration(weight),
+        fit=marchenko_pastur(values, width / neurons),
+    )
