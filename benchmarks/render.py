@@ -13,11 +13,15 @@ from typing import Any
 from benchmarks.goals import read_goals, shortfalls
 from lazyneuron.bench import view
 from lazyneuron.core.record import Record, write_text
+from lazyneuron.report.curves import curves_figure
+from lazyneuron.report.figures import density_figure, latency_figure
 from lazyneuron.report.numbers import NOTHING
 from lazyneuron.report.tables import markdown_table, provenance
+from lazyneuron.reproduce.catalogue import EXPERIMENTS, experiment
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = ROOT / "benchmarks" / "records"
+PICTURES = ROOT / "docs" / "assets"
 _MARKED = re.compile(r"(<!-- results -->\n).*?(<!-- /results -->)", re.DOTALL)
 _COLUMN_NAMES = {"vs_dense": "vs dense", "vs_int8": "vs int8", "over_ceiling": "over ceiling"}
 
@@ -56,21 +60,19 @@ def accelerate_page(record: Record) -> str:
 
 
 def short_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows that miss a goal, as a table or as the sentence that there is none."""
-    missed = shortfalls(rows, read_goals())
+    """The rows that miss a goal, goal by goal with the reason, or the sentence that there is none."""
+    goals = read_goals()
+    missed = shortfalls(rows, goals)
     if not missed:
         return "Every goal in `benchmarks/goals.json` is met."
-    table = [
-        {
-            "goal": item["case"],
-            "row": item["row"] or "not measured",
-            "figure": _COLUMN_NAMES[item["column"]],
-            "wanted": item["wanted"],
-            "measured": item["measured"],
-        }
-        for item in missed
-    ]
-    return f"Rows that miss a goal in `benchmarks/goals.json` ({len(missed)}):\n\n{markdown_table(table)}"
+    why = {goal["case"]: goal.get("why", "") for goal in goals}
+    parts = [f"{len(missed)} rows miss one of the {len(goals)} goals in `benchmarks/goals.json`."]
+    for case, column, wanted in dict.fromkeys((m["case"], m["column"], m["wanted"]) for m in missed):
+        found = [m for m in missed if (m["case"], m["column"]) == (case, column)]
+        parts.append(f"**{case}: {_COLUMN_NAMES[column]} {wanted}.** {why[case]}".strip())
+        table = [{"row": m["row"] or "not measured", _COLUMN_NAMES[column]: m["measured"]} for m in found]
+        parts.append(markdown_table(table))
+    return "\n\n".join(parts)
 
 
 def _without_empty(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -93,6 +95,7 @@ def demo_summary(record: Record) -> str:
                 **{f"{name} ms": None if value is None else round(value, 2) for name, value in times.items()},
                 "speed-up": f"{case['speedup']:.2f}x",
                 "ceiling": f"{case['ceiling']:.2f}x",
+                "at this density": f"{case['density_ceiling']:.2f}x",
             }
         )
     return (
@@ -100,8 +103,31 @@ def demo_summary(record: Record) -> str:
         f"original {quality['mean_cosine']:.3f}, top-1 neighbour agreement {quality['top1_agreement']:.3f}, rank "
         f"correlation {quality['rank_correlation']:.3f} on {quality['n_lines']} held-out lines; largest output "
         f"difference between dense and accelerated {data['max_abs_difference']:.1e}. Speed-up is accelerated over the "
-        f"dense ReLU model.\n\n{markdown_table(rows)}\n\n{provenance(record)}\n"
+        f"original, ceiling if MLP blocks cost nothing.\n\n{markdown_table(rows)}\n\n{provenance(record)}\n"
     )
+
+
+def reproduced(records: Sequence[Record]) -> str:
+    """Reproduced experiments as Markdown: the sentence, the table, the figure, and what differs."""
+    parts = []
+    for record in records:
+        data = record.data
+        wanted = experiment(data["experiment"])
+        rows = [
+            {key: "not published" if value is None else value for key, value in row.items()} for row in data["rows"]
+        ]
+        settings = {key: value for key, value in data["settings"].items() if key != "runs"}
+        parts += [
+            f"## {wanted.title}",
+            f"`lazyneuron reproduce {wanted.name}`. Source: {wanted.source}.",
+            f"**{data['says']}**",
+            markdown_table(rows),
+            f"![{wanted.title}](assets/{wanted.name}.png)",
+            f"*What differs:* {data['differs']}",
+            f"*Settings:* {', '.join(f'{key} {value}' for key, value in settings.items())}.",
+            provenance(record),
+        ]
+    return "\n\n".join(parts) + "\n"
 
 
 def fill(page: Path, text: str) -> None:
@@ -116,7 +142,19 @@ def main() -> None:
     """Render every record that is there."""
     demo, grid = RECORDS / "demo.json", RECORDS / "accelerate.json"
     if demo.exists():
-        fill(ROOT / "README.md", demo_summary(Record.from_json(demo.read_text(encoding="utf-8"))))
+        record = Record.from_json(demo.read_text(encoding="utf-8"))
+        fill(ROOT / "README.md", demo_summary(record))
+        latency_figure(record, PICTURES / "demo-latency.png")
+        density_figure(record, PICTURES / "demo-density.png")
+    found = [
+        Record.from_json((RECORDS / f"{name}.json").read_text(encoding="utf-8"))
+        for name in EXPERIMENTS
+        if (RECORDS / f"{name}.json").exists()
+    ]
+    if found:
+        fill(ROOT / "docs" / "reproduce.md", reproduced(found))
+        for record in found:
+            curves_figure(record, PICTURES / f"{record.data['experiment']}.png")
     if grid.exists():
         fill(ROOT / "docs" / "benchmarks.md", accelerate_page(Record.from_json(grid.read_text(encoding="utf-8"))))
 
