@@ -12,6 +12,7 @@ ALLOWED = {
     "blocks": {"core"},
     "measure": {"core", "blocks"},
     "explain": {"core", "blocks", "measure"},
+    "train": {"core", "blocks", "measure", "induce"},
     "induce": {"core", "blocks", "measure"},
     "accelerate": {"core", "blocks", "measure"},
     "learn": {"core"},

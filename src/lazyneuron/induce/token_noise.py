@@ -51,6 +51,11 @@ class TokenWeightNoise(nn.Module):
         noisy: Tensor = y + noise
         return noisy
 
+    @property
+    def generator(self) -> torch.Generator | None:
+        """The source of the noise; None for torch's own."""
+        return self._source.generator
+
     def extra_repr(self) -> str:
         """The strength."""
         return f"rho={self.rho:g}"
