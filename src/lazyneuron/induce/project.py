@@ -24,7 +24,7 @@ def project_(model: nn.Module, *, step: int | None = None, record: bool = False)
             optimiser has to be built afterwards; not for use in a training loop.
 
     Returns:
-        What moved in each block.
+        What moved in each block; with sharded parameters (FSDP2), in this process's part of it.
 
     Raises:
         ConfigError: the model carries no such recipe, or there is a ramp and no step.
