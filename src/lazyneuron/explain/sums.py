@@ -9,79 +9,48 @@ import torch
 from torch import Tensor
 
 from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.explain.block_explanation import BlockExplanation
 from lazyneuron.explain.capture import Captured
+from lazyneuron.explain.diagonality import Diagonality, diagonality
+from lazyneuron.explain.gradient_histogram import GradientHistogram
+
+_FEW = 64  # tokens of a batch that the statistics with a cost of neurons^2 a token look at
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BlockExplanation:
-    """Why one block is as sparse as it is.
+class Wanted:
+    """What is computed on request only."""
 
-    Attributes:
-        name, activation, gated, neurons: the block.
-        samples, tokens: what it was looked at with; tokens are real ones.
-        density: share of hidden activations that are not zero.
-        derivative_density: share of (token, neuron) pairs with ``s'(p) != 0``.
-        derivative_square: mean of ``s'(p)^2``.
-        effective_small: share of effective gradients of at most 1 % of their root mean square.
-        effective_l1, effective_l2: mean over tokens of ``sum_j |eta_j|`` and of ``sum_j eta_j^2``.
-        beneficial, detrimental: shares of pairs with ``eta < 0`` (raising the pre-activation lowers the loss), ``> 0``.
-        output_gradient: mean over tokens of ``|gV|``, the gradient with respect to the block's output.
-        as_up, as_down: augmented flatness AS_K and AS_V.
-        identity_density, identity_residual: the density that the identity predicts from ``as_up``, and its relative
-            difference from ``derivative_density``; NaN when nothing fires.
-        degenerate: nothing fires, or no gradient arrives.
-        hidden_square: ``E |a|^2``.
-        hidden_square_times_gradient: ``E [|a|^2 |gV|^2]``.
-        gradient_participation: how many directions share the outputs' gradients, ``(tr)^2 / |.|_F^2`` of their Gram
-            matrix.
-        gram_residual: largest relative difference of ``|K^T eta|^2`` and ``eta^T K K^T eta`` over the tokens.
-    """
-
-    name: str
-    activation: str
-    gated: bool
-    neurons: int
-    samples: int
-    tokens: int
-    density: float
-    derivative_density: float
-    derivative_square: float
-    effective_small: float
-    effective_l1: float
-    effective_l2: float
-    beneficial: float
-    detrimental: float
-    output_gradient: float
-    as_up: float
-    as_down: float
-    identity_density: float
-    identity_residual: float
-    degenerate: bool
-    hidden_square: float
-    hidden_square_times_gradient: float
-    gradient_participation: float
-    gram_residual: float
+    thresholds: tuple[float, ...] = ()
+    diagonality: bool = False
+    histograms: bool = False
 
 
 class Sums:
     """Adds up batches of one block."""
 
-    def __init__(self, block: MLPBlock) -> None:
+    def __init__(self, block: MLPBlock, wanted: Wanted | None = None) -> None:
         self.block = block
+        self.wanted = wanted or Wanted()
+        self._diagonals: list[tuple[int, Diagonality]] = []
+        self._histogram = GradientHistogram.empty() if self.wanted.histograms else None
         self.samples = self.tokens = 0
         self._sums: dict[str, float] = {}
         self._gram: Tensor | None = None
         self._residual = 0.0
 
-    def add(self, seen: Captured, g: Tensor, gv: Tensor, *, samples: int, real: Tensor | None) -> None:
+    def add(
+        self, seen: Captured, g: Tensor, gv: Tensor, *, samples: int, real: Tensor | None, scale: float = 1.0
+    ) -> None:
         """Add one batch.
 
         Args:
             seen: the block's tensors.
-            g: per-sample gradient with respect to what ``down`` receives.
+            g: per-sample gradient with respect to what ``down`` receives, times ``scale``.
             gv: with respect to what it returns.
             samples: in the batch.
             real: which tokens are, of the token axes' shape; None for all.
+            scale: of the loss.
         """
         assert seen.x is not None and seen.p is not None and seen.a is not None
 
@@ -89,13 +58,13 @@ class Sums:
             flat = t.detach().reshape(-1, t.shape[-1]) if real is None else t.detach()[real]
             return flat.double()
 
-        x, p, a, g, gv = rows(seen.x), rows(seen.p), rows(seen.a), rows(g), rows(gv)
+        x, p, a, g, gv = rows(seen.x), rows(seen.p), rows(seen.a), rows(g) / scale, rows(gv) / scale
         factor = g if seen.u is None else g * rows(seen.u)
         slope = self.block.activation.derivative(p)
         eta = factor * slope
         lengths, eta_squares = x.square().sum(-1), eta.square()
         eta_lengths, out_lengths, a_lengths = eta_squares.sum(-1), gv.square().sum(-1), a.square().sum(-1)
-        flat = slope != 0
+        g_squares, flat = factor.square(), slope != 0
         self.samples += samples
         self.tokens += len(x)
         root = float(eta_squares.mean().sqrt()) if eta.numel() else 0.0
@@ -108,6 +77,11 @@ class Sums:
             "l2": eta_squares.sum(),
             "negative": (eta < 0).sum(),
             "positive": (eta > 0).sum(),
+            "negative sum": eta.clamp(max=0).sum(),
+            "positive sum": eta.clamp(min=0).sum(),
+            "g2": g_squares.sum(),
+            "g2 active": (g_squares * (eta != 0)).sum(),
+            **{f"below {t}": (eta.abs() < t).sum() for t in self.wanted.thresholds},
             "out": out_lengths.sqrt().sum(),
             "as_up": (eta_lengths * lengths).sum(),
             "as_down": (out_lengths * a_lengths).sum(),
@@ -117,6 +91,11 @@ class Sums:
             self._sums[key] = self._sums.get(key, 0.0) + float(value)
         gram = gv.t() @ gv
         self._gram = gram if self._gram is None else self._gram + gram
+        if self._histogram is not None:
+            self._histogram = self._histogram.plus(factor, eta)
+        if self.wanted.diagonality and len(factor):
+            few = factor[:: max(1, len(factor) // _FEW)][:_FEW]
+            self._diagonals.append((len(few), diagonality(self.block.switch.weight.detach(), few)))
         self._residual = max(self._residual, _gram_residual(self.block.switch.weight.detach().double(), eta))
 
     def result(self) -> BlockExplanation:
@@ -134,6 +113,8 @@ class Sums:
         coefficient = tokens / self.samples * neurons * s["terms"] / fired if fired and self.samples else math.nan
         degenerate = not coefficient > 0
         predicted = math.nan if degenerate else as_up / coefficient
+        active = int(s.get("negative", 0) + s.get("positive", 0))
+        ratio = mean("g2 active", active) / mean("g2", pairs) if s.get("g2", 0.0) > 0 else math.nan
         return BlockExplanation(
             name=self.block.name,
             activation=self.block.activation.kind,
@@ -147,8 +128,14 @@ class Sums:
             effective_small=mean("small", pairs),
             effective_l1=mean("l1", tokens),
             effective_l2=mean("l2", tokens),
+            effective_below=tuple((t, mean(f"below {t}", pairs)) for t in self.wanted.thresholds),
             beneficial=mean("negative", pairs),
             detrimental=mean("positive", pairs),
+            beneficial_mean=mean("negative sum", int(s.get("negative", 0))),
+            detrimental_mean=mean("positive sum", int(s.get("positive", 0))),
+            hidden_gradient_square=mean("g2", tokens),
+            active_gradient_ratio=ratio,
+            weight_square=float(self.block.switch.weight.detach().double().square().sum()),
             output_gradient=mean("out", tokens),
             as_up=as_up,
             as_down=mean("as_down", self.samples),
@@ -159,6 +146,8 @@ class Sums:
             hidden_square_times_gradient=mean("as_down", tokens),
             gradient_participation=math.nan if self._gram is None else _participation(self._gram),
             gram_residual=self._residual,
+            diagonality=Diagonality.mean(self._diagonals) if self._diagonals else None,
+            histogram=self._histogram,
         )
 
 
