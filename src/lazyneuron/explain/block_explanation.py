@@ -37,7 +37,7 @@ class BlockExplanation:
         hidden_square_times_gradient: ``E [|a|^2 |gV|^2]``.
         gradient_participation: how many directions share the outputs' gradients, ``(tr)^2 / |.|_F^2`` of their Gram
             matrix.
-        gram_residual: largest relative difference of ``|K^T eta|^2`` and ``eta^T K K^T eta`` over the tokens.
+        gram_residual: largest relative difference of ``|K^T eta|^2`` and ``eta^T K K^T eta`` over two tokens.
         diagonality: diagonals against the rest, if it was asked for.
         histogram: the magnitudes of the gradients, if it was asked for.
     """

@@ -147,19 +147,10 @@ def _gradients(
             for (name, captured), g, gv in zip(seen.items(), found[::2], found[1::2], strict=True):
                 if g is not None and gv is not None:
                     real = _real(batch, mask, captured.a)
-                    _refuse_overflow(name, g, loss_scale)
                     sums[name].add(captured, g, gv, samples=samples, real=real, scale=loss_scale)
     if not count:
         raise DataError("There are no batches to explain on; pass at least one.")
     return total / count
-
-
-def _refuse_overflow(name: str, g: Tensor, loss_scale: float) -> None:
-    if not bool(g.isfinite().all()):
-        raise DataError(
-            f"Gradients at the block {name!r} are not finite with a loss scale of {loss_scale:g}; lower the scale, or "
-            "look at the model in float32."
-        )
 
 
 def _real(batch: Any, key: str, hidden: Tensor | None) -> Tensor | None:
