@@ -23,7 +23,7 @@ ALLOWED |= {
     "testing": PUBLIC,
     "demo": PUBLIC | {"checkpoint"},
     "bench": {"core", "blocks", "measure", "accelerate", "report"},
-    "reproduce": PUBLIC,
+    "reproduce": PUBLIC | {"demo"},
     "cli": PUBLIC | {"bench", "checkpoint", "demo", "reproduce"},
 }
 ALLOWED["checkpoint"] = {"core", "accelerate", "induce"}
