@@ -14,7 +14,7 @@ ALLOWED = {
     "explain": {"core", "blocks", "measure"},
     "induce": {"core", "blocks", "measure", "accelerate.native"},
     "accelerate": {"core", "blocks", "measure"},
-    "learn": {"core"},
+    "learn": {"core", "blocks", "accelerate"},
     "route": {"core", "accelerate"},
     "report": {"core"},
 }
