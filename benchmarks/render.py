@@ -152,6 +152,24 @@ def reproduced(records: Sequence[Record]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def jsrelu_table(record: Record) -> str:
+    """A ``benchmark/jsrelu`` record as Markdown."""
+    table = [
+        {
+            "shape": f"{row['shape']}, {row['dtype']}",
+            "MiB moved": row["moved_mib"],
+            "ReLU us": row["relu_us"],
+            "JSReLU us": row["jsrelu_us"],
+            "with a cap us": row["capped_us"],
+            "plain torch us": row["plain_us"],
+            "JSReLU over ReLU": row["over_relu"],
+            "quartiles": " to ".join(map(str, row["over_relu_quartiles"])),
+        }
+        for row in record.data["rows"]
+    ]
+    return f"{markdown_table(table)}\n\n{provenance(record)}\n"
+
+
 def fill(page: Path, text: str) -> None:
     """Put a text between the markers of a page."""
     content = page.read_text(encoding="utf-8")
@@ -162,7 +180,7 @@ def fill(page: Path, text: str) -> None:
 
 def main() -> None:
     """Render every record that is there."""
-    demo, grid = RECORDS / "demo.json", RECORDS / "accelerate.json"
+    demo, grid, jsrelu = (RECORDS / f"{name}.json" for name in ("demo", "accelerate", "jsrelu"))
     if demo.exists():
         record = Record.from_json(demo.read_text(encoding="utf-8"))
         fill(ROOT / "README.md", demo_summary(record))
@@ -180,6 +198,8 @@ def main() -> None:
     cost = RECORDS / "explain.json"
     if cost.exists():
         fill(ROOT / "docs" / "explain.md", explain_cost(Record.from_json(cost.read_text(encoding="utf-8"))))
+    if jsrelu.exists():
+        fill(ROOT / "docs" / "induce.md", jsrelu_table(Record.from_json(jsrelu.read_text(encoding="utf-8"))))
     if grid.exists():
         fill(ROOT / "docs" / "benchmarks.md", accelerate_page(Record.from_json(grid.read_text(encoding="utf-8"))))
 
