@@ -18,6 +18,7 @@ ALLOWED = {
     "learn": {"core", "blocks", "accelerate"},
     "route": {"core", "accelerate"},
     "report": {"core"},
+    "sweep": {"core"},
 }
 PUBLIC = set(ALLOWED)
 ALLOWED |= {
