@@ -89,7 +89,7 @@ def test_the_identity_record(small: VisionTask) -> None:
 
 
 def test_the_catalogue() -> None:
-    assert set(EXPERIMENTS) == {"peng-vision", "peng-shifted", "peng-identity"}
+    assert set(EXPERIMENTS) == {"peng-vision", "peng-shifted", "peng-identity", "minilm-frontier"}
     with pytest.raises(ConfigError, match="There is no experiment 'fig-9'"):
         experiment("fig-9")
     with pytest.raises(ConfigError, match="At least one seed"):

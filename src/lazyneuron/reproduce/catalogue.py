@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from lazyneuron.core.errors import ConfigError
-from lazyneuron.reproduce import peng_identity, peng_shifted, peng_vision
+from lazyneuron.reproduce import minilm_frontier, peng_identity, peng_shifted, peng_vision
 from lazyneuron.reproduce.experiment import Experiment
 
 EXPERIMENTS: dict[str, Experiment] = {
-    e.name: e for e in (peng_vision.EXPERIMENT, peng_shifted.EXPERIMENT, peng_identity.EXPERIMENT)
+    e.name: e
+    for e in (
+        peng_vision.EXPERIMENT,
+        peng_shifted.EXPERIMENT,
+        peng_identity.EXPERIMENT,
+        minilm_frontier.EXPERIMENT,
+    )
 }
 
 
