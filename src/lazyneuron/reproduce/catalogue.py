@@ -3,11 +3,31 @@
 from __future__ import annotations
 
 from lazyneuron.core.errors import ConfigError
-from lazyneuron.reproduce import peng_identity, peng_shifted, peng_vision
+from lazyneuron.reproduce import (
+    awasthi_bounds,
+    awasthi_learning,
+    awasthi_parities,
+    awasthi_spectra,
+    peng_identity,
+    peng_shifted,
+    peng_vision,
+)
 from lazyneuron.reproduce.experiment import Experiment
 
+_AWASTHI = (
+    *awasthi_spectra.EXPERIMENTS,
+    *awasthi_learning.EXPERIMENTS,
+    *awasthi_parities.EXPERIMENTS,
+    *awasthi_bounds.EXPERIMENTS,
+)
 EXPERIMENTS: dict[str, Experiment] = {
-    e.name: e for e in (peng_vision.EXPERIMENT, peng_shifted.EXPERIMENT, peng_identity.EXPERIMENT)
+    e.name: e
+    for e in (
+        peng_vision.EXPERIMENT,
+        peng_shifted.EXPERIMENT,
+        peng_identity.EXPERIMENT,
+        *sorted(_AWASTHI, key=lambda e: int(e.name.removeprefix("awasthi-f"))),
+    )
 }
 
 
