@@ -116,7 +116,8 @@ def degrees(request: Request) -> Record:
     says = (
         f"The degree that is needed lies between {low['needed']} and {high['needed']}, D3 certifies "
         f"{low['d_A (D3)']} to {high['d_A (D3)']}, the certificate ladder {low['ladder']} to {high['ladder']}, and the "
-        f"published degree with its constant taken as 1 is at least {low['ADKM']:.2g}; what exceeds n is vacuous. {ABSOLUTE}"
+        f"published degree with its constant taken as 1 is at least {low['ADKM']:.2g}; what exceeds n is vacuous. "
+        f"{ABSOLUTE}"
     )
     axes = ("error / variance", "degree that is needed")
     return finish(9, request, rows=rows, curves=curves, says=says, axes=axes, logarithmic="x", n=n)
