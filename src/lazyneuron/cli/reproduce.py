@@ -23,6 +23,7 @@ def reproduce(
     seeds: Annotated[int, typer.Option("--seeds", help="Runs of each variant.", min=1)] = 3,
     quick: Annotated[bool, typer.Option("--quick", help="A much smaller run, to see that it works.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the record to this file.")] = None,
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write the table to this file.")] = None,
     figure: Annotated[Path | None, typer.Option("--figure", help="Draw the figure into this PNG file.")] = None,
 ) -> None:
     """Run a published experiment at a size that fits this machine, and print ours beside theirs."""
@@ -30,7 +31,7 @@ def reproduce(
 
     from lazyneuron.cli.output import check_writable
     from lazyneuron.core.record import write_text
-    from lazyneuron.report import curves_figure
+    from lazyneuron.report import csv_table, curves_figure
     from lazyneuron.reproduce.catalogue import EXPERIMENTS, experiment
 
     console = Console()
@@ -39,11 +40,13 @@ def reproduce(
             console.print(f"{one.name}: {one.title}", soft_wrap=True, highlight=False)
         return
     wanted = experiment(name)
-    check_writable(json_file, figure)
+    check_writable(json_file, csv_file, figure)
     record = _run(wanted, data=data, seeds=seeds, quick=quick)
     _print(wanted, record, console)
     if json_file is not None:
         write_text(json_file, record.to_json())
+    if csv_file is not None:
+        write_text(csv_file, csv_table(record.data["rows"]))
     if figure is not None:
         curves_figure(record, figure)
 

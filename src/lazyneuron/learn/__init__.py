@@ -1,5 +1,6 @@
 """Learning sparsely activated networks: the class, its Fourier analysis, its certificates, and its learners."""
 
+from lazyneuron.learn.audits import AuditReport, LayerAudit, audit
 from lazyneuron.learn.certificates import Ladder, certificates
 from lazyneuron.learn.krawtchouk import krawtchouk_table, walsh_kernel
 from lazyneuron.learn.network import SparseActivationNet
@@ -23,11 +24,14 @@ from lazyneuron.learn.walsh import (
 )
 
 __all__ = [
+    "AuditReport",
     "DegreeWeights",
     "Estimate",
     "Ladder",
+    "LayerAudit",
     "SparseActivationNet",
     "SparsityReport",
+    "audit",
     "average_sensitivity",
     "certificates",
     "degree_weights_from_samples",

@@ -32,7 +32,7 @@ class WalshDesign:
         self.degree = check_degree(self.n, degree)
         self.size = count_subsets(self.n, degree)
         self._ops = operators(impl) if degree <= NATIVE_DEGREE else None
-        self._x = x
+        self.x = x
         self._bits = torch.from_numpy(pack_columns(x)) if self._ops is not None else None
 
     @functools.cached_property
@@ -46,7 +46,7 @@ class WalshDesign:
             target = torch.from_numpy(np.ascontiguousarray(y, dtype=np.float64))
             return np.asarray(self._ops.walsh_analysis(self._bits, target, self.degree, BEST).numpy())
         rows = self._rows()
-        parts = (columns(self._x[b : b + rows], self.degree).T @ y[b : b + rows] for b in range(0, self.m, rows))
+        parts = (columns(self.x[b : b + rows], self.degree).T @ y[b : b + rows] for b in range(0, self.m, rows))
         return np.asarray(sum(parts, np.zeros(self.size)))
 
     def synthesis(self, coefficients: Array) -> Array:
@@ -55,7 +55,7 @@ class WalshDesign:
             given = torch.from_numpy(np.ascontiguousarray(coefficients, dtype=np.float64))
             return np.asarray(self._ops.walsh_synthesis(self._bits, given, self.m, self.degree, BEST).numpy())
         rows = self._rows()
-        parts = [columns(self._x[b : b + rows], self.degree) @ coefficients for b in range(0, self.m, rows)]
+        parts = [columns(self.x[b : b + rows], self.degree) @ coefficients for b in range(0, self.m, rows)]
         return np.concatenate(parts or [np.empty(0)])
 
     def gram(self) -> Array:
@@ -74,7 +74,7 @@ class WalshDesign:
         rows = self._rows()
         out: Array = np.zeros((self.size, self.size))
         for b in range(0, self.m, rows):
-            phi = columns(self._x[b : b + rows], self.degree)
+            phi = columns(self.x[b : b + rows], self.degree)
             out += phi.T @ phi
         return out
 
@@ -84,7 +84,7 @@ class WalshDesign:
         if self._ops is not None and d <= NATIVE_DEGREE:
             return np.asarray(self._ops.walsh_moments(self._bits, self.m, d, BEST).numpy())
         rows = max(_BLOCK // count_subsets(self.n, d), 1)
-        parts = (columns(self._x[b : b + rows], d).sum(0) for b in range(0, self.m, rows))
+        parts = (columns(self.x[b : b + rows], d).sum(0) for b in range(0, self.m, rows))
         return sum(parts, np.zeros(count_subsets(self.n, d))).astype(np.int64)
 
     def _rows(self) -> int:

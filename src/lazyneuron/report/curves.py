@@ -8,7 +8,7 @@ from pathlib import Path
 from lazyneuron.core.errors import DataError
 from lazyneuron.core.record import Record, write_bytes
 
-_COLORS = ("#8d867c", "#2f6f8f", "#5b8c5a", "#b08900", "#d9480f", "#7a4f9a")
+_COLORS = ("#8d867c", "#2f6f8f", "#5b8c5a", "#b08900", "#d9480f", "#7a4f9a", "#1c1c1c", "#c05780", "#3aa6a0")
 
 
 def curves_figure(record: Record, path: Path) -> None:
@@ -37,7 +37,13 @@ def curves_figure(record: Record, path: Path) -> None:
     x_title, y_title = record.data["axes"]
     axes.set_xlabel(x_title)
     axes.set_ylabel(y_title)
-    axes.set_ylim(bottom=0)
+    logarithmic = record.data.get("logarithmic", "")
+    if "x" in logarithmic:
+        axes.set_xscale("log")
+    if "y" in logarithmic:
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0)
     axes.grid(color="#e3dfd7", lw=0.8)
     axes.set_axisbelow(True)
     for side in ("top", "right"):

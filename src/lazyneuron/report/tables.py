@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -53,6 +55,21 @@ def rich_table(rows: Sequence[Row], *, title: str | None = None) -> Table:
     for line in body:
         table.add_row(*map(escape, line))
     return table
+
+
+def csv_table(rows: Sequence[Row]) -> str:
+    """The rows as comma-separated values at full precision, with a header; empty where a row has no value.
+
+    Raises:
+        DataError: there are no rows.
+    """
+    if not rows:
+        raise DataError("A table needs at least one row, got none; check the record that it is made from.")
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns(rows), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
 
 
 def benchmark_markdown(record: Record) -> str:

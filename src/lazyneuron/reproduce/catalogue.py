@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.reproduce import (
+    awasthi_bounds,
+    awasthi_learning,
+    awasthi_parities,
+    awasthi_spectra,
     minilm_frontier,
     peng_finetune,
     peng_identity,
@@ -14,6 +18,12 @@ from lazyneuron.reproduce import (
 )
 from lazyneuron.reproduce.experiment import Experiment
 
+_AWASTHI = (
+    *awasthi_spectra.EXPERIMENTS,
+    *awasthi_learning.EXPERIMENTS,
+    *awasthi_parities.EXPERIMENTS,
+    *awasthi_bounds.EXPERIMENTS,
+)
 EXPERIMENTS: dict[str, Experiment] = {
     e.name: e
     for e in (
@@ -26,6 +36,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         peng_identity.EXPERIMENT,
         peng_mp.EXPERIMENT,
         minilm_frontier.EXPERIMENT,
+        *sorted(_AWASTHI, key=lambda e: int(e.name.removeprefix("awasthi-f"))),
     )
 }
 

@@ -60,6 +60,7 @@ def record_of(
     facts: Mapping[str, Any],
     differs: str,
     axes: tuple[str, str],
+    logarithmic: str = "",
 ) -> Record:
     """The record that tables and figures are made from.
 
@@ -71,6 +72,7 @@ def record_of(
         facts: settings.
         differs: what is not as in the paper.
         axes: titles of x and y.
+        logarithmic: which axes are, ``"x"``, ``"y"`` or ``"xy"``.
     """
     data = {
         "experiment": experiment,
@@ -80,5 +82,6 @@ def record_of(
         "settings": dict(facts),
         "differs": differs,
         "axes": list(axes),
+        "logarithmic": logarithmic,
     }
     return Record(kind="reproduce", data=data, seed=0)

@@ -1,0 +1,283 @@
+"""Polynomials of low degree on two-valued columns, as a scikit-learn regressor."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from lazyneuron.core.errors import ConfigError, DataError
+from lazyneuron.learn.array import Array
+from lazyneuron.learn.bounds.tails import degree_for
+from lazyneuron.learn.design import WalshDesign, check_memory
+from lazyneuron.learn.estimators.encoding import Encode, apply_encoding, learn_encoding
+from lazyneuron.learn.estimators.options import check_options
+from lazyneuron.learn.krawtchouk import walsh_kernel
+from lazyneuron.learn.solvers.absolute import absolute
+from lazyneuron.learn.solvers.averaging import average, thresholded
+from lazyneuron.learn.solvers.degree import DegreeChoice, by_spectrum, by_validation
+from lazyneuron.learn.solvers.kernel import kernel_ridge
+from lazyneuron.learn.solvers.least_squares import least_squares
+from lazyneuron.learn.solvers.solution import Solution
+from lazyneuron.learn.solvers.sparse import lasso
+from lazyneuron.learn.solvers.sums import Sums
+from lazyneuron.learn.subsets import check_degree, count_subsets, sizes, subset_table
+
+_STREAMED = 6000  # features up to which sums of the Gram matrix are kept by partial_fit
+_KERNEL_ROWS = 5000
+
+
+def _streams(estimator: LowDegreeRegressor) -> bool:
+    """Whether the sums of the solver add up over batches.
+
+    Raises:
+        AttributeError: they do not.
+    """
+    if isinstance(estimator.degree, str) or estimator.solver not in ("ols", "ridge", "lmn"):
+        raise AttributeError(
+            "partial_fit needs a degree that is a number and solver='lmn', 'ols' or 'ridge', whose sums add up; got "
+            f"degree={estimator.degree!r} and solver={estimator.solver!r}."
+        )
+    return True
+
+
+class GramWarning(UserWarning):
+    """The Gram matrix is worse than the guarantee assumes."""
+
+
+class LowDegreeRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+    """Fits a multilinear polynomial of low degree; sparsely activated networks are close to one under uniform inputs.
+
+    Args:
+        degree: a number, or how to choose it: ``"auto"`` and ``"cv"`` by cross-validation along the degrees,
+        ``"spectrum"``
+            by the estimated weight of each level, ``"certificate"`` from ``sparsity``, ``norm`` and ``error``.
+        solver: ``"ols"``, ``"ridge"``, ``"lmn"`` (averaging), ``"lasso"``, ``"threshold"``, ``"kernel"``, ``"l1"``,
+            or ``"auto"``: least squares (ridge with a penalty) from two rows a feature on, else the kernel up to 5000
+            rows, else averaging (ridge with a penalty).
+        alpha: penalty of ridge (1), lasso and threshold (the noise level), kernel (best by leave-one-out).
+        center: averaging takes the mean out first.
+        clip: predictions stay within the range of the training labels.
+        cv: folds.
+        sparsity, norm, error, width: k, W, squared error and s of the certificate.
+        encode: ``"auto"`` takes columns with two values; ``"median"`` cuts any column (no guarantee holds).
+        memory_limit_gib: refuse what would take more.
+
+    Attributes:
+        coef_: coefficients in the order of ``subsets_``, the constant first; None when they are too many to write out.
+        subsets_: columns of each product, int16 of shape (N, degree), then -1.
+        degree_, degree_choice_: the degree, and how it was chosen.
+        weight_by_degree_: sums of squared coefficients.
+        gram_min_eigenvalue_: least eigenvalue of the Gram matrix over m; the guarantee needs 1/2. None if not computed.
+        solver_, method_: which solver, and what it did.
+        pairs_: the values that became -1 and +1.
+
+    Source:
+        Linial, Mansour, Nisan (1993); Awasthi, Dikkala, Kamath, Meka (2024); guarantees D6, D7 ours, not peer reviewed.
+
+    Example:
+        >>> import itertools
+        >>> X = np.array(list(itertools.product([0, 1], repeat=4)) * 2)
+        >>> model = LowDegreeRegressor(degree=2).fit(X, 3.0 * (X[:, 0] == X[:, 1]))
+        >>> model.coef_.round(6)[[0, 5]].tolist()
+        [1.5, 1.5]
+    """
+
+    def __init__(
+        self,
+        degree: int | str = "auto",
+        *,
+        solver: str = "auto",
+        alpha: float | None = None,
+        center: bool = True,
+        clip: bool = False,
+        cv: int = 5,
+        sparsity: int | None = None,
+        norm: float | None = None,
+        error: float | None = None,
+        width: int | None = None,
+        encode: Encode = "auto",
+        memory_limit_gib: float = 4.0,
+    ) -> None:
+        self.degree = degree
+        self.solver = solver
+        self.alpha = alpha
+        self.center = center
+        self.clip = clip
+        self.cv = cv
+        self.sparsity = sparsity
+        self.norm = norm
+        self.error = error
+        self.width = width
+        self.encode = encode
+        self.memory_limit_gib = memory_limit_gib
+
+    def fit(self, X: Any, y: Any) -> LowDegreeRegressor:
+        """Fit.
+
+        Args:
+            X: two-valued columns, shape (m, n).
+            y: labels, shape (m,).
+
+        Raises:
+            DataError: a column has more than two values, labels are constant, or rows are fewer than the solver needs.
+            ConfigError: an option has no meaning, options contradict each other, or the work would not fit in memory.
+        """
+        check_options(self)
+        x, target = self._read(X, y, first=True)
+        if len(target) < 2:
+            raise DataError("Learning needs at least 2 rows, got n_samples = 1.")
+        if np.ptp(target) == 0:
+            raise DataError(f"All labels equal {target[0]:g}; there is nothing to learn from a constant.")
+        self.degree_choice_ = self._choose_degree(x, target)
+        self.degree_ = self.degree_choice_.degree
+        self._sums: Any = None
+        size = count_subsets(x.shape[1], self.degree_)
+        self.solver_ = self._choose_solver(len(x), size)
+        self._check_size(len(x), x.shape[1], size)
+        self._keep(self._solve(x, target), x, target)
+        return self
+
+    @available_if(_streams)  # type: ignore[untyped-decorator]
+    def partial_fit(self, X: Any, y: Any) -> LowDegreeRegressor:
+        """Add rows; exact for averaging (without centring) and for least squares and ridge up to 6000 features.
+
+        The encoding is learnt from the first rows, which have to hold both values of each column.
+
+        Raises:
+            AttributeError: the degree is not given as a number, or the solver keeps no sums.
+            ConfigError: the Gram matrix would be too large.
+            DataError: as for :meth:`fit`.
+        """
+        check_options(self)
+        first = getattr(self, "_sums", None) is None
+        x, target = self._read(X, y, first=first)
+        n = x.shape[1]
+        self.degree_ = min(self.degree, n)
+        self.degree_choice_ = DegreeChoice(degree=self.degree_, rule="given")
+        self.solver_ = self.solver
+        design = WalshDesign(x, self.degree_)
+        if self.solver != "lmn" and design.size > _STREAMED:
+            raise ConfigError(
+                f"partial_fit keeps the Gram matrix, {design.size} features are more than {_STREAMED}; take "
+                "solver='lmn'."
+            )
+        sums = Sums.of(design, target, gram=self.solver != "lmn")
+        self._sums = sums if first else self._sums + sums
+        if self.solver == "lmn":
+            solution = self._sums.averages(center=self.center)
+        else:
+            solution = self._sums.least_squares(alpha=self._ridge())
+        self._keep(solution, None, np.array([self._sums.low, self._sums.high]))
+        return self
+
+    def predict(self, X: Any) -> Array:
+        """Values, shape (m,).
+
+        Raises:
+            DataError: a column holds a value that was not seen when fitting.
+        """
+        check_is_fitted(self)
+        x = apply_encoding(validate_data(self, X, reset=False), self.pairs_, self.encode)
+        if self.coef_ is not None:
+            found = WalshDesign(x, self.degree_).synthesis(self.coef_)
+        else:
+            rows = max(2**25 // len(self._support), 1)
+            parts = [
+                walsh_kernel(x[b : b + rows], self._support, degree=self.degree_) @ self.dual_coef_ + self._constant
+                for b in range(0, len(x), rows)
+            ]
+            found = np.concatenate(parts or [np.empty(0)])
+        return np.clip(found, *self.range_) if self.clip else found
+
+    def _read(self, x: Any, y: Any, *, first: bool) -> tuple[Array, Array]:
+        rows, target = validate_data(self, x, y, reset=first, y_numeric=True)
+        if first:
+            self.pairs_ = learn_encoding(rows, self.encode)
+        return apply_encoding(rows, self.pairs_, self.encode), np.asarray(target, np.float64)
+
+    def _choose_degree(self, x: Array, y: Array) -> DegreeChoice:
+        n = x.shape[1]
+        if self.degree in ("auto", "cv"):
+            return by_validation(x, y, folds=min(self.cv, len(y)))
+        if self.degree == "spectrum":
+            return by_spectrum(x, y)
+        if self.degree == "certificate":
+            assert self.sparsity is not None and self.norm is not None and self.error is not None
+            found = degree_for(self.error, self.sparsity, norm=self.norm, n=n, s=self.width)
+            return DegreeChoice(degree=int(found.value), rule="certificate")
+        assert not isinstance(self.degree, str)
+        return DegreeChoice(degree=check_degree(n, min(self.degree, n)), rule="given")
+
+    def _choose_solver(self, rows: int, size: int) -> str:
+        if self.solver != "auto":
+            return self.solver
+        if rows >= 2 * size:
+            return "ridge" if self.alpha else "ols"
+        if rows <= _KERNEL_ROWS:
+            return "kernel"
+        return "ridge" if self.alpha else "lmn"
+
+    def _check_size(self, rows: int, n: int, size: int) -> None:
+        limit = self.memory_limit_gib * 2**30
+        if self.solver_ == "kernel":
+            other = "take fewer rows, or solver='lmn' or 'ridge'"
+            check_memory(24.0 * rows**2, f"The kernel matrix of {rows} rows", other, limit_bytes=limit)
+        else:
+            other = "lower the degree, or take solver='kernel', whose cost does not depend on it"
+            vectors = 8.0 * size * 6 + rows * (n + 32)
+            check_memory(vectors, f"Fitting {size} features of degree {self.degree_}", other, limit_bytes=limit)
+
+    def _solve(self, x: Array, y: Array) -> Solution:
+        if self.solver_ == "kernel":
+            return kernel_ridge(x, y, degree=self.degree_, alpha=self.alpha)
+        design = WalshDesign(x, self.degree_)
+        if self.solver_ == "lmn":
+            return average(design, y, center=self.center)
+        if self.solver_ == "threshold":
+            return thresholded(design, y, alpha=self.alpha)
+        if self.solver_ == "lasso":
+            return lasso(design, y, alpha=self.alpha)
+        if self.solver_ == "l1":
+            return absolute(design, y)
+        return least_squares(design, y, alpha=self._ridge())
+
+    def _ridge(self) -> float:
+        if self.solver_ != "ridge":
+            return 0.0
+        return 1.0 if self.alpha is None else self.alpha
+
+    def _keep(self, solution: Solution, x: Array | None, y: Array) -> None:
+        n = self.n_features_in_
+        self.range_ = (float(y.min()), float(y.max()))
+        self.method_ = solution.method
+        self.gram_min_eigenvalue_ = solution.gram_min_eigenvalue
+        self.coef_ = solution.coefficients
+        if solution.dual is not None:
+            assert x is not None
+            self.dual_coef_, self._support, self._constant = solution.dual, x, solution.constant
+            if count_subsets(n, self.degree_) <= 50_000:
+                self.coef_ = WalshDesign(x, self.degree_).analysis(solution.dual)
+                self.coef_[0] = solution.constant + self.coef_[0]
+        if self.coef_ is not None:
+            self.subsets_ = subset_table(n, self.degree_)
+            weights = np.asarray(self.coef_) ** 2
+            self.weight_by_degree_ = np.bincount(sizes(n, self.degree_), weights=weights, minlength=self.degree_ + 1)
+        least = solution.gram_min_eigenvalue
+        if self.solver_ == "ols" and least is not None and least < 0.5:
+            warnings.warn(
+                f"The least eigenvalue of the Gram matrix is {least:.2g}, below the 1/2 that the guarantee of "
+                "least squares "
+                "assumes; take more rows (about 12 a feature) or a lower degree.",
+                GramWarning,
+                stacklevel=3,
+            )
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.regressor_tags.poor_score = True
+        return tags

@@ -1,0 +1,1 @@
+"""Ways to fit a polynomial of low degree on the cube; the estimators choose among them."""
