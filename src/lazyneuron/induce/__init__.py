@@ -10,19 +10,22 @@ from lazyneuron.induce.norm_floor import NormFloor
 from lazyneuron.induce.penalty import firing_penalty, hoyer_penalty, l1_penalty, log_penalty, real_rows
 from lazyneuron.induce.pressure import Pressure, pre_activations
 from lazyneuron.induce.project import parameter_groups, project_
-from lazyneuron.induce.rectifiers import FATReLU, SquaredReLU
+from lazyneuron.induce.rectifiers import DReLU, FATReLU, SquaredReLU
 from lazyneuron.induce.refit import refit_down_, shift_bias_, thresholds_for
 from lazyneuron.induce.relufy import Plan, Relufy
 from lazyneuron.induce.samples import BlockSamples, block_samples
 from lazyneuron.induce.shifted import ShiftedActivation
 from lazyneuron.induce.sparsify import plan, sparsify_
+from lazyneuron.induce.thresholded import Thresholded
 from lazyneuron.induce.token_noise import TokenWeightNoise
-from lazyneuron.induce.topk import StatisticalTopK, TopK
+from lazyneuron.induce.topk import BlockTopK, StatisticalTopK, TopK
 from lazyneuron.induce.topk_recipe import KeepTop
 from lazyneuron.induce.zeroth_bias import ZerothBias
 
 __all__ = [
     "BlockSamples",
+    "BlockTopK",
+    "DReLU",
     "DensityController",
     "Distillation",
     "DoublyBiased",
@@ -38,6 +41,7 @@ __all__ = [
     "StatisticalTopK",
     "Step",
     "TargetDensity",
+    "Thresholded",
     "TokenWeightNoise",
     "TopK",
     "ZerothBias",

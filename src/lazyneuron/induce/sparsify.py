@@ -9,6 +9,7 @@ from torch import nn
 
 from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.blocks.find import find_blocks
+from lazyneuron.blocks.rectify import rectify_up_
 from lazyneuron.blocks.splice import replace_activation_
 from lazyneuron.core.errors import NoBlocksError
 from lazyneuron.core.receipt import Receipt
@@ -106,6 +107,8 @@ def sparsify_(model: nn.Module, config: Recipe) -> Receipt:
                 replace_activation_(change, blocks[name], new)
             elif isinstance(config, Relufy):
                 replace_activation_(change, blocks[name], config.activation_of(name))
+                if config.rectify_up and not blocks[name].rectifies_up:
+                    rectify_up_(change, blocks[name])
             else:
                 install_(change, blocks[name], config)
         if isinstance(config, DoublyBiased) and config.zeroth_bias and config.per_position and hasattr(model, "config"):

@@ -48,7 +48,7 @@ def measure(
             tensor a batch; nonzero means real. Its axes are those of the hidden activation without the last, or
             flattened ones. None takes the batch's ``attention_mask`` if it has one.
         threshold: activations of at most this magnitude count as zero; None counts exact zeros only. In a gated block
-            it applies to ``s(gate)``.
+            it applies to ``s(gate)``, and silence is that of ``s(gate)`` unless its up is rectified too.
         blocks: the blocks to observe; None finds all of them.
         cost: predicts times on this machine; None leaves the predictions out, and only the byte ceilings remain.
 
@@ -123,7 +123,7 @@ class _Watch:
         self.padding = NO_MASK
         self.notes: dict[str, None] = {}
         self.tally: Tally | None = None
-        self.reads_switch = block.gate is not None or _dropping(model, block)
+        self.reads_switch = (block.gate is not None and not block.rectifies_up) or _dropping(model, block)
         self.fires_if_positive = block.activation.kind in _FIRES_IF_POSITIVE and not threshold
 
     def attach(self) -> Iterator[torch.utils.hooks.RemovableHandle]:
