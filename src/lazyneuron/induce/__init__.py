@@ -6,6 +6,7 @@ from lazyneuron.induce.distill import Distillation, Step, distill, token_error
 from lazyneuron.induce.doubly_biased import DoublyBiased
 from lazyneuron.induce.jsrelu import JSReLU
 from lazyneuron.induce.layerwise import distill_layerwise
+from lazyneuron.induce.neuron_threshold import NeuronThreshold
 from lazyneuron.induce.norm_floor import NormFloor
 from lazyneuron.induce.penalty import firing_penalty, hoyer_penalty, l1_penalty, log_penalty, real_rows
 from lazyneuron.induce.pressure import Pressure, pre_activations
@@ -16,6 +17,7 @@ from lazyneuron.induce.relufy import Plan, Relufy
 from lazyneuron.induce.samples import BlockSamples, block_samples
 from lazyneuron.induce.shifted import ShiftedActivation
 from lazyneuron.induce.sparsify import plan, sparsify_
+from lazyneuron.induce.threshold import Threshold
 from lazyneuron.induce.thresholded import Thresholded
 from lazyneuron.induce.token_noise import TokenWeightNoise
 from lazyneuron.induce.topk import BlockTopK, StatisticalTopK, TopK
@@ -32,6 +34,7 @@ __all__ = [
     "FATReLU",
     "JSReLU",
     "KeepTop",
+    "NeuronThreshold",
     "NormFloor",
     "Plan",
     "Pressure",
@@ -41,6 +44,7 @@ __all__ = [
     "StatisticalTopK",
     "Step",
     "TargetDensity",
+    "Threshold",
     "Thresholded",
     "TokenWeightNoise",
     "TopK",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.blocks.find import find_blocks
@@ -17,11 +18,13 @@ from lazyneuron.core.undo import transaction
 from lazyneuron.induce.doubly_biased import DoublyBiased
 from lazyneuron.induce.fit import propose_doubly_biased
 from lazyneuron.induce.installed import add_hook_, install_, refuse_cache
+from lazyneuron.induce.neuron_threshold import NeuronThreshold
 from lazyneuron.induce.norms import with_norms
 from lazyneuron.induce.relufy import Plan, Relufy, propose
+from lazyneuron.induce.threshold import Calibrated, Threshold, calibrate, propose_thresholds
 from lazyneuron.induce.topk_recipe import KeepTop, propose_top
 
-Recipe = Relufy | DoublyBiased | KeepTop
+Recipe = Relufy | DoublyBiased | KeepTop | Threshold
 
 
 def recipe_from_data(data: Mapping[str, Any]) -> Recipe:
@@ -33,6 +36,7 @@ def recipe_from_data(data: Mapping[str, Any]) -> Recipe:
     known: dict[object, Callable[[Mapping[str, Any]], Recipe]] = {
         "DoublyBiased": DoublyBiased.from_data,
         "KeepTop": KeepTop.from_data,
+        "Threshold": Threshold.from_data,
     }
     return known.get(data.get("config"), Relufy.from_data)(data)
 
@@ -63,6 +67,8 @@ def _propose(model: nn.Module, blocks: Sequence[MLPBlock], config: Recipe) -> Pl
         return propose(model, blocks, config=config if isinstance(config, Relufy) else Relufy())
     if isinstance(config, KeepTop):
         return propose_top(blocks, config=config)
+    if isinstance(config, Threshold):
+        return propose_thresholds(blocks, config=config)
     return propose_doubly_biased(model, blocks, config=config)
 
 
@@ -74,12 +80,22 @@ def _notes(config: Recipe) -> tuple[str, ...]:
     return ("One zeroth bias serves all tokens; its gradient is a sum over them and says nothing about each.",)
 
 
-def sparsify_(model: nn.Module, config: Recipe) -> Receipt:
+def _reached(found: Calibrated) -> str:
+    points = found.details.values()
+    density = sum(p["density"] for p in points) / len(points)
+    return (
+        f"On the calibration data, each block by itself: mean density {density:.3f}, "
+        f"output error {max(p['error'] for p in points):.3g} at most."
+    )
+
+
+def sparsify_(model: nn.Module, config: Recipe, *, batches: Iterable[Any] | None = None) -> Receipt:
     """Change a model's MLP blocks in place by a recipe, all that its plan names or none.
 
     Args:
         model: any model.
         config: what to change.
+        batches: inputs to calibrate on; :class:`lazyneuron.induce.Threshold` needs them, the others do not use them.
 
     Returns:
         The receipt; :func:`lazyneuron.restore_` takes the change back bitwise (weights trained in between stay).
@@ -99,10 +115,25 @@ def sparsify_(model: nn.Module, config: Recipe) -> Receipt:
             "choose other blocks or another activation."
         )
     notes = (*(f"The pattern {p!r} matched no block." for p in proposal.unmatched), *_notes(config))
-    receipt = Receipt(verb="sparsify_", config=config.to_data(), changes=proposal.changes, notes=notes)
+    changes = proposal.changes
+    limits: Mapping[str, Tensor] = {}
+    if isinstance(config, Threshold) and not config.thresholds:
+        found = calibrate(model, [blocks[name] for name in proposal.replaced], config=config, batches=batches)
+        config, limits = found.config, found.limits
+        changes = tuple(
+            dataclasses.replace(c, details={**c.details, **found.details.get(c.block, {})}) for c in changes
+        )
+        notes = (*notes, _reached(found))
+    receipt = Receipt(verb="sparsify_", config=config.to_data(), changes=changes, notes=notes)
     with transaction(model, receipt.id) as change:
         for name in proposal.replaced:
-            if isinstance(config, KeepTop):
+            if isinstance(config, Threshold):
+                cut = config.module_for(blocks[name])
+                if isinstance(cut, NeuronThreshold):
+                    cut.limits.copy_(limits.get(name, cut.limits))
+                    cut.training = model.training
+                replace_activation_(change, blocks[name], cut)
+            elif isinstance(config, KeepTop):
                 new = config.module_for(blocks[name]).train(model.training)
                 replace_activation_(change, blocks[name], new)
             elif isinstance(config, Relufy):
