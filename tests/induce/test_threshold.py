@@ -36,7 +36,8 @@ def test_reaches_the_density_and_reports_the_error(criterion, allocate):
     first = receipt.changes[0]
     x = torch.cat(batches)
     assert measure(model, batches).blocks[0].density == pytest.approx(first.details["density"], abs=1e-6)
-    wanted, got = original[0](x), model[0](x)
+    with torch.no_grad():
+        wanted, got = original[0](x), model[0](x)
     error = (got - wanted).square().sum() / (wanted - wanted.mean(0)).square().sum()
     assert float(error) == pytest.approx(first.details["error"], rel=1e-3)
     restore_(model, receipt)
@@ -79,7 +80,7 @@ def test_allocation_against_brute_force():
             curves[name] = Curve(points=tuple(points), weights=100)
         chosen = by_error_per_byte(curves, density=0.5, error=None)
         spent, reached = sum(p.error for p in chosen.values()), mean_density(chosen, curves)
-        assert reached <= 0.5
+        assert reached <= 0.5 + 1e-3
         for combination in itertools.product(*(c.points for c in curves.values())):
             other = dict(zip(curves, combination, strict=True))
             if mean_density(other, curves) <= reached:
@@ -150,7 +151,7 @@ def test_bad_configs_and_blocks():
         with pytest.raises(ConfigError):
             Threshold(**wrong)
     mish = nn.Sequential(nn.Linear(6, 20), nn.Mish(), nn.Linear(20, 6)).eval()
-    with pytest.raises(NoBlocksError, match="no thresholded form of its activation .mish."):
+    with pytest.raises(NoBlocksError, match="no thresholded form of its activation"):
         sparsify_(mish, Threshold(density=0.1), batches=data())
     assert {c.action for c in plan(gelu_mlp(), Threshold(density=0.1)).changes} == {"replaced"}
 
