@@ -78,7 +78,7 @@ def load_(model: nn.Module, folder: str | Path) -> tuple[Receipt, ...]:
     first: list[Receipt] = []
     try:
         for receipt in saved:
-            if receipt.verb not in ("accelerate_", "project_"):  # what a projection moved is in the weights
+            if receipt.verb not in ("accelerate_", "project_", "revive_"):  # what these two moved is in the weights
                 first.append(_again(model, receipt))
         _check_state(model, state)
     except BaseException:

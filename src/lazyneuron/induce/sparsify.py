@@ -12,19 +12,21 @@ from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.blocks.find import find_blocks
 from lazyneuron.blocks.rectify import rectify_up_
 from lazyneuron.blocks.splice import replace_activation_
-from lazyneuron.core.errors import NoBlocksError
-from lazyneuron.core.receipt import Receipt
-from lazyneuron.core.undo import transaction
+from lazyneuron.core.errors import CheckpointError, ConfigError, NoBlocksError
+from lazyneuron.core.receipt import BlockChange, Receipt
+from lazyneuron.core.undo import Transaction, transaction
+from lazyneuron.induce.chain import Chain
 from lazyneuron.induce.doubly_biased import DoublyBiased
 from lazyneuron.induce.fit import propose_doubly_biased
 from lazyneuron.induce.installed import add_hook_, install_, refuse_cache
+from lazyneuron.induce.l1 import L1, propose_l1, watch_
 from lazyneuron.induce.neuron_threshold import NeuronThreshold
 from lazyneuron.induce.norms import with_norms
 from lazyneuron.induce.relufy import Plan, Relufy, propose
 from lazyneuron.induce.threshold import Calibrated, Threshold, calibrate, propose_thresholds
 from lazyneuron.induce.topk_recipe import KeepTop, propose_top
 
-Recipe = Relufy | DoublyBiased | KeepTop | Threshold
+Recipe = Relufy | DoublyBiased | KeepTop | Threshold | L1 | Chain
 
 
 def recipe_from_data(data: Mapping[str, Any]) -> Recipe:
@@ -37,8 +39,17 @@ def recipe_from_data(data: Mapping[str, Any]) -> Recipe:
         "DoublyBiased": DoublyBiased.from_data,
         "KeepTop": KeepTop.from_data,
         "Threshold": Threshold.from_data,
+        "L1": L1.from_data,
+        "Chain": _chain_from_data,
     }
     return known.get(data.get("config"), Relufy.from_data)(data)
+
+
+def _chain_from_data(data: Mapping[str, Any]) -> Chain:
+    try:
+        return Chain(tuple(recipe_from_data(recipe) for recipe in data["recipes"]))
+    except (KeyError, TypeError, AttributeError, ConfigError) as error:
+        raise CheckpointError(f"This is not a chain of recipes ({error}); pass what Chain.to_data wrote.") from error
 
 
 def plan(model: nn.Module, config: Recipe) -> Plan:
@@ -49,11 +60,17 @@ def plan(model: nn.Module, config: Recipe) -> Plan:
         config: what to change.
 
     Returns:
-        One entry for each MLP block found.
+        One entry for each MLP block found; of a chain, one for each block and recipe, as if each came alone.
 
     Raises:
         NoBlocksError: the model has no MLP block.
     """
+    if isinstance(config, Chain):
+        plans = [plan(model, recipe) for recipe in config.recipes]
+        return Plan(
+            changes=tuple(change for one in plans for change in one.changes),
+            unmatched=tuple(pattern for one in plans for pattern in one.unmatched),
+        )
     return _propose(model, _blocks_for(model, config), config)
 
 
@@ -69,6 +86,9 @@ def _propose(model: nn.Module, blocks: Sequence[MLPBlock], config: Recipe) -> Pl
         return propose_top(blocks, config=config)
     if isinstance(config, Threshold):
         return propose_thresholds(blocks, config=config)
+    if isinstance(config, L1):
+        return propose_l1(model, blocks, config=config)
+    assert isinstance(config, DoublyBiased)
     return propose_doubly_biased(model, blocks, config=config)
 
 
@@ -106,6 +126,29 @@ def sparsify_(model: nn.Module, config: Recipe, *, batches: Iterable[Any] | None
 
     Cost: none at run time beyond the new function's own.
     """
+    draft = Receipt(verb="sparsify_", config={}, changes=())
+    recipes = config.recipes if isinstance(config, Chain) else (config,)
+    with transaction(model, draft.id) as change:
+        made = [_apply(change, recipe, batches) for recipe in recipes]
+    done = tuple(one.config for one in made)
+    return dataclasses.replace(
+        draft,
+        config=(Chain(done) if isinstance(config, Chain) else done[0]).to_data(),
+        changes=tuple(c for one in made for c in one.changes),
+        notes=tuple(note for one in made for note in one.notes),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Made:
+    config: Recipe
+    changes: tuple[BlockChange, ...]
+    notes: tuple[str, ...]
+
+
+def _apply(change: Transaction, config: Recipe, batches: Iterable[Any] | None) -> _Made:
+    """Apply one recipe within a transaction, which the caller rolls back when this raises."""
+    model = change.model
     blocks = {block.name: block for block in _blocks_for(model, config)}
     proposal = _propose(model, list(blocks.values()), config)
     if not proposal.replaced:
@@ -124,24 +167,27 @@ def sparsify_(model: nn.Module, config: Recipe, *, batches: Iterable[Any] | None
             dataclasses.replace(c, details={**c.details, **found.details.get(c.block, {})}) for c in changes
         )
         notes = (*notes, _reached(found))
-    receipt = Receipt(verb="sparsify_", config=config.to_data(), changes=changes, notes=notes)
-    with transaction(model, receipt.id) as change:
-        for name in proposal.replaced:
-            if isinstance(config, Threshold):
-                cut = config.module_for(blocks[name])
-                if isinstance(cut, NeuronThreshold):
-                    cut.limits.copy_(limits.get(name, cut.limits))
-                    cut.training = model.training
-                replace_activation_(change, blocks[name], cut)
-            elif isinstance(config, KeepTop):
-                new = config.module_for(blocks[name]).train(model.training)
-                replace_activation_(change, blocks[name], new)
-            elif isinstance(config, Relufy):
-                replace_activation_(change, blocks[name], config.activation_of(name))
-                if config.rectify_up and not blocks[name].rectifies_up:
-                    rectify_up_(change, blocks[name])
-            else:
-                install_(change, blocks[name], config)
-        if isinstance(config, DoublyBiased) and config.zeroth_bias and config.per_position and hasattr(model, "config"):
-            add_hook_(change, model, refuse_cache)
-    return receipt
+    for name in proposal.replaced:
+        _change_block(change, blocks[name], config, limits)
+    if isinstance(config, DoublyBiased) and config.zeroth_bias and config.per_position and hasattr(model, "config"):
+        add_hook_(change, model, refuse_cache)
+    return _Made(config, changes, notes)
+
+
+def _change_block(change: Transaction, block: MLPBlock, config: Recipe, limits: Mapping[str, Tensor]) -> None:
+    if isinstance(config, Threshold):
+        cut = config.module_for(block)
+        if isinstance(cut, NeuronThreshold):
+            cut.limits.copy_(limits.get(block.name, cut.limits))
+            cut.training = change.model.training
+        replace_activation_(change, block, cut)
+    elif isinstance(config, KeepTop):
+        replace_activation_(change, block, config.module_for(block).train(change.model.training))
+    elif isinstance(config, L1):
+        watch_(change, block, config)
+    elif isinstance(config, Relufy):
+        replace_activation_(change, block, config.activation_of(block.name))
+        if config.rectify_up and not block.rectifies_up:
+            rectify_up_(change, block)
+    elif isinstance(config, DoublyBiased):
+        install_(change, block, config)
