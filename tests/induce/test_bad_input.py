@@ -72,10 +72,10 @@ def test_patterns_that_hit_nothing(recipe):
         (bare, KeepTop(density=0.2, group=7), NoBlocksError, "do not divide into groups of 7"),
         (gelu_mlp, Threshold(density=0.02, error=1e-4), ConfigError, "cannot be met within the error"),
         (gelu_mlp, Threshold(density=0.2, thresholds={"nowhere": 0.1}), NoBlocksError, "calibration left it"),
-        (lambda: KNOWN["opt"].model(), DoublyBiased(), NoBlocksError, "flattened"),
-        (lambda: KNOWN["written_out"].model(), KeepTop(density=0.2), NoBlocksError, "written into a forward"),
-        (lambda: KNOWN["written_out"].model(), Threshold(density=0.2), NoBlocksError, "written into a forward"),
-        (lambda: KNOWN["mixtral"].model(), Relufy(), NoBlocksError, "Found no MLP block"),
+        (KNOWN["opt"].model, DoublyBiased(), NoBlocksError, "flattened"),
+        (KNOWN["written_out"].model, KeepTop(density=0.2), NoBlocksError, "written into a forward"),
+        (KNOWN["written_out"].model, Threshold(density=0.2), NoBlocksError, "written into a forward"),
+        (KNOWN["mixtral"].model, Relufy(), NoBlocksError, "Found no MLP block"),
     ],
     ids=lambda value: value.__name__ if callable(value) and hasattr(value, "__name__") else type(value).__name__,
 )
@@ -131,8 +131,8 @@ def test_recipes_spelt_wrongly(recipe):
 @pytest.mark.parametrize(
     ("call", "error", "sentence"),
     [
-        (lambda m: project_(m), ConfigError, "no recipe to project"),
-        (lambda m: added_loss(m), ConfigError, "carries no penalty"),
+        (project_, ConfigError, "no recipe to project"),
+        (added_loss, ConfigError, "carries no penalty"),
         (lambda m: compact_(m, mode="observed"), ConfigError, "needs batches"),
         (lambda m: revive_(m, []), DataError, "No tokens"),
         (lambda m: revive_(m, BATCHES, blocks=("nowhere",)), NoBlocksError, "No MLP block is called nowhere"),
