@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from lazyneuron.accelerate.transform import accelerate_again_
-from lazyneuron.core.errors import CheckpointError, DataError
+from lazyneuron.core.errors import CheckpointError, ConfigError, DataError, NoBlocksError
 from lazyneuron.core.receipt import Receipt
 from lazyneuron.core.record import write_text
 from lazyneuron.core.undo import restore_
@@ -78,7 +78,7 @@ def load_(model: nn.Module, folder: str | Path) -> tuple[Receipt, ...]:
     first: list[Receipt] = []
     try:
         for receipt in saved:
-            if receipt.verb not in ("accelerate_", "project_"):  # what a projection moved is in the weights
+            if receipt.verb not in ("accelerate_", "project_", "revive_"):  # what these two moved is in the weights
                 first.append(_again(model, receipt))
         _check_state(model, state)
     except BaseException:
@@ -104,7 +104,11 @@ def _check_state(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
 
 def _again(model: nn.Module, receipt: Receipt) -> Receipt:
     if receipt.verb == "sparsify_":
-        return sparsify_(model, recipe_from_data(dict(receipt.config)))
+        recipe = recipe_from_data(dict(receipt.config))
+        try:
+            return sparsify_(model, recipe)
+        except (ConfigError, NoBlocksError) as error:
+            raise CheckpointError(f"The saved recipe does not fit this model: {error}") from error
     if receipt.verb == "compact_":
         return compact_again_(model, receipt)
     if receipt.verb == "accelerate_":

@@ -9,7 +9,7 @@ from torch import nn
 
 from lazyneuron.blocks import Activation, find_blocks
 from lazyneuron.core.errors import ConfigError, ShapeError
-from lazyneuron.induce import FATReLU, JSReLU, ShiftedActivation, SquaredReLU, StatisticalTopK, TopK
+from lazyneuron.induce import FATReLU, JSReLU, ShiftedActivation, SquaredReLU, StatisticalTopK, Thresholded, TopK
 from tests.induce.networks import inputs
 
 POINTS = [-1e4, -257.0, -0.0, 0.0, 1.0, 4.0, 300.0]
@@ -19,6 +19,9 @@ ELEMENTWISE = [
     JSReLU(0.3),
     JSReLU(0.5, 2.0),
     SquaredReLU(),
+    Thresholded("silu", 0.1),
+    Thresholded("gelu", 0.3),
+    Thresholded("gelu_tanh", 0.05),
     FATReLU(0.5),
     FATReLU(-0.5),
     FATReLU(0.5, learnable=True),

@@ -89,6 +89,7 @@ class MLPBlock:
         container: dotted name of a module whose ``forward(x)`` *is* this block (one tensor in, one out), else None.
         norm: dotted name of the normalisation that feeds the block, when it was found.
         dropouts: dotted names of the modules that may drop hidden activations, between activation and ``down``.
+        rectifies_up: True for ``down(s(gate(x)) * relu(up(x)))``, as :func:`rectify_up_` makes it.
         refusal: one sentence why execution cannot be replaced, or None when it can.
     """
 
@@ -101,6 +102,7 @@ class MLPBlock:
     container: str | None = None
     norm: str | None = None
     dropouts: tuple[str, ...] = ()
+    rectifies_up: bool = False
     refusal: str | None = None
 
     @property

@@ -8,7 +8,9 @@ from collections.abc import Container, Iterator, Mapping
 import torch
 from torch import Tensor
 
+from lazyneuron.blocks.activation import DeclaresActivation
 from lazyneuron.blocks.block import LinearSite
+from lazyneuron.blocks.identify import agrees
 from lazyneuron.blocks.trace import Trace
 
 _SAMPLE = 256
@@ -75,12 +77,12 @@ def candidates(
     fitting = [site for site in before if outputs[site.name].shape == h.shape]
     for site in fitting:
         z = outputs[site.name]
-        if depends(z, h):
+        if depends(z, h) or _declared(trace, z, h):
             yield Candidate(up=site, down=sites[down])
     for gate in fitting:
         for up in fitting:
             read = (trace.linears[gate.name].input, trace.linears[up.name].input)
-            if gate is not up and same(*read) and _gated(outputs[gate.name], outputs[up.name], h):
+            if gate is not up and same(*read) and _gated(trace, outputs[gate.name], outputs[up.name], h):
                 yield Candidate(up=up, down=sites[down], gate=gate)
     for site in before:
         width = h.shape[-1]
@@ -89,10 +91,20 @@ def candidates(
         first = dataclasses.replace(site, rows=(0, width))
         last = dataclasses.replace(site, rows=(width, 2 * width))
         for gate, up in ((first, last), (last, first)):
-            if _gated(gate.part_of(outputs[site.name]), up.part_of(outputs[site.name]), h):
+            if _gated(trace, gate.part_of(outputs[site.name]), up.part_of(outputs[site.name]), h):
                 yield Candidate(up=up, down=sites[down], gate=gate)
 
 
-def _gated(z: Tensor, u: Tensor, h: Tensor) -> bool:
+def _gated(trace: Trace, z: Tensor, u: Tensor, h: Tensor) -> bool:
     large = (u.abs() >= u.abs().float().median()) & (u != 0)
-    return depends(z[large], h[large].float() / u[large].float())
+    return depends(z[large], h[large].float() / u[large].float()) or _declared(trace, z, h, u)
+
+
+def _declared(trace: Trace, z: Tensor, h: Tensor, u: Tensor | None = None) -> bool:
+    """Did a module that declares an activation of whole tokens, where neighbours say nothing, turn ``z`` into ``h``?"""
+    for call in trace.calls:
+        if call.attribute is None and call.output.shape == h.shape and same(call.input, z):
+            module = trace.module_of(call)
+            if isinstance(module, DeclaresActivation) and module.activation_spec().tokenwise:
+                return agrees(call.output if u is None else call.output * u, h)
+    return False

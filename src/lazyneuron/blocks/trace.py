@@ -75,6 +75,10 @@ class Trace:
     result: list[Tensor]
     again: Callable[[Replace], Trace]
 
+    def module_of(self, call: Call) -> nn.Module:
+        """The module that a call was of."""
+        return self.module.get_submodule(call.name.removeprefix(self.name).lstrip("."))
+
 
 def trace_locally(name: str, module: nn.Module, linears: Mapping[str, LinearSite], *, width: int) -> Trace | None:
     """Run a module on random tokens of some width.

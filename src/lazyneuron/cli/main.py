@@ -16,7 +16,18 @@ from typer.core import TyperGroup
 from lazyneuron import __version__
 from lazyneuron.core.errors import LazyNeuronError
 
-_SUB_COMMANDS = ("accelerate", "bench", "demo", "doctor", "explain", "learn", "measure", "reproduce", "sweep")
+_SUB_COMMANDS = (
+    "accelerate",
+    "bench",
+    "demo",
+    "doctor",
+    "explain",
+    "learn",
+    "measure",
+    "reproduce",
+    "sparsify",
+    "sweep",
+)
 _INTERRUPTED = 130  # what a shell reports for a process that Ctrl-C ended
 
 

@@ -11,10 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lazyneuron.cli.saved import RECEIPTS, bring_back_, build_from_config
 from lazyneuron.core.errors import CheckpointError, ConfigError, ImplUnavailable
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from lazyneuron.core.receipt import Receipt
 
 _CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -29,12 +32,16 @@ class LoadedModel:
         model: the module.
         tokenizer: its own tokenizer, or None when it has none.
         notes: sentences about what was not as usual.
+        folder: the directory that it was read from, or None.
+        receipts: of the changes that it was saved with.
     """
 
     name: str
     model: nn.Module
     tokenizer: Any = None
     notes: tuple[str, ...] = ()
+    folder: Path | None = None
+    receipts: tuple[Receipt, ...] = ()
 
 
 def load_model(name: str, *, allow_pickle: bool = False) -> LoadedModel:
@@ -42,7 +49,8 @@ def load_model(name: str, *, allow_pickle: bool = False) -> LoadedModel:
 
     Args:
         name: a folder with ``config.json`` and safetensors weights, or ``package.module:callable``, which is imported
-            (the current folder included) and called without arguments.
+            (the current folder included) and called without arguments; a folder that ``lazyneuron sparsify`` saved, for
+            a callable as ``package.module:callable@folder``.
         allow_pickle: also read pickled weights, which can run any code that their author put into them.
 
     Raises:
@@ -53,8 +61,11 @@ def load_model(name: str, *, allow_pickle: bool = False) -> LoadedModel:
     """
     if Path(name).is_dir():
         return _from_folder(Path(name), name, allow_pickle=allow_pickle)
-    if _CALLABLE.fullmatch(name):
-        return LoadedModel(name=name, model=_from_callable(name).eval())
+    builder, _, saved = name.partition("@")
+    if _CALLABLE.fullmatch(builder):
+        model = _from_callable(builder).eval()
+        receipts = bring_back_(model, Path(saved)) if saved else ()
+        return LoadedModel(name=name, model=model, receipts=receipts)
     raise ConfigError(
         f"There is no model {name!r}: MODEL is a local Hugging Face directory or package.module:callable; "
         "download a model from a hub first, nothing is downloaded here."
@@ -100,6 +111,7 @@ def _current_folder() -> Iterator[None]:
 
 def _from_folder(folder: Path, name: str, *, allow_pickle: bool) -> LoadedModel:
     safe = _is_safe(folder, allow_pickle=allow_pickle)
+    changed = (folder / RECEIPTS).is_file()
     try:
         import transformers
     except ImportError as error:
@@ -108,6 +120,11 @@ def _from_folder(folder: Path, name: str, *, allow_pickle: bool) -> LoadedModel:
             "run `pip install 'lazyneuron[hf]'`."
         ) from error
     with _quiet(transformers):
+        if changed:
+            model = build_from_config(transformers, folder).eval()
+            receipts = bring_back_(model, folder)
+            tokenizer = _tokenizer(transformers, folder)
+            return LoadedModel(name=name, model=model, tokenizer=tokenizer, folder=folder, receipts=receipts)
         try:
             model, info = transformers.AutoModel.from_pretrained(
                 folder, local_files_only=True, use_safetensors=safe, trust_remote_code=False, output_loading_info=True
@@ -115,7 +132,8 @@ def _from_folder(folder: Path, name: str, *, allow_pickle: bool) -> LoadedModel:
         except Exception as error:  # transformers documents no closed list
             raise CheckpointError(f"Cannot load the model in {folder} ({_first_line(error)}).") from error
         tokenizer = _tokenizer(transformers, folder)
-    return LoadedModel(name=name, model=model.eval(), tokenizer=tokenizer, notes=_loading_notes(info))
+    notes = _loading_notes(info)
+    return LoadedModel(name=name, model=model.eval(), tokenizer=tokenizer, notes=notes, folder=folder)
 
 
 def _is_safe(folder: Path, *, allow_pickle: bool) -> bool:

@@ -16,6 +16,7 @@ from lazyneuron.core.receipt import BlockChange, Receipt
 from lazyneuron.core.undo import Transaction, transaction
 from lazyneuron.induce.norms import with_norms
 from lazyneuron.induce.silent import proved_silent
+from lazyneuron.induce.zeroth_bias import ZerothBias
 from lazyneuron.measure.run import measure
 
 Mode = Literal["proved", "observed"]
@@ -94,6 +95,9 @@ def _proved(model: nn.Module, blocks: Sequence[MLPBlock]) -> dict[str, Tensor | 
         if block.norm is None:
             found[block.name] = "No norm in front of it was found, so nothing bounds its input."
             continue
+        if any(isinstance(part, ZerothBias) for part in model.get_submodule(block.norm).children()):
+            found[block.name] = "A zeroth bias between its norm and it moves its input beyond what the norm bounds."
+            continue
         silent = proved_silent(block, model.get_submodule(block.norm))
         found[block.name] = (
             silent
@@ -129,6 +133,8 @@ def _decide(block: MLPBlock, silent: Tensor | str, model: nn.Module) -> tuple[Bl
 def _why_not(block: MLPBlock, model: nn.Module) -> str | None:
     if block.refusal is not None:
         return block.refusal
+    if block.activation.tokenwise:
+        return f"What fires under {block.activation.kind} depends on all of its neurons, so none can be removed."
     if any(site.rows is not None for site in block.linears):
         return "Its gate and up are one layer, which other code takes apart in the middle."
     holders = collections.Counter(id(p) for _, p in model.named_parameters(remove_duplicate=False))

@@ -51,11 +51,17 @@ class Pressure:
             A scalar.
 
         Raises:
+            ConfigError: the penalty is ``"firing"`` and the activation has no zero interval.
             ShapeError: the mask does not fit.
             DataError: no token is real.
         """
         z = z.float()
         if self.penalty == "firing":
+            if block.activation.zero.empty:
+                raise ConfigError(
+                    f"The firing penalty needs a zero interval, and {block.name} has the activation "
+                    f"{block.activation.kind}; use another penalty."
+                )
             end = block.activation.zero.high if block.activation.zero.low < block.activation.zero.high else None
             left = block.activation.zero.left
             return firing_penalty(z, scale=self.scale, end=left if end is None else end, mask=mask)
@@ -69,7 +75,8 @@ class Pressure:
 def density_of(block: MLPBlock, z: Tensor, *, mask: Tensor | None = None) -> float:
     """Share of a block's neurons that are not silent at these pre-activations, over real tokens."""
     rows = real_rows(z.detach(), mask)
-    return float((~block.activation.zero.contains(rows)).float().mean())
+    silent = block.activation(rows) == 0 if block.activation.tokenwise else block.activation.zero.contains(rows)
+    return float((~silent).float().mean())
 
 
 @contextlib.contextmanager

@@ -46,6 +46,23 @@ class SquaredReLU(nn.Module):
         return 2 * F.relu(x)
 
 
+class DReLU(nn.Module):
+    """``f(g, u) = relu(g) * relu(u)``, for the two factors of a gated block: silent where either is.
+
+    ``Relufy(rectify_up=True)`` puts it into a model.
+
+    Example:
+        >>> DReLU()(torch.tensor([1.0, 2.0, -1.0]), torch.tensor([3.0, -4.0, 5.0]))
+        tensor([3., 0., -0.])
+
+    Source: Song et al., "Turbo Sparse: Achieving LLM SOTA Performance with Minimal Activated Parameters", 2024.
+    """
+
+    def forward(self, gate: Tensor, up: Tensor) -> Tensor:
+        """The function's value, of the shape of both."""
+        return F.relu(gate) * F.relu(up)
+
+
 class _Gate(torch.autograd.Function):
     """``x`` above ``t``, else 0; ``t`` learns from a box of width ``bandwidth`` around itself."""
 

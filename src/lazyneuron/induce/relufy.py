@@ -28,11 +28,15 @@ class Relufy:
         blocks: glob patterns of block names; a block that matches any of them is changed.
         activation: the function to install; it must have a zero interval.
         per_block: other functions for some blocks, by name, such as the thresholds of :func:`thresholds_for`.
+        rectify_up: in gated blocks rectify up as well, so that a neuron is silent where either factor is; with ReLU
+            this is dReLU, ``relu(gate) * relu(up)``. Blocks without a gate are then skipped, and no kernel executes the
+            others sparsely.
     """
 
     blocks: tuple[str, ...] = ("*",)
     activation: Activation = RELU
     per_block: Mapping[str, Activation] = dataclasses.field(default_factory=dict)
+    rectify_up: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.blocks, str) or not self.blocks:
@@ -55,6 +59,7 @@ class Relufy:
             "blocks": list(self.blocks),
             "activation": _spell(self.activation),
             "per_block": {name: _spell(activation) for name, activation in self.per_block.items()},
+            "rectify_up": self.rectify_up,
         }
 
     @staticmethod
@@ -68,7 +73,12 @@ class Relufy:
             if data["config"] != "Relufy":
                 raise ValueError(f"its config is {data['config']!r}")
             per_block = {str(name): _read(spelled) for name, spelled in data["per_block"].items()}
-            return Relufy(blocks=tuple(data["blocks"]), activation=_read(data["activation"]), per_block=per_block)
+            return Relufy(
+                blocks=tuple(data["blocks"]),
+                activation=_read(data["activation"]),
+                per_block=per_block,
+                rectify_up=bool(data.get("rectify_up", False)),
+            )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(f"This is not a Relufy config ({error}); pass what Relufy.to_data wrote.") from error
 
@@ -132,9 +142,13 @@ def propose(model: nn.Module, blocks: Sequence[MLPBlock], *, config: Relufy) -> 
 def _decide(block: MLPBlock, config: Relufy) -> BlockChange:
     before, after = block.activation, config.activation_of(block.name)
     action, reason = "replaced", f"{before.kind} is to become {after.kind}."
+    if config.rectify_up:
+        reason = f"{before.kind} is to become {after.kind}, and up is to be rectified."
     if not any(fnmatchcase(block.name, pattern) for pattern in config.blocks):
         action, reason = "skipped", "No pattern matches its name."
-    elif before == after:
+    elif config.rectify_up and block.gate is None:
+        action, reason = "skipped", "It is not gated, so there is no second factor to rectify."
+    elif before == after and (block.rectifies_up or not config.rectify_up):
         action, reason = "skipped", f"Its activation is already {before.kind}."
     elif block.site is None:
         reason = f"Its activation ({before.kind}) is written into a forward and cannot be replaced from outside."

@@ -82,4 +82,7 @@ def hidden(block: MLPBlock, x: Tensor) -> tuple[Tensor, Tensor]:
     """Pre-activation and hidden activation of a block at the inputs ``x`` (..., d_in)."""
     z = F.linear(x, block.switch.weight, block.switch.bias)
     h = block.activation(z)
-    return z, h if block.gate is None else h * F.linear(x, block.up.weight, block.up.bias)
+    if block.gate is None:
+        return z, h
+    u = F.linear(x, block.up.weight, block.up.bias)
+    return z, h * (F.relu(u) if block.rectifies_up else u)

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.blocks.find import find_blocks
+from lazyneuron.blocks.rectify import rectify_up_
 from lazyneuron.blocks.splice import replace_activation_
-from lazyneuron.core.errors import NoBlocksError
-from lazyneuron.core.receipt import Receipt
-from lazyneuron.core.undo import transaction
+from lazyneuron.core.errors import CheckpointError, ConfigError, NoBlocksError
+from lazyneuron.core.receipt import BlockChange, Receipt
+from lazyneuron.core.undo import Transaction, transaction
+from lazyneuron.induce.chain import Chain
 from lazyneuron.induce.doubly_biased import DoublyBiased
 from lazyneuron.induce.fit import propose_doubly_biased
 from lazyneuron.induce.installed import add_hook_, install_, refuse_cache
+from lazyneuron.induce.l1 import L1, propose_l1, watch_
+from lazyneuron.induce.neuron_threshold import NeuronThreshold
 from lazyneuron.induce.norms import with_norms
 from lazyneuron.induce.relufy import Plan, Relufy, propose
+from lazyneuron.induce.threshold import Calibrated, Threshold, calibrate, propose_thresholds
 from lazyneuron.induce.topk_recipe import KeepTop, propose_top
 
-Recipe = Relufy | DoublyBiased | KeepTop
+Recipe = Relufy | DoublyBiased | KeepTop | Threshold | L1 | Chain
 
 
 def recipe_from_data(data: Mapping[str, Any]) -> Recipe:
@@ -32,8 +38,18 @@ def recipe_from_data(data: Mapping[str, Any]) -> Recipe:
     known: dict[object, Callable[[Mapping[str, Any]], Recipe]] = {
         "DoublyBiased": DoublyBiased.from_data,
         "KeepTop": KeepTop.from_data,
+        "Threshold": Threshold.from_data,
+        "L1": L1.from_data,
+        "Chain": _chain_from_data,
     }
     return known.get(data.get("config"), Relufy.from_data)(data)
+
+
+def _chain_from_data(data: Mapping[str, Any]) -> Chain:
+    try:
+        return Chain(tuple(recipe_from_data(recipe) for recipe in data["recipes"]))
+    except (KeyError, TypeError, AttributeError, ConfigError) as error:
+        raise CheckpointError(f"This is not a chain of recipes ({error}); pass what Chain.to_data wrote.") from error
 
 
 def plan(model: nn.Module, config: Recipe) -> Plan:
@@ -44,11 +60,17 @@ def plan(model: nn.Module, config: Recipe) -> Plan:
         config: what to change.
 
     Returns:
-        One entry for each MLP block found.
+        One entry for each MLP block found; of a chain, one for each block and recipe, as if each came alone.
 
     Raises:
         NoBlocksError: the model has no MLP block.
     """
+    if isinstance(config, Chain):
+        plans = [plan(model, recipe) for recipe in config.recipes]
+        return Plan(
+            changes=tuple(change for one in plans for change in one.changes),
+            unmatched=tuple(pattern for one in plans for pattern in one.unmatched),
+        )
     return _propose(model, _blocks_for(model, config), config)
 
 
@@ -62,6 +84,11 @@ def _propose(model: nn.Module, blocks: Sequence[MLPBlock], config: Recipe) -> Pl
         return propose(model, blocks, config=config if isinstance(config, Relufy) else Relufy())
     if isinstance(config, KeepTop):
         return propose_top(blocks, config=config)
+    if isinstance(config, Threshold):
+        return propose_thresholds(blocks, config=config)
+    if isinstance(config, L1):
+        return propose_l1(model, blocks, config=config)
+    assert isinstance(config, DoublyBiased)
     return propose_doubly_biased(model, blocks, config=config)
 
 
@@ -73,12 +100,22 @@ def _notes(config: Recipe) -> tuple[str, ...]:
     return ("One zeroth bias serves all tokens; its gradient is a sum over them and says nothing about each.",)
 
 
-def sparsify_(model: nn.Module, config: Recipe) -> Receipt:
+def _reached(found: Calibrated) -> str:
+    points = found.details.values()
+    density = sum(p["density"] for p in points) / len(points)
+    return (
+        f"On the calibration data, each block by itself: mean density {density:.3f}, "
+        f"output error {max(p['error'] for p in points):.3g} at most."
+    )
+
+
+def sparsify_(model: nn.Module, config: Recipe, *, batches: Iterable[Any] | None = None) -> Receipt:
     """Change a model's MLP blocks in place by a recipe, all that its plan names or none.
 
     Args:
         model: any model.
         config: what to change.
+        batches: inputs to calibrate on; :class:`lazyneuron.induce.Threshold` needs them, the others do not use them.
 
     Returns:
         The receipt; :func:`lazyneuron.restore_` takes the change back bitwise (weights trained in between stay).
@@ -89,6 +126,29 @@ def sparsify_(model: nn.Module, config: Recipe) -> Receipt:
 
     Cost: none at run time beyond the new function's own.
     """
+    draft = Receipt(verb="sparsify_", config={}, changes=())
+    recipes = config.recipes if isinstance(config, Chain) else (config,)
+    with transaction(model, draft.id) as change:
+        made = [_apply(change, recipe, batches) for recipe in recipes]
+    done = tuple(one.config for one in made)
+    return dataclasses.replace(
+        draft,
+        config=(Chain(done) if isinstance(config, Chain) else done[0]).to_data(),
+        changes=tuple(c for one in made for c in one.changes),
+        notes=tuple(note for one in made for note in one.notes),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Made:
+    config: Recipe
+    changes: tuple[BlockChange, ...]
+    notes: tuple[str, ...]
+
+
+def _apply(change: Transaction, config: Recipe, batches: Iterable[Any] | None) -> _Made:
+    """Apply one recipe within a transaction, which the caller rolls back when this raises."""
+    model = change.model
     blocks = {block.name: block for block in _blocks_for(model, config)}
     proposal = _propose(model, list(blocks.values()), config)
     if not proposal.replaced:
@@ -98,16 +158,36 @@ def sparsify_(model: nn.Module, config: Recipe) -> Receipt:
             "choose other blocks or another activation."
         )
     notes = (*(f"The pattern {p!r} matched no block." for p in proposal.unmatched), *_notes(config))
-    receipt = Receipt(verb="sparsify_", config=config.to_data(), changes=proposal.changes, notes=notes)
-    with transaction(model, receipt.id) as change:
-        for name in proposal.replaced:
-            if isinstance(config, KeepTop):
-                new = config.module_for(blocks[name]).train(model.training)
-                replace_activation_(change, blocks[name], new)
-            elif isinstance(config, Relufy):
-                replace_activation_(change, blocks[name], config.activation_of(name))
-            else:
-                install_(change, blocks[name], config)
-        if isinstance(config, DoublyBiased) and config.zeroth_bias and config.per_position and hasattr(model, "config"):
-            add_hook_(change, model, refuse_cache)
-    return receipt
+    changes = proposal.changes
+    limits: Mapping[str, Tensor] = {}
+    if isinstance(config, Threshold) and not config.thresholds:
+        found = calibrate(model, [blocks[name] for name in proposal.replaced], config=config, batches=batches)
+        config, limits = found.config, found.limits
+        changes = tuple(
+            dataclasses.replace(c, details={**c.details, **found.details.get(c.block, {})}) for c in changes
+        )
+        notes = (*notes, _reached(found))
+    for name in proposal.replaced:
+        _change_block(change, blocks[name], config, limits)
+    if isinstance(config, DoublyBiased) and config.zeroth_bias and config.per_position and hasattr(model, "config"):
+        add_hook_(change, model, refuse_cache)
+    return _Made(config, changes, notes)
+
+
+def _change_block(change: Transaction, block: MLPBlock, config: Recipe, limits: Mapping[str, Tensor]) -> None:
+    if isinstance(config, Threshold):
+        cut = config.module_for(block)
+        if isinstance(cut, NeuronThreshold):
+            cut.limits.copy_(limits.get(block.name, cut.limits))
+            cut.training = change.model.training
+        replace_activation_(change, block, cut)
+    elif isinstance(config, KeepTop):
+        replace_activation_(change, block, config.module_for(block).train(change.model.training))
+    elif isinstance(config, L1):
+        watch_(change, block, config)
+    elif isinstance(config, Relufy):
+        replace_activation_(change, block, config.activation_of(block.name))
+        if config.rectify_up and not block.rectifies_up:
+            rectify_up_(change, block)
+    elif isinstance(config, DoublyBiased):
+        install_(change, block, config)

@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
-import statistics
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lazyneuron.core.errors import ConfigError, ShapeError
+from lazyneuron.blocks.activation import Activation
+from lazyneuron.blocks.tokenwise import block_top_k, statistical_top_k, top_k
+from lazyneuron.core.errors import ConfigError
 
 
-class _Keep(torch.autograd.Function):
-    """The ``k`` largest of ``relu(x)``; backward is ReLU's, as if nothing had been cut."""
-
-    @staticmethod
-    def forward(x: Tensor, k: int) -> Tensor:
-        r = F.relu(x)
-        values, places = r.topk(k, dim=-1, sorted=False)
-        return torch.zeros_like(r).scatter(-1, places, values)
+class _Straight(torch.autograd.Function):
+    """A top-k function whose backward is ReLU's, as if nothing had been cut."""
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
+    def forward(x: Tensor, activation: Activation) -> Tensor:
+        return activation(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Activation], output: Tensor) -> None:
         ctx.save_for_backward(inputs[0])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (x,) = ctx.saved_tensors
         return torch.ops.aten.threshold_backward(gradients[0], x, 0), None
+
+
+def _straight(activation: Activation, x: Tensor) -> Tensor:
+    value: Tensor = _Straight.apply(x, activation)  # type: ignore[no-untyped-call]
+    return value
 
 
 class TopK(nn.Module):
@@ -61,16 +64,13 @@ class TopK(nn.Module):
         self.k = k
         self.straight_through = straight_through
 
+    def activation_spec(self) -> Activation:
+        """The function as a fact."""
+        return Activation("top_k", (self.k,))
+
     def forward(self, x: Tensor) -> Tensor:
         """The function's value, of shape (..., d_hidden) as ``x``."""
-        if x.shape[-1] < self.k:
-            raise ShapeError(f"TopK keeps {self.k} neurons but got {x.shape[-1]} only; choose a smaller k.")
-        if self.straight_through:
-            value: Tensor = _Keep.apply(x, self.k)  # type: ignore[no-untyped-call]
-            return value
-        r = F.relu(x)
-        values, places = r.topk(self.k, dim=-1, sorted=False)
-        return torch.zeros_like(r).scatter(-1, places, values)
+        return _straight(self.activation_spec(), x) if self.straight_through else top_k(x, self.k)
 
     def extra_repr(self) -> str:
         """``k``."""
@@ -101,17 +101,57 @@ class StatisticalTopK(nn.Module):
         if not 0 < density < 1:
             raise ConfigError(f"A density is a fraction between 0 and 1, got {density}.")
         self.density = float(density)
-        self._quantile = statistics.NormalDist().inv_cdf(1 - self.density)
+
+    def activation_spec(self) -> Activation:
+        """The function as a fact."""
+        return Activation("statistical_top_k", (self.density,))
 
     def forward(self, x: Tensor) -> Tensor:
         """The function's value, of shape (..., d_hidden) as ``x``."""
-        if x.shape[-1] < 2:
-            raise ShapeError("StatisticalTopK needs at least 2 neurons to tell their deviation, got 1; use another.")
-        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-        mean = wide.mean(-1, keepdim=True)
-        variance = (wide - mean).square().mean(-1, keepdim=True) + torch.finfo(wide.dtype).tiny  # sqrt'(0) is inf
-        return F.relu(wide - (mean + self._quantile * variance.sqrt())).to(x.dtype)
+        return statistical_top_k(x, self.density)
 
     def extra_repr(self) -> str:
         """The density."""
         return f"density={self.density:g}"
+
+
+class BlockTopK(nn.Module):
+    """``relu(x)`` in the ``k`` strongest groups of ``size`` neighbouring neurons of each token, 0 elsewhere.
+
+    Groups make what fires contiguous in memory. A group's strength is the sum of squares of ``relu(x)`` in it.
+
+    Args:
+        k: how many groups may fire, at least 1.
+        size: neurons in a group; it divides the number of neurons.
+        straight_through: give the groups that were cut the gradient of ReLU too.
+
+    Raises:
+        ConfigError: ``k`` or ``size`` is no whole number >= 1.
+        ShapeError: in forward, the neurons do not divide into groups, or there are fewer than ``k``.
+
+    Cost: a sum over each group and one selection for each token.
+
+    Example:
+        >>> BlockTopK(1, 2)(torch.tensor([[3.0, -1.0, 2.0, 2.5]]))
+        tensor([[0.0000, 0.0000, 2.0000, 2.5000]])
+
+    Source: ours.
+    """
+
+    def __init__(self, k: int, size: int, *, straight_through: bool = True) -> None:
+        super().__init__()
+        self._spec = Activation("block_top_k", (k, size))
+        self.k, self.size = k, size
+        self.straight_through = straight_through
+
+    def activation_spec(self) -> Activation:
+        """The function as a fact."""
+        return self._spec
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The function's value, of shape (..., d_hidden) as ``x``."""
+        return _straight(self._spec, x) if self.straight_through else block_top_k(x, self.k, self.size)
+
+    def extra_repr(self) -> str:
+        """``k`` and ``size``."""
+        return f"k={self.k}, size={self.size}, straight_through={self.straight_through}"

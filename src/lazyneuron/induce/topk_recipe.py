@@ -7,13 +7,11 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from torch import nn
-
 from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.core.errors import CheckpointError, ConfigError
 from lazyneuron.core.receipt import BlockChange
 from lazyneuron.induce.relufy import Plan
-from lazyneuron.induce.topk import StatisticalTopK, TopK
+from lazyneuron.induce.topk import BlockTopK, StatisticalTopK, TopK
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,10 +19,11 @@ class KeepTop:
     """Put :class:`lazyneuron.induce.TopK` or :class:`lazyneuron.induce.StatisticalTopK` into MLP blocks.
 
     Which neurons fire then depends on the whole token, so these blocks have no zero interval: they train sparsely, and
-    neither ``find_blocks`` nor ``accelerate_`` takes them for MLP blocks until the change is restored.
+    ``accelerate_`` refuses them, since no neuron can be proved silent by itself.
 
     Attributes:
         density: share of a block's neurons that may fire, in (0, 1).
+        group: neurons that fire together, by :class:`lazyneuron.induce.BlockTopK`; 1 for each by itself.
         statistical: estimate the cut from each token's mean and deviation instead of selecting.
         straight_through: give neurons that were cut a gradient; of no meaning when ``statistical``.
         blocks: glob patterns of block names.
@@ -32,19 +31,25 @@ class KeepTop:
 
     density: float
     statistical: bool = False
+    group: int = 1
     straight_through: bool = True
     blocks: tuple[str, ...] = ("*",)
 
     def __post_init__(self) -> None:
         if not 0 < self.density < 1:
             raise ConfigError(f"A density is a fraction between 0 and 1, got {self.density}.")
+        if self.group < 1 or (self.group > 1 and self.statistical):
+            raise ConfigError(f"`group` is >= 1, and 1 if the cut is statistical, got {self.group}.")
         if isinstance(self.blocks, str) or not self.blocks:
             raise ConfigError(f"`blocks` is a tuple of at least one glob pattern, got {self.blocks!r}.")
 
-    def module_for(self, block: MLPBlock) -> nn.Module:
+    def module_for(self, block: MLPBlock) -> TopK | StatisticalTopK | BlockTopK:
         """The activation that this block gets; at least one neuron of a token may fire."""
         if self.statistical:
             return StatisticalTopK(self.density)
+        if self.group > 1:
+            groups = max(1, round(self.density * block.d_hidden / self.group))
+            return BlockTopK(groups, self.group, straight_through=self.straight_through)
         return TopK(max(1, round(self.density * block.d_hidden)), straight_through=self.straight_through)
 
     def to_data(self) -> dict[str, Any]:
@@ -78,6 +83,10 @@ def propose_top(blocks: Sequence[MLPBlock], *, config: KeepTop) -> Plan:
         action, reason = "replaced", f"{block.activation.kind} is to become {config.module_for(block)!r}."
         if not any(fnmatchcase(block.name, pattern) for pattern in config.blocks):
             action, reason = "skipped", "No pattern matches its name."
+        elif block.d_hidden % config.group:
+            action, reason = "skipped", f"Its {block.d_hidden} neurons do not divide into groups of {config.group}."
+        elif block.activation == config.module_for(block).activation_spec():
+            action, reason = "skipped", f"Its activation is already {block.activation.kind}."
         elif block.site is None:
             action = "skipped"
             reason = f"Its activation ({block.activation.kind}) is written into a forward and cannot be replaced."

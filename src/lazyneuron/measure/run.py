@@ -44,7 +44,7 @@ def measure(
             tensor a batch; nonzero means real. Its axes are those of the hidden activation without the last, or
             flattened ones. None takes the batch's ``attention_mask`` if it has one.
         threshold: activations of at most this magnitude count as zero; None counts exact zeros only. In a gated block
-            it applies to ``s(gate)``.
+            it applies to ``s(gate)``, and silence is that of ``s(gate)`` unless its up is rectified too.
         blocks: the blocks to observe; None finds all of them.
         cost: predicts times on this machine; None leaves the predictions out, and only the byte ceilings remain.
 

@@ -38,7 +38,7 @@ class BlockWatch:
         self.padding = NO_MASK
         self.notes: dict[str, None] = {}
         self.tally: Tally | None = None
-        self.reads_switch = block.gate is not None or _dropping(model, block)
+        self.reads_switch = (block.gate is not None and not block.rectifies_up) or _dropping(model, block)
         self.fires_if_positive = block.activation.kind in _FIRES_IF_POSITIVE and not threshold
 
     def attach(self) -> Iterator[torch.utils.hooks.RemovableHandle]:

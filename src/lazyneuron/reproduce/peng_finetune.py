@@ -31,7 +31,8 @@ def variants(steps: int, density: float) -> tuple[Variant, ...]:
     return (
         Variant(name="dense, trained on"),
         Variant(name="all three", recipe=recipe),
-        Variant(name="with pressure", recipe=recipe, pressure=pressure),
+        Variant(name="pressure alone", pressure=pressure),
+        Variant(name="all three with pressure", recipe=recipe, pressure=pressure),
     )
 
 
@@ -55,10 +56,10 @@ def _run_vision(request: Request) -> Record:
     return _run(
         request,
         name="peng-finetune-vision",
-        build=functools.partial(vision_task, request.data, batch=32),
-        dense=Course(steps=1000, learning_rate=3e-3),
-        course=Course(steps=700, learning_rate=3e-3),
-        density=0.08,
+        build=functools.partial(vision_task, request.data, noise=0.5, batch=32),
+        dense=Course(steps=1000, learning_rate=3e-3, weight_decay=0.3, smoothing=0.1),
+        course=Course(steps=600, learning_rate=2e-3, weight_decay=0.3, smoothing=0.1),
+        density=0.05,
     )
 
 

@@ -20,7 +20,7 @@ from lazyneuron.reproduce.text import text_tokens
 VOCABULARY = 1024
 _DIFFERS = (
     "A transformer of width 96 on some megabytes of Python's standard library, 800 steps of 16 sequences of 96 tokens, "
-    "in place of T5-base on C4, 100 000 steps of 256 sequences of 512 tokens; a cosine in place of the inverse root. "
+    "in place of T5-base on C4, 100 000 steps of 256 sequences of 512 tokens. "
     "The published relative cut is read from an abstract that does not say which sparsity it means."
 )
 _SOURCE = "Peng, Qi, Shi, Gao (2023), arXiv 2309.03004, abstract; Peng et al. (2026), arXiv 2605.25612, abstract"
@@ -42,7 +42,8 @@ def variants(density: float) -> tuple[Variant, ...]:
     return (
         Variant(name="vanilla"),
         Variant(name="all three", recipe=DoublyBiased()),
-        Variant(name="with pressure", recipe=DoublyBiased(), pressure=pressure),
+        Variant(name="pressure alone", pressure=pressure),
+        Variant(name="all three with pressure", recipe=DoublyBiased(), pressure=pressure),
     )
 
 
@@ -52,7 +53,7 @@ def _run_decoder(request: Request) -> Record:
 
 
 def _run_spans(request: Request) -> Record:
-    course = Course(steps=800, learning_rate=1e-2, warmup=80)
+    course = Course(steps=800, learning_rate=1e-2, warmup=80, decay="root")
     return _ablation("peng-t5", request, course, functools.partial(span_task, request.data))
 
 

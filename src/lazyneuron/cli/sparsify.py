@@ -1,0 +1,151 @@
+"""``lazyneuron sparsify``: apply a recipe to a model and save it with its receipt."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lazyneuron.core.receipt import Receipt
+    from lazyneuron.induce.relufy import Plan
+    from lazyneuron.induce.sparsify import Recipe
+
+
+def sparsify(
+    model: Annotated[
+        str, typer.Argument(help="A local Hugging Face directory, package.module:callable, or what sparsify saved.")
+    ],
+    *,
+    recipe: Annotated[
+        list[str], typer.Option("--recipe", help="doubly-biased, keep-top, relufy or threshold; several are a chain.")
+    ],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="A field of one of the recipes: name=value, as in JSON.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Inputs that threshold is calibrated on, as for measure.")
+    ] = None,
+    batches: Annotated[int, typer.Option("--batches", help="Batches to calibrate on.", min=1)] = 8,
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Examples a batch.", min=1)] = 16,
+    out: Annotated[Path | None, typer.Option("--out", help="Save the model and the receipt to this folder.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the receipt to this file.")] = None,
+    allow_pickle: Annotated[
+        bool,
+        typer.Option(
+            "--allow-pickle", help="Read pickled weights too: they can run any code their author put in them."
+        ),
+    ] = False,
+) -> None:
+    """Change a model by a recipe, so that its neurons can fall silent; without --out and --json only say how."""
+    from rich.console import Console
+
+    from lazyneuron.cli.data import load_batches
+    from lazyneuron.cli.model import load_model
+    from lazyneuron.cli.output import check_writable
+    from lazyneuron.cli.saved import save_folder
+    from lazyneuron.core.record import write_text
+    from lazyneuron.induce.sparsify import plan, sparsify_
+
+    config = make_recipe(recipe, settings or [])
+    check_writable(json_file, None if out is None else out / "receipts.json")
+    progress, console = Console(stderr=True), Console()
+    with progress.status(f"Loading {model}"):
+        loaded = load_model(model, allow_pickle=allow_pickle)
+        items = None if data is None else load_batches(data, loaded, batch_size=batch_size, batches=batches)
+    if out is None and json_file is None:
+        _print(plan(loaded.model, config), console)
+        console.print("Nothing was changed; --out saves a changed model.")
+        return
+    with progress.status("Applying the recipe"):
+        receipt = sparsify_(loaded.model, config, batches=items)
+    _print(receipt, console)
+    if json_file is not None:
+        write_text(json_file, receipt.to_json())
+    if out is not None:
+        name = save_folder(loaded, out, receipt)
+        console.print(f"Saved to {out}; read it as {name}", soft_wrap=True, highlight=False)
+
+
+def make_recipe(names: list[str], settings: list[str]) -> Recipe:
+    """The recipe, or the chain of recipes, that the options describe.
+
+    Args:
+        names: of recipes.
+        settings: ``field=value``, for the one recipe named that has such a field.
+
+    Raises:
+        ConfigError: an unknown recipe or field, a field of several recipes, or a value out of range.
+    """
+    from lazyneuron.core.errors import ConfigError
+    from lazyneuron.induce import Chain, DoublyBiased, KeepTop, Relufy, Threshold
+
+    known: dict[str, Any] = {
+        "doubly-biased": DoublyBiased,
+        "keep-top": KeepTop,
+        "relufy": Relufy,
+        "threshold": Threshold,
+    }
+    arguments: dict[str, dict[str, Any]] = {}
+    for name in names:
+        if name not in known or name in arguments:
+            problem = "is given twice" if name in arguments else "is not known"
+            raise ConfigError(f"The recipe {name!r} {problem}; there are {', '.join(known)}, each once.")
+        arguments[name] = {}
+    for setting in settings:
+        field, equals, value = setting.partition("=")
+        owners = [n for n in arguments if field in {f.name for f in dataclasses.fields(known[n])}]
+        if not equals or len(owners) != 1:
+            fields = {n: ", ".join(f.name for f in dataclasses.fields(known[n])) for n in arguments}
+            said = "; ".join(f"{n} has {f}" for n, f in fields.items())
+            raise ConfigError(f"--set takes field=value with a field of one of the recipes, got {setting!r}; {said}.")
+        arguments[owners[0]][field] = _value(field, value)
+    try:
+        recipes = tuple(known[name](**given) for name, given in arguments.items())
+    except TypeError as error:
+        raise ConfigError(f"A recipe lacks a field or got a value of the wrong kind ({error}); see --set.") from error
+    return recipes[0] if len(recipes) == 1 else Chain(recipes)
+
+
+def _value(field: str, text: str) -> Any:
+    from lazyneuron.blocks import Activation
+    from lazyneuron.core.errors import ConfigError
+
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = text
+    if field == "blocks":
+        return tuple(value) if isinstance(value, list) else (str(value),)
+    if field == "activation":
+        kind, *parameters = value if isinstance(value, list) else [value]
+        return Activation(str(kind), tuple(float(p) for p in parameters))
+    if field in ("per_block", "thresholds"):
+        raise ConfigError(f"--set cannot give {field!r}; use lazyneuron.sparsify_ for that.")
+    return value
+
+
+def _print(result: Receipt | Plan, console: Console) -> None:
+    from lazyneuron.report.tables import plain_table, rich_table
+
+    def figure(details: Any, name: str) -> str | None:
+        return f"{details[name]:.3g}" if name in details else None
+
+    rows = [
+        {
+            "block": c.block,
+            "action": c.action,
+            "density": figure(c.details, "density"),
+            "error": figure(c.details, "error"),
+            "why": c.reason,
+        }
+        for c in result.changes
+    ]
+    console.print(rich_table(rows) if console.is_terminal else plain_table(rows), soft_wrap=not console.is_terminal)
+    for note in getattr(result, "notes", ()):
+        console.print(note, style="yellow", soft_wrap=True, highlight=False)
