@@ -26,9 +26,9 @@ VARIANTS = (
     Variant(name="all three with pressure", recipe=DoublyBiased(), pressure=_PRESSURE),
 )
 _DIFFERS = (
-    "A transformer of 3 layers and width 64 on 8 x 8 digits in place of ViT-B/16 on ImageNet-1k, 30 epochs of batches of "
-    "32; Gaussian noise on the images in place of mixup, cutmix and RandAugment. The published relative cut is read from "
-    "an abstract that does not say which sparsity it means."
+    "A transformer of 3 layers and width 64 on 8 x 8 digits in place of ViT-B/16 on ImageNet-1k, 30 epochs of batches "
+    "of 32; Gaussian noise on the images in place of mixup, cutmix and RandAugment. The published relative cut is read "
+    "from an abstract that does not say which sparsity it means."
 )
 
 
