@@ -22,6 +22,9 @@ def test_the_learning_rate_warms_up_and_falls_along_a_cosine() -> None:
     assert [course.rate(k) for k in range(4)] == [0.5, 1.0, 1.5, 2.0]
     assert course.rate(4) == 2.0 and course.rate(9) == pytest.approx(1.0)
     assert course.rate(13) == pytest.approx(1 + math.cos(math.pi * 0.9))
+    root = Course(steps=100, learning_rate=2.0, warmup=3, decay="root")
+    assert root.rate(2) == 2.0 and root.rate(15) == pytest.approx(2 * math.sqrt(4 / 16))
+    assert {Course(steps=100, learning_rate=2.0, decay="none").rate(k) for k in range(100)} == {2.0}
     assert Course(steps=10, learning_rate=1.0, looks=4).marks == [2, 5, 8, 10]
 
 

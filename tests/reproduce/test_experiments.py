@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from lazyneuron.core.errors import ConfigError, DataError
 from lazyneuron.core.record import Record
 from lazyneuron.induce import ShiftedActivation
 from lazyneuron.report import curves_figure
-from lazyneuron.reproduce import peng_identity, peng_shifted, peng_vision
+from lazyneuron.reproduce import peng_identity, peng_mp, peng_shifted, peng_vision
 from lazyneuron.reproduce.ablation import Ablation, Job
 from lazyneuron.reproduce.catalogue import EXPERIMENTS, experiment
 from lazyneuron.reproduce.course import Course, Variant, train
@@ -88,8 +89,37 @@ def test_the_identity_record(small: VisionTask) -> None:
         assert point["as_up"] > 0 and point["singular_ratio"] > 1
 
 
+def test_the_gram_matrices_of_a_training() -> None:
+    run = peng_mp.Run(width=16, weight_decay=0.1, seed=0, epochs=1)
+    found = peng_mp.train_net(run, lambda share: None)
+    assert found["steps"] == math.ceil(1438 / 32)
+    # samples are normed over 16 features, so they cannot fill the direction of the mean
+    assert 1 / 16 < found["gradients"] < found["samples"] <= 15 / 16
+    assert found["samples anisotropy"] == pytest.approx(math.sqrt(1 - found["samples"]), rel=0.05)
+    assert found["independent"] == pytest.approx(1 / (1 + 16 / (45 * 32)))
+
+
+def test_the_net_of_the_gram_experiment_is_residual() -> None:
+    net = peng_mp.Net(8)
+    logits, inputs, outputs = net(torch.randn(3, 64))
+    assert logits.shape == (3, 10) and len(inputs) == len(outputs) == 4
+    assert all(bool((a >= 0).all()) and a.shape == (3, 8) for a in outputs)
+    torch.testing.assert_close(inputs[0].mean(-1), torch.zeros(3), atol=1e-6, rtol=0)
+
+
 def test_the_catalogue() -> None:
-    assert set(EXPERIMENTS) == {"peng-vision", "peng-shifted", "peng-identity", "minilm-frontier"}
+    assert {name for name in EXPERIMENTS if name.startswith("peng-")} == {
+        "peng-vision",
+        "peng-language",
+        "peng-t5",
+        "peng-finetune-vision",
+        "peng-finetune-language",
+        "peng-shifted",
+        "peng-identity",
+        "peng-marchenko-pastur",
+    }
+    assert "minilm-frontier" in EXPERIMENTS
+    assert all(name == one.name and one.differs and one.source for name, one in EXPERIMENTS.items())
     with pytest.raises(ConfigError, match="There is no experiment 'fig-9'"):
         experiment("fig-9")
     with pytest.raises(ConfigError, match="At least one seed"):

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +24,10 @@ class Course:
     """How to train; sparsity depends on it, so every table names its own.
 
     Attributes:
-        steps: of AdamW, with a cosine to 0 after the warm-up.
+        steps: of AdamW.
         learning_rate: the largest.
+        decay: how it falls after the warm-up: ``"cosine"`` to 0, ``"root"`` with the inverse root of the steps, as
+            T5's, or not at all, ``"none"``.
         weight_decay: on matrices.
         warmup: steps in which the learning rate rises.
         smoothing: of labels.
@@ -35,6 +37,7 @@ class Course:
 
     steps: int
     learning_rate: float
+    decay: Literal["cosine", "root", "none"] = "cosine"
     weight_decay: float = 0.0
     warmup: int = 0
     smoothing: float = 0.0
@@ -45,6 +48,10 @@ class Course:
         """The learning rate of a step, counted from 0."""
         if step < self.warmup:
             return self.learning_rate * (step + 1) / self.warmup
+        if self.decay == "none":
+            return self.learning_rate
+        if self.decay == "root":
+            return self.learning_rate * math.sqrt((self.warmup + 1) / (step + 1))
         way = (step - self.warmup) / max(1, self.steps - self.warmup)
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * way))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -68,6 +69,16 @@ def tokenize(documents: Iterable[tuple[str, str]], *, name: str, vocabulary: int
 
 
 @functools.lru_cache(maxsize=2)
-def library_tokens(vocabulary: int) -> Tokens:
-    """The standard library's sources with a vocabulary of the given size; kept for the process."""
-    return tokenize(library_sources(), name="Python's standard library", vocabulary=vocabulary)
+def text_tokens(data: Path | None, vocabulary: int) -> Tokens:
+    """Text with a vocabulary of the given size; kept for the process.
+
+    Args:
+        data: a folder of Python sources; the standard library when None.
+        vocabulary: ids to make.
+
+    Raises:
+        DataError: there is no text.
+    """
+    if data is None:
+        return tokenize(library_sources(), name="Python's standard library", vocabulary=vocabulary)
+    return tokenize(library_sources(data), name=data.name, vocabulary=vocabulary)
