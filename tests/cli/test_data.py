@@ -1,8 +1,10 @@
+import gzip
 import json
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
@@ -181,3 +183,36 @@ def test_text_round_trip_through_json(tmp_path):
     texts = ['tab\tquote"', "é\u2028x"]
     path = written(tmp_path, "a.jsonl", "\n".join(json.dumps({"text": t}, ensure_ascii=False) for t in texts))
     assert read_texts(path) == texts
+
+
+class Looker(nn.Module):
+    def __init__(self, **config):
+        super().__init__()
+        self.config = type("Config", (), config)()
+
+    def forward(self, pixel_values):
+        return pixel_values
+
+
+def test_gzipped_json_lines(tmp_path):
+    text = "".join(json.dumps({"text": f"{'a ' * (k + 1)}"}) + "\n" for k in range(5))
+    path = written(tmp_path, "c4-train.00000-of-01024.json.gz", gzip.compress(text.encode()))
+    batches = load_batches(path, reader(), batch_size=2, batches=2)
+    assert [len(b["input_ids"]) for b in batches] == [2, 2] and batches[1]["attention_mask"].sum() == 7
+
+
+def test_a_folder_of_classes_for_a_vision_model(tmp_path):
+    for label in range(3):
+        for k in range(4):
+            path = tmp_path / "val" / f"n{label}" / f"{k}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (6, 6), (label * 100,) * 3).save(path)
+    (tmp_path / "preprocessor_config.json").write_text('{"image_mean": [0, 0, 0], "image_std": [1, 1, 1]}')
+    model = LoadedModel(name=str(tmp_path), model=Looker(image_size=4))
+    batches = load_batches(tmp_path / "val", model, batch_size=3, batches=2)
+    assert [b["pixel_values"].shape for b in batches] == [(3, 3, 4, 4)] * 2
+    seen = torch.cat([b["pixel_values"] for b in batches])[:, 0, 0, 0] * 255
+    assert sorted(seen.round().tolist()) == [0, 0, 100, 100, 200, 200]  # all classes, though they lie one by one
+    assert len(load_batches(tmp_path / "val", model, batch_size=5)) == 3
+    with pytest.raises(DataError, match="takes no images"):
+        load_batches(tmp_path / "val", reader(image_size=4))

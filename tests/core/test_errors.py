@@ -6,6 +6,7 @@ from lazyneuron.core import errors
 
 BUILT_IN = {
     "ConfigError": ValueError,
+    "DivergedError": ArithmeticError,
     "ShapeError": ValueError,
     "DataError": ValueError,
     "NoBlocksError": ValueError,

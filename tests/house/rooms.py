@@ -19,6 +19,7 @@ ALLOWED = {
     "route": {"core", "accelerate"},
     "report": {"core"},
     "sweep": {"core"},
+    "data": {"core"},
 }
 PUBLIC = set(ALLOWED)
 ALLOWED |= {

@@ -149,6 +149,9 @@ def test_the_command(monkeypatch, capsys, tmp_path):
     out = capsys.readouterr().out
     assert "Pareto points: strength 0.3; strength 0.1." in out and "Failed: strength bad, seed 0: ValueError" in out
     assert json.loads((tmp_path / "r.json").read_text())["kind"] == "sweep" and (tmp_path / "f.png").exists()
+    more = ["--set", "strength=0.4", "--out", str(tmp_path / "s.jsonl"), "--processes", "1"]
+    assert run(monkeypatch, "sweep", TOY, *more) == 0  # the points of both commands make one frontier
+    assert "Pareto points: strength 0.4; strength 0.3; strength 0.1." in capsys.readouterr().out
     assert run(monkeypatch, "sweep", "nothing", "--out", str(tmp_path / "t.jsonl")) == 2
     assert run(monkeypatch, "sweep", TOY, "--set", "strength", "--out", str(tmp_path / "t.jsonl")) == 2
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import json
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lazyneuron.core.errors import DataError
+from lazyneuron.data.json_lines import json_text, json_texts
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -27,7 +29,8 @@ def load_batches(
 
     Args:
         path: ``.npy``, ``.npz`` or ``.safetensors`` with tensors whose first axis is the examples; ``.jsonl`` with a
-            ``"text"`` in each line; any other file is UTF-8 text, an example a line.
+            ``"text"`` in each line, perhaps gzipped; a folder with a folder of images for each class; any other file is
+            UTF-8 text, an example a line.
         loaded: the model; text needs its tokenizer.
         batch_size: examples a batch.
         batches: at most so many batches; None takes all.
@@ -45,7 +48,9 @@ def load_batches(
     most = None if batches is None else batches * batch_size
     if path.suffix in TENSOR_SUFFIXES:
         return _tensor_batches(_read_tensors(path), loaded.model, path=path, size=batch_size, most=most)
-    texts = read_texts(path)[:most]
+    if path.is_dir():
+        return _image_batches(path, loaded, size=batch_size, most=batches)
+    texts = read_texts(path)[:most] if path.suffix != ".gz" else list(itertools.islice(json_texts(path), most))
     if loaded.tokenizer is None:
         raise DataError(
             f"{loaded.name} has no tokenizer, so it cannot read the text in {path}; "
@@ -80,7 +85,7 @@ def read_texts(path: Path) -> list[str]:
     if not numbered:
         raise DataError(f"{path} is empty; --data needs at least one line of text.")
     if path.suffix == ".jsonl":
-        return [_json_text(line, path, number) for number, line in numbered]
+        return [json_text(line, path, number) for number, line in numbered]
     return [line for _, line in numbered]
 
 
@@ -88,18 +93,8 @@ def _unreadable(path: Path, error: OSError) -> DataError:
     if isinstance(error, FileNotFoundError):
         return DataError(f"There is no file {path}; --data takes UTF-8 text, .jsonl, or tensors.")
     if isinstance(error, IsADirectoryError):
-        return DataError(f"{path} is a folder; --data takes one file.")
+        return DataError(f"{path} is a folder; --data takes one file, or a folder of images for a vision model.")
     return DataError(f"Cannot read {path} ({error.strerror}); choose a file that you may read.")
-
-
-def _json_text(line: str, path: Path, number: int) -> str:
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"Line {number} of {path} is not JSON ({error}).") from error
-    if not isinstance(value, dict) or not isinstance(value.get("text"), str):
-        raise DataError(f'Line {number} of {path} has no text; each line is an object with a string in "text".')
-    return str(value["text"])
 
 
 def _positions(model: nn.Module) -> int:
@@ -127,6 +122,26 @@ def _arguments(model: nn.Module) -> set[str] | None:
     if any(p.kind is p.VAR_KEYWORD for p in parameters) and len(list(parameters)) <= 2:
         return None
     return {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+
+
+def _image_batches(path: Path, loaded: LoadedModel, *, size: int, most: int | None) -> list[Any]:
+    import torch
+
+    from lazyneuron.data.image_folder import DEVIATION, MEAN, image_folder
+
+    config = getattr(loaded.model, "config", None)
+    side = getattr(config, "image_size", None)
+    taken = _arguments(loaded.model)
+    if not isinstance(side, int) or (taken is not None and "pixel_values" not in taken):
+        raise DataError(f"{path} is a folder, but {loaded.name} takes no images; --data takes one file for it.")
+    settings = Path(loaded.name) / "preprocessor_config.json"  # how the model's own images were scaled
+    facts = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
+    mean, deviation = tuple(facts.get("image_mean", MEAN)), tuple(facts.get("image_std", DEVIATION))
+    images = image_folder(path, size=side, mean=mean, deviation=deviation)
+    # spread over the classes, which lie one after another
+    step = max(1, len(images) // (most * size)) if most is not None else 1
+    some = [images[k][0] for k in range(0, len(images), step)[: None if most is None else most * size]]
+    return [{"pixel_values": torch.stack(some[k : k + size])} for k in range(0, len(some), size)]
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

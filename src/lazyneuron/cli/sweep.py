@@ -32,10 +32,11 @@ def sweep(
     from lazyneuron.cli.output import check_writable
     from lazyneuron.core.record import write_text
     from lazyneuron.report import frontier_figure
-    from lazyneuron.sweep import sweep_record
+    from lazyneuron.sweep import read_finished, sweep_record
 
     check_writable(out, json_file, figure)
-    record = sweep_record(_run(task, settings or (), out=out, processes=processes), quality=quality)
+    failed = [point for point in _run(task, settings or (), out=out, processes=processes) if point.error is not None]
+    record = sweep_record([*read_finished(out, task=task), *failed], quality=quality)
     _print(record, Console())
     if json_file is not None:
         write_text(json_file, record.to_json())

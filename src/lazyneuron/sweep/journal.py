@@ -85,5 +85,19 @@ class Journal:
             ) from error
 
 
+def read_finished(file: str | Path, *, task: str) -> tuple[Finished, ...]:
+    """All finished points in the file of a sweep, whichever calls made them.
+
+    Args:
+        file: the file.
+        task: the task that it has to be of.
+
+    Raises:
+        DataError: the file is no such file.
+        ConfigError: it is of another task.
+    """
+    return tuple(Journal(Path(file), task=task).finished.values())
+
+
 def _line(point: Finished) -> str:
     return json.dumps(dataclasses.asdict(point), allow_nan=False) + "\n"
