@@ -8,7 +8,11 @@ from lazyneuron.reproduce import (
     awasthi_learning,
     awasthi_parities,
     awasthi_spectra,
+    minilm_frontier,
+    peng_finetune,
     peng_identity,
+    peng_language,
+    peng_mp,
     peng_shifted,
     peng_vision,
 )
@@ -24,8 +28,14 @@ EXPERIMENTS: dict[str, Experiment] = {
     e.name: e
     for e in (
         peng_vision.EXPERIMENT,
+        peng_language.DECODER,
+        peng_language.SPANS,
+        peng_finetune.VISION,
+        peng_finetune.LANGUAGE,
         peng_shifted.EXPERIMENT,
         peng_identity.EXPERIMENT,
+        peng_mp.EXPERIMENT,
+        minilm_frontier.EXPERIMENT,
         *sorted(_AWASTHI, key=lambda e: int(e.name.removeprefix("awasthi-f"))),
     )
 }

@@ -38,6 +38,11 @@ _BOOLEAN_FLAGS = {  # of boolean_kernels.cpp: what counts there is a wide popcou
     "avx2": _AVX2,
     "avx512_popcnt": (*_AVX512, "-mavx512vpopcntdq"),
 }
+_LEVELS = {"boolean_kernels": _BOOLEAN_FLAGS}  # every other source has those of _ISA_FLAGS
+_SOURCE_FLAGS = {  # same bits at every ISA level
+    "buckets": ("-ffp-contract=off",),
+    "elementwise": ("-ffp-contract=off", "-fno-trapping-math", "-funroll-loops"),
+}
 
 
 class BuildError(RuntimeError):
@@ -75,12 +80,16 @@ def isa_levels() -> tuple[str, ...]:
     return tuple(_ISA_FLAGS) if x86 else ("portable",)
 
 
-def _kernel_builds() -> list[tuple[str, str, tuple[str, ...]]]:
+def _kernel_builds(folder: Path) -> list[tuple[str, str, tuple[str, ...]]]:
     """Source, ISA level and flags of every kernel object; what takes longest comes first."""
+    names = sorted((p.stem for p in folder.glob("*.cpp") if not p.stem.endswith("bindings")), reverse=True)
     x86 = len(isa_levels()) > 1
-    sets = {"kernels": _ISA_FLAGS, "boolean_kernels": _BOOLEAN_FLAGS}
-    builds = [(source, isa, flags) for source, levels in sets.items() for isa, flags in reversed(levels.items())]
-    return [one for one in builds if x86 or one[1] == "portable"]
+    return [
+        (name, isa, (*flags, *_SOURCE_FLAGS.get(name, ())))
+        for name in names
+        for isa, flags in reversed(_LEVELS.get(name, _ISA_FLAGS).items())
+        if x86 or isa == "portable"
+    ]
 
 
 def identity(folder: Path | None = None) -> str:
@@ -98,8 +107,8 @@ def identity(folder: Path | None = None) -> str:
     Raises:
         BuildError: there are no sources.
     """
-    digest = hashlib.sha256(repr((_common_flags(), _kernel_builds())).encode())
     root = folder or sources()
+    digest = hashlib.sha256(repr((_common_flags(), _kernel_builds(root))).encode())
     for path in sorted(root.glob("*.cpp")) + sorted(root.glob("*.h")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
@@ -214,9 +223,9 @@ def _compilations(compiler: list[str], torch: Torch, folder: Path, stamp: Path) 
 
     levels = [
         command(folder / f"{source}.cpp", f"{source}_{isa}", f"-DLAZY_ISA={isa}", *flags)
-        for source, isa, flags in _kernel_builds()
+        for source, isa, flags in _kernel_builds(folder)
     ]
-    bindings = [command(folder / f"{name}.cpp", name) for name in ("bindings", "boolean_bindings")]
+    bindings = [command(path, path.stem) for path in sorted(folder.glob("*bindings.cpp"))]
     return [*levels, *bindings, command(stamp, "stamp")]
 
 
