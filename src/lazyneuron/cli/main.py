@@ -25,6 +25,7 @@ _SUB_COMMANDS = (
     "learn",
     "measure",
     "reproduce",
+    "route",
     "sparsify",
     "sweep",
 )
