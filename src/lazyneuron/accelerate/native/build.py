@@ -33,6 +33,7 @@ _ISA_FLAGS = {
     "avx512": _AVX512,
     "avx512_vnni": (*_AVX512, "-mavx512vnni", "-mavx512bf16"),
 }
+_SOURCE_FLAGS = {"buckets.cpp": ("-ffp-contract=off",)}  # same bits at every ISA level
 
 
 class BuildError(RuntimeError):
@@ -85,7 +86,7 @@ def identity(folder: Path | None = None) -> str:
     Raises:
         BuildError: there are no sources.
     """
-    digest = hashlib.sha256(repr((_common_flags(), [(i, _ISA_FLAGS[i]) for i in isa_levels()])).encode())
+    digest = hashlib.sha256(repr((_common_flags(), [(i, _ISA_FLAGS[i]) for i in isa_levels()], _SOURCE_FLAGS)).encode())
     root = folder or sources()
     for path in sorted(root.glob("*.cpp")) + sorted(root.glob("*.h")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
@@ -199,9 +200,15 @@ def _compilations(compiler: list[str], torch: Torch, folder: Path, stamp: Path) 
         output = ["-c", str(source), "-o", str(stamp.parent / f"{name}.o")]
         return [*compiler, *_common_flags(), f"-I{folder}", "-isystem", str(torch.root / "include"), *flags, *output]
 
-    kernels = folder / "kernels.cpp"
-    levels = [command(kernels, f"kernels_{isa}", f"-DLAZY_ISA={isa}", *_ISA_FLAGS[isa]) for isa in isa_levels()]
-    return [*reversed(levels), command(folder / "bindings.cpp", "bindings"), command(stamp, "stamp")]
+    levels = [
+        command(
+            source, f"{source.stem}_{isa}", f"-DLAZY_ISA={isa}", *_ISA_FLAGS[isa], *_SOURCE_FLAGS.get(source.name, ())
+        )
+        for source in sorted(folder.glob("*.cpp"), reverse=True)
+        for isa in reversed(isa_levels())
+        if source.name != "bindings.cpp"
+    ]
+    return [*levels, command(folder / "bindings.cpp", "bindings"), command(stamp, "stamp")]
 
 
 def _link_flags(torch: Torch) -> list[str]:
