@@ -108,8 +108,8 @@ def on_subspace(rows: int, *, features: int, dimension: int, generator: torch.Ge
         generator: the random numbers' source; the basis is drawn from it first.
 
     Returns:
-        (rows, d) float64 inputs ``u B sqrt(d / k)``, and the u (rows, k), uniform on [-1, 1]^k. B has orthonormal rows, and
-        the factor keeps the mean square of a coordinate the same for every k.
+        (rows, d) float64 inputs ``u B sqrt(d / k)``, and the u (rows, k), uniform on [-1, 1]^k. B has orthonormal rows,
+        and the factor keeps the mean square of a coordinate the same for every k.
     """
     basis = torch.linalg.qr(torch.randn(features, dimension, generator=generator, dtype=torch.float64))[0].t()
     u = 2 * torch.rand(rows, dimension, generator=generator, dtype=torch.float64) - 1

@@ -93,9 +93,7 @@ def lsh_samples(*, lipschitz: float, features: int, dimension: int, error: float
 
     Source: Theorem 4.1.
     """
-    size = lsh_table_size(
-        lipschitz=lipschitz, features=features, dimension=dimension, error=error, constant=constant
-    )
+    size = lsh_table_size(lipschitz=lipschitz, features=features, dimension=dimension, error=error, constant=constant)
     more = dimension * math.log(lipschitz * math.sqrt(features) / error)
     return dataclasses.replace(size, value=size.value * more)
 
@@ -157,7 +155,11 @@ def dense_width(*, lipschitz: float, features: int, dimension: int, error: float
     value = _power(lipschitz * math.sqrt(features) / (constant * error), dimension)
     assumptions = ("random bottom layer, trained linear top layer", "a worst-case L-Lipschitz function", _LSH[1])
     return OrderBound(
-        value=value, constant=constant, assumptions=assumptions, failure_probability=0.0, source=f"{_PAPER}, Theorem 4.3"
+        value=value,
+        constant=constant,
+        assumptions=assumptions,
+        failure_probability=0.0,
+        source=f"{_PAPER}, Theorem 4.3",
     )
 
 
@@ -174,9 +176,7 @@ def dense_samples(
 
     Source: Theorem 4.3.
     """
-    width = dense_width(
-        lipschitz=lipschitz, features=features, dimension=dimension, error=error, constant=constant
-    )
+    width = dense_width(lipschitz=lipschitz, features=features, dimension=dimension, error=error, constant=constant)
     more = dimension * math.log(2 * lipschitz * math.sqrt(features) / (constant * error))
     return dataclasses.replace(width, value=width.value * more)
 
@@ -205,8 +205,8 @@ def predicted_slope(*, dimension: int, degree: int) -> float:
         AssumptionError: a dimension below 1, or a degree that is not 0 or 1.
 
     Source: degree 0 follows from Theorem 4.1 solved for the error; degree 1 is ours: on a bucket of diameter h a twice
-    differentiable function differs from its tangent by the order of h^2, and B buckets in k dimensions have a diameter of
-    order B^(-1/k).
+    differentiable function differs from its tangent by the order of h^2, and B buckets in k dimensions have a diameter
+    of order B^(-1/k).
     """
     if dimension < 1 or degree not in (0, 1):
         raise AssumptionError(f"The dimension is at least 1 and the degree 0 or 1, got {dimension} and {degree}.")
