@@ -109,7 +109,7 @@ def test_the_identity_record(few: Images, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_the_catalogue() -> None:
-    assert set(EXPERIMENTS) == {"peng-vision", "peng-shifted", "peng-identity"}
+    assert {"peng-vision", "peng-shifted", "peng-identity"} <= set(EXPERIMENTS)
     with pytest.raises(ConfigError, match="There is no experiment 'fig-9'"):
         experiment("fig-9")
     with pytest.raises(ConfigError, match="At least one seed"):

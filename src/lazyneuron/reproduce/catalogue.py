@@ -3,11 +3,35 @@
 from __future__ import annotations
 
 from lazyneuron.core.errors import ConfigError
-from lazyneuron.reproduce import peng_identity, peng_shifted, peng_vision
+from lazyneuron.reproduce import (
+    baykal_expressive,
+    baykal_fig1,
+    baykal_slopes,
+    baykal_table1,
+    baykal_table2,
+    baykal_units,
+    peng_identity,
+    peng_shifted,
+    peng_vision,
+)
 from lazyneuron.reproduce.experiment import Experiment
 
 EXPERIMENTS: dict[str, Experiment] = {
-    e.name: e for e in (peng_vision.EXPERIMENT, peng_shifted.EXPERIMENT, peng_identity.EXPERIMENT)
+    e.name: e
+    for e in (
+        peng_vision.EXPERIMENT,
+        peng_shifted.EXPERIMENT,
+        peng_identity.EXPERIMENT,
+        baykal_fig1.EXPERIMENT,
+        baykal_units.FIG2,
+        baykal_units.FIG3,
+        baykal_units.FIG4,
+        baykal_table1.EXPERIMENT,
+        baykal_table2.EXPERIMENT,
+        baykal_slopes.SLOPES,
+        baykal_slopes.DEGREE,
+        baykal_expressive.EXPERIMENT,
+    )
 }
 
 
