@@ -32,7 +32,8 @@ def run(request: Request) -> Record:
         rows=rows,
         curves=curves,
         says=(
-            f"With {widths[-1]} units in all, letting each input use half of them, chosen by scores of their own, leaves "
+            f"With {widths[-1]} units in all, letting each input use half of them, chosen by scores of their own, "
+            "leaves "
             f"{ratio:.2f} times the error of using all: a mask adds to what the units can say."
         ),
         facts={"rows": rows_count, "seeds": request.seeds, "quick": request.quick},

@@ -54,7 +54,8 @@ def run(request: Request) -> Record:
         rows=table,
         curves=curves,
         says=(
-            f"With {last['buckets']} instead of {first['buckets']} buckets the error is {factor:.1f} times smaller: on a "
+            f"With {last['buckets']} instead of {first['buckets']} buckets the error is {factor:.1f} times smaller: "
+            "on a "
             "line it falls with the first power of their number."
         ),
         facts={"rows": rows, "quick": request.quick},

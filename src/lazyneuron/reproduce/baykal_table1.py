@@ -48,7 +48,8 @@ def run(request: Request) -> Record:
         rows=rows,
         curves=curves,
         says=(
-            f"At the largest budget the 25 % model has 1/{last['dense MSE'] / last['25 % MSE']:.1f} of the dense error, "
+            f"At the largest budget the 25 % model has 1/{last['dense MSE'] / last['25 % MSE']:.1f} of the dense "
+            "error, "
             f"and 1/{last['dense MSE'] / last['25 % MSE, separate scores']:.1f} with separate scores (paper, at four "
             "times the FLOPs: 1/5.8)."
         ),

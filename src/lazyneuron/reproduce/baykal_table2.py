@@ -24,7 +24,8 @@ PAPER = {
 }
 _DIFFERS = (
     "Without --data the images are scikit-learn's digits (8 x 8 pixels, 1797 of them) in place of CIFAR-10, the layers "
-    "narrower and the active units fewer, since 64 units already classify digits; the paper's accuracies are of CIFAR-10 "
+    "narrower and the active units fewer, since 64 units already classify digits; the paper's accuracies are of "
+    "CIFAR-10 "
     "and no target for digits."
 )
 
@@ -109,7 +110,8 @@ def run(request: Request) -> Record:
         rows=rows,
         curves=[spread("dense" if t == 1 else f"{100 // t} % active", actives, r) for t, r in runs.items()],
         says=(
-            f"On {images.name}, sparse hidden layers are between {min(gain):+.4f} and {max(gain):+.4f} in accuracy from "
+            f"On {images.name}, sparse hidden layers are between {min(gain):+.4f} and {max(gain):+.4f} in accuracy "
+            "from "
             "dense ones with as many active units."
         ),
         facts={"data": images.name, "epochs": epochs, "seeds": request.seeds, "quick": request.quick},
