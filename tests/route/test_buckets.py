@@ -168,6 +168,13 @@ def test_learned_directions_find_what_matters() -> None:
     assert scores["learned"] > 0.9 > scores["orthogonal"] + 0.3
 
 
+def test_rows_on_a_line_in_many_dimensions_have_slopes_along_it_only() -> None:
+    line = np.linspace(-1, 1, 20000)
+    x = line[:, None] * np.random.default_rng(0).normal(size=32)
+    model = LSHRegressor(degree=1, shrinkage=1e-6, hashes=1, scale=9, directions="orthogonal").fit(x, np.sin(3 * line))
+    assert model.score(x, np.sin(3 * line)) > 1 - 1e-6
+
+
 def test_several_tables_vary_less() -> None:
     x, y = sample(3000)
     few, many = (LSHRegressor(degree=0, tables=t, directions="gaussian").fit(x[:2000], y[:2000]) for t in (1, 12))

@@ -159,7 +159,9 @@ def test_native_moments_and_values_are_those_of_python(degree: int) -> None:
     width = bucket_ops.moment_width(5, 2, degree=degree)
     sums = [torch.zeros(20, width, dtype=torch.float64) for _ in range(2)]
     ops = bucket_ops.native_ops("native")
-    bucket_ops.accumulate_(sums[0], slots, x, y, degree=degree, ops=ops)
+    odd_x, odd_y = x.t().contiguous().t(), y.t().contiguous().t()
+    bucket_ops.accumulate_(sums[0], slots, odd_x, odd_y, degree=degree, ops=ops)
+    assert not odd_x.is_contiguous() and not odd_y.is_contiguous()
     bucket_ops.accumulate_(sums[1], slots, x, y, degree=degree)
     torch.testing.assert_close(*sums)
     rows = x[slots == 3]

@@ -109,7 +109,7 @@ def accumulate_(sums: Tensor, slots: Tensor, x: Tensor, y: Tensor, *, degree: in
         ops: from :func:`native_ops`.
     """
     if ops is not None:
-        ops.bucket_accumulate(sums, slots, x, y, degree)
+        ops.bucket_accumulate(sums, slots.contiguous(), x.contiguous(), y.contiguous(), degree)
         return
     kept = slots >= 0
     x, y, slots = x[kept], y[kept], slots[kept]

@@ -109,10 +109,11 @@ def _solve_some(sums: Tensor, frame: Frame, parent: Tensor, shrinkage: float, v:
     old = parent.reshape(-1, o, 1 + d)
     xy = sums[:, -o * d :].reshape(-1, o, d) - n[:, :, None] * mean_y[:, :, None] * c[:, None, :]
     right = xy - old[:, :, 1:] @ s
-    left = s + torch.eye(d, dtype=torch.float64) * (
-        shrinkage * v + 1e-9 * s.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
-    )
-    step = torch.cholesky_solve(right.transpose(1, 2), torch.linalg.cholesky(left)).transpose(1, 2)
+    trace = s.diagonal(dim1=1, dim2=2).sum(1) + n[:, 0] * c.square().sum(1)
+    floor = shrinkage * v + 1e-13 * trace  # above the rounding of the scatter's difference
+    factor, info = torch.linalg.cholesky_ex(s + floor[:, None, None] * torch.eye(d, dtype=torch.float64))
+    step = torch.cholesky_solve(right.transpose(1, 2), factor).transpose(1, 2)
+    step = torch.where((info == 0)[:, None, None], step, 0.0)  # a degenerate bucket keeps its parent's slopes
     slopes = old[:, :, 1:] + step
     at_c = old[:, :, 0] + (old[:, :, 1:] @ c[:, :, None])[:, :, 0]
     level = at_c + (mean_y - at_c) * (n / (n + shrinkage))
