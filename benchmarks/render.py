@@ -107,6 +107,28 @@ def demo_summary(record: Record) -> str:
     )
 
 
+def explain_cost(record: Record) -> str:
+    """A ``benchmark/explain`` record as Markdown."""
+    rows = [
+        {
+            "model": row["model"],
+            "training step ms": round(row["training_step_ms"]),
+            "explain ms": round(row["explain_ms"]),
+            "ratio": f"{row['ratio']:.2f}x",
+            "lowest to highest": f"{row['ratio_low']:.2f}-{row['ratio_high']:.2f}",
+            "spectra, once, ms": round(row["spectra_once_ms"]),
+            "step with a reading": f"{row['watched_step_ratio']:.2f}x",
+            "step with a guard": f"{row['guarded_step_ratio']:.2f}x",
+        }
+        for row in record.data["rows"]
+    ]
+    return (
+        "Medians of rounds in which both ran in turns; a training step is forward, backward and AdamW. The ratio is to "
+        "be at most 3. The last columns are a training step that `SparsityMonitor` looks at, and one with `LossGuard`, "
+        f"over a bare one.\n\n{markdown_table(rows)}\n\n{provenance(record)}\n"
+    )
+
+
 def reproduced(records: Sequence[Record]) -> str:
     """Reproduced experiments as Markdown: the sentence, the table, the figure, and what differs."""
     parts = []
@@ -130,6 +152,24 @@ def reproduced(records: Sequence[Record]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def jsrelu_table(record: Record) -> str:
+    """A ``benchmark/jsrelu`` record as Markdown."""
+    table = [
+        {
+            "shape": f"{row['shape']}, {row['dtype']}",
+            "MiB moved": row["moved_mib"],
+            "ReLU us": row["relu_us"],
+            "JSReLU us": row["jsrelu_us"],
+            "with a cap us": row["capped_us"],
+            "plain torch us": row["plain_us"],
+            "JSReLU over ReLU": row["over_relu"],
+            "quartiles": " to ".join(map(str, row["over_relu_quartiles"])),
+        }
+        for row in record.data["rows"]
+    ]
+    return f"{markdown_table(table)}\n\n{provenance(record)}\n"
+
+
 def fill(page: Path, text: str) -> None:
     """Put a text between the markers of a page."""
     content = page.read_text(encoding="utf-8")
@@ -140,7 +180,7 @@ def fill(page: Path, text: str) -> None:
 
 def main() -> None:
     """Render every record that is there."""
-    demo, grid = RECORDS / "demo.json", RECORDS / "accelerate.json"
+    demo, grid, jsrelu = (RECORDS / f"{name}.json" for name in ("demo", "accelerate", "jsrelu"))
     if demo.exists():
         record = Record.from_json(demo.read_text(encoding="utf-8"))
         fill(ROOT / "README.md", demo_summary(record))
@@ -155,6 +195,11 @@ def main() -> None:
         fill(ROOT / "docs" / "reproduce.md", reproduced(found))
         for record in found:
             curves_figure(record, PICTURES / f"{record.data['experiment']}.png")
+    cost = RECORDS / "explain.json"
+    if cost.exists():
+        fill(ROOT / "docs" / "explain.md", explain_cost(Record.from_json(cost.read_text(encoding="utf-8"))))
+    if jsrelu.exists():
+        fill(ROOT / "docs" / "induce.md", jsrelu_table(Record.from_json(jsrelu.read_text(encoding="utf-8"))))
     if grid.exists():
         fill(ROOT / "docs" / "benchmarks.md", accelerate_page(Record.from_json(grid.read_text(encoding="utf-8"))))
 

@@ -10,11 +10,16 @@
 #include <optional>
 #include <vector>
 
+#include "elementwise.h"
 #include "problem.h"
 
 namespace lazy {
 
-#define LAZY_DECLARE(isa) namespace isa { void kernel(const Problem&, int threads, Parallel); }
+#define LAZY_DECLARE(isa)                              \
+  namespace isa {                                      \
+  void kernel(const Problem&, int threads, Parallel);  \
+  void jsrelu(const Elements&, int64_t, int64_t);      \
+  }
 LAZY_DECLARE(portable)
 #ifndef LAZY_PORTABLE_ONLY
 LAZY_DECLARE(avx2)
@@ -41,19 +46,24 @@ int64_t best_isa() {
 #endif
 }
 
-Kernel kernel_for(int64_t isa) {
+struct Level {
+  Kernel sparse_mlp;
+  ElementKernel jsrelu;
+};
+
+Level level_for(int64_t isa) {
   static const int64_t best = best_isa();
   STD_TORCH_CHECK(isa <= best, "The kernel level asked for (", isa, ") is above what this processor runs (", best,
                   "); ask for a lower one, or -1 for the best.");
 #ifndef LAZY_PORTABLE_ONLY
   switch (isa < 0 ? best : isa) {
-    case 3: return avx512_vnni::kernel;
-    case 2: return avx512::kernel;
-    case 1: return avx2::kernel;
+    case 3: return {avx512_vnni::kernel, avx512_vnni::jsrelu};
+    case 2: return {avx512::kernel, avx512::jsrelu};
+    case 1: return {avx2::kernel, avx2::jsrelu};
     default: break;
   }
 #endif
-  return portable::kernel;
+  return {portable::kernel, portable::jsrelu};
 }
 
 Dtype dtype_of(const Tensor& t) {
@@ -64,7 +74,7 @@ Dtype dtype_of(const Tensor& t) {
     case ScalarType::Char: return Dtype::i8;
     default: break;
   }
-  STD_TORCH_CHECK(false, "The sparse MLP kernel takes float32, bfloat16 and float16; convert the model to one of them.");
+  STD_TORCH_CHECK(false, "The native kernels take float32, bfloat16 and float16; convert the tensor to one of them.");
   return Dtype::f32;
 }
 
@@ -151,7 +161,7 @@ Tensor sparse_mlp(Tensor x, Tensor sketch, Tensor certificate, Tensor switch_row
     // a thread is worth waking for about 64 KiB of sketch
     const int64_t useful = 1 + p.tokens * padded_hidden * p.padded_in / 65536;
     const int64_t threads = std::min<int64_t>(torch::stable::get_num_threads(), useful);
-    kernel_for(isa)(p, static_cast<int>(threads), run_on_pool);
+    level_for(isa).sparse_mlp(p, static_cast<int>(threads), run_on_pool);
   }
   int64_t* total = static_cast<int64_t*>(counts.mutable_data_ptr());
   total[0] += counted[0];
@@ -159,6 +169,29 @@ Tensor sparse_mlp(Tensor x, Tensor sketch, Tensor certificate, Tensor switch_row
   total[2] += p.tokens;
   total[3] += 1;
   return y;
+}
+
+constexpr int64_t kGrain = 32768;  // elements that are worth a thread, as in torch's own element-wise operators
+
+Tensor elementwise(const Tensor& x, const Tensor* gradient, double mix, double cap, int64_t isa) {
+  Tensor out = torch::stable::empty_like(x);
+  const Elements e = {dtype_of(x), x.const_data_ptr(), gradient ? gradient->const_data_ptr() : nullptr,
+                      out.mutable_data_ptr(), static_cast<float>(mix), static_cast<float>(cap)};
+  STD_TORCH_CHECK(e.dtype != Dtype::i8, "JSReLU takes float32, bfloat16 and float16.");
+  const ElementKernel run = level_for(isa).jsrelu;
+  torch::stable::parallel_for(0, x.numel(), kGrain, [&](int64_t begin, int64_t end) { run(e, begin, end); });
+  return out;
+}
+
+Tensor jsrelu(Tensor x, double mix, double cap, int64_t isa) {
+  return elementwise(x.is_contiguous() ? x : torch::stable::contiguous(x), nullptr, mix, cap, isa);
+}
+
+Tensor jsrelu_backward(Tensor gradient, Tensor x, double mix, double cap, int64_t isa) {
+  STD_TORCH_CHECK(gradient.scalar_type() == x.scalar_type() && gradient.sizes().equals(x.sizes()),
+                  "JSReLU's input and gradient must have the same shape and dtype.");
+  const Tensor g = gradient.is_contiguous() ? gradient : torch::stable::contiguous(gradient);
+  return elementwise(x.is_contiguous() ? x : torch::stable::contiguous(x), &g, mix, cap, isa);
 }
 
 }  // namespace
@@ -169,10 +202,16 @@ STABLE_TORCH_LIBRARY(lazyneuron, m) {
       "sparse_mlp(Tensor x, Tensor sketch, Tensor certificate, Tensor switch_rows, Tensor? up_rows, Tensor? up_bias, "
       "Tensor down_rows, Tensor? down_scale, Tensor? down_bias, Tensor(a!) counts, int activation, float parameter0, "
       "float parameter1, float left, float low, float high, int planes, int isa) -> Tensor");
+  m.def("jsrelu(Tensor x, float mix, float cap, int isa=-1) -> Tensor");
+  m.def("jsrelu_backward(Tensor gradient, Tensor x, float mix, float cap, int isa=-1) -> Tensor");
   m.def("best_isa() -> int");
 }
 
-STABLE_TORCH_LIBRARY_IMPL(lazyneuron, CPU, m) { m.impl("sparse_mlp", TORCH_BOX(&lazy::sparse_mlp)); }
+STABLE_TORCH_LIBRARY_IMPL(lazyneuron, CPU, m) {
+  m.impl("sparse_mlp", TORCH_BOX(&lazy::sparse_mlp));
+  m.impl("jsrelu", TORCH_BOX(&lazy::jsrelu));
+  m.impl("jsrelu_backward", TORCH_BOX(&lazy::jsrelu_backward));
+}
 
 STABLE_TORCH_LIBRARY_IMPL(lazyneuron, CompositeExplicitAutograd, m) { m.impl("best_isa", TORCH_BOX(&lazy::best_isa)); }
 

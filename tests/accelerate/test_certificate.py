@@ -12,7 +12,8 @@ from lazyneuron.accelerate.certificate import build_sketch, certified_silent, in
 from lazyneuron.accelerate.native import load
 from lazyneuron.accelerate.packed import PackedBlock
 from lazyneuron.accelerate.sparse_mlp import native
-from lazyneuron.blocks.activation import Activation, ZeroInterval
+from lazyneuron.blocks.activation import Activation
+from lazyneuron.blocks.interval import ZeroInterval
 from lazyneuron.core.errors import AssumptionError, ShapeError
 
 HIDDEN, WIDTH = 320, 72

@@ -19,7 +19,7 @@ from tests.accelerate.conftest import made_up
 from tests.blocks.architectures import KNOWN
 from tests.induce.test_modules import Gemma
 
-NAMED = ["encoder_layer", "bert", "vit", "t5"]
+NAMED = ["encoder_layer", "bert", "vit", "t5", "t5_gated", "llama", "phi3", "gemma", "gated_spread", "nemotron"]
 
 
 class Block(nn.Module):
@@ -140,8 +140,8 @@ def test_flattened_tokens_are_refused_at_plan():
 
 
 def test_blocks_that_do_not_fit_are_named():
-    with pytest.raises(NoBlocksError, match="gated"):
-        sparsify_(KNOWN["llama"].model(), DoublyBiased())
+    with pytest.raises(NoBlocksError, match="written into a forward"):
+        sparsify_(KNOWN["written_out"].model(), DoublyBiased(zeroth_bias=False, norm_floor=None))
     bare = nn.Sequential(nn.Linear(6, 20), nn.ReLU(), nn.Linear(20, 6))
     with pytest.raises(NoBlocksError, match="No norm"):
         sparsify_(bare, DoublyBiased())
@@ -287,7 +287,7 @@ def test_bad_configs_and_json():
             DoublyBiased(**options)
 
 
-@pytest.mark.parametrize("name", ["encoder_layer", "bert", "vit", "t5"])
+@pytest.mark.parametrize("name", ["encoder_layer", "bert", "vit", "t5", "t5_gated", "llama", "phi3", "gemma"])
 def test_sparse_execution_computes_the_same(name, monkeypatch):
     monkeypatch.setattr(calibrate, "cost_model_for", lambda dtype, **_: made_up(dtype))
     known = KNOWN[name]

@@ -13,7 +13,8 @@ import math
 import torch
 from torch import Tensor
 
-from lazyneuron.blocks.activation import Activation, ZeroInterval
+from lazyneuron.blocks.activation import Activation
+from lazyneuron.blocks.interval import ZeroInterval
 from lazyneuron.core.errors import AssumptionError, ShapeError
 
 PANEL = 64  # neurons a panel, as in csrc/problem.h

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from lazyneuron.accelerate.certificate import Sketch, build_sketch, inner_zero_set
 from lazyneuron.accelerate.memory import advise_large_pages
-from lazyneuron.blocks.activation import Activation, ZeroInterval
+from lazyneuron.blocks.activation import Activation
 from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.blocks.interval import ZeroInterval
 from lazyneuron.core.errors import AssumptionError, ConfigError, ShapeError
 
 Weights = Literal["keep", "int8"]

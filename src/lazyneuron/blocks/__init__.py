@@ -1,8 +1,9 @@
 """MLP blocks: what they are, how they are found in any model, and how their execution is replaced."""
 
-from lazyneuron.blocks.activation import Activation, DeclaresActivation, ZeroInterval
+from lazyneuron.blocks.activation import Activation, DeclaresActivation
 from lazyneuron.blocks.block import ActivationSite, LinearSite, MLPBlock
 from lazyneuron.blocks.find import Found, find, find_blocks
+from lazyneuron.blocks.interval import ZeroInterval
 from lazyneuron.blocks.rejected import Rejected
 from lazyneuron.blocks.splice import replace_activation_, splice_
 

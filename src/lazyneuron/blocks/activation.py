@@ -11,37 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lazyneuron.blocks.interval import INF, NOWHERE, ZeroInterval
+from lazyneuron.blocks.thresholded import gelu, gelu_tanh, silu, thresholded, thresholded_zero
 from lazyneuron.core.errors import ConfigError
-
-INF = math.inf
-
-
-@dataclasses.dataclass(frozen=True)
-class ZeroInterval:
-    """Where an activation function is exactly 0: ``(-inf, left] U [low, high]``, closed at the finite ends.
-
-    The second piece is empty when ``low > high``. ReLU is ``ZeroInterval(0.0)``.
-    """
-
-    left: float = -INF
-    low: float = INF
-    high: float = -INF
-
-    def contains(self, z: Tensor) -> Tensor:
-        """Boolean tensor: is each pre-activation in the set?"""
-        return (z <= self.left) | ((z >= self.low) & (z <= self.high))
-
-    def holds(self, lower: Tensor, upper: Tensor) -> Tensor:
-        """Boolean tensor: does the whole interval ``[lower, upper]`` lie in one piece? False at NaN."""
-        return (upper <= self.left) | ((lower >= self.low) & (upper <= self.high))
-
-    @property
-    def empty(self) -> bool:
-        """True when the function is zero nowhere (or at isolated points only)."""
-        return self.left == -INF and self.low >= self.high
-
-
-NOWHERE = ZeroInterval()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,60 +123,6 @@ def _fatrelu(z: Tensor, t: float) -> Tensor:
     return F.threshold(z, t, 0.0)
 
 
-def _thresholded(smooth: Callable[[Tensor], Tensor]) -> Callable[[Tensor, float], Tensor]:
-    def value(z: Tensor, t: float) -> Tensor:
-        s = smooth(z)
-        return torch.where(s.abs() <= t, torch.zeros_like(s), s)
-
-    return value
-
-
-def _root(function: Callable[[float], float], a: float, b: float) -> tuple[float, float]:
-    """A bracket [a, b] of one ulp with a sign change of ``function``."""
-    sign = function(a) > 0
-    while True:
-        middle = (a + b) / 2
-        if middle in (a, b):
-            return a, b
-        if (function(middle) > 0) == sign:
-            a = middle
-        else:
-            b = middle
-
-
-def _thresholded_zero(smooth: Callable[[float], float], lowest: float) -> Callable[[float], ZeroInterval]:
-    """Where ``|smooth(z)| <= t``, for a function that dips once to ``smooth(lowest) < 0`` and then rises.
-
-    The ends are moved inwards by 1e-6 (relative and absolute): the model evaluates the smooth function in fp32,
-    and a neuron within that rounding of the end must be computed, not certified.
-    """
-
-    def zero(t: float) -> ZeroInterval:
-        def inward(z: float, sign: float) -> float:
-            return z + sign * (1e-6 + 1e-6 * abs(z))
-
-        high = inward(_root(lambda z: smooth(z) - t, 0.0, 2.0 + 2 * t)[0], -1.0) if t > 0 else 0.0
-        if t >= -smooth(lowest) * (1 + 1e-6):
-            return ZeroInterval(high)
-        left = inward(_root(lambda z: smooth(z) + t, -40.0, lowest)[0], -1.0) if t > 0 else -INF
-        low = inward(_root(lambda z: smooth(z) + t, lowest, 0.0)[1], 1.0) if t > 0 else 0.0
-        return ZeroInterval(left, low, high) if low <= high else ZeroInterval(left)
-
-    return zero
-
-
-def _silu(z: float) -> float:
-    return z / (1 + math.exp(-z)) if z > -700 else 0.0
-
-
-def _gelu(z: float) -> float:
-    return 0.5 * z * math.erfc(-z / math.sqrt(2))
-
-
-def _gelu_tanh(z: float) -> float:
-    return 0.5 * z * (1 + math.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3)))
-
-
 def _smooth(*_: float) -> ZeroInterval:
     return NOWHERE
 
@@ -238,10 +156,10 @@ KINDS: dict[str, _Kind] = {
     "squared_relu": _Kind(lambda z: F.relu(z).square(), _relu_family),
     "jsrelu": _Kind(_jsrelu, _relu_family, ("mix", "cap"), _check_jsrelu),
     "fatrelu": _Kind(_fatrelu, ZeroInterval, ("t",), _check_shift),
-    "thresholded_silu": _Kind(_thresholded(F.silu), _thresholded_zero(_silu, -1.2784645), ("t",), _check_threshold),
-    "thresholded_gelu": _Kind(_thresholded(F.gelu), _thresholded_zero(_gelu, -0.7517916), ("t",), _check_threshold),
+    "thresholded_silu": _Kind(thresholded(F.silu), thresholded_zero(silu, -1.2784645), ("t",), _check_threshold),
+    "thresholded_gelu": _Kind(thresholded(F.gelu), thresholded_zero(gelu, -0.7517916), ("t",), _check_threshold),
     "thresholded_gelu_tanh": _Kind(
-        _thresholded(_gelu_tanh_tensor), _thresholded_zero(_gelu_tanh, -0.7524614), ("t",), _check_threshold
+        thresholded(_gelu_tanh_tensor), thresholded_zero(gelu_tanh, -0.7524614), ("t",), _check_threshold
     ),
     "shifted_squared_relu": _Kind(
         _shifted(lambda z: F.relu(z).square()), _shifted_zero, ("h", "dx", "dy"), _check_shifted, _shifted_flat

@@ -14,9 +14,10 @@ from lazyneuron.induce.zeroth_bias import Position
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DoublyBiased:
-    """What :func:`lazyneuron.sparsify_` gives each plain MLP block; train afterwards, with ``project_`` at each step.
+    """What :func:`lazyneuron.sparsify_` gives each MLP block; train afterwards, with ``project_`` at each step.
 
-    The three components can be switched off one by one.
+    The three components can be switched off one by one. In a gated block JSReLU becomes the gate's activation, and the
+    zeroth bias on the input side stands before gate and up.
 
     Attributes:
         blocks: glob patterns of block names.
@@ -31,8 +32,10 @@ class DoublyBiased:
         norm_bias: what becomes of that norm's bias; unused without a floor.
         mixing_steps: steps over which JSReLU grows out of ReLU; 0 for at once.
         uplift_steps: steps over which the floor rises; 0 for at once.
+        noise_rho: strength of the noise on the outputs of up, gate and down in training mode, as in
+            :class:`lazyneuron.induce.TokenWeightNoise`; drawn from torch's own generator. None for no noise.
 
-    Source: Peng et al., 2023.
+    Source: Peng et al., 2023. The gated form is ours.
     """
 
     blocks: tuple[str, ...] = ("*",)
@@ -47,11 +50,12 @@ class DoublyBiased:
     norm_bias: NormBias = "drop"
     mixing_steps: int = 0
     uplift_steps: int = 0
+    noise_rho: float | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.blocks, str) or not self.blocks:
             raise ConfigError(f"`blocks` is a tuple of at least one glob pattern, got {self.blocks!r}.")
-        if not (self.jsrelu or self.zeroth_bias or self.norm_floor is not None):
+        if not (self.jsrelu or self.zeroth_bias or self.norm_floor is not None or self.noise_rho is not None):
             raise ConfigError("Every component of DoublyBiased is off; switch on jsrelu, zeroth_bias or norm_floor.")
         if self.position not in ("input", "output") or self.norm_bias not in ("drop", "freeze", "keep"):
             raise ConfigError(
@@ -66,6 +70,8 @@ class DoublyBiased:
             raise ConfigError(f"Ramps take >= 0 steps, got {self.mixing_steps} and {self.uplift_steps}.")
         if (self.mixing_steps and not self.jsrelu) or (self.uplift_steps and self.norm_floor is None):
             raise ConfigError("A ramp is configured for a component that is off; set its steps to 0.")
+        if self.noise_rho is not None and not 0 < self.noise_rho < float("inf"):
+            raise ConfigError(f"`noise_rho` is a finite number > 0 or None, got {self.noise_rho}.")
         JSReLU(cap=self.cap)
 
     @staticmethod

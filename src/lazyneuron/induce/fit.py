@@ -32,6 +32,7 @@ def propose_doubly_biased(model: nn.Module, blocks: Sequence[MLPBlock], *, confi
             *([f"{block.activation.kind} becomes JSReLU"] if config.jsrelu else []),
             *([_bias_sentence(model, config)] if config.zeroth_bias else []),
             *([f"the scales of {block.norm} get the floor {config.norm_floor}"] if config.norm_floor else []),
+            *([f"training adds noise of strength {config.noise_rho}"] if config.noise_rho else []),
         ]
         details = {"norm": block.norm, "before": [block.activation.kind, *block.activation.parameters]}
         changes.append(
@@ -50,8 +51,6 @@ def _misfit(model: nn.Module, block: MLPBlock, blocks: Sequence[MLPBlock], confi
         return "No pattern matches its name."
     if any(entry.block == block.name for entry in model.__dict__.get(INSTALLED, ())):
         return "It is doubly biased already; restore that change first."
-    if block.gate is not None:
-        return "It is gated, and DoublyBiased is defined for plain blocks; use Relufy or a penalty there."
     if config.jsrelu and block.site is None:
         return f"Its activation ({block.activation.kind}) is written into a forward and cannot be replaced."
     if not config.zeroth_bias and config.norm_floor is None:

@@ -16,6 +16,7 @@ from lazyneuron.core.undo import Transaction
 from lazyneuron.induce.doubly_biased import DoublyBiased
 from lazyneuron.induce.jsrelu import JSReLU
 from lazyneuron.induce.norm_floor import NormFloor, scale_offset
+from lazyneuron.induce.token_noise import NoiseHook
 from lazyneuron.induce.zeroth_bias import ZerothBias
 
 INSTALLED = "_lazyneuron_installed"
@@ -51,6 +52,10 @@ def install_(change: Transaction, block: MLPBlock, config: DoublyBiased) -> None
         new_bias = floor.new_bias()
         if new_bias is not None:
             change.set(norm, "bias", new_bias)
+    if config.noise_rho is not None:
+        for site in {id(site.module): site for site in block.linears}.values():
+            whole = dataclasses.replace(site, rows=None)
+            _add_after_(change, site.module, NoiseHook(whole, config.noise_rho))
     if config.zeroth_bias and norm is not None:
         bias = _add_bias_(change, block, norm, config)
     ramped = activation if config.mixing_steps else None
@@ -74,14 +79,16 @@ def length_of(model: nn.Module, config: DoublyBiased) -> int:
     return _DEFAULT_LENGTH
 
 
-def entrance(block: MLPBlock, model: nn.Module) -> nn.Module:
-    """The module whose first argument is the block's input: its container, a part around ``up`` alone, or ``up``."""
+def entrances(block: MLPBlock, model: nn.Module) -> tuple[nn.Module, ...]:
+    """The modules whose first argument is the block's input: its container, a part around ``up``, or its layers."""
     if block.container is not None:
-        return model.get_submodule(block.container)
+        return (model.get_submodule(block.container),)
+    if block.gate is not None:
+        return tuple(dict.fromkeys((block.gate.module, block.up.module)))
     owner = model.get_submodule(block.up.name.rpartition(".")[0])
     inside = set(owner.modules())
     around = block.down.module not in inside and sum(isinstance(m, type(block.up.module)) for m in inside) == 1
-    return owner if around else block.up.module
+    return (owner if around else block.up.module,)
 
 
 def _add_bias_(change: Transaction, block: MLPBlock, norm: nn.Module, config: DoublyBiased) -> ZerothBias:
@@ -92,12 +99,17 @@ def _add_bias_(change: Transaction, block: MLPBlock, norm: nn.Module, config: Do
     bias.training = norm.training
     change.set(norm, CHILD, bias)
     if config.position == "input":
-        add_hook_(change, entrance(block, model), _Before(bias))
+        for entrance in entrances(block, model):
+            add_hook_(change, entrance, _Before(bias))
     else:
         leave = block.down.module if block.container is None else model.get_submodule(block.container)
-        change.set(leave, "_forward_hooks", OrderedDict(leave._forward_hooks))
-        leave.register_forward_hook(_After(bias))
+        _add_after_(change, leave, _After(bias))
     return bias
+
+
+def _add_after_(change: Transaction, module: nn.Module, hook: Callable[..., Any]) -> None:
+    change.set(module, "_forward_hooks", OrderedDict(module._forward_hooks))
+    module.register_forward_hook(hook)
 
 
 def add_hook_(change: Transaction, module: nn.Module, hook: Callable[..., Any]) -> None:

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lazyneuron.blocks.activation import Activation, ZeroInterval
+from lazyneuron.blocks.activation import Activation
+from lazyneuron.blocks.interval import ZeroInterval
 from lazyneuron.core.errors import ConfigError
 
 

@@ -6,7 +6,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from lazyneuron.blocks.activation import Activation, ZeroInterval
+from lazyneuron.blocks.activation import Activation
+from lazyneuron.blocks.interval import ZeroInterval
 
 
 class ShiftedActivation(nn.Module):

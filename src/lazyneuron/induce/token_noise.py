@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from lazyneuron.blocks.block import LinearSite
 from lazyneuron.core.errors import ConfigError
 
 
@@ -42,18 +43,58 @@ class TokenWeightNoise(nn.Module):
         y: Tensor = self.linear(x)
         if not self.training or self.rho == 0:
             return y
-        with torch.no_grad():
-            weight = self.linear.weight.detach()
-            sigma = self.rho * weight.float().square().mean().sqrt()
-            length = torch.linalg.vector_norm(x.float(), dim=-1, keepdim=True)
-            xi = torch.randn(y.shape, generator=self._source.generator, device=y.device)
-            noise = (sigma * length * xi).to(y.dtype)
-        noisy: Tensor = y + noise
-        return noisy
+        return y + token_noise(x, y, weight=self.linear.weight, rho=self.rho, generator=self._source.generator)
+
+    @property
+    def generator(self) -> torch.Generator | None:
+        """The source of the noise; None for torch's own."""
+        return self._source.generator
 
     def extra_repr(self) -> str:
         """The strength."""
         return f"rho={self.rho:g}"
+
+
+@torch.no_grad()
+def token_noise(
+    x: Tensor, y: Tensor, *, weight: Tensor, rho: float, generator: torch.Generator | None = None
+) -> Tensor:
+    """The noise that a layer's output gets.
+
+    Args:
+        x: what went into the layer, (..., in).
+        y: what came out, (..., out); only its shape, dtype and device matter.
+        weight: the layer's weight; ``rho`` counts in its root mean square.
+        rho: strength.
+        generator: the source; None uses torch's own.
+
+    Returns:
+        A tensor like ``y``, without gradient.
+    """
+    sigma = rho * weight.detach().float().square().mean().sqrt()
+    length = torch.linalg.vector_norm(x.float(), dim=-1, keepdim=True)
+    xi = torch.randn(y.shape, generator=generator, device=y.device)
+    noise: Tensor = (sigma * length * xi).to(y.dtype)
+    return noise
+
+
+class NoiseHook:
+    """A forward hook that adds the noise to a layer's output in training mode and does nothing in evaluation.
+
+    Unlike :class:`TokenWeightNoise` it leaves the layer's place in the model and its ``state_dict`` keys as they are.
+    """
+
+    only_in_training = True
+
+    def __init__(self, site: LinearSite, rho: float) -> None:
+        self._site = site
+        self._rho = rho
+
+    def __call__(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+        """The output with noise, or None for the output as it is."""
+        if not module.training:
+            return None
+        return output + token_noise(args[0], output, weight=self._site.weight, rho=self._rho)
 
 
 class _Source:

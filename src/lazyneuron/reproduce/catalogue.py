@@ -10,7 +10,11 @@ from lazyneuron.reproduce import (
     baykal_table1,
     baykal_table2,
     baykal_units,
+    minilm_frontier,
+    peng_finetune,
     peng_identity,
+    peng_language,
+    peng_mp,
     peng_shifted,
     peng_vision,
 )
@@ -20,8 +24,14 @@ EXPERIMENTS: dict[str, Experiment] = {
     e.name: e
     for e in (
         peng_vision.EXPERIMENT,
+        peng_language.DECODER,
+        peng_language.SPANS,
+        peng_finetune.VISION,
+        peng_finetune.LANGUAGE,
         peng_shifted.EXPERIMENT,
         peng_identity.EXPERIMENT,
+        peng_mp.EXPERIMENT,
+        minilm_frontier.EXPERIMENT,
         baykal_fig1.EXPERIMENT,
         baykal_units.FIG2,
         baykal_units.FIG3,
