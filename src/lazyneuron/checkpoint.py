@@ -17,6 +17,7 @@ from lazyneuron.core.record import write_text
 from lazyneuron.core.undo import restore_
 from lazyneuron.induce.compact import compact_again_
 from lazyneuron.induce.sparsify import recipe_from_data, sparsify_
+from lazyneuron.route.ffn import RouteFFN
 
 WEIGHTS, RECEIPTS = "model.safetensors", "receipts.json"
 
@@ -104,7 +105,10 @@ def _check_state(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
 
 def _again(model: nn.Module, receipt: Receipt) -> Receipt:
     if receipt.verb == "sparsify_":
-        return sparsify_(model, recipe_from_data(dict(receipt.config)))
+        data = dict(receipt.config)
+        return sparsify_(
+            model, RouteFFN.from_data(data) if data.get("config") == "RouteFFN" else recipe_from_data(data)
+        )
     if receipt.verb == "compact_":
         return compact_again_(model, receipt)
     if receipt.verb == "accelerate_":

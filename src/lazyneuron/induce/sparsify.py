@@ -13,6 +13,7 @@ from lazyneuron.blocks.splice import replace_activation_
 from lazyneuron.core.errors import NoBlocksError
 from lazyneuron.core.receipt import Receipt
 from lazyneuron.core.undo import transaction
+from lazyneuron.induce.block_recipe import BlockRecipe, install_module_, propose_modules
 from lazyneuron.induce.doubly_biased import DoublyBiased
 from lazyneuron.induce.fit import propose_doubly_biased
 from lazyneuron.induce.installed import add_hook_, install_, refuse_cache
@@ -20,7 +21,7 @@ from lazyneuron.induce.norms import with_norms
 from lazyneuron.induce.relufy import Plan, Relufy, propose
 from lazyneuron.induce.topk_recipe import KeepTop, propose_top
 
-Recipe = Relufy | DoublyBiased | KeepTop
+Recipe = Relufy | DoublyBiased | KeepTop | BlockRecipe
 
 
 def recipe_from_data(data: Mapping[str, Any]) -> Recipe:
@@ -62,7 +63,9 @@ def _propose(model: nn.Module, blocks: Sequence[MLPBlock], config: Recipe) -> Pl
         return propose(model, blocks, config=config if isinstance(config, Relufy) else Relufy())
     if isinstance(config, KeepTop):
         return propose_top(blocks, config=config)
-    return propose_doubly_biased(model, blocks, config=config)
+    if isinstance(config, DoublyBiased):
+        return propose_doubly_biased(model, blocks, config=config)
+    return propose_modules(model, blocks, config=config)
 
 
 def _notes(config: Recipe) -> tuple[str, ...]:
@@ -106,8 +109,10 @@ def sparsify_(model: nn.Module, config: Recipe) -> Receipt:
                 replace_activation_(change, blocks[name], new)
             elif isinstance(config, Relufy):
                 replace_activation_(change, blocks[name], config.activation_of(name))
-            else:
+            elif isinstance(config, DoublyBiased):
                 install_(change, blocks[name], config)
+            else:
+                install_module_(change, blocks[name], config)
         if isinstance(config, DoublyBiased) and config.zeroth_bias and config.per_position and hasattr(model, "config"):
             add_hook_(change, model, refuse_cache)
     return receipt

@@ -16,8 +16,11 @@ from lazyneuron.route.constructions import (
     top_k_layer,
 )
 from lazyneuron.route.dsm import DSM, SparseStack
+from lazyneuron.route.ffn import RoutedFFN, RouteFFN
 from lazyneuron.route.hash_routers import EuclideanLSH, HyperplaneLSH, RandomHash
+from lazyneuron.route.layer import SparseLayer
 from lazyneuron.route.router import Route, Router
+from lazyneuron.route.sampled_output import HashedOutput
 from lazyneuron.route.score_routers import GlobalGates, NearestNeighbours, ScalingBlocks, Switch, TopK
 from lazyneuron.route.table import BucketTable
 from lazyneuron.route.table_file import load_table, save_table
@@ -49,6 +52,7 @@ __all__ = [
     "EuclideanLSH",
     "Exponent",
     "GlobalGates",
+    "HashedOutput",
     "HypercubeFunction",
     "HyperplaneLSH",
     "NearestNeighbours",
@@ -56,8 +60,11 @@ __all__ = [
     "Polynomial",
     "RandomHash",
     "Route",
+    "RouteFFN",
+    "RoutedFFN",
     "Router",
     "ScalingBlocks",
+    "SparseLayer",
     "SparseStack",
     "Switch",
     "TopK",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -101,6 +101,10 @@ class Switch(Router):
         self.experts, self.gated = experts, gated
         self.weight = nn.Parameter(torch.randn(experts, features, generator=g) / math.sqrt(features))
         self.balance_loss: Tensor | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the last loss, whose graph cannot be copied."""
+        return {**self.__dict__, "balance_loss": None}
 
     def route(self, x: Tensor) -> Route:
         """All units of the expert with the largest logit."""
