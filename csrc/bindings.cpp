@@ -6,6 +6,7 @@
 #include <torch/headeronly/util/Exception.h>
 
 #include <algorithm>
+#include <atomic>
 #include <optional>
 #include <vector>
 
@@ -213,3 +214,5 @@ STABLE_TORCH_LIBRARY_IMPL(lazyneuron, CPU, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(lazyneuron, CompositeExplicitAutograd, m) { m.impl("best_isa", TORCH_BOX(&lazy::best_isa)); }
+
+#include "buckets_bindings.h"

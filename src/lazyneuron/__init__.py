@@ -14,11 +14,13 @@ from lazyneuron.induce.project import project_
 from lazyneuron.induce.relufy import Relufy
 from lazyneuron.induce.sparsify import sparsify_
 from lazyneuron.measure.run import measure
+from lazyneuron.route.ffn import RouteFFN
 
 __all__ = [
     "DoublyBiased",
     "Receipt",
     "Relufy",
+    "RouteFFN",
     "accelerate_",
     "compact_",
     "explain",

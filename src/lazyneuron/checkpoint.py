@@ -17,6 +17,7 @@ from lazyneuron.core.record import write_text
 from lazyneuron.core.undo import restore_
 from lazyneuron.induce.compact import compact_again_
 from lazyneuron.induce.sparsify import recipe_from_data, sparsify_
+from lazyneuron.route.ffn import RouteFFN
 
 WEIGHTS, RECEIPTS = "model.safetensors", "receipts.json"
 
@@ -104,7 +105,8 @@ def _check_state(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
 
 def _again(model: nn.Module, receipt: Receipt) -> Receipt:
     if receipt.verb == "sparsify_":
-        recipe = recipe_from_data(dict(receipt.config))
+        data = dict(receipt.config)
+        recipe = RouteFFN.from_data(data) if data.get("config") == "RouteFFN" else recipe_from_data(data)
         try:
             return sparsify_(model, recipe)
         except (ConfigError, NoBlocksError) as error:

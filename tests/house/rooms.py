@@ -29,7 +29,7 @@ ALLOWED |= {
     "reproduce": PUBLIC | {"demo"},
     "cli": PUBLIC | {"bench", "checkpoint", "demo", "reproduce"},
 }
-ALLOWED["checkpoint"] = {"core", "accelerate", "induce"}
+ALLOWED["checkpoint"] = {"core", "accelerate", "induce", "route"}
 ALLOWED["__init__"] = PUBLIC | {"checkpoint"}  # the package's own __init__.py
 
 

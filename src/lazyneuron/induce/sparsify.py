@@ -15,6 +15,7 @@ from lazyneuron.blocks.splice import replace_activation_
 from lazyneuron.core.errors import CheckpointError, ConfigError, NoBlocksError
 from lazyneuron.core.receipt import BlockChange, Receipt
 from lazyneuron.core.undo import Transaction, transaction
+from lazyneuron.induce.block_recipe import BlockRecipe, install_module_, propose_modules
 from lazyneuron.induce.chain import Chain
 from lazyneuron.induce.doubly_biased import DoublyBiased
 from lazyneuron.induce.fit import propose_doubly_biased
@@ -26,7 +27,7 @@ from lazyneuron.induce.relufy import Plan, Relufy, propose
 from lazyneuron.induce.threshold import Calibrated, Threshold, calibrate, propose_thresholds
 from lazyneuron.induce.topk_recipe import KeepTop, propose_top
 
-Recipe = Relufy | DoublyBiased | KeepTop | Threshold | L1 | Chain
+Recipe = Relufy | DoublyBiased | KeepTop | Threshold | L1 | Chain | BlockRecipe
 
 
 def recipe_from_data(data: Mapping[str, Any]) -> Recipe:
@@ -88,8 +89,10 @@ def _propose(model: nn.Module, blocks: Sequence[MLPBlock], config: Recipe) -> Pl
         return propose_thresholds(blocks, config=config)
     if isinstance(config, L1):
         return propose_l1(model, blocks, config=config)
-    assert isinstance(config, DoublyBiased)
-    return propose_doubly_biased(model, blocks, config=config)
+    if isinstance(config, DoublyBiased):
+        return propose_doubly_biased(model, blocks, config=config)
+    assert isinstance(config, BlockRecipe)
+    return propose_modules(model, blocks, config=config)
 
 
 def _notes(config: Recipe) -> tuple[str, ...]:
@@ -191,3 +194,5 @@ def _change_block(change: Transaction, block: MLPBlock, config: Recipe, limits: 
             rectify_up_(change, block)
     elif isinstance(config, DoublyBiased):
         install_(change, block, config)
+    elif isinstance(config, BlockRecipe):
+        install_module_(change, block, config)

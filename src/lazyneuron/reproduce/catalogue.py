@@ -8,6 +8,12 @@ from lazyneuron.reproduce import (
     awasthi_learning,
     awasthi_parities,
     awasthi_spectra,
+    baykal_expressive,
+    baykal_fig1,
+    baykal_slopes,
+    baykal_table1,
+    baykal_table2,
+    baykal_units,
     minilm_frontier,
     peng_finetune,
     peng_identity,
@@ -37,6 +43,15 @@ EXPERIMENTS: dict[str, Experiment] = {
         peng_mp.EXPERIMENT,
         minilm_frontier.EXPERIMENT,
         *sorted(_AWASTHI, key=lambda e: int(e.name.removeprefix("awasthi-f"))),
+        baykal_fig1.EXPERIMENT,
+        baykal_units.FIG2,
+        baykal_units.FIG3,
+        baykal_units.FIG4,
+        baykal_table1.EXPERIMENT,
+        baykal_table2.EXPERIMENT,
+        baykal_slopes.SLOPES,
+        baykal_slopes.DEGREE,
+        baykal_expressive.EXPERIMENT,
     )
 }
 

@@ -1,0 +1,241 @@
+// Buckets: hash rows to integer vectors, cons the vectors to slots, add up and evaluate by slot.
+//
+// A lookup touches memory at random, so it goes in steps over a block of rows: each step asks for the lines of the next.
+#include "buckets.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+namespace lazy {
+namespace LAZY_ISA {
+namespace {
+
+constexpr int64_t kBlock = 64;
+constexpr int64_t kLanes = 8;
+constexpr int64_t kStackKeys = kBlock * 64;  // ints of a block that predict() holds; wider keys take smaller blocks
+
+inline void ask(const void* p) { __builtin_prefetch(p, 0, 3); }
+
+inline uint64_t mix(const int32_t* key, int64_t n) {
+  uint64_t h = 0x9E3779B97F4A7C15ull ^ static_cast<uint64_t>(n);
+  int64_t k = 0;
+  for (; k + 1 < n; k += 2) {
+    uint64_t two;
+    std::memcpy(&two, key + k, 8);
+    h = (h ^ two) * 0xFF51AFD7ED558CCDull;
+    h ^= h >> 32;
+  }
+  if (k < n) {
+    h = (h ^ static_cast<uint32_t>(key[k])) * 0xFF51AFD7ED558CCDull;
+    h ^= h >> 32;
+  }
+  h *= 0xC4CEB9FE1A85EC53ull;
+  return h ^ (h >> 29);
+}
+
+inline bool same(const int32_t* a, const int32_t* b, int64_t n) { return std::memcmp(a, b, n * sizeof(int32_t)) == 0; }
+inline uint64_t tag(uint64_t h) { return h & 0xFFFFFFFF00000000ull; }
+inline int64_t slot_of(uint64_t entry) { return static_cast<int64_t>(entry & 0xFFFFFFFFull) - 1; }
+
+template <class T>
+HashStatus hash_lanes(const Affine& a, const T* x, int64_t rows, int32_t* out) {
+  bool finite = true, inside = true;
+  for (int64_t r = 0; r < rows; ++r) {
+    const T* row = x + r * a.features;
+    for (int64_t c = 0; c < a.hashes; c += kLanes) {
+      double sum[kLanes];
+      int32_t z[kLanes];
+      for (int k = 0; k < kLanes; ++k) sum[k] = a.b[c + k];
+      for (int64_t j = 0; j < a.features; ++j) {
+        const double v = static_cast<double>(row[j]);
+        const double* w = a.w + j * a.padded + c;
+        for (int k = 0; k < kLanes; ++k) sum[k] += v * w[k];
+      }
+      int wrong = 0, strange = 0;
+      for (int k = 0; k < kLanes; ++k) {
+        const double v = sum[k];
+        strange |= !(std::fabs(v) <= 1.7976931348623157e308);
+        wrong |= !(std::fabs(v) < 2147483647.0);
+        const double safe = std::fabs(v) < 2147483647.0 ? v : 0.0;
+        const int32_t t = static_cast<int32_t>(safe);
+        z[k] = (t - (static_cast<double>(t) > safe ? 1 : 0)) >> a.shift;
+      }
+      finite &= !strange;
+      inside &= !wrong;
+      const int64_t n = std::min(kLanes, a.hashes - c);
+      if (n == kLanes) std::memcpy(out + r * a.hashes + c, z, sizeof z);
+      else std::memcpy(out + r * a.hashes + c, z, n * sizeof(int32_t));
+    }
+  }
+  return !finite ? HashStatus::not_finite : !inside ? HashStatus::overflow : HashStatus::fine;
+}
+
+HashStatus hash_rows(const Affine& a, int64_t begin, int64_t end, int32_t* out) {
+  if (a.single) return hash_lanes(a, static_cast<const float*>(a.x) + begin * a.features, end - begin, out);
+  return hash_lanes(a, static_cast<const double*>(a.x) + begin * a.features, end - begin, out);
+}
+
+HashStatus hash(const Affine& a, int64_t begin, int64_t end, int32_t* out) {
+  return hash_rows(a, begin, end, out + begin * a.hashes);
+}
+
+// The slots of at most kBlock rows.
+inline void find_block(const Table& t, const int32_t* rows, int64_t n, int64_t* slots) {
+  uint64_t h[kBlock];
+  for (int64_t r = 0; r < n; ++r) {
+    h[r] = mix(rows + r * t.hashes, t.hashes);
+    ask(t.index + (h[r] & t.mask));
+  }
+  for (int64_t r = 0; r < n; ++r) {
+    const uint64_t entry = static_cast<uint64_t>(t.index[h[r] & t.mask]);
+    if (entry && tag(entry) == tag(h[r])) ask(t.keys + slot_of(entry) * t.hashes);
+  }
+  for (int64_t r = 0; r < n; ++r) {
+    uint64_t at = h[r] & t.mask;
+    int64_t slot = -1;
+    for (uint64_t entry; (entry = static_cast<uint64_t>(t.index[at])) != 0; at = (at + 1) & t.mask) {
+      if (tag(entry) == tag(h[r]) && same(t.keys + slot_of(entry) * t.hashes, rows + r * t.hashes, t.hashes)) {
+        slot = slot_of(entry);
+        break;
+      }
+    }
+    slots[r] = slot;
+  }
+}
+
+void find(const Table& t, const int32_t* rows, int64_t begin, int64_t end, int64_t* slots) {
+  for (int64_t r = begin; r < end; r += kBlock)
+    find_block(t, rows + r * t.hashes, std::min(kBlock, end - r), slots + r);
+}
+
+// Ends early, at the first row without room; the number of rows done is returned.
+int64_t insert(Table& t, const int32_t* rows, int64_t begin, int64_t end, int64_t* slots) {
+  for (int64_t start = begin; start < end; start += kBlock) {
+    const int64_t stop = std::min(end, start + kBlock);
+    uint64_t h[kBlock];
+    for (int64_t r = start; r < stop; ++r) {
+      h[r - start] = mix(rows + r * t.hashes, t.hashes);
+      ask(t.index + (h[r - start] & t.mask));
+    }
+    for (int64_t r = start; r < stop; ++r) {
+      const uint64_t entry = static_cast<uint64_t>(t.index[h[r - start] & t.mask]);
+      if (entry && tag(entry) == tag(h[r - start])) ask(t.keys + slot_of(entry) * t.hashes);
+    }
+    for (int64_t r = start; r < stop; ++r) {
+      const int32_t* key = rows + r * t.hashes;
+      const uint64_t own = h[r - start];
+      uint64_t at = own & t.mask, entry;
+      int64_t slot = -1;
+      for (; (entry = static_cast<uint64_t>(t.index[at])) != 0; at = (at + 1) & t.mask) {
+        if (tag(entry) == tag(own) && same(t.keys + slot_of(entry) * t.hashes, key, t.hashes)) {
+          slot = slot_of(entry);
+          break;
+        }
+      }
+      if (slot < 0) {
+        if (t.count >= t.capacity) return r - begin;
+        slot = t.count++;
+        std::memcpy(t.keys + slot * t.hashes, key, t.hashes * sizeof(int32_t));
+        t.index[at] = static_cast<int64_t>(tag(own) | static_cast<uint64_t>(slot + 1));
+      }
+      slots[r] = slot;
+    }
+  }
+  return end - begin;
+}
+
+void rehash(Table& t) {
+  std::fill(t.index, t.index + t.mask + 1, 0);
+  for (int64_t start = 0; start < t.count; start += kBlock) {
+    const int64_t stop = std::min(t.count, start + kBlock);
+    uint64_t h[kBlock];
+    for (int64_t s = start; s < stop; ++s) {
+      h[s - start] = mix(t.keys + s * t.hashes, t.hashes);
+      ask(t.index + (h[s - start] & t.mask));
+    }
+    for (int64_t s = start; s < stop; ++s) {
+      uint64_t at = h[s - start] & t.mask;
+      while (t.index[at] != 0) at = (at + 1) & t.mask;
+      t.index[at] = static_cast<int64_t>(tag(h[s - start]) | static_cast<uint64_t>(s + 1));
+    }
+  }
+}
+
+void accumulate(const Sums& s, const int64_t* slots, const double* x, const double* y, int64_t rows) {
+  const int64_t d = s.features, o = s.outputs;
+  constexpr int64_t ahead = 16;
+  for (int64_t r = 0; r < rows; ++r) {
+    if (r + ahead < rows && slots[r + ahead] >= 0) {
+      const double* next = s.rows + slots[r + ahead] * s.width;
+      for (int64_t k = 0; k < s.width; k += 8) ask(next + k);
+    }
+    if (slots[r] < 0) continue;
+    double* row = s.rows + slots[r] * s.width;
+    const double* yr = y + r * o;
+    row[0] += 1.0;
+    for (int64_t k = 0; k < o; ++k) row[1 + k] += yr[k];
+    for (int64_t k = 0; k < o; ++k) row[1 + o + k] += yr[k] * yr[k];
+    if (s.degree == 0) continue;
+    const double* xr = x + r * d;
+    double* at = row + 1 + 2 * o;
+    for (int64_t j = 0; j < d; ++j) at[j] += xr[j];
+    at += d;
+    for (int64_t i = 0; i < d; ++i) {
+      const double v = xr[i];
+      for (int64_t j = i; j < d; ++j) at[j - i] += v * xr[j];
+      at += d - i;
+    }
+    for (int64_t k = 0; k < o; ++k, at += d)
+      for (int64_t j = 0; j < d; ++j) at[j] += xr[j] * yr[k];
+  }
+}
+
+template <class T>
+inline void evaluate_block(const T* x, int64_t d, const double* values, int64_t outputs, int64_t degree, int64_t n,
+                           const int64_t* slots, double* y) {
+  const int64_t stride = degree ? 1 + d : 1;
+  for (int64_t r = 0; r < n; ++r) {
+    const double* row = values + std::max<int64_t>(slots[r], 0) * outputs * stride;
+    for (int64_t k = 0; k < outputs * stride; k += 8) ask(row + k);
+  }
+  for (int64_t r = 0; r < n; ++r) {
+    if (slots[r] < 0) {
+      for (int64_t k = 0; k < outputs; ++k) y[r * outputs + k] = 0.0;
+      continue;
+    }
+    const double* row = values + slots[r] * outputs * stride;
+    for (int64_t k = 0; k < outputs; ++k, row += stride) {
+      double sum = row[0];
+      for (int64_t j = 1; j < stride; ++j) sum += row[j] * static_cast<double>(x[r * d + j - 1]);
+      y[r * outputs + k] = sum;
+    }
+  }
+}
+
+HashStatus predict(const Affine& a, const Table& t, const double* values, int64_t outputs, int64_t degree,
+                   int64_t begin, int64_t end, double* y, int64_t* slots) {
+  int32_t keys[kStackKeys];
+  const int64_t block = std::min(kBlock, kStackKeys / a.hashes);
+  HashStatus worst = HashStatus::fine;
+  for (int64_t r = begin; r < end; r += block) {
+    const int64_t n = std::min(block, end - r);
+    const HashStatus status = hash_rows(a, r, r + n, keys);
+    if (status != HashStatus::fine) worst = status;
+    find_block(t, keys, n, slots + r);
+    if (a.single)
+      evaluate_block(static_cast<const float*>(a.x) + r * a.features, a.features, values, outputs, degree, n,
+                     slots + r, y + r * outputs);
+    else
+      evaluate_block(static_cast<const double*>(a.x) + r * a.features, a.features, values, outputs, degree, n,
+                     slots + r, y + r * outputs);
+  }
+  return worst;
+}
+
+}  // namespace
+
+BucketKernels bucket_kernels() { return {hash, find, insert, rehash, accumulate, predict}; }
+
+}  // namespace LAZY_ISA
+}  // namespace lazy

@@ -1,0 +1,45 @@
+// What crosses from the bucket operators (compiled once) to their kernels (compiled once per ISA).
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace lazy {
+
+// Row-wise affine hash: z_k = floor(sum_j x_j w[j][k] + b[k]), computed in double without contraction.
+struct Affine {
+  const void* x;       // (rows, features), float when single, else double
+  bool single;
+  int64_t rows, features, hashes, padded;  // padded: hashes rounded up to 8
+  const double* w;     // (features, padded)
+  const double* b;     // (padded)
+  int shift;           // arithmetic shift of z to the right: the union of 2^shift neighbouring cells
+};
+
+// Hash-consed vectors of int32. index: slots + 1 in the low half, upper half of the hash above it; 0 is empty.
+struct Table {
+  int64_t* index;
+  uint64_t mask;       // size of index - 1, a power of two
+  int32_t* keys;       // (capacity, hashes)
+  int64_t hashes, capacity, count;
+};
+
+// Sums over the rows of a slot: count, y, y^2; for degree 1 also x, upper triangle of x x^T, and x y^T for each output.
+struct Sums {
+  double* rows;
+  int64_t width, features, outputs, degree;
+};
+
+enum class HashStatus : int { fine = 0, not_finite = 1, overflow = 2 };
+
+struct BucketKernels {
+  HashStatus (*hash)(const Affine&, int64_t begin, int64_t end, int32_t* out);
+  void (*find)(const Table&, const int32_t* rows, int64_t begin, int64_t end, int64_t* slots);
+  int64_t (*insert)(Table&, const int32_t* rows, int64_t begin, int64_t end, int64_t* slots);
+  void (*rehash)(Table&);
+  void (*accumulate)(const Sums&, const int64_t* slots, const double* x, const double* y, int64_t rows);
+  // hash, find and evaluate; values: (capacity, outputs, 1 + degree * features); a row without a bucket gets slot -1
+  HashStatus (*predict)(const Affine&, const Table&, const double* values, int64_t outputs, int64_t degree,
+                        int64_t begin, int64_t end, double* y, int64_t* slots);
+};
+
+}  // namespace lazy

@@ -1,0 +1,179 @@
+"""A transformer's MLP block as several experts of its own size, of which the router gives each token one."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from lazyneuron.core.errors import CheckpointError, ConfigError
+from lazyneuron.route.hash_routers import HyperplaneLSH, RandomHash
+from lazyneuron.route.router import Router
+from lazyneuron.route.score_routers import Switch
+
+ROUTERS = ("lsh", "switch", "random")
+
+
+class Layer(Protocol):
+    """A linear layer of a block."""
+
+    @property
+    def weight(self) -> Tensor:
+        """(out, in)."""
+        ...
+
+    @property
+    def bias(self) -> Tensor | None:
+        """(out,), if there is one."""
+        ...
+
+
+class Block(Protocol):
+    """What a replacement has to know of an MLP block."""
+
+    @property
+    def up(self) -> Layer:
+        """First layer."""
+        ...
+
+    @property
+    def down(self) -> Layer:
+        """Second layer."""
+        ...
+
+    @property
+    def gate(self) -> Layer | None:
+        """Gate, if there is one."""
+        ...
+
+    @property
+    def activation(self) -> Callable[[Tensor], Tensor]:
+        """Between the two."""
+        ...
+
+
+class RoutedFFN(nn.Module):
+    """Experts ``down_e(s(up_e x))`` of which each token uses one, chosen by a router.
+
+    Args:
+        router: of width ``experts``, one active.
+        block: its weights start every expert, so that the output is at first the block's own (times the router's
+        weight).
+        jitter: deviation of noise on the copies, relative to the weights' own, so that experts can part.
+        seed: of the noise.
+
+    Cost: FLOPs of the block itself and of the router; memory of ``experts`` blocks.
+    """
+
+    def __init__(self, router: Router, block: Block, *, jitter: float = 0.0, seed: int = 0) -> None:
+        super().__init__()
+        self.router, self._activation = router, block.activation
+        g = torch.Generator().manual_seed(seed)
+
+        def copies(source: Tensor | None) -> nn.Parameter | None:
+            if source is None:
+                return None
+            held = source.detach().expand(router.width, *source.shape).clone()
+            noise = torch.randn(held.shape, generator=g).to(held) * (jitter * float(source.detach().float().std()))
+            return nn.Parameter(held + noise if jitter and source.ndim == 2 else held)
+
+        self.up, self.up_bias = copies(block.up.weight), copies(block.up.bias)
+        self.down, self.down_bias = copies(block.down.weight), copies(block.down.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., d_in) to (..., d_out)."""
+        assert self.up is not None and self.down is not None
+        rows = x.reshape(-1, x.shape[-1])
+        indices, weights = self.router(rows)
+        expert = indices[:, 0]
+        order = expert.argsort(stable=True)
+        counts = torch.bincount(expert, minlength=self.router.width).tolist()
+        parts = []
+        for e, part in enumerate(torch.split(rows[order], counts)):
+            if len(part):
+                h = nn.functional.linear(part, self.up[e], None if self.up_bias is None else self.up_bias[e])
+                bias = None if self.down_bias is None else self.down_bias[e]
+                parts.append(nn.functional.linear(self._activation(h), self.down[e], bias))
+        y = torch.cat(parts) if parts else rows.new_zeros(0, self.down.shape[1])
+        y = y[order.argsort()] * weights
+        out: Tensor = y.reshape(*x.shape[:-1], self.down.shape[1])
+        return out
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RouteFFN:
+    """Recipe for :func:`lazyneuron.sparsify_`: turn MLP blocks into routed experts with the active FLOPs of the block.
+
+    Every expert starts as a copy of the block, so that with a router of weight 1 (``"lsh"``, ``"random"``) the model's
+    output is unchanged until training tells the experts apart. Gated blocks are skipped. The block's own weights stay
+    in the
+    model, unused, until the change is restored.
+
+    Attributes:
+        router: ``"lsh"`` (frozen hyperplanes: near tokens share an expert), ``"switch"`` (learned, weighed by its
+            probability) or ``"random"`` (the control).
+        experts: how many; a power of two for ``"lsh"``.
+        jitter: relative noise on the copies.
+        blocks: glob patterns of block names.
+        seed: of routers and noise.
+
+    Source: Baykal et al. (2022) ask for LSH layers in transformers; starting experts from a dense block is known as
+    upcycling (Komatsuzaki et al., 2022).
+    """
+
+    router: str = "lsh"
+    experts: int = 8
+    jitter: float = 0.0
+    blocks: tuple[str, ...] = ("*",)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.router not in ROUTERS:
+            raise ConfigError(f"router is one of {', '.join(ROUTERS)}, got {self.router!r}.")
+        if self.experts < 2 or (self.router == "lsh" and self.experts & (self.experts - 1)):
+            raise ConfigError(f"There are at least two experts, a power of two for 'lsh'; got {self.experts}.")
+        if isinstance(self.blocks, str) or not self.blocks:
+            raise ConfigError(f"`blocks` is a tuple of at least one glob pattern, got {self.blocks!r}.")
+        if not (self.jitter >= 0 and math.isfinite(self.jitter)):
+            raise ConfigError(f"jitter is not negative, got {self.jitter}.")
+
+    def refuses(self, block: Block) -> str | None:
+        """One sentence why this block cannot be replaced, or None."""
+        return "It is gated; routed experts are plain blocks." if block.gate is not None else None
+
+    def module_for(self, block: Block) -> nn.Module:
+        """The module that computes this block from now on."""
+        features, weight = block.up.weight.shape[1], block.up.weight
+        router: Router
+        if self.router == "lsh":
+            router = HyperplaneLSH(features, self.experts.bit_length() - 1, offset=0.0, seed=self.seed)
+        elif self.router == "switch":
+            router = Switch(features, self.experts, seed=self.seed)
+        else:
+            router = RandomHash(features, self.experts, seed=self.seed)
+        return RoutedFFN(router, block, jitter=self.jitter, seed=self.seed).to(weight.device)
+
+    def to_data(self) -> dict[str, Any]:
+        """JSON-able arguments."""
+        return {"config": "RouteFFN", **dataclasses.asdict(self), "blocks": list(self.blocks)}
+
+    @staticmethod
+    def from_data(data: Mapping[str, Any]) -> RouteFFN:
+        """The config that :meth:`to_data` wrote.
+
+        Raises:
+            CheckpointError: the data are not such a config.
+        """
+        try:
+            arguments = dict(data)
+            if arguments.pop("config") != "RouteFFN":
+                raise ValueError(f"its config is {data['config']!r}")
+            return RouteFFN(**{**arguments, "blocks": tuple(arguments["blocks"])})
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"This is not a RouteFFN config ({error}); pass what RouteFFN.to_data wrote."
+            ) from error

@@ -1,0 +1,123 @@
+"""The top layer of a sparse model in closed form: ridge regression on the units that answered."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lazyneuron.core.errors import ConfigError, DataError
+from lazyneuron.route.dsm import DSM
+
+_ROWS = 4096
+WIDEST_GRAM = 4096
+
+
+class TopStatistics:
+    """Additive sums for a model's top layer: gram matrix of the masked units, and their products with the target.
+
+    Args:
+        model: its router and bottom layer are read; its top layer is not.
+
+    Raises:
+        ConfigError: more than 4096 units, whose gram matrix would be too large.
+    """
+
+    def __init__(self, model: DSM) -> None:
+        if model.router.width > WIDEST_GRAM:
+            raise ConfigError(
+                f"Streaming sums are kept for up to {WIDEST_GRAM} units, got {model.router.width}; "
+                "use fewer units, or fit all rows at once."
+            )
+        width, outputs = model.router.width, model.top.shape[0]
+        self.model = model
+        self.gram = torch.zeros(width + 1, width + 1, dtype=torch.float64)
+        self.right = torch.zeros(width + 1, outputs, dtype=torch.float64)
+        self.rows = 0
+
+    def add(self, x: Tensor, y: Tensor) -> None:
+        """Add rows (rows, features) with targets (rows, outputs)."""
+        for xs, ys in zip(torch.split(x, _ROWS), torch.split(y, _ROWS), strict=True):
+            indices, values = units(self.model, xs)
+            phi = torch.zeros(len(xs), self.model.router.width + 1, dtype=torch.float64)
+            phi.scatter_add_(1, indices, values)
+            phi[:, -1] = 1.0
+            self.gram += phi.t() @ phi
+            self.right += phi.t() @ ys.to(torch.float64)
+            self.rows += len(xs)
+
+    def solve(self, *, ridge: float) -> tuple[Tensor, Tensor]:
+        """Top layer (outputs, units) and output bias (outputs,); the bias is not penalised."""
+        penalty = torch.full((len(self.gram),), max(ridge, 1e-10) * max(self.rows, 1), dtype=torch.float64)
+        penalty[-1] = 1e-12 * max(self.rows, 1)
+        solved = torch.linalg.solve(self.gram + torch.diag(penalty), self.right)
+        return solved[:-1].t(), solved[-1]
+
+
+@torch.no_grad()
+def units(model: DSM, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The units that answer for each row, (rows, s) int64, and their weighted values in float64."""
+    indices, weights = model.router(x)
+    return indices, (weights * model.features_of(x, indices)).to(torch.float64)
+
+
+def solve_top(
+    model: DSM, x: Tensor, y: Tensor, *, ridge: float = 1e-6, iterations: int = 200, tolerance: float = 1e-8
+) -> tuple[Tensor, Tensor]:
+    """The top layer that minimises the squared error plus ``ridge`` times its squared norm, per row.
+
+    Up to 4096 units by the normal equations, above by conjugate gradients on the sparse units.
+
+    Args:
+        model: its router and bottom layer are read.
+        x: (rows, features).
+        y: (rows, outputs).
+        ridge: penalty; not on the output bias.
+        iterations: at most so many steps of conjugate gradients.
+        tolerance: relative residual at which they stop.
+
+    Returns:
+        (outputs, units) and (outputs,), float64.
+
+    Raises:
+        DataError: no row.
+    """
+    if not len(x):
+        raise DataError("There is no row to learn from; pass at least one.")
+    if model.router.width <= WIDEST_GRAM:
+        sums = TopStatistics(model)
+        sums.add(x, y)
+        return sums.solve(ridge=ridge)
+    indices, values = units(model, x)
+    return _conjugate_gradients(indices, values, y, model.router.width, max(ridge, 1e-10), iterations, tolerance)
+
+
+def _conjugate_gradients(
+    indices: Tensor, values: Tensor, y: Tensor, width: int, ridge: float, iterations: int, tolerance: float
+) -> tuple[Tensor, Tensor]:
+    mean = y.to(torch.float64).mean(0)
+    n, centre = len(y), torch.zeros(width, dtype=torch.float64).index_add_(0, indices.flatten(), values.flatten())
+    centre /= n
+
+    def forward(a: Tensor) -> Tensor:
+        return torch.einsum("ns,nso->no", values, a[indices]) - centre @ a
+
+    def back(r: Tensor) -> Tensor:
+        out = torch.zeros(width, r.shape[1], dtype=torch.float64)
+        out.index_add_(0, indices.flatten(), (values[:, :, None] * r[:, None, :]).flatten(0, 1))
+        return out - centre[:, None] * r.sum(0)
+
+    a = torch.zeros(width, y.shape[1], dtype=torch.float64)
+    residual = back(y.to(torch.float64) - mean)
+    first = direction = residual.clone()
+    size = residual.square().sum(0)
+    for _ in range(iterations):
+        if bool((size <= tolerance**2 * first.square().sum(0)).all()):
+            break
+        image = back(forward(direction)) + ridge * n * direction
+        step = size / (direction * image).sum(0).clamp(min=1e-300)
+        a = a + step * direction
+        residual = residual - step * image
+        new = residual.square().sum(0)
+        direction = residual + (new / size.clamp(min=1e-300)) * direction
+        size = new
+    return a.t(), mean - centre @ a
