@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -12,7 +16,7 @@ from lazyneuron.induce import DoublyBiased
 from lazyneuron.reproduce.course import Course, Variant, train
 from lazyneuron.reproduce.language import DecoderTask, LanguageSize, SpanTask
 from lazyneuron.reproduce.spans import corrupt, span_lengths
-from lazyneuron.reproduce.text import Tokens, tokenize
+from lazyneuron.reproduce.text import Tokens, text_tokens, tokenize
 
 pytest.importorskip("transformers")
 SIZE = LanguageSize(width=16, layers=1, heads=2, hidden=32, length=24, batch=8)
@@ -66,6 +70,22 @@ def test_documents_are_split_and_encoded_without_loss(tokens: Tokens) -> None:
         tokenize([("a.py", "x = 1")], name="one", vocabulary=300)
     with pytest.raises(DataError, match="fewer tokens than one sequence"):
         DecoderTask(tokens, LanguageSize(length=10**6))
+
+
+def test_text_comes_from_shards_of_c4_or_from_sources(tmp_path: Path) -> None:
+    shards, sources = tmp_path / "c4", tmp_path / "code"
+    shards.mkdir(), sources.mkdir()
+    lines = [json.dumps({"text": f"The cell number {k} of the hive holds honey.", "url": "x"}) for k in range(80)]
+    with gzip.open(shards / "c4-train.00000-of-01024.json.gz", "wt", encoding="utf-8") as file:
+        file.write("\n".join(lines))
+    for k in range(40):
+        (sources / f"m{k}.py").write_text(f"x = {k}\n")
+    published, own = text_tokens(shards, 300), text_tokens(sources, 300)
+    assert (published.name, own.name) == ("C4", "code")
+    assert int((published.train == 0).sum()) + int((published.held_out == 0).sum()) == 80
+    assert int((own.train == 0).sum()) + int((own.held_out == 0).sum()) == 40
+    with pytest.raises(DataError, match="too few documents"):
+        text_tokens(tmp_path / "nowhere", 300)
 
 
 def _first(task: DecoderTask | SpanTask) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lazyneuron.core.errors import DataError, ImplUnavailable
+from lazyneuron.data import c4_documents
 from lazyneuron.demo.corpus import is_held_out, library_sources
 
 _END = "<|end|>"
@@ -73,7 +74,7 @@ def text_tokens(data: Path | None, vocabulary: int) -> Tokens:
     """Text with a vocabulary of the given size; kept for the process.
 
     Args:
-        data: a folder of Python sources; the standard library when None.
+        data: a folder with C4's training shards, or of Python sources; the standard library when None.
         vocabulary: ids to make.
 
     Raises:
@@ -81,4 +82,6 @@ def text_tokens(data: Path | None, vocabulary: int) -> Tokens:
     """
     if data is None:
         return tokenize(library_sources(), name="Python's standard library", vocabulary=vocabulary)
-    return tokenize(library_sources(data), name=data.name, vocabulary=vocabulary)
+    shards = any(data.glob("c4-train.*"))
+    documents = c4_documents(data) if shards else library_sources(data)
+    return tokenize(documents, name="C4" if shards else data.name, vocabulary=vocabulary)
