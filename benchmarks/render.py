@@ -170,6 +170,22 @@ def jsrelu_table(record: Record) -> str:
     return f"{markdown_table(table)}\n\n{provenance(record)}\n"
 
 
+def learn_page(speed: Record | None, experiments: Sequence[Record]) -> str:
+    """What learning costs, and what each experiment on sparsely activated classes shows."""
+    parts = []
+    for record in experiments:
+        data = record.data
+        parts.append(
+            f"- `{data['experiment']}`, {experiment(data['experiment']).title.partition(': ')[2]}. {data['says']}"
+        )
+    if speed is not None:
+        columns = [key for row in speed.data["rows"] for key in row if key not in ("samples", "note")]
+        rows = [{key: row.get(key) for key in dict.fromkeys(columns)} for row in speed.data["rows"]]
+        notes = "\n".join(f"- {row['case']}: {row['note']}" for row in speed.data["rows"])
+        parts += ["", "### Low-degree learning: speed", "", markdown_table(rows), "", notes, "", provenance(speed)]
+    return "\n".join(parts) + "\n"
+
+
 def fill(page: Path, text: str) -> None:
     """Put a text between the markers of a page."""
     content = page.read_text(encoding="utf-8")
@@ -200,6 +216,11 @@ def main() -> None:
         fill(ROOT / "docs" / "explain.md", explain_cost(Record.from_json(cost.read_text(encoding="utf-8"))))
     if jsrelu.exists():
         fill(ROOT / "docs" / "induce.md", jsrelu_table(Record.from_json(jsrelu.read_text(encoding="utf-8"))))
+    speed = RECORDS / "learn.json"
+    classes = [record for record in found if record.data["experiment"].startswith("awasthi")]
+    if speed.exists() or classes:
+        measured = Record.from_json(speed.read_text(encoding="utf-8")) if speed.exists() else None
+        fill(ROOT / "docs" / "learn.md", learn_page(measured, classes))
     if grid.exists():
         fill(ROOT / "docs" / "benchmarks.md", accelerate_page(Record.from_json(grid.read_text(encoding="utf-8"))))
 

@@ -106,8 +106,7 @@ def audit(
 
     Args:
         model: a :class:`SparseActivationNet`, an instance, a fitted scikit-learn ``MLPRegressor`` or
-        ``MLPClassifier``, a
-            fitted :class:`SparseReluRegressor`, or a torch module with MLP blocks.
+            ``MLPClassifier``, a fitted :class:`SparseReluRegressor`, or a torch module with MLP blocks.
         x: rows (m, n); for a torch model its batches. Optional.
         blocks: of a torch model; all by default.
         samples: rows of data kept for each layer, and random points of the cube.

@@ -73,9 +73,8 @@ def rademacher(kind: str, of: Class, *, rows: int) -> Bound:
     """A bound on the empirical Rademacher complexity of a class on m samples.
 
     Args:
-        kind: ``"trivial"`` (k M), ``"dense"`` (2 s M / sqrt(m), ignores sparsity), ``"vc"`` (D10), ``"lsjgh"`` (an
-        unreviewed
-            manuscript), or ``"lower"`` (its lower bound, for some input law).
+        kind: ``"trivial"`` (k M), ``"dense"`` (2 s M / sqrt(m), ignores sparsity), ``"vc"`` (D10), ``"lsjgh"``
+            (an unreviewed manuscript), or ``"lower"`` (its lower bound, for some input law).
         of: the class.
         rows: m.
 

@@ -22,7 +22,11 @@ class LowDegreeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     regression asks) or 0.
 
     Args:
-        degree, solver, alpha, cv, encode: as of :class:`LowDegreeRegressor`.
+        degree: as of :class:`LowDegreeRegressor`.
+        solver: as there.
+        alpha: as there.
+        cv: as there.
+        encode: as there.
 
     Attributes:
         classes_: the labels.

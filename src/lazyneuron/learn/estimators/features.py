@@ -23,8 +23,8 @@ class WalshFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         include_bias: keep the empty product, 1.
         max_features: refuse to make more than so many.
         dtype: of the features; int8 is exact and eight times smaller than float64.
-        encode: ``"auto"`` takes columns with two values, ``"median"`` cuts any column at its median (no guarantee
-        holds).
+        encode: ``"auto"`` takes columns with two values, ``"median"`` cuts any column at its median (no
+            guarantee holds).
 
     Attributes:
         subsets_: the columns of each product, int16 of shape (N, degree), then -1.

@@ -54,8 +54,7 @@ class LowDegreeRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     Args:
         degree: a number, or how to choose it: ``"auto"`` and ``"cv"`` by cross-validation along the degrees,
-        ``"spectrum"``
-            by the estimated weight of each level, ``"certificate"`` from ``sparsity``, ``norm`` and ``error``.
+            ``"spectrum"`` by the estimated weight of each level, ``"certificate"`` from the certificate.
         solver: ``"ols"``, ``"ridge"``, ``"lmn"`` (averaging), ``"lasso"``, ``"threshold"``, ``"kernel"``, ``"l1"``,
             or ``"auto"``: least squares (ridge with a penalty) from two rows a feature on, else the kernel up to 5000
             rows, else averaging (ridge with a penalty).
@@ -63,7 +62,10 @@ class LowDegreeRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         center: averaging takes the mean out first.
         clip: predictions stay within the range of the training labels.
         cv: folds.
-        sparsity, norm, error, width: k, W, squared error and s of the certificate.
+        sparsity: k of the certificate.
+        norm: its W.
+        error: its squared error.
+        width: its s, optional.
         encode: ``"auto"`` takes columns with two values; ``"median"`` cuts any column (no guarantee holds).
         memory_limit_gib: refuse what would take more.
 

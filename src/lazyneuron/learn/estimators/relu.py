@@ -28,11 +28,12 @@ class SparseReluRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     Args:
         width: neurons.
         pressure: ``"none"``; ``"l1"`` adds ``strength`` times ``E sum_j hidden_j`` to the loss;
-        ``"topk"``
-            keeps the ``k`` largest activations of a row; ``"shift"`` starts with thresholds ``strength`` higher.
+            ``"topk"`` keeps the ``k`` largest activations of a row; ``"shift"`` raises thresholds by ``strength``.
         strength: of the pressure.
         k: for top-k.
-        epochs, batch_size, learning_rate: of Adam, with a cosine decay.
+        epochs: passes over the rows.
+        batch_size: rows of a step.
+        learning_rate: of Adam, with a cosine decay.
         random_state: seed.
 
     Attributes:
