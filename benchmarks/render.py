@@ -186,6 +186,24 @@ def learn_page(speed: Record | None, experiments: Sequence[Record]) -> str:
     return "\n".join(parts) + "\n"
 
 
+def route_page(record: Record) -> str:
+    """A ``benchmark/route`` record as Markdown: speed, peers by data set, and the output layer."""
+    data = record.data
+    parts = [f"**{data['title']}**", provenance(record)]
+    titles = {
+        "speed": "### Rows a second at d = 8, one table",
+        "flatness": "### Predict time over buckets (the operator alone, degree 1, buckets asked for at random)",
+        "output": "### An output layer of very many classes",
+    }
+    for name, title in titles.items():
+        if data.get(name):
+            parts += [title, markdown_table(data[name])]
+    for name in dict.fromkeys(row["data"] for row in data.get("compare", ())):
+        rows = [{k: v for k, v in row.items() if k != "data"} for row in data["compare"] if row["data"] == name]
+        parts += [f"### {name}", markdown_table(rows)]
+    return "\n\n".join(parts) + "\n"
+
+
 def fill(page: Path, text: str) -> None:
     """Put a text between the markers of a page."""
     content = page.read_text(encoding="utf-8")
@@ -221,6 +239,9 @@ def main() -> None:
     if speed.exists() or classes:
         measured = Record.from_json(speed.read_text(encoding="utf-8")) if speed.exists() else None
         fill(ROOT / "docs" / "learn.md", learn_page(measured, classes))
+    routing = RECORDS / "route.json"
+    if routing.exists():
+        fill(ROOT / "docs" / "route.md", route_page(Record.from_json(routing.read_text(encoding="utf-8"))))
     if grid.exists():
         fill(ROOT / "docs" / "benchmarks.md", accelerate_page(Record.from_json(grid.read_text(encoding="utf-8"))))
 
