@@ -189,13 +189,16 @@ RIVALS = ((50, 2, 100_000), (30, 3, 10_000))
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--resume", action="store_true", help="keep the rows of the file, measure those after them")
     parser.add_argument("--one")
     options = parser.parse_args()
     if options.one:
         print(json.dumps(eval(options.one)))
         return
     rows: list[Row] = []
-    for number in range(len(CASES) + len(RIVALS)):
+    if options.resume:
+        rows = list(Record.from_json(options.json.read_text()).data["rows"])
+    for number in range(len(rows), len(CASES) + len(RIVALS)):
         rows.append(apart(CASES[number]) if number < len(CASES) else against(*RIVALS[number - len(CASES)]))
         print(rows[-1], flush=True)
         data = {"title": "Low-degree learning on synthetic uniform rows", "rows": rows}
