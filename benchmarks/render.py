@@ -107,6 +107,28 @@ def demo_summary(record: Record) -> str:
     )
 
 
+def explain_cost(record: Record) -> str:
+    """A ``benchmark/explain`` record as Markdown."""
+    rows = [
+        {
+            "model": row["model"],
+            "training step ms": round(row["training_step_ms"]),
+            "explain ms": round(row["explain_ms"]),
+            "ratio": f"{row['ratio']:.2f}x",
+            "lowest to highest": f"{row['ratio_low']:.2f}-{row['ratio_high']:.2f}",
+            "spectra, once, ms": round(row["spectra_once_ms"]),
+            "step with a reading": f"{row['watched_step_ratio']:.2f}x",
+            "step with a guard": f"{row['guarded_step_ratio']:.2f}x",
+        }
+        for row in record.data["rows"]
+    ]
+    return (
+        "Medians of rounds in which both ran in turns; a training step is forward, backward and AdamW. The ratio is to "
+        "be at most 3. The last columns are a training step that `SparsityMonitor` looks at, and one with `LossGuard`, "
+        f"over a bare one.\n\n{markdown_table(rows)}\n\n{provenance(record)}\n"
+    )
+
+
 def reproduced(records: Sequence[Record]) -> str:
     """Reproduced experiments as Markdown: the sentence, the table, the figure, and what differs."""
     parts = []
@@ -173,6 +195,9 @@ def main() -> None:
         fill(ROOT / "docs" / "reproduce.md", reproduced(found))
         for record in found:
             curves_figure(record, PICTURES / f"{record.data['experiment']}.png")
+    cost = RECORDS / "explain.json"
+    if cost.exists():
+        fill(ROOT / "docs" / "explain.md", explain_cost(Record.from_json(cost.read_text(encoding="utf-8"))))
     if jsrelu.exists():
         fill(ROOT / "docs" / "induce.md", jsrelu_table(Record.from_json(jsrelu.read_text(encoding="utf-8"))))
     if grid.exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import textwrap
 from pathlib import Path
@@ -13,7 +14,9 @@ import torch
 from lazyneuron.cli import main
 from lazyneuron.core.record import Record
 from lazyneuron.reproduce import peng_vision
-from lazyneuron.reproduce.classifier import Regime
+from lazyneuron.reproduce.ablation import Ablation
+from lazyneuron.reproduce.images import digits
+from lazyneuron.reproduce.vision import VisionSize, VisionTask
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> object:
@@ -86,9 +89,13 @@ def test_reproduce_lists_and_runs(here, monkeypatch, capsys) -> None:  # type: i
     pytest.importorskip("transformers")
     assert run(monkeypatch, "reproduce") == 0
     assert "peng-vision: " in capsys.readouterr().out
-    tiny = Regime(width=16, layers=1, heads=2, hidden=32, epochs=1, looks=1)
-    monkeypatch.setattr(peng_vision, "regime_for", lambda side, *, quick: tiny)
-    status = run(monkeypatch, "reproduce", "peng-vision", "--seeds", 1, "--json", "r.json", "--figure", "r.png")
+    tiny = VisionTask(digits(), VisionSize(width=16, layers=1, heads=2, hidden=32))
+    small = functools.partial(Ablation, processes=1)
+    monkeypatch.setattr(peng_vision, "vision_task", lambda folder, **_: tiny)
+    monkeypatch.setattr(peng_vision, "Ablation", small)
+    status = run(
+        monkeypatch, "reproduce", "peng-vision", "--quick", "--seeds", 1, "--json", "r.json", "--figure", "r.png"
+    )
     assert status == 0
     record = Record.from_json((here / "r.json").read_text())
     assert (record.kind, record.data["experiment"]) == ("reproduce", "peng-vision")

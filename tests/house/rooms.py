@@ -13,17 +13,19 @@ ALLOWED = {
     "measure": {"core", "blocks"},
     "explain": {"core", "blocks", "measure"},
     "induce": {"core", "blocks", "measure", "accelerate.native"},
+    "train": {"core", "blocks", "measure", "induce"},
     "accelerate": {"core", "blocks", "measure"},
-    "learn": {"core"},
+    "learn": {"core", "blocks", "accelerate"},
     "route": {"core", "accelerate"},
     "report": {"core"},
+    "sweep": {"core"},
 }
 PUBLIC = set(ALLOWED)
 ALLOWED |= {
     "testing": PUBLIC,
     "demo": PUBLIC | {"checkpoint"},
     "bench": {"core", "blocks", "measure", "accelerate", "report"},
-    "reproduce": PUBLIC,
+    "reproduce": PUBLIC | {"demo"},
     "cli": PUBLIC | {"bench", "checkpoint", "demo", "reproduce"},
 }
 ALLOWED["checkpoint"] = {"core", "accelerate", "induce"}

@@ -18,14 +18,15 @@ def tiny(tmp_path, monkeypatch):
     folder.mkdir()
     (folder / "kernels.cpp").write_text(KERNELS)
     (folder / "bindings.cpp").write_text(BINDINGS)
-    (folder / "problem.h").write_text("")
+    for name in ("problem.h", "boolean_kernels.cpp", "boolean_bindings.cpp"):
+        (folder / name).write_text("")
     monkeypatch.setattr(build, "sources", lambda: folder)
     monkeypatch.setattr(build, "isa_levels", lambda: ("portable",))
     monkeypatch.delenv("CXX", raising=False)
     return folder
 
 
-@pytest.mark.parametrize("name", ["kernels.cpp", "bindings.cpp", "problem.h"])
+@pytest.mark.parametrize("name", ["kernels.cpp", "bindings.cpp", "boolean_kernels.cpp", "problem.h"])
 def test_the_identity_follows_every_source(tiny, name):
     before = build.identity()
     assert build.identity() == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 
 import pytest
@@ -10,74 +11,44 @@ import torch
 
 from lazyneuron.core.errors import ConfigError, DataError
 from lazyneuron.core.record import Record
-from lazyneuron.induce import DoublyBiased, JSReLU, ShiftedActivation, ZerothBias
+from lazyneuron.induce import ShiftedActivation
 from lazyneuron.report import curves_figure
-from lazyneuron.reproduce import peng_identity, peng_shifted, peng_vision
+from lazyneuron.reproduce import peng_identity, peng_mp, peng_shifted, peng_vision
+from lazyneuron.reproduce.ablation import Ablation, Job
 from lazyneuron.reproduce.catalogue import EXPERIMENTS, experiment
-from lazyneuron.reproduce.classifier import Regime, train_classifier
+from lazyneuron.reproduce.course import Course, Variant, train
 from lazyneuron.reproduce.experiment import Request
-from lazyneuron.reproduce.images import Images, digits
+from lazyneuron.reproduce.vision import VisionTask
 
 pytest.importorskip("transformers")
-SMALL = Regime(width=16, layers=2, heads=2, hidden=32, epochs=2, looks=2, batch=64)
+COURSE = Course(steps=8, learning_rate=5e-3, looks=2)
 
 
-@pytest.fixture
-def few() -> Images:
-    whole = digits()
-    return dataclasses.replace(
-        whole,
-        train=whole.train[:256],
-        train_labels=whole.train_labels[:256],
-        test=whole.test[:64],
-        test_labels=whole.test_labels[:64],
-    )
-
-
-def test_training_is_a_function_of_the_seed_and_learns(few: Images) -> None:
-    regime = dataclasses.replace(SMALL, epochs=60, looks=3)
-    model, points = train_classifier(few, regime, recipe=None, seed=1)
-    _, again = train_classifier(few, regime, recipe=None, seed=1)
-    assert points == again
-    assert [p.epoch for p in points] == [20, 40, 60]
-    assert points[-1].accuracy > 0.3  # chance is 0.1
-    with torch.no_grad():
-        logits = model(pixel_values=few.test).logits
-    assert points[-1].accuracy == pytest.approx(float((logits.argmax(-1) == few.test_labels).float().mean()))
-    assert len(points[-1].blocks) == 2 and points[-1].density == pytest.approx(sum(points[-1].blocks) / 2)
-
-
-def test_the_recipe_is_in_the_model_and_its_conditions_hold(few: Images) -> None:
-    model, _ = train_classifier(few, SMALL, recipe=DoublyBiased(), seed=0)
-    assert sum(isinstance(m, JSReLU) for m in model.modules()) == 2
-    biases = [m for m in model.modules() if isinstance(m, ZerothBias)]
-    assert len(biases) == 2 and all(bool((b.bias != 0).any()) for b in biases)
-    norms = [m for name, m in model.named_modules() if name.endswith("layernorm_after")]
-    assert len(norms) == 2 and all(bool((n.weight >= 1).all()) and bool((n.bias == 0).all()) for n in norms)
-
-
-def test_a_loss_that_is_not_finite_stops_the_training(few: Images) -> None:
-    broken = dataclasses.replace(few, train=few.train * float("inf"))
-    with pytest.raises(DataError, match="The loss is"):
-        train_classifier(broken, SMALL, recipe=None, seed=0)
-
-
-def test_the_vision_record(few: Images, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(peng_vision, "load_images", lambda folder: few)
-    monkeypatch.setattr(peng_vision, "regime_for", lambda side, *, quick: SMALL)
+def test_an_ablation_compares_every_variant_with_the_first(small: VisionTask, tmp_path: Path) -> None:
     seen: list[float] = []
-    record = peng_vision.EXPERIMENT.run(Request(seeds=2, advance=lambda share, note: seen.append(share)))
+    ablation = Ablation(
+        name="peng-vision",
+        build=lambda: small,
+        variants=(peng_vision.VARIANTS[0], peng_vision.VARIANTS[4]),
+        course=COURSE,
+        differs="smaller.",
+        published={"all three": "0.36"},
+        processes=1,
+    )
+    record = ablation.run(Request(seeds=2, advance=lambda share, note: seen.append(share)))
     assert seen[-1] == pytest.approx(1.0) and seen == sorted(seen)
     rows = {row["variant"]: row for row in record.data["rows"]}
-    assert list(rows) == list(peng_vision.VARIANTS)
+    assert list(rows) == ["vanilla", "all three"]
     runs = record.data["settings"]["runs"]
     last = {name: [points[-1]["density"] for points in found] for name, found in runs.items()}
     both = [1 - a / b for a, b in zip(last["all three"], last["vanilla"], strict=True)]
     assert rows["all three"]["relative cut"] == pytest.approx(sum(both) / 2)
+    assert rows["all three"]["paper"] == "0.36"
     assert rows["vanilla"]["relative cut"] == 0 and rows["vanilla"]["paper"] is None
     curve = next(c for c in record.data["curves"] if c["label"] == "vanilla")
     assert curve["y"][-1] == pytest.approx(sum(last["vanilla"]) / 2)
-    assert f"{rows['all three']['relative cut']:.2f}" in record.data["says"]
+    assert curve["x"] == [1.0, 2.0]  # epochs: four steps see 256 images
+    assert f"by {rows['all three']['relative cut']:.2f}" in record.data["says"]
     again = Record.from_json(record.to_json())
     curves_figure(again, tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
@@ -85,31 +56,70 @@ def test_the_vision_record(few: Images, monkeypatch: pytest.MonkeyPatch, tmp_pat
         curves_figure(Record(kind="demo", data={}, seed=None), tmp_path / "b.png")
 
 
-def test_the_shifted_record(few: Images, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peng_shifted, "load_images", lambda folder: few)
-    monkeypatch.setattr(peng_shifted, "Regime", lambda **_: dataclasses.replace(SMALL, epochs=1, looks=1))
-    record = peng_shifted.EXPERIMENT.run(Request(seeds=1))
-    assert [(row["dx"], row["dy"]) for row in record.data["rows"]] == list(peng_shifted.CORNERS)
-    # at the start pre-activations are near 0: on one side of it lies the flat interval, from 0.1 to 3.1 or its mirror
+def test_fine_tuning_goes_on_from_one_dense_model_for_all_variants(small: VisionTask) -> None:
+    still = dataclasses.replace(COURSE, learning_rate=1e-12)
+    variants = (Variant(name="dense"), Variant(name="again"))
+    ablation = Ablation(
+        name="peng-vision", build=lambda: small, variants=variants, course=still, dense=COURSE, differs="", processes=1
+    )
+    record = ablation.run(Request(seeds=1))
+    _, dense = train(small, COURSE, variant=variants[0], seed=0)
     for row in record.data["rows"]:
-        assert 0 < row["share in flat interval, start"] < 0.6
-        assert row["outputs within 1e-6 of dy, end"] >= row["share in flat interval, end"] - 1e-6
+        assert row["density"] == pytest.approx(dense[-1].density, rel=1e-3) and row["accuracy"] == dense[-1].accuracy
+
+
+def test_the_shifted_record(small: VisionTask) -> None:
+    points = peng_shifted.train_shifted(
+        peng_shifted.ShiftedJob(build=lambda: small, course=COURSE, corner=(1.6, -1.6), seed=0), lambda share: None
+    )
+    assert [p["step"] for p in points] == [0, 4, 8]
+    # at the start pre-activations are near 0, just outside of the flat interval from 0.1 to 3.1
+    assert 0 < points[0]["flat"] < 0.6
+    assert all(p["near_dy"] >= p["flat"] - 1e-6 for p in points)
     activation = ShiftedActivation("squared_relu", dx=1.6, dy=-1.6)
     assert float(activation(torch.tensor(1.0))) == pytest.approx(-1.6)
 
 
-def test_the_identity_record(few: Images, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peng_identity, "load_images", lambda folder: few)
-    monkeypatch.setattr(peng_identity, "Regime", lambda **_: SMALL)
-    record = peng_identity.EXPERIMENT.run(Request(seeds=1))
-    for row in record.data["rows"]:
-        assert row["by the identity"] == pytest.approx(row["derivative density, last"], rel=1e-6)
-        assert row["AS_K, last"] > 0 and row["singular value ratio, last"] > 1
-    assert [c["x"] for c in record.data["curves"]] == [[1, 2], [1, 2]]
+def test_the_identity_record(small: VisionTask) -> None:
+    job = Job(build=lambda: small, course=COURSE, variant=peng_identity.VARIANTS[1], seed=0)
+    points = peng_identity.watch(job, lambda share: None)
+    assert [p["step"] for p in points] == [4, 8]
+    for point in points:
+        assert point["identity_density"] == pytest.approx(point["derivative_density"], rel=1e-6)
+        assert point["as_up"] > 0 and point["singular_ratio"] > 1
+
+
+def test_the_gram_matrices_of_a_training() -> None:
+    run = peng_mp.Run(width=16, weight_decay=0.1, seed=0, epochs=1)
+    found = peng_mp.train_net(run, lambda share: None)
+    assert found["steps"] == math.ceil(1438 / 32)
+    # samples are normed over 16 features, so they cannot fill the direction of the mean
+    assert 1 / 16 < found["gradients"] < found["samples"] <= 15 / 16
+    assert found["samples anisotropy"] == pytest.approx(math.sqrt(1 - found["samples"]), rel=0.05)
+    assert found["independent"] == pytest.approx(1 / (1 + 16 / (45 * 32)))
+
+
+def test_the_net_of_the_gram_experiment_is_residual() -> None:
+    net = peng_mp.Net(8)
+    logits, inputs, outputs = net(torch.randn(3, 64))
+    assert logits.shape == (3, 10) and len(inputs) == len(outputs) == 4
+    assert all(bool((a >= 0).all()) and a.shape == (3, 8) for a in outputs)
+    torch.testing.assert_close(inputs[0].mean(-1), torch.zeros(3), atol=1e-6, rtol=0)
 
 
 def test_the_catalogue() -> None:
-    assert set(EXPERIMENTS) == {"peng-vision", "peng-shifted", "peng-identity"}
+    assert {name for name in EXPERIMENTS if name.startswith("peng-")} == {
+        "peng-vision",
+        "peng-language",
+        "peng-t5",
+        "peng-finetune-vision",
+        "peng-finetune-language",
+        "peng-shifted",
+        "peng-identity",
+        "peng-marchenko-pastur",
+    }
+    assert "minilm-frontier" in EXPERIMENTS
+    assert all(name == one.name and one.differs and one.source for name, one in EXPERIMENTS.items())
     with pytest.raises(ConfigError, match="There is no experiment 'fig-9'"):
         experiment("fig-9")
     with pytest.raises(ConfigError, match="At least one seed"):

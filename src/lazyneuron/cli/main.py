@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 from lazyneuron import __version__
 from lazyneuron.core.errors import LazyNeuronError
 
-_SUB_COMMANDS = ("accelerate", "bench", "demo", "doctor", "explain", "measure", "reproduce", "sparsify")
+_SUB_COMMANDS = ("accelerate", "bench", "demo", "doctor", "explain", "measure", "reproduce", "sparsify", "sweep")
 _INTERRUPTED = 130  # what a shell reports for a process that Ctrl-C ended
 
 

@@ -34,3 +34,7 @@ class CheckpointError(LazyNeuronError, RuntimeError):
 
 class AssumptionError(LazyNeuronError, ValueError):
     """A theorem or a guarantee whose assumptions the input does not meet."""
+
+
+class DivergedError(LazyNeuronError, ArithmeticError):
+    """A training whose loss is no longer a finite number."""

@@ -9,7 +9,7 @@ import random
 import re
 import sysconfig
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from lazyneuron.core.errors import DataError
@@ -109,10 +109,21 @@ def snippets(source: str, file: str) -> list[Snippet]:
     return [Snippet(text=t, kind=kind, file=file) for kind, raw in found if (t := _clean(raw)) is not None]
 
 
-def _files(root: Path) -> Iterable[Path]:
+def library_sources(root: Path | None = None) -> Iterator[tuple[str, str]]:
+    """Path and text of every Python source below a folder, without tests and installed packages.
+
+    Args:
+        root: the folder; the running Python's standard library when None. Paths are relative to it.
+    """
+    root = Path(sysconfig.get_paths()["stdlib"]) if root is None else root
     for path in sorted(root.rglob("*.py")):
-        if not _SKIPPED_FOLDERS.intersection(path.relative_to(root).parts):
-            yield path
+        file = path.relative_to(root)
+        if _SKIPPED_FOLDERS.intersection(file.parts):
+            continue
+        try:
+            yield file.as_posix(), path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            continue
 
 
 def read_corpus(root: Path | None = None) -> Corpus:
@@ -127,19 +138,14 @@ def read_corpus(root: Path | None = None) -> Corpus:
     Raises:
         DataError: there are no Python sources with text on both sides of the split.
     """
-    root = Path(sysconfig.get_paths()["stdlib"]) if root is None else root
     parts: dict[bool, dict[str, Snippet]] = {False: {}, True: {}}
-    for path in _files(root):
-        file = path.relative_to(root).as_posix()
-        try:
-            source = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
-            continue
+    for file, source in library_sources(root):
         part = parts[is_held_out(file)]
         for snippet in snippets(source, file):
             part.setdefault(snippet.text, snippet)
     train = tuple(parts[False].values())
     held_out = tuple(s for text, s in parts[True].items() if text not in parts[False])
     if not train or not held_out:
-        raise DataError(f"Found no Python sources to read text from in {root}; pass a folder with .py files.")
+        place = "this Python" if root is None else root
+        raise DataError(f"Found no Python sources to read text from in {place}; pass a folder with .py files.")
     return Corpus(train=train, held_out=held_out)

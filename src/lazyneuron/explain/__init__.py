@@ -1,5 +1,8 @@
 """Why activations become sparse: gradients, flat minima and spectra."""
 
+from lazyneuron.explain.block_explanation import BlockExplanation
+from lazyneuron.explain.curvature import Sharpness, sharpness
+from lazyneuron.explain.diagonality import Diagonality, diagonality
 from lazyneuron.explain.flatness import (
     IdentityCheck,
     augmented_flatness,
@@ -7,26 +10,36 @@ from lazyneuron.explain.flatness import (
     effective_gradient,
     feature_gradient,
 )
+from lazyneuron.explain.gradient_histogram import GradientHistogram
 from lazyneuron.explain.marchenko_pastur import GramTracker, SpectrumFit, marchenko_pastur, stieltjes_bound
+from lazyneuron.explain.robustness import Attack, Robustness, attack_features, attack_inputs
 from lazyneuron.explain.run import BlockSpectrum, ExplainReport, explain
 from lazyneuron.explain.spectrum import SpectralReport, participation_ratio, spectral_concentration
-from lazyneuron.explain.sums import BlockExplanation
 
 __all__ = [
+    "Attack",
     "BlockExplanation",
     "BlockSpectrum",
+    "Diagonality",
     "ExplainReport",
+    "GradientHistogram",
     "GramTracker",
     "IdentityCheck",
+    "Robustness",
+    "Sharpness",
     "SpectralReport",
     "SpectrumFit",
+    "attack_features",
+    "attack_inputs",
     "augmented_flatness",
     "density_identity",
+    "diagonality",
     "effective_gradient",
     "explain",
     "feature_gradient",
     "marchenko_pastur",
     "participation_ratio",
+    "sharpness",
     "spectral_concentration",
     "stieltjes_bound",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.blocks.find import find
 from lazyneuron.core.batch import call_model
-from lazyneuron.core.errors import ConfigError, DataError
+from lazyneuron.core.errors import DataError
 from lazyneuron.core.record import Record
+from lazyneuron.explain.block_explanation import BlockExplanation
 from lazyneuron.explain.capture import Capture
+from lazyneuron.explain.losses import HasScale, Loss, samples_in, scale_of, summed_loss
 from lazyneuron.explain.marchenko_pastur import SpectrumFit, marchenko_pastur
 from lazyneuron.explain.spectrum import SpectralReport, gram_eigenvalues, spectral_concentration
-from lazyneuron.explain.sums import BlockExplanation, Sums
+from lazyneuron.explain.sums import Sums, Wanted
 from lazyneuron.measure.observe import observing
-
-Loss = Callable[[Any, Any], Tensor]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,10 @@ def explain(
     gradients: bool = True,
     spectra: bool = True,
     mask: str = "attention_mask",
-    loss_scale: float = 1.0,
+    loss_scale: float | HasScale = 1.0,
+    thresholds: Sequence[float] = (),
+    diagonality: bool = False,
+    histograms: bool = False,
     blocks: Sequence[MLPBlock] | None = None,
 ) -> ExplainReport:
     """Measure the causes of sparse activations: gradients, flatness and spectra, block by block.
@@ -80,7 +83,12 @@ def explain(
         gradients: measure derivatives, effective gradients and flatness.
         spectra: decompose the deciding layer of each block.
         mask: key of a batch's mask that is nonzero where a token is real; padding is left out.
-        loss_scale: by how much the loss is multiplied already, as by a gradient scaler.
+        loss_scale: by how much the loss is multiplied already, as under automatic mixed precision: a number, or the
+            ``torch.amp.GradScaler``. Gradients go backwards scaled, where float16 needs it, and are divided in float64.
+        thresholds: also report the shares of effective gradients below these magnitudes, which unlike the relative
+            one depend on the loss's scale.
+        diagonality: also compare diagonals with the rest, see :func:`lazyneuron.explain.diagonality`.
+        histograms: also count the gradients' magnitudes.
         blocks: the blocks to look at; None finds them.
 
     Returns:
@@ -95,13 +103,13 @@ def explain(
     Cost: a forward and a backward to the first block for each batch, in float64 sums; and an eigenvalue problem a
         block.
     """
-    if not loss_scale > 0:
-        raise ConfigError(f"loss_scale is a number > 0, got {loss_scale}.")
+    scale = scale_of(loss_scale)
     found = find(model).or_raise().blocks if blocks is None else tuple(blocks)
-    sums = {block.name: Sums(block) for block in found}
+    wanted = Wanted(thresholds=tuple(thresholds), diagonality=diagonality, histograms=histograms)
+    sums = {block.name: Sums(block, wanted) for block in found}
     total = math.nan
     if gradients:
-        total = _gradients(model, batches, loss, sums=sums, blocks=found, mask=mask, loss_scale=loss_scale)
+        total = _gradients(model, batches, loss, sums=sums, blocks=found, mask=mask, loss_scale=scale)
     ran = tuple(s.result() for s in sums.values() if s.tokens) if gradients else ()
     silent = [name for name, s in sums.items() if not s.tokens] if gradients else []
     return ExplainReport(
@@ -131,43 +139,18 @@ def _gradients(
             seen = capture.end()
             if not seen:
                 raise DataError("None of the blocks ran in this forward; pass batches that run through them.")
-            samples = _samples(batch)
-            summed = _summed(_loss(output, batch, loss), samples) / loss_scale
-            total, count = total + float(summed.detach()), count + samples
+            samples = samples_in(batch)
+            summed = summed_loss(output, batch, loss, samples=samples)
+            total, count = total + float(summed.detach()) / loss_scale, count + samples
             wanted = [t for c in seen.values() for t in (c.a, c.z) if t is not None]
             found = torch.autograd.grad(summed, wanted, allow_unused=True)
             for (name, captured), g, gv in zip(seen.items(), found[::2], found[1::2], strict=True):
                 if g is not None and gv is not None:
                     real = _real(batch, mask, captured.a)
-                    sums[name].add(captured, g, gv, samples=samples, real=real)
+                    sums[name].add(captured, g, gv, samples=samples, real=real, scale=loss_scale)
     if not count:
         raise DataError("There are no batches to explain on; pass at least one.")
     return total / count
-
-
-def _samples(batch: Any) -> int:
-    values = [batch] if isinstance(batch, Tensor) else list(batch.values() if isinstance(batch, Mapping) else batch)
-    return next((len(v) for v in values if isinstance(v, Tensor) and v.dim()), 1)
-
-
-def _loss(output: Any, batch: Any, loss: Loss | None) -> Tensor:
-    value = getattr(output, "loss", None) if loss is None else loss(output, batch)
-    if not isinstance(value, Tensor):
-        raise ConfigError(
-            f"No loss was given and the model's output ({type(output).__name__}) has none; pass loss=, from "
-            f"(output, batch) "
-            "to a scalar or one number a sample."
-        )
-    return value
-
-
-def _summed(value: Tensor, samples: int) -> Tensor:
-    """The sum of the samples' losses."""
-    if value.numel() == 1:
-        return value.reshape(()) * samples
-    if value.dim() == 1 and len(value) == samples:
-        return value.sum()
-    raise ConfigError(f"A loss is a scalar or has one number for each of {samples} samples, got {tuple(value.shape)}.")
 
 
 def _real(batch: Any, key: str, hidden: Tensor | None) -> Tensor | None:

@@ -4,120 +4,124 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.core.errors import DataError
+from lazyneuron.explain.block_explanation import BlockExplanation
 from lazyneuron.explain.capture import Captured
+from lazyneuron.explain.diagonality import Diagonality, diagonality
+from lazyneuron.explain.gradient_histogram import GradientHistogram
+
+_HELD = 1 << 16  # entries of an activation worked on at a time: half a megabyte in float64
+_FEW = 64  # tokens at a time that the statistics with a cost of neurons^2 a token look at
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BlockExplanation:
-    """Why one block is as sparse as it is.
+class Wanted:
+    """What is computed on request only."""
 
-    Attributes:
-        name, activation, gated, neurons: the block.
-        samples, tokens: what it was looked at with; tokens are real ones.
-        density: share of hidden activations that are not zero.
-        derivative_density: share of (token, neuron) pairs with ``s'(p) != 0``.
-        derivative_square: mean of ``s'(p)^2``.
-        effective_small: share of effective gradients of at most 1 % of their root mean square.
-        effective_l1, effective_l2: mean over tokens of ``sum_j |eta_j|`` and of ``sum_j eta_j^2``.
-        beneficial, detrimental: shares of pairs with ``eta < 0`` (raising the pre-activation lowers the loss), ``> 0``.
-        output_gradient: mean over tokens of ``|gV|``, the gradient with respect to the block's output.
-        as_up, as_down: augmented flatness AS_K and AS_V.
-        identity_density, identity_residual: the density that the identity predicts from ``as_up``, and its relative
-            difference from ``derivative_density``; NaN when nothing fires.
-        degenerate: nothing fires, or no gradient arrives.
-        hidden_square: ``E |a|^2``.
-        hidden_square_times_gradient: ``E [|a|^2 |gV|^2]``.
-        gradient_participation: how many directions share the outputs' gradients, ``(tr)^2 / |.|_F^2`` of their Gram
-            matrix.
-        gram_residual: largest relative difference of ``|K^T eta|^2`` and ``eta^T K K^T eta`` over the tokens.
-    """
-
-    name: str
-    activation: str
-    gated: bool
-    neurons: int
-    samples: int
-    tokens: int
-    density: float
-    derivative_density: float
-    derivative_square: float
-    effective_small: float
-    effective_l1: float
-    effective_l2: float
-    beneficial: float
-    detrimental: float
-    output_gradient: float
-    as_up: float
-    as_down: float
-    identity_density: float
-    identity_residual: float
-    degenerate: bool
-    hidden_square: float
-    hidden_square_times_gradient: float
-    gradient_participation: float
-    gram_residual: float
+    thresholds: tuple[float, ...] = ()
+    diagonality: bool = False
+    histograms: bool = False
 
 
 class Sums:
     """Adds up batches of one block."""
 
-    def __init__(self, block: MLPBlock) -> None:
+    def __init__(self, block: MLPBlock, wanted: Wanted | None = None) -> None:
         self.block = block
+        self.wanted = wanted or Wanted()
+        self._diagonals: list[tuple[int, Diagonality]] = []
+        self._histogram = GradientHistogram.empty() if self.wanted.histograms else None
         self.samples = self.tokens = 0
         self._sums: dict[str, float] = {}
         self._gram: Tensor | None = None
-        self._residual = 0.0
+        self._residual: float | None = None
 
-    def add(self, seen: Captured, g: Tensor, gv: Tensor, *, samples: int, real: Tensor | None) -> None:
+    def add(
+        self, seen: Captured, g: Tensor, gv: Tensor, *, samples: int, real: Tensor | None, scale: float = 1.0
+    ) -> None:
         """Add one batch.
 
         Args:
             seen: the block's tensors.
-            g: per-sample gradient with respect to what ``down`` receives.
+            g: per-sample gradient with respect to what ``down`` receives, times ``scale``.
             gv: with respect to what it returns.
             samples: in the batch.
             real: which tokens are, of the token axes' shape; None for all.
+            scale: of the loss.
         """
         assert seen.x is not None and seen.p is not None and seen.a is not None
 
         def rows(t: Tensor) -> Tensor:
-            flat = t.detach().reshape(-1, t.shape[-1]) if real is None else t.detach()[real]
-            return flat.double()
+            return t.detach().reshape(-1, t.shape[-1]) if real is None else t.detach()[real]
 
         x, p, a, g, gv = rows(seen.x), rows(seen.p), rows(seen.a), rows(g), rows(gv)
-        factor = g if seen.u is None else g * rows(seen.u)
-        slope = self.block.activation.derivative(p)
-        eta = factor * slope
-        lengths, eta_squares = x.square().sum(-1), eta.square()
-        eta_lengths, out_lengths, a_lengths = eta_squares.sum(-1), gv.square().sum(-1), a.square().sum(-1)
-        flat = slope != 0
+        u = None if seen.u is None else rows(seen.u)
+        etas, held = [], max(1, _HELD // max(p.shape[-1], 1))
+        for start in range(0, len(x), held):
+            part = slice(start, start + held)
+            factor = g[part].double() / scale if u is None else g[part].double() * u[part].double() / scale
+            etas.append(
+                self._add_part(x[part].double(), p[part].double(), a[part].double(), factor, gv[part].double() / scale)
+            )
+        if not math.isfinite(self._sums.get("g2", 0.0)):
+            raise DataError(
+                f"Gradients at the block {self.block.name!r} are not finite with a loss scale of {scale:g}; lower the "
+                "scale, or look at the model in float32."
+            )
         self.samples += samples
         self.tokens += len(x)
-        root = float(eta_squares.mean().sqrt()) if eta.numel() else 0.0
-        for key, value in {
-            "fired": (a != 0).sum(),
-            "sloped": flat.sum(),
-            "slope2": slope.square().sum(),
-            "small": (eta.abs() <= 0.01 * root).sum(),
-            "l1": eta.abs().sum(),
-            "l2": eta_squares.sum(),
-            "negative": (eta < 0).sum(),
-            "positive": (eta > 0).sum(),
-            "out": out_lengths.sqrt().sum(),
-            "as_up": (eta_lengths * lengths).sum(),
-            "as_down": (out_lengths * a_lengths).sum(),
-            "terms": (lengths[:, None] * eta_squares)[flat].sum(),
-            "a2": a_lengths.sum(),
-        }.items():
-            self._sums[key] = self._sums.get(key, 0.0) + float(value)
+        squares = sum(float(eta.square().sum()) for eta in etas)
+        small = 0.01 * math.sqrt(squares / max(p.numel(), 1))
+        self._plus({"small": sum(int((eta.abs() <= small).count_nonzero()) for eta in etas)})
+        if self._residual is None and len(x):
+            few = torch.cat([etas[0][:1], etas[-1][-1:]])
+            self._residual = _gram_residual(self.block.switch.weight.detach(), few)
+
+    def _add_part(self, x: Tensor, p: Tensor, a: Tensor, g: Tensor, gv: Tensor) -> Tensor:
+        """Add some tokens; few enough that what is computed of them stays in the cache. Returns eta."""
+        slope = self.block.activation.derivative(p)
+        eta = g * slope
+        lengths, squares, g_squares = x.square().sum(-1), eta.square(), g.square()
+        out_lengths, a_lengths = gv.square().sum(-1), a.square().sum(-1)
+        fires, raising = eta != 0, eta.clamp(min=0)
+        self._plus(
+            {
+                "fired": a.count_nonzero(),
+                "sloped": slope.count_nonzero(),
+                "slope2": slope.square().sum(),
+                "l1": 2 * raising.sum() - eta.sum(),
+                "l2": squares.sum(),
+                "active": fires.count_nonzero(),
+                "positive": raising.count_nonzero(),
+                "positive sum": raising.sum(),
+                "g2": g_squares.sum(),
+                "g2 active": (g_squares * fires).sum(),
+                "out": out_lengths.sqrt().sum(),
+                "as_up": (squares.sum(-1) * lengths).sum(),
+                "as_down": (out_lengths * a_lengths).sum(),
+                "terms": (lengths @ squares).sum(),  # squares are 0 where the slope is
+                "a2": a_lengths.sum(),
+                **{f"below {t}": (eta.abs() < t).count_nonzero() for t in self.wanted.thresholds},
+            }
+        )
         gram = gv.t() @ gv
         self._gram = gram if self._gram is None else self._gram + gram
-        self._residual = max(self._residual, _gram_residual(self.block.switch.weight.detach().double(), eta))
+        if self._histogram is not None:
+            self._histogram = self._histogram.plus(g, eta)
+        if self.wanted.diagonality:
+            few = g[:: max(1, len(g) // _FEW)][:_FEW]
+            self._diagonals.append((len(few), diagonality(self.block.switch.weight.detach(), few)))
+        return eta
+
+    def _plus(self, values: Mapping[str, Tensor | int]) -> None:
+        for key, value in values.items():
+            self._sums[key] = self._sums.get(key, 0.0) + float(value)
 
     def result(self) -> BlockExplanation:
         """The explanation; NaN where nothing was seen."""
@@ -134,6 +138,9 @@ class Sums:
         coefficient = tokens / self.samples * neurons * s["terms"] / fired if fired and self.samples else math.nan
         degenerate = not coefficient > 0
         predicted = math.nan if degenerate else as_up / coefficient
+        active, positive = int(s.get("active", 0)), int(s.get("positive", 0))
+        above = s.get("positive sum", 0.0)
+        ratio = mean("g2 active", active) / mean("g2", pairs) if s.get("g2", 0.0) > 0 else math.nan
         return BlockExplanation(
             name=self.block.name,
             activation=self.block.activation.kind,
@@ -147,8 +154,14 @@ class Sums:
             effective_small=mean("small", pairs),
             effective_l1=mean("l1", tokens),
             effective_l2=mean("l2", tokens),
-            beneficial=mean("negative", pairs),
+            effective_below=tuple((t, mean(f"below {t}", pairs)) for t in self.wanted.thresholds),
+            beneficial=mean("active", pairs) - mean("positive", pairs),
             detrimental=mean("positive", pairs),
+            beneficial_mean=(above - s["l1"]) / (active - positive) if active > positive else math.nan,
+            detrimental_mean=mean("positive sum", positive),
+            hidden_gradient_square=mean("g2", tokens),
+            active_gradient_ratio=ratio,
+            weight_square=float(self.block.switch.weight.detach().double().square().sum()),
             output_gradient=mean("out", tokens),
             as_up=as_up,
             as_down=mean("as_down", self.samples),
@@ -158,17 +171,21 @@ class Sums:
             hidden_square=mean("a2", tokens),
             hidden_square_times_gradient=mean("as_down", tokens),
             gradient_participation=math.nan if self._gram is None else _participation(self._gram),
-            gram_residual=self._residual,
+            gram_residual=self._residual or 0.0,
+            diagonality=Diagonality.mean(self._diagonals) if self._diagonals else None,
+            histogram=self._histogram,
         )
 
 
-def _gram_residual(weight: Tensor, eta: Tensor) -> float:
-    """On a few tokens, since the right side costs neurons^2 operations for each."""
-    few = eta[:: max(1, len(eta) // 8)][:8]
-    left = (few @ weight).square().sum(-1)
-    right = ((few @ (weight @ weight.t())) * few).sum(-1)
-    scale = left.abs().clamp(min=torch.finfo(torch.float64).tiny)
-    return float(((left - right).abs() / scale).max()) if len(few) else 0.0
+def _gram_residual(weight: Tensor, etas: Tensor) -> float:
+    """Over a few tokens, since the right side costs the square of the neurons that fire for each."""
+    found = [0.0]
+    for eta in etas:
+        there = eta != 0
+        k, e = weight[there].double(), eta[there]
+        left, right = float((e @ k).square().sum()), float(e @ (k @ k.t()) @ e)
+        found.append(abs(left - right) / max(abs(left), torch.finfo(torch.float64).tiny))
+    return max(found)
 
 
 def _participation(gram: Tensor) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 
 from lazyneuron.core.errors import ConfigError, DataError
 
@@ -84,3 +85,13 @@ class DensityController:
         error = math.log(self.observed / self.goal(progress)) / 0.05
         self._log_strength += self.target.gain * max(-3.0, min(3.0, error))
         return self.strength
+
+    def state_dict(self) -> dict[str, float | None]:
+        """What has to be kept to go on later, exactly."""
+        return {"observed": self.observed, "start": self._start, "log_strength": self._log_strength}
+
+    def load_state_dict(self, state: Mapping[str, float | None]) -> None:
+        """Take up what :meth:`state_dict` gave."""
+        observed, start, log_strength = state["observed"], state["start"], state["log_strength"]
+        assert start is not None and log_strength is not None
+        self.observed, self._start, self._log_strength = observed, start, log_strength

@@ -24,7 +24,7 @@ def project_(model: nn.Module, *, step: int | None = None, record: bool = False)
             optimiser has to be built afterwards; not for use in a training loop.
 
     Returns:
-        What moved in each block.
+        What moved in each block; with sharded parameters (FSDP2), in this process's part of it.
 
     Raises:
         ConfigError: the model carries no such recipe, or there is a ramp and no step.
@@ -72,6 +72,28 @@ def _renew(change: Transaction | None, module: nn.Module, name: str) -> None:
         old = module._parameters[name]
         assert old is not None
         change.set(module, name, nn.Parameter(old.detach().clone(), requires_grad=old.requires_grad))
+
+
+def recipe_facts(model: nn.Module) -> list[dict[str, Any]]:
+    """What the projection of each block is set to; JSON-able, and empty without a recipe.
+
+    Two models with the same facts are projected alike at every step, which their weights alone do not tell.
+    """
+    entries: tuple[Installed, ...] = model.__dict__.get(INSTALLED, ())
+    return [
+        {
+            "block": entry.block,
+            "mixing_steps": entry.mixing_steps,
+            "floor": None if entry.floor is None else [entry.floor.minimum, entry.floor.ramp_steps, entry.floor.bias],
+            "zeroth_bias": None if entry.bias is None else [entry.bias.bound, entry.bias.position],
+        }
+        for entry in entries
+    ]
+
+
+def has_recipe(model: nn.Module) -> bool:
+    """Is there something for :func:`project_` to do?"""
+    return bool(model.__dict__.get(INSTALLED))
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, *, decay_zeroth_bias: bool = False) -> list[dict[str, Any]]:

@@ -45,6 +45,11 @@ class TokenWeightNoise(nn.Module):
             return y
         return y + token_noise(x, y, weight=self.linear.weight, rho=self.rho, generator=self._source.generator)
 
+    @property
+    def generator(self) -> torch.Generator | None:
+        """The source of the noise; None for torch's own."""
+        return self._source.generator
+
     def extra_repr(self) -> str:
         """The strength."""
         return f"rho={self.rho:g}"

@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 from lazyneuron.core.errors import ConfigError
-from lazyneuron.reproduce import peng_identity, peng_shifted, peng_vision
+from lazyneuron.reproduce import (
+    minilm_frontier,
+    peng_finetune,
+    peng_identity,
+    peng_language,
+    peng_mp,
+    peng_shifted,
+    peng_vision,
+)
 from lazyneuron.reproduce.experiment import Experiment
 
 EXPERIMENTS: dict[str, Experiment] = {
-    e.name: e for e in (peng_vision.EXPERIMENT, peng_shifted.EXPERIMENT, peng_identity.EXPERIMENT)
+    e.name: e
+    for e in (
+        peng_vision.EXPERIMENT,
+        peng_language.DECODER,
+        peng_language.SPANS,
+        peng_finetune.VISION,
+        peng_finetune.LANGUAGE,
+        peng_shifted.EXPERIMENT,
+        peng_identity.EXPERIMENT,
+        peng_mp.EXPERIMENT,
+        minilm_frontier.EXPERIMENT,
+    )
 }
 
 

@@ -33,9 +33,16 @@ _ISA_FLAGS = {
     "avx512": _AVX512,
     "avx512_vnni": (*_AVX512, "-mavx512vnni", "-mavx512bf16"),
 }
-_SOURCE_FLAGS = {
-    "elementwise.cpp": ("-ffp-contract=off", "-fno-trapping-math", "-funroll-loops")
-}  # same bits at every ISA level
+_BOOLEAN_FLAGS = {  # of boolean_kernels.cpp: what counts there is a wide popcount
+    "portable": (),
+    "avx2": _AVX2,
+    "avx512_popcnt": (*_AVX512, "-mavx512vpopcntdq"),
+}
+_LEVELS = {"boolean_kernels": _BOOLEAN_FLAGS}  # every other source has those of _ISA_FLAGS
+_SOURCE_FLAGS = {  # same bits at every ISA level
+    "buckets": ("-ffp-contract=off",),
+    "elementwise": ("-ffp-contract=off", "-fno-trapping-math", "-funroll-loops"),
+}
 
 
 class BuildError(RuntimeError):
@@ -73,6 +80,18 @@ def isa_levels() -> tuple[str, ...]:
     return tuple(_ISA_FLAGS) if x86 else ("portable",)
 
 
+def _kernel_builds(folder: Path) -> list[tuple[str, str, tuple[str, ...]]]:
+    """Source, ISA level and flags of every kernel object; what takes longest comes first."""
+    names = sorted((p.stem for p in folder.glob("*.cpp") if not p.stem.endswith("bindings")), reverse=True)
+    x86 = len(isa_levels()) > 1
+    return [
+        (name, isa, (*flags, *_SOURCE_FLAGS.get(name, ())))
+        for name in names
+        for isa, flags in reversed(_LEVELS.get(name, _ISA_FLAGS).items())
+        if x86 or isa == "portable"
+    ]
+
+
 def identity(folder: Path | None = None) -> str:
     """Names what a build would contain: a hash of the sources and the flags.
 
@@ -88,8 +107,8 @@ def identity(folder: Path | None = None) -> str:
     Raises:
         BuildError: there are no sources.
     """
-    digest = hashlib.sha256(repr((_common_flags(), [(i, _ISA_FLAGS[i]) for i in isa_levels()], _SOURCE_FLAGS)).encode())
     root = folder or sources()
+    digest = hashlib.sha256(repr((_common_flags(), _kernel_builds(root))).encode())
     for path in sorted(root.glob("*.cpp")) + sorted(root.glob("*.h")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
@@ -203,14 +222,11 @@ def _compilations(compiler: list[str], torch: Torch, folder: Path, stamp: Path) 
         return [*compiler, *_common_flags(), f"-I{folder}", "-isystem", str(torch.root / "include"), *flags, *output]
 
     levels = [
-        command(
-            source, f"{source.stem}_{isa}", f"-DLAZY_ISA={isa}", *_ISA_FLAGS[isa], *_SOURCE_FLAGS.get(source.name, ())
-        )
-        for source in sorted(folder.glob("*.cpp"), reverse=True)
-        for isa in reversed(isa_levels())
-        if source.name != "bindings.cpp"
+        command(folder / f"{source}.cpp", f"{source}_{isa}", f"-DLAZY_ISA={isa}", *flags)
+        for source, isa, flags in _kernel_builds(folder)
     ]
-    return [*levels, command(folder / "bindings.cpp", "bindings"), command(stamp, "stamp")]
+    bindings = [command(path, path.stem) for path in sorted(folder.glob("*bindings.cpp"))]
+    return [*levels, *bindings, command(stamp, "stamp")]
 
 
 def _link_flags(torch: Torch) -> list[str]:

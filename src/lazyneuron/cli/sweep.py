@@ -1,0 +1,75 @@
+"""``lazyneuron sweep``: the frontier of density and quality over recipes and strengths."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from lazyneuron.core.record import Record
+    from lazyneuron.sweep import Finished
+
+
+def sweep(
+    task: Annotated[str, typer.Argument(help="digits, or package.module:callable that trains one point.")],
+    *,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="name=value,value; several times.")] = None,
+    out: Annotated[Path, typer.Option("--out", help="File of the sweep; finished points in it are skipped.")],
+    processes: Annotated[int | None, typer.Option("--processes", help="At a time; else one a core.", min=1)] = None,
+    quality: Annotated[str, typer.Option("--quality", help="What the quality is, for titles.")] = "quality",
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the record to this file.")] = None,
+    figure: Annotated[Path | None, typer.Option("--figure", help="Draw the frontier into this PNG file.")] = None,
+) -> None:
+    """Train every combination of the settings, and name the points that no other one beats."""
+    from rich.console import Console
+
+    from lazyneuron.cli.output import check_writable
+    from lazyneuron.core.record import write_text
+    from lazyneuron.report import frontier_figure
+    from lazyneuron.sweep import sweep_record
+
+    check_writable(out, json_file, figure)
+    record = sweep_record(_run(task, settings or (), out=out, processes=processes), quality=quality)
+    _print(record, Console())
+    if json_file is not None:
+        write_text(json_file, record.to_json())
+    if figure is not None:
+        frontier_figure(record, figure)
+
+
+def _run(task: str, settings: Sequence[str], *, out: Path, processes: int | None) -> tuple[Finished, ...]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from lazyneuron.sweep import grid, read_settings
+    from lazyneuron.sweep import sweep as run
+
+    points = grid(read_settings(settings))
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task(task, total=len(points))
+
+        def advance(done: int, total: int) -> None:
+            progress.update(bar, completed=done, total=total)
+
+        return run(task, points, file=out, processes=processes, advance=advance)
+
+
+def _print(record: Record, console: Console) -> None:
+    from rich.markup import escape
+
+    from lazyneuron.report import frontier_rows, plain_table, rich_table
+
+    rows = frontier_rows(record)
+    if console.is_terminal:
+        console.print(rich_table(rows, title=record.data["task"]))
+    else:  # a pipe or a file has no width to fit into
+        console.print(f"{record.data['task']}\n{plain_table(rows)}", soft_wrap=True, highlight=False)
+    console.print(escape(f"Pareto points: {'; '.join(record.data['frontier'])}."), soft_wrap=True, highlight=False)
+    for line in record.data["failed"]:
+        console.print(escape(f"Failed: {line}"), style="yellow", soft_wrap=True, highlight=False)

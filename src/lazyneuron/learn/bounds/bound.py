@@ -1,0 +1,40 @@
+"""What a theorem says: a number, with everything that has to be known before it is believed."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+Provenance = Literal["quoted", "unreviewed manuscript", "textbook", "ours, not peer reviewed"]
+OURS: Provenance = "ours, not peer reviewed"
+QUOTED: Provenance = "quoted"
+TEXTBOOK: Provenance = "textbook"
+UNREVIEWED: Provenance = "unreviewed manuscript"
+UNIFORM = "inputs uniform on the cube"
+SPARSE_EVERYWHERE = "at most k neurons active at every point of the cube"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Bound:
+    """The value of a theorem.
+
+    Attributes:
+        value: the number.
+        assumptions: what must hold.
+        failure_probability: with which it may fail; 0 when it is certain under the assumptions.
+        source: where it stands.
+        provenance: who vouches for it.
+        vacuous: True when a trivial bound is at least as good.
+    """
+
+    value: float
+    assumptions: tuple[str, ...]
+    source: str
+    provenance: Provenance
+    failure_probability: float = 0.0
+    vacuous: bool = False
+
+    def __str__(self) -> str:
+        chance = f", with probability {1 - self.failure_probability:g}" if self.failure_probability else ""
+        empty = " VACUOUS: a trivial bound is at least as good." if self.vacuous else ""
+        return f"{self.value:.6g} if {'; '.join(self.assumptions)}{chance} [{self.source}; {self.provenance}].{empty}"

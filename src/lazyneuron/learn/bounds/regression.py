@@ -1,0 +1,174 @@
+"""How many samples polynomial regression and averaging need, and what risk they reach."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from lazyneuron.core.errors import ConfigError
+from lazyneuron.learn.array import at_least, positive, probability
+from lazyneuron.learn.bounds.bound import OURS, UNIFORM, Bound
+
+_RATE = 0.1534  # (1 - ln 2) / 2: matrix Chernoff for half the mean
+
+
+def samples_ols(features: int, delta: float) -> Bound:
+    """D6 (c): ``ceil(max(6.52 N ln(2 N / delta), 8 N / delta))`` rows; the half-squared loss is at most the tail then.
+
+    Args:
+        features: N.
+        delta: failure probability.
+
+    Raises:
+        ConfigError: a number is out of range.
+
+    Source: ours, D6 (c); compare Cohen, Davenport, Leviatan (2013).
+    """
+    n = at_least(features, 1, "The number of features")
+    m = math.ceil(max(6.52 * n * math.log(2 * n / probability(delta, "delta")), 8 * n / delta))
+    return Bound(
+        value=m,
+        assumptions=(UNIFORM, "labels without noise", "the tail is at most the error"),
+        failure_probability=delta,
+        source="D6 (c)",
+        provenance=OURS,
+    )
+
+
+def gram_failure(features: int, rows: int) -> float:
+    """D6 (a): ``N exp(-0.1534 m / N)`` bounds the probability that the Gram matrix falls below half the identity."""
+    return min(1.0, features * math.exp(-_RATE * rows / features))
+
+
+def risk_ols(tail: float, features: int, *, rows: int, noise: float = 0.0, floor: float = 0.5) -> Bound:
+    """D6 (b): ``E[1_event |g - h|^2] <= tail + N (tail + noise) / (floor^2 m)``; the event: a good Gram matrix.
+
+    Args:
+        tail: weight above the degree.
+        features: N.
+        rows: m.
+        noise: variance of the labels' noise.
+        floor: the least eigenvalue of the Gram matrix, fixed beforehand.
+
+    Raises:
+        ConfigError: a number is out of range.
+
+    Source: ours, D6 (b).
+    """
+    at_least(tail, 0, "The tail"), at_least(noise, 0, "Noise"), positive(rows, "rows"), positive(floor, "floor")
+    value = tail + features * (tail + noise) / (floor**2 * rows)
+    return Bound(
+        value=value,
+        assumptions=(UNIFORM, f"in expectation, on the event that the least Gram eigenvalue is at least {floor:g}"),
+        failure_probability=gram_failure(features, rows) if floor == 0.5 else 1.0,
+        source="D6 (b)",
+        provenance=OURS,
+    )
+
+
+def typical_risk_ols(tail: float, features: int, *, rows: int, noise: float = 0.0) -> float:
+    """``tail + (tail + noise) N / (m - N)``: what one sees for m above N; a rule of thumb, no bound."""
+    return math.inf if rows <= features else tail + (tail + noise) * features / (rows - features)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Batches:
+    """D6 (d): how many batches of how many rows, so that the most central of their fits is good with high probability.
+
+    Attributes:
+        count: L.
+        rows: of each batch.
+    """
+
+    count: int
+    rows: int
+
+
+def batches_for(features: int, delta: float, *, residual: float, error: float) -> Batches:
+    """``L = ceil(8 ln(1/delta))`` batches of ``ceil(N max(6.52 ln(8 N), 288 residual / error))`` rows.
+
+    Args:
+        features: N.
+        delta: failure probability.
+        residual: mean squared residual of the best polynomial, ``E r^2``; the tail when labels have no noise.
+        error: squared distance allowed to the best polynomial.
+
+    Raises:
+        ConfigError: a number is out of range.
+
+    Source: ours, D6 (d).
+    """
+    n = at_least(features, 1, "The number of features")
+    ratio = 288 * at_least(residual, 0, "The residual") / positive(error, "error")
+    rows = math.ceil(n * max(6.52 * math.log(8 * n), ratio))
+    return Batches(count=math.ceil(8 * math.log(1 / probability(delta, "delta"))), rows=rows)
+
+
+def samples_lmn(features: int, error: float, *, second_moment: float) -> Bound:
+    """D7: rows so that averaging adds at most ``error`` to the tail in expectation: ``N E[y^2] / error``.
+
+    Raises:
+        ConfigError: a number is out of range.
+
+    Source: ours, D7; averaging is due to Linial, Mansour, Nisan (1993).
+    """
+    value = math.ceil(features * at_least(second_moment, 0, "E y^2") / positive(error, "error"))
+    return Bound(value=value, assumptions=(UNIFORM, "in expectation"), source="D7", provenance=OURS)
+
+
+def risk_lmn(tail: float, features: int, *, rows: int, second_moment: float) -> Bound:
+    """D7: ``E |g - h|^2 <= tail + N E[y^2] / m``.
+
+    Raises:
+        ConfigError: a number is out of range.
+
+    Source: ours, D7.
+    """
+    value = at_least(tail, 0, "The tail") + features * at_least(second_moment, 0, "E y^2") / positive(rows, "rows")
+    return Bound(value=value, assumptions=(UNIFORM, "in expectation"), source="D7", provenance=OURS)
+
+
+def deviation_lmn(features: int, delta: float, *, rows: int, second_moment: float, largest: float) -> Bound:
+    """D7: ``|g - h_{<=d}| <= sqrt(N / m) (sqrt(E y^2) + Y sqrt(2 ln(1 / delta)))`` for labels within [-Y, Y].
+
+    Raises:
+        ConfigError: a number is out of range.
+
+    Source: ours, D7.
+    """
+    spread = math.sqrt(at_least(second_moment, 0, "E y^2"))
+    tail = at_least(largest, 0, "Y") * math.sqrt(2 * math.log(1 / probability(delta, "delta")))
+    value = math.sqrt(features / positive(rows, "rows")) * (spread + tail)
+    return Bound(
+        value=value,
+        assumptions=(UNIFORM, "labels within [-Y, Y]"),
+        failure_probability=delta,
+        source="D7",
+        provenance=OURS,
+    )
+
+
+def agnostic_excess(best: float, tail: float, *, features: int, rows: int) -> Bound:
+    """D8: ``E (g - y)^2 <= (1 + 4 N / m) (sqrt(best) + sqrt(tail))^2`` on the event that the Gram matrix is good.
+
+    Args:
+        best: squared error of the best function of the class.
+        tail: its weight above the degree.
+        features: N.
+        rows: m.
+
+    Raises:
+        ConfigError: a number is out of range.
+
+    Source: ours, D8.
+    """
+    if rows < 1:
+        raise ConfigError(f"A number of rows is at least 1, got {rows}.")
+    roots = math.sqrt(at_least(best, 0, "The best error")) + math.sqrt(at_least(tail, 0, "The tail"))
+    return Bound(
+        value=(1 + 4 * features / rows) * roots**2,
+        assumptions=(UNIFORM, "in expectation, on the event that the least Gram eigenvalue is at least 1/2"),
+        failure_probability=gram_failure(features, rows),
+        source="D8",
+        provenance=OURS,
+    )

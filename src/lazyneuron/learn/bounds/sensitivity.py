@@ -1,0 +1,117 @@
+"""Bounds on the average sensitivity of a sparsely activated network."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from lazyneuron.core.errors import ConfigError
+from lazyneuron.learn.array import at_least
+from lazyneuron.learn.bounds.bound import OURS, SPARSE_EVERYWHERE, UNIFORM, Bound
+
+
+def phi(p: float) -> float:
+    """``p sqrt(ln(1/p))`` on [0, 1]: how often a halfspace of mean p notices one random bit, up to ``2 sqrt(2 n)``.
+
+    Raises:
+        ConfigError: p lies outside [0, 1].
+    """
+    if not 0 <= p <= 1:
+        raise ConfigError(f"A probability lies in [0, 1], got {p}.")
+    return p * math.sqrt(-math.log(p)) if 0 < p < 1 else 0.0
+
+
+def phi_capped(p: float) -> float:
+    """:func:`phi` up to its maximum at ``exp(-1/2)``, constant beyond: nondecreasing and concave."""
+    return phi(min(p, math.exp(-0.5)))
+
+
+def as_sparse(k: float, norm: float, *, s: int | None = None) -> Bound:
+    """D1: ``AS(h) <= 4 k^2 W^2``, and ``min(2k, s)^2 W^2`` when the width is given.
+
+    Args:
+        k: active neurons.
+        norm: W, the largest norm of a rebalanced weight row.
+        s: number of neurons.
+
+    Raises:
+        ConfigError: a number is out of range.
+
+    Assumes: x uniform on the cube, k-sparse everywhere. Holds: always; attained by :func:`parity_net`.
+
+    Source: ours, D1.
+    """
+    units = 2 * at_least(k, 1, "k")
+    if s is not None:
+        units = min(units, at_least(s, 1, "s"))
+    value = units**2 * at_least(norm, 0, "W") ** 2
+    return Bound(value=value, assumptions=(UNIFORM, SPARSE_EVERYWHERE), source="D1", provenance=OURS)
+
+
+def as_mean_square(mean_square_active: float, norm: float) -> Bound:
+    """``AS(h) <= 4 W^2 E[K^2]``, without the promise that few neurons are active everywhere.
+
+    Raises:
+        ConfigError: a number is negative.
+
+    Source: ours, corollary of D2.
+    """
+    value = 4 * at_least(norm, 0, "W") ** 2 * at_least(mean_square_active, 0, "E K^2")
+    return Bound(value=value, assumptions=(UNIFORM,), source="D2, corollary", provenance=OURS)
+
+
+def as_product(k: float, norm: float, *, means: object = None) -> Bound:
+    """D5: independent coordinates in [-1, 1] (``8 k^2 W^2``), or bits with these means (``4 (1 + max |mu|) k^2 W^2``).
+
+    Raises:
+        ConfigError: a number is out of range.
+
+    Source: ours, D5 (i) and (ii).
+    """
+    factor, law = 8.0, "independent coordinates in [-1, 1]"
+    if means is not None:
+        mu = np.abs(np.asarray(means, np.float64)).max(initial=0)
+        if not mu <= 1:
+            raise ConfigError(f"Means of bits lie in [-1, 1], got {mu}.")
+        factor, law = 4 * (1 + float(mu)), "independent bits with the given means"
+    value = factor * at_least(k, 1, "k") ** 2 * at_least(norm, 0, "W") ** 2
+    return Bound(
+        value=value, assumptions=(law, "at most k neurons active on the support"), source="D5", provenance=OURS
+    )
+
+
+def as_adkm(k: float, norm: float, *, bias: float, n: int, s: int) -> Bound:
+    """The published route with explicit constants, for comparison; D1 is never worse.
+
+    ``k^2 W^2 + 2 sqrt(2 n) c t^2 + n eta k^2 (W sqrt(n) + B)^2`` with ``t = k (B + W sqrt(2 ln(2 s / eta)))``, at the
+    best of a grid of eta; c is ``k sqrt(ln(s/k))``, or ``.429 s`` for s below ``sqrt(e) k``.
+
+    Args:
+        k: active neurons.
+        norm: W.
+        bias: B.
+        n: inputs.
+        s: neurons.
+
+    Raises:
+        ConfigError: a number is out of range.
+
+    Source: Awasthi, Dikkala, Kamath, Meka (2024), Lemma 9; constants ours.
+    """
+    at_least(k, 1, "k"), at_least(norm, 0, "W"), at_least(bias, 0, "B"), at_least(n, 1, "n"), at_least(s, 1, "s")
+    c = k * math.sqrt(math.log(s / k)) if s >= math.exp(0.5) * k else phi(math.exp(-0.5)) * s
+
+    def total(eta: float) -> float:
+        cut = k * (bias + norm * math.sqrt(2 * math.log(2 * s / eta)))
+        rest = n * eta * k**2 * (norm * math.sqrt(n) + bias) ** 2
+        return k**2 * norm**2 + 2 * math.sqrt(2 * n) * c * cut**2 + rest
+
+    value = min(total(10.0**e) for e in np.arange(-12, 0, 0.25))
+    return Bound(
+        value=value,
+        assumptions=(UNIFORM, SPARSE_EVERYWHERE),
+        source="Awasthi et al. 2024, Lemma 9, constants explicit",
+        provenance=OURS,
+        vacuous=value >= 4 * k**2 * norm**2,
+    )

@@ -1,0 +1,160 @@
+"""How much Fourier weight lies above a degree, and which degree is enough."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from lazyneuron.core.errors import ConfigError
+from lazyneuron.learn.array import at_least, positive
+from lazyneuron.learn.bounds.bound import OURS, QUOTED, SPARSE_EVERYWHERE, UNIFORM, Bound
+from lazyneuron.learn.bounds.sensitivity import phi, phi_capped
+
+_BOTH = (UNIFORM, SPARSE_EVERYWHERE)
+
+
+def tail_bound(degree: int, k: float, *, norm: float) -> Bound:
+    """D3: ``tail(d) <= 4 k^2 W^2 / (d + 1)``; vacuous where it exceeds the variance bound ``4 k^2 W^2``.
+
+    Raises:
+        ConfigError: a number is out of range.
+
+    Source: ours, D3; attained at d = p - 1 by the parity of p bits.
+    """
+    whole = 4 * at_least(k, 1, "k") ** 2 * at_least(norm, 0, "W") ** 2
+    value = whole / (at_least(degree, 0, "A degree") + 1)
+    return Bound(value=value, assumptions=_BOTH, source="D3", provenance=OURS, vacuous=degree == 0)
+
+
+def tail_bound_sensitivity(degree: int, sensitivity: float) -> Bound:
+    """``tail(d) <= AS / (d + 1)`` from any bound on the average sensitivity.
+
+    Raises:
+        ConfigError: a number is out of range.
+    """
+    value = at_least(sensitivity, 0, "AS") / (at_least(degree, 0, "A degree") + 1)
+    return Bound(value=value, assumptions=(UNIFORM,), source="Markov over degrees", provenance=OURS)
+
+
+def width_phi(k: float, norm: float, *, s: int) -> float:
+    """The bound on D4's Phi from the width alone: ``2 k W^2 sqrt(ln(s / 2k))``, or ``.429 s W^2`` for small s."""
+    if s >= 2 * math.exp(0.5) * k:
+        return 2 * k * norm**2 * math.sqrt(math.log(s / (2 * k)))
+    return phi(math.exp(-0.5)) * s * norm**2
+
+
+def active_phi(norms: object, shares: object) -> float:
+    """``Phi = sum_j |v_j|^2 phi(min(1, 2 p_j))`` of a network, from the norms of its rows and its activation shares."""
+    squares = np.asarray(norms, np.float64) ** 2
+    twice = np.minimum(2 * np.asarray(shares, np.float64), 1.0)
+    return float(sum(a * phi_capped(float(p)) for a, p in zip(squares, twice, strict=True)))
+
+
+def tail_bound_width(
+    degree: int, k: float, *, norm: float, s: int | None = None, phi_value: float | None = None
+) -> Bound:
+    """D4: ``tail(d) <= 4 k Phi / ((1 - 1/e) sqrt(d) (d + 1))`` for d from 1.
+
+    Args:
+        degree: d.
+        k: active neurons.
+        norm: W.
+        s: the width, for the bound on Phi; or
+        phi_value: Phi itself, from :func:`active_phi`.
+
+    Raises:
+        ConfigError: the degree is below 1, or not exactly one of ``s`` and ``phi_value`` was given.
+
+    Source: ours, D4.
+    """
+    if (s is None) == (phi_value is None):
+        raise ConfigError("Give either the width s or the value of Phi.")
+    at_least(degree, 1, "A degree"), at_least(k, 1, "k"), at_least(norm, 0, "W")
+    found = width_phi(k, norm, s=s) if s is not None else at_least(float(phi_value or 0.0), 0, "Phi")
+    value = 4 * k * found / ((1 - math.exp(-1)) * math.sqrt(degree) * (degree + 1))
+    return Bound(value=value, assumptions=_BOTH, source="D4", provenance=OURS, vacuous=value >= 4 * k**2 * norm**2)
+
+
+def noise_bound(rho: float, k: float, *, norm: float) -> Bound:
+    """``NS_rho(h) <= 2 (1 - rho) k^2 W^2`` for rho in [-1, 1].
+
+    Raises:
+        ConfigError: a number is out of range.
+
+    Source: ours, D3.
+    """
+    if not -1 <= rho <= 1:
+        raise ConfigError(f"A correlation lies in [-1, 1], got {rho}.")
+    value = 2 * (1 - rho) * at_least(k, 1, "k") ** 2 * at_least(norm, 0, "W") ** 2
+    return Bound(value=value, assumptions=_BOTH, source="D3", provenance=OURS)
+
+
+def degree_for(
+    error: float, k: float, *, norm: float, n: int | None = None, s: int | None = None, rule: str = "best"
+) -> Bound:
+    """The least degree whose tail is certified to be at most ``error``.
+
+    Args:
+        error: squared distance allowed to the best polynomial.
+        k: active neurons.
+        norm: W.
+        n: caps the degree (the polynomial is exact there); None leaves it as it is.
+        s: the width, which D4 needs.
+        rule: ``"D3"``, ``"D4"``, or the better of both.
+
+    Raises:
+        ConfigError: a number is out of range, or D4 is asked for without the width.
+
+    Source: ours, D3 and D4.
+    """
+    if rule not in ("best", "D3", "D4") or (rule == "D4" and s is None):
+        raise ConfigError(f"The rule is best, D3, or D4 with the width s, got {rule!r} with s = {s}.")
+    whole = 4 * at_least(k, 1, "k") ** 2 * at_least(norm, 0, "W") ** 2
+    first = max(math.ceil(whole / positive(error, "error") * (1 - 1e-12)) - 1, 0)
+    second = first
+    if s is not None and rule != "D3":
+        second = _least(error, k, norm, s)
+    degree = {"best": min(first, second), "D3": first, "D4": second}[rule]
+    capped = degree if n is None else min(degree, n)
+    return Bound(
+        value=capped,
+        assumptions=_BOTH,
+        source="D4" if degree < first or rule == "D4" else "D3",
+        provenance=OURS,
+        vacuous=n is not None and degree >= n,
+    )
+
+
+def _least(error: float, k: float, norm: float, s: int) -> int:
+    """Least d from 1 with D4 at most ``error``, by bisection: the bound falls in d."""
+    high = 1
+    while tail_bound_width(high, k, norm=norm, s=s).value > error:
+        high *= 2
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        if tail_bound_width(middle, k, norm=norm, s=s).value > error:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def degree_adkm(error: float, k: float, *, norm: float, bias: float, n: int, s: int) -> Bound:
+    """The published degree ``(k^8 W^4 ln^4(ns) + k^6 B^4 ln s) / error^2`` with the constant taken as 1.
+
+    Raises:
+        ConfigError: a number is out of range.
+
+    Source: Awasthi, Dikkala, Kamath, Meka (2024), Theorem 8.
+    """
+    at_least(k, 1, "k"), at_least(norm, 0, "W"), at_least(bias, 0, "B"), at_least(n, 1, "n"), at_least(s, 1, "s")
+    value = (k**8 * norm**4 * math.log(n * s) ** 4 + k**6 * bias**4 * math.log(s)) / positive(error, "error") ** 2
+    return Bound(
+        value=value,
+        assumptions=(*_BOTH, "the hidden constant is 1"),
+        source="Awasthi et al. 2024, Theorem 8",
+        provenance=QUOTED,
+        vacuous=value >= n,
+    )

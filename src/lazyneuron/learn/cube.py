@@ -1,0 +1,56 @@
+"""Points of the cube {-1, +1}^n. Point number i has x_j = -1 exactly where bit j of i is set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from lazyneuron.core.errors import ConfigError
+from lazyneuron.learn.array import Array
+
+MOST_ENUMERATED = 24  # 2^24 numbers are 128 MiB; beyond that ask by queries
+
+
+def points(n: int, begin: int = 0, end: int | None = None) -> Array:
+    """Points number ``begin`` to ``end`` (all by default) as int8 of shape (count, n)."""
+    index = np.arange(begin, 1 << n if end is None else end, dtype=np.int64)
+    return (1 - 2 * (index[:, None] >> np.arange(n) & 1)).astype(np.int8)
+
+
+def blocks(n: int, *, rows: int) -> Iterator[tuple[int, Array]]:
+    """The whole cube in blocks of at most ``rows`` points, each with the number of its first point."""
+    total = 1 << n
+    for begin in range(0, total, rows):
+        yield begin, points(n, begin, min(total, begin + rows))
+
+
+def random_points(count: int, n: int, *, seed: int | np.random.Generator) -> Array:
+    """Uniform points as int8 of shape (count, n)."""
+    generator = np.random.default_rng(seed)
+    return (1 - 2 * generator.integers(0, 2, (count, n), dtype=np.int8)).astype(np.int8)
+
+
+def check_enumerable(n: int, most: int = MOST_ENUMERATED) -> None:
+    """Refuse what cannot be enumerated.
+
+    Raises:
+        ConfigError: 2^n points are too many.
+    """
+    if n > most:
+        raise ConfigError(
+            f"Enumerating the cube takes 2^{n} points ({8 * 2.0**n / 2**30:.3g} GiB for one function), at most "
+            f"n = {most} "
+            "is enumerated; estimate by queries or from samples instead."
+        )
+
+
+def bit_count(values: Array) -> Array:
+    """Number of set bits of each integer."""
+    if hasattr(np, "bitwise_count"):  # of a negative number it would count the bits of the magnitude
+        return np.asarray(np.bitwise_count(values.view(f"u{values.itemsize}")), np.int64)
+    octets = np.ascontiguousarray(values).view(np.uint8).reshape(*values.shape, values.itemsize)
+    return np.asarray(_OCTET[octets].sum(axis=-1))
+
+
+_OCTET = np.array([bin(i).count("1") for i in range(256)], np.int64)

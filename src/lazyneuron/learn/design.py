@@ -1,0 +1,120 @@
+"""The matrix of Walsh features, never written out: products with it, its Gram matrix, its moments."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import numpy as np
+import torch
+
+from lazyneuron.core.errors import ConfigError
+from lazyneuron.learn.array import Array
+from lazyneuron.learn.native import BEST, Impl, operators
+from lazyneuron.learn.packing import pack_columns
+from lazyneuron.learn.subsets import check_degree, count_subsets, subset_table
+
+_BLOCK = 1 << 24  # entries of a feature block that plain numpy works on
+NATIVE_DEGREE = 16  # the compiled walk keeps one column for each element
+
+
+class WalshDesign:
+    """Features ``chi_T(x_a)`` for all ``|T| <= degree``, from rows of +-1, at a bit an entry of ``x``.
+
+    Args:
+        x: rows of +-1, shape (m, n).
+        degree: d.
+        impl: compiled or numpy.
+    """
+
+    def __init__(self, x: Array, degree: int, *, impl: Impl = "auto") -> None:
+        self.m, self.n = x.shape
+        self.degree = check_degree(self.n, degree)
+        self.size = count_subsets(self.n, degree)
+        self._ops = operators(impl) if degree <= NATIVE_DEGREE else None
+        self._x = x
+        self._bits = torch.from_numpy(pack_columns(x)) if self._ops is not None else None
+
+    @functools.cached_property
+    def subsets(self) -> Array:
+        """The subsets in graded colex order, int16 of shape (N, max(d, 1))."""
+        return subset_table(self.n, self.degree)
+
+    def analysis(self, y: Array) -> Array:
+        """``Phi^T y``, shape (N,)."""
+        if self._ops is not None:
+            target = torch.from_numpy(np.ascontiguousarray(y, dtype=np.float64))
+            return np.asarray(self._ops.walsh_analysis(self._bits, target, self.degree, BEST).numpy())
+        rows = self._rows()
+        parts = (columns(self._x[b : b + rows], self.degree).T @ y[b : b + rows] for b in range(0, self.m, rows))
+        return np.asarray(sum(parts, np.zeros(self.size)))
+
+    def synthesis(self, coefficients: Array) -> Array:
+        """``Phi c``, shape (m,)."""
+        if self._ops is not None:
+            given = torch.from_numpy(np.ascontiguousarray(coefficients, dtype=np.float64))
+            return np.asarray(self._ops.walsh_synthesis(self._bits, given, self.m, self.degree, BEST).numpy())
+        rows = self._rows()
+        parts = [columns(self._x[b : b + rows], self.degree) @ coefficients for b in range(0, self.m, rows)]
+        return np.concatenate(parts or [np.empty(0)])
+
+    def gram(self) -> Array:
+        """``Phi^T Phi``, exact whole numbers, shape (N, N): float32 from the moments natively, else float64.
+
+        Entry (T, T') is the moment of the symmetric difference, so that only the moments of twice the degree are
+        counted.
+        """
+        wide = min(2 * self.degree, self.n)
+        if self._ops is not None and wide <= NATIVE_DEGREE and self.m < 2**24:
+            moments = self._ops.walsh_moments(self._bits, self.m, wide, BEST)
+            if self.degree == 0:
+                return moments[:1].float().reshape(1, 1).numpy()  # type: ignore[no-any-return]
+            found = self._ops.walsh_gram(torch.from_numpy(self.subsets), moments, self.n, BEST)
+            return found.numpy()  # type: ignore[no-any-return]
+        rows = self._rows()
+        out: Array = np.zeros((self.size, self.size))
+        for b in range(0, self.m, rows):
+            phi = columns(self._x[b : b + rows], self.degree)
+            out += phi.T @ phi
+        return out
+
+    def moments(self, degree: int | None = None) -> Array:
+        """``sum_a chi_T(x_a)`` for all ``|T| <= degree`` (the design's by default), whole numbers, shape (N,)."""
+        d = check_degree(self.n, self.degree if degree is None else degree)
+        if self._ops is not None and d <= NATIVE_DEGREE:
+            return np.asarray(self._ops.walsh_moments(self._bits, self.m, d, BEST).numpy())
+        rows = max(_BLOCK // count_subsets(self.n, d), 1)
+        parts = (columns(self._x[b : b + rows], d).sum(0) for b in range(0, self.m, rows))
+        return sum(parts, np.zeros(count_subsets(self.n, d))).astype(np.int64)
+
+    def _rows(self) -> int:
+        return max(_BLOCK // self.size, 1)
+
+
+def columns(x: Array, degree: int, *, dtype: type = np.float64) -> Array:
+    """Walsh features of rows of +-1, written out: shape (m, N) in graded colex order."""
+    m, n = x.shape
+    out: Array = np.empty((m, count_subsets(n, degree)), dtype, order="F")
+    out[:, 0] = 1
+    begin, at = 0, 1
+    for size in range(1, degree + 1):
+        start = at
+        for t in range(size - 1, n):
+            below = math.comb(t, size - 1)  # the parents whose elements are all below t come first
+            np.multiply(out[:, begin : begin + below], x[:, t : t + 1], out=out[:, at : at + below], casting="unsafe")
+            at += below
+        begin = start
+    return out
+
+
+def check_memory(needed_bytes: float, what: str, alternative: str, *, limit_bytes: float) -> None:
+    """Refuse what would not fit.
+
+    Raises:
+        ConfigError: it would not; the sentence holds the estimate and the alternative.
+    """
+    if needed_bytes > limit_bytes:
+        raise ConfigError(
+            f"{what} would take {needed_bytes / 2**30:.3g} GiB, allowed are {limit_bytes / 2**30:.3g} GiB; "
+            f"{alternative}."
+        )

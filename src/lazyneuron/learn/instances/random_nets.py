@@ -1,0 +1,106 @@
+"""Random networks made sparse by a common threshold, and the clusters of the width lower bound."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from lazyneuron.core.errors import ConfigError
+from lazyneuron.learn import cube
+from lazyneuron.learn.array import Array, positive
+from lazyneuron.learn.instances.instance import Instance, signs
+from lazyneuron.learn.network import SparseActivationNet
+
+_MOST = 18
+
+
+def random_sparse_net(
+    n: int, s: int, *, k: int | None = None, threshold: float | None = None, seed: int = 0
+) -> Instance:
+    """Random unit weights and signs with one threshold for all neurons.
+
+    Args:
+        n: inputs.
+        s: neurons.
+        k: the threshold is set to the largest (k + 1)-th pre-activation of any input, a rounding margin above it, so
+            that at most k are active (n up to 18); the signal that remains is often tiny.
+        threshold: or this threshold; then sparsity is soft, and the report's ``E K^2`` says how soft.
+        seed: of weights and signs.
+
+    Raises:
+        ConfigError: both or none of k and threshold are given, or a size is out of range.
+    """
+    if (k is None) == (threshold is None):
+        raise ConfigError("Give either k (at most so many active) or a threshold.")
+    if n < 1 or s < 1 or (k is not None and not 1 <= k < s):
+        raise ConfigError(f"n and s are at least 1 and k from 1 to s - 1, got n = {n}, s = {s}, k = {k}.")
+    generator = np.random.default_rng(seed)
+    weight = generator.standard_normal((s, n))
+    weight /= np.linalg.norm(weight, axis=1, keepdims=True)
+    outer = signs(s, generator)
+    level = _level(weight, k) if k is not None else float(threshold or 0.0)
+    net = SparseActivationNet(weight, np.full(s, level), outer)
+    why = "The threshold lies above the (k + 1)-th pre-activation of every input." if k else "A fixed threshold."
+    return Instance(name=f"random, n = {n}, s = {s}", net=net, max_active=k, why=why, base=n)
+
+
+def _level(weight: Array, k: int) -> float:
+    cube.check_enumerable(weight.shape[1], _MOST)
+    rows = max(2**22 // len(weight), 1)
+    level = max(
+        float(np.partition(block @ weight.T, -k - 1, axis=1)[:, -k - 1].max())
+        for _, block in cube.blocks(weight.shape[1], rows=rows)
+    )
+    norms = np.abs(weight).sum(axis=1).max() + abs(level)
+    return level + 64 * float(np.finfo(np.float64).eps * norms)
+
+
+def cluster_net(q: int, *, k: int = 1, signs_of: object = None, radius: float = 1.0, kind: str = "points") -> Instance:
+    """q clusters, k equal neurons each: the value on cluster b is ``sign_b k W radius``.
+
+    Args:
+        q: clusters.
+        k: neurons of a cluster.
+        signs_of: one sign for each cluster, shape (q,); ones by default.
+        radius: R, the length of the inputs of kind ``"points"``.
+        kind: ``"points"``: inputs are ``R e_b``; ``"cells"``: the 2^p cells of the first p = log2 q bits.
+
+    Raises:
+        ConfigError: a size is out of range, or q is no power of two for cells.
+    """
+    if q < 1 or k < 1 or kind not in ("points", "cells") or (kind == "cells" and q & (q - 1)):
+        raise ConfigError(f"q and k are at least 1, and cells need q = 2^p, got q = {q}, k = {k}, {kind!r}.")
+    given = np.ones(q) if signs_of is None else np.asarray(signs_of, np.float64)
+    if given.shape != (q,):
+        raise ConfigError(f"There is one sign for each of the {q} clusters, got shape {given.shape}.")
+    outer = np.repeat(given, k)
+    why = "An input lies in one cluster."
+    if kind == "cells":
+        p = int(math.log2(q))
+        rows = cube.points(p).astype(np.float64)
+        net = SparseActivationNet(np.repeat(rows, k, axis=0), np.full(q * k, p - 2.0), outer)
+        return Instance(name=f"cells, q = {q}", net=net, max_active=k, why=why, base=p)
+    net = SparseActivationNet(np.repeat(np.eye(q), k, axis=0), np.zeros(q * k), outer)
+    scale = positive(radius, "radius")
+    bits = max(math.ceil(math.log2(q)), 1)
+
+    def lift(y: Array) -> Array:
+        number = ((y < 0) * (1 << np.arange(bits))).sum(axis=1)
+        return np.asarray(scale * np.eye(q)[number])
+
+    def allowed(y: Array) -> Array:
+        return np.asarray(((y < 0) * (1 << np.arange(bits))).sum(axis=1) < q)
+
+    return Instance(name=f"clusters, q = {q}", net=net, max_active=k, why=why, base=bits, lift=lift, allowed=allowed)
+
+
+def cluster_erm(cluster: Array, labels: Array, q: int) -> Array:
+    """Empirical risk minimiser over the signs of the clusters: the majority of each, +1 for a tie.
+
+    Args:
+        cluster: the cluster of each sample, shape (m,).
+        labels: +-1, shape (m,).
+        q: number of clusters.
+    """
+    return np.where(np.bincount(cluster, weights=labels, minlength=q) >= 0, 1.0, -1.0)

@@ -1,0 +1,127 @@
+"""Networks of the class: one hidden layer of ReLUs, of which few are active on any input."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+from lazyneuron.core.errors import ShapeError
+from lazyneuron.learn import cube
+from lazyneuron.learn.array import Array, finite_array
+
+_ENTRIES = 1 << 22  # pre-activations computed at a time
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SparseActivationNet:
+    """``h(x) = sum_j u_j max(<w_j, x> - b_j, 0)``.
+
+    Attributes:
+        weight: rows ``w_j``, shape (s, n).
+        threshold: ``b_j``, shape (s,).
+        outer: ``u_j``, shape (s,).
+
+    Raises:
+        ShapeError: the shapes do not fit together.
+        DataError: a number is not finite.
+
+    Example:
+        >>> SparseActivationNet([[1.0, 1.0]], [1.0], [3.0])([[1, 1], [1, -1]]).tolist()
+        [3.0, 0.0]
+
+    Source:
+        Awasthi, Dikkala, Kamath, Meka (2024), section 2.
+    """
+
+    weight: Array
+    threshold: Array
+    outer: Array
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "weight", finite_array(self.weight, "weight", ndim=2))
+        object.__setattr__(self, "threshold", finite_array(self.threshold, "threshold", ndim=1))
+        object.__setattr__(self, "outer", finite_array(self.outer, "outer", ndim=1))
+        if not len(self.weight) == len(self.threshold) == len(self.outer):
+            raise ShapeError(
+                f"A network has as many thresholds and outer weights as rows of weight, got {len(self.weight)} rows, "
+                f"{len(self.threshold)} thresholds and {len(self.outer)} outer weights."
+            )
+
+    @property
+    def n(self) -> int:
+        """Number of inputs."""
+        return int(self.weight.shape[1])
+
+    @property
+    def s(self) -> int:
+        """Number of neurons."""
+        return int(self.weight.shape[0])
+
+    def __call__(self, x: object) -> Array:
+        """Values at the rows of ``x``, shape (m,)."""
+        return np.concatenate([np.maximum(z, 0) @ self.outer for _, z in self._in_blocks(x)] or [np.empty(0)])
+
+    def active_counts(self, x: object) -> Array:
+        """How many neurons are active at each row of ``x``, int64 of shape (m,); ties count as silent."""
+        return np.concatenate([fires.sum(axis=1) for _, fires in self.firing(x)] or [np.empty(0, np.int64)])
+
+    def firing(self, x: object) -> Iterator[tuple[Array, Array]]:
+        """Blocks of rows with which neurons are active on them, bool of shape (rows, s)."""
+        for rows, z in self._in_blocks(x):
+            scale = max(float(np.abs(rows).max(initial=0)), 1.0)
+            yield rows, z > self.tolerance(scale)
+
+    def tolerance(self, scale: float = 1.0) -> Array:
+        """What a pre-activation has to exceed to count as active, shape (s,).
+
+        Zero where rounding cannot occur (whole weights and thresholds on the cube), else ``64 eps (scale |w|_1 +
+        |b|)``: a tie computed in another order would otherwise make neurons up.
+        """
+        if scale == 1.0 and self.is_integral:
+            return np.zeros(self.s)
+        return np.asarray(64 * np.finfo(np.float64).eps * (scale * np.abs(self.weight).sum(1) + np.abs(self.threshold)))
+
+    @property
+    def is_integral(self) -> bool:
+        """Whether weights and thresholds are whole numbers that double precision adds exactly."""
+        whole = (self.weight == np.rint(self.weight)).all() and (self.threshold == np.rint(self.threshold)).all()
+        return bool(whole and np.abs(self.weight).sum() + np.abs(self.threshold).sum() < 2**52)
+
+    def rebalance(self) -> tuple[Array, Array, Array]:
+        """The same function as ``sum_j e_j max(<v_j, x> - beta_j, 0)`` with signs ``e_j``.
+
+        Returns:
+            ``v`` of shape (s, n), ``beta`` and ``e`` of shape (s,); zero, zero and 1 where ``u_j`` is zero.
+        """
+        size = np.abs(self.outer)
+        return size[:, None] * self.weight, size * self.threshold, np.where(self.outer < 0, -1.0, 1.0)
+
+    def norms(self) -> tuple[float, float]:
+        """``W = max_j |v_j|`` and ``B = max_j |beta_j|`` of the rebalanced form."""
+        v, beta, _ = self.rebalance()
+        return float(np.linalg.norm(v, axis=1).max(initial=0)), float(np.abs(beta).max(initial=0))
+
+    def scaled(self, factor: float) -> SparseActivationNet:
+        """The function times a factor."""
+        return dataclasses.replace(self, outer=self.outer * factor)
+
+    def table(self) -> Array:
+        """Values at all 2^n points of the cube, in the order of :mod:`lazyneuron.learn.cube`.
+
+        Raises:
+            ConfigError: n is too large.
+        """
+        cube.check_enumerable(self.n)
+        rows = max(_ENTRIES // max(self.s, 1), 1)
+        return np.concatenate([self(block) for _, block in cube.blocks(self.n, rows=rows)])
+
+    def _in_blocks(self, x: object) -> Iterator[tuple[Array, Array]]:
+        given = finite_array(x, "X", ndim=2)
+        if given.shape[1] != self.n:
+            raise ShapeError(f"The network has {self.n} inputs, got rows of {given.shape[1]}.")
+        rows = max(_ENTRIES // max(self.s, 1), 1)
+        for begin in range(0, len(given), rows):
+            block = given[begin : begin + rows]
+            yield block, block @ self.weight.T - self.threshold

@@ -1,0 +1,158 @@
+"""Hooks on one block that count what fires, in whatever forward runs while they are attached."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.measure.cost import BlockCost
+from lazyneuron.measure.masks import EXCLUDED, MISFIT, NO_MASK, BatchMask
+from lazyneuron.measure.sparsity import BlockSparsity, PredictedGain, UnionDensity
+from lazyneuron.measure.tally import UNION_SIZES, Tally, Tokens
+
+# kinds whose value is nonzero exactly where the pre-activation is positive
+_FIRES_IF_POSITIVE = frozenset({"relu", "relu6", "jsrelu"})
+
+
+class BlockWatch:
+    """The hooks on one block and what they have counted.
+
+    They only look: nothing enters a graph that autograd is building, and no random number is used up.
+
+    Args:
+        model: the model that the block was found in.
+        block: the block.
+        threshold: activations of at most this magnitude count as zero; None counts exact zeros only.
+    """
+
+    def __init__(self, model: nn.Module, block: MLPBlock, threshold: float | None = None) -> None:
+        self.block = block
+        self.threshold = threshold
+        self.mask = BatchMask(None)
+        self.on = True  # False looks away, with the hooks still there
+        self.leading: tuple[int, ...] = ()
+        self.padding = NO_MASK
+        self.notes: dict[str, None] = {}
+        self.tally: Tally | None = None
+        self.reads_switch = (block.gate is not None and not block.rectifies_up) or _dropping(model, block)
+        self.fires_if_positive = block.activation.kind in _FIRES_IF_POSITIVE and not threshold
+
+    def attach(self) -> Iterator[torch.utils.hooks.RemovableHandle]:
+        """Put the hooks on; each handle removes one."""
+        if self.reads_switch or not self.fires_if_positive:
+            yield self.block.switch.module.register_forward_hook(self._on_switch)
+        if not self.reads_switch:
+            yield self.block.down.module.register_forward_pre_hook(self._on_hidden)
+
+    @torch.no_grad()
+    def _on_switch(self, _: nn.Module, __: Any, output: Any) -> None:
+        admitted = self._admit(output)
+        if admitted is None:
+            return
+        z, tally, tokens = admitted
+        positive = z > 0
+        if self.reads_switch:
+            tally.add_fired(positive if self.fires_if_positive else self._fired(self._activated(z)), tokens)
+        if not self.fires_if_positive:
+            tally.add_positive(positive, tokens)
+
+    @torch.no_grad()
+    def _on_hidden(self, _: nn.Module, inputs: tuple[Any, ...]) -> None:
+        admitted = self._admit(inputs[0] if inputs else None)
+        if admitted is not None:
+            h, tally, tokens = admitted
+            tally.add_fired(self._fired(h), tokens)
+
+    def _activated(self, z: Tensor) -> Tensor:
+        if self.block.activation.function is None:
+            return self.block.activation(z)
+        devices = [z.device.index or 0] if z.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):  # an unknown function may draw, and may work in place
+            return self.block.activation(z.clone())
+
+    def _fired(self, h: Tensor) -> Tensor:
+        # negated, so that NaN counts as firing
+        return h != 0 if self.threshold is None else ~(h.abs() <= self.threshold)
+
+    def _admit(self, value: Any) -> tuple[Tensor, Tally, Tokens] | None:
+        """The activation with its tally and tokens; None, and a note, when it is not one of this block's."""
+        if not self.on:
+            return None
+        if not isinstance(value, Tensor) or not value.dim() or value.size(-1) != self.block.d_hidden:
+            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            note = (
+                f"A call was left out: its hidden activation is {got}, not a tensor of {self.block.d_hidden} neurons."
+            )
+            self.notes[note] = None
+            return None
+        if self.tally is None:
+            self.tally = Tally(self.block.d_hidden, value.device)
+        if value.is_nested:  # torch's own encoder drops the padding in this way
+            parts = value.unbind()
+            tokens, padding = Tokens.of_lengths([len(p) for p in parts], value.device), EXCLUDED
+            value = torch.cat(parts)
+        else:
+            self.leading = tuple(value.shape[:-1])
+            tokens, padding = self.mask.fit(self.leading, value.device)
+        if padding == MISFIT or self.padding == NO_MASK:
+            self.padding = padding
+        return value, self.tally, tokens
+
+    def result(self, cost: BlockCost | None) -> BlockSparsity:
+        """What was counted so far."""
+        block = self.block
+        totals = (self.tally or Tally(block.d_hidden, torch.device("cpu"))).totals()
+        density = int(totals.fired.sum()) / (totals.tokens * block.d_hidden) if totals.tokens else None
+        unions = tuple(
+            UnionDensity(tokens=t, density=u, windows=w) for t, (u, w) in zip(UNION_SIZES, totals.unions, strict=True)
+        )
+        if not totals.calls:
+            self.notes["It did not run."] = None
+        if self.padding == MISFIT:
+            self.notes["The mask does not have this block's token axes, so every token counts as real."] = None
+        return BlockSparsity(
+            name=block.name,
+            activation=block.activation.kind,
+            gated=block.gate is not None,
+            refusal=block.refusal,
+            d_in=block.d_in,
+            d_hidden=block.d_hidden,
+            d_out=block.d_out,
+            itemsize=block.up.weight.element_size(),
+            calls=totals.calls,
+            tokens=totals.tokens,
+            density=density,
+            density_if_relu=density if self.fires_if_positive else totals.positive_share,
+            firing_counts=totals.fired,
+            unions=unions,
+            overlap=totals.overlap,
+            overlap_pairs=totals.pairs,
+            padding=self.padding,
+            notes=tuple(self.notes),
+            predicted=_predictions(block, unions, density=density, cost=cost),
+        )
+
+
+def _predictions(
+    block: MLPBlock, unions: Sequence[UnionDensity], *, density: float | None, cost: BlockCost | None
+) -> tuple[PredictedGain, ...]:
+    if cost is None or density is None:
+        return ()
+    return tuple(
+        PredictedGain(
+            tokens=union.tokens,
+            step=cost(block, tokens=union.tokens, density=density, union_density=union.density),
+        )
+        for union in unions
+        if union.density is not None
+    )
+
+
+def _dropping(model: nn.Module, block: MLPBlock) -> bool:
+    """Does dropout put zeros on the hidden activation in the mode that the model is in?"""
+    modules = [model.get_submodule(name) for name in block.dropouts]
+    return any(m.training and getattr(m, "p", 1.0) > 0 for m in modules)

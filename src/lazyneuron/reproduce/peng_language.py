@@ -1,0 +1,85 @@
+"""Peng et al. on text: a decoder on the next token, and an encoder-decoder that fills in spans, as the paper's T5."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+from lazyneuron.core.record import Record
+from lazyneuron.induce import DoublyBiased, Pressure, TargetDensity
+from lazyneuron.reproduce.ablation import Ablation
+from lazyneuron.reproduce.course import Course, Variant
+from lazyneuron.reproduce.experiment import Experiment, Request
+from lazyneuron.reproduce.language import DecoderTask, LanguageSize, SpanTask
+from lazyneuron.reproduce.peng_vision import PUBLISHED
+from lazyneuron.reproduce.task import Task
+from lazyneuron.reproduce.text import text_tokens
+
+VOCABULARY = 1024
+_DIFFERS = (
+    "A transformer of width 96 on some megabytes of Python's standard library, 800 steps of 16 sequences of 96 tokens, "
+    "in place of T5-base on C4, 100 000 steps of 256 sequences of 512 tokens; a cosine in place of the inverse root. "
+    "The published relative cut is read from an abstract that does not say which sparsity it means."
+)
+_SOURCE = "Peng, Qi, Shi, Gao (2023), arXiv 2309.03004, abstract; Peng et al. (2026), arXiv 2605.25612, abstract"
+
+
+def decoder_task(data: Path | None) -> DecoderTask:
+    """The next token of the standard library, or of the text in a folder."""
+    return DecoderTask(text_tokens(data, VOCABULARY), LanguageSize())
+
+
+def span_task(data: Path | None) -> SpanTask:
+    """Missing spans of the standard library, or of the text in a folder."""
+    return SpanTask(text_tokens(data, VOCABULARY), LanguageSize(layers=2))
+
+
+def variants(density: float) -> tuple[Variant, ...]:
+    """The plain model, the paper's three modules, and these with a penalty that asks for a density."""
+    pressure = Pressure(target=TargetDensity(density=density))
+    return (
+        Variant(name="vanilla"),
+        Variant(name="all three", recipe=DoublyBiased()),
+        Variant(name="with pressure", recipe=DoublyBiased(), pressure=pressure),
+    )
+
+
+def _run_decoder(request: Request) -> Record:
+    course = Course(steps=800, learning_rate=3e-3, warmup=40)
+    return _ablation("peng-language", request, course, functools.partial(decoder_task, request.data))
+
+
+def _run_spans(request: Request) -> Record:
+    course = Course(steps=800, learning_rate=1e-2, warmup=80)
+    return _ablation("peng-t5", request, course, functools.partial(span_task, request.data))
+
+
+def _ablation(name: str, request: Request, course: Course, build: Callable[[], Task]) -> Record:
+    if request.quick:
+        course = dataclasses.replace(course, steps=30, warmup=5, looks=2)
+    return Ablation(
+        name=name,
+        build=build,
+        variants=variants(0.05),
+        course=course,
+        differs=_DIFFERS,
+        published={"all three": PUBLISHED},
+    ).run(request)
+
+
+DECODER = Experiment(
+    name="peng-language",
+    title="Doubly biased against vanilla, a decoder from scratch on the next token",
+    source=_SOURCE,
+    differs=_DIFFERS,
+    run=_run_decoder,
+)
+SPANS = Experiment(
+    name="peng-t5",
+    title="Doubly biased against vanilla, an encoder-decoder from scratch on span corruption",
+    source=_SOURCE,
+    differs=_DIFFERS,
+    run=_run_spans,
+)

@@ -1,0 +1,48 @@
+"""Everything random that a training draws from."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from lazyneuron.core.errors import CheckpointError
+from lazyneuron.induce.token_noise import TokenWeightNoise
+
+
+def random_state() -> dict[str, Any]:
+    """The state of the global generators of Python, NumPy and torch, on every device that is in use."""
+    return {
+        "python": random.getstate(),
+        "numpy": np.random.get_state(),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Put back what :func:`random_state` gave.
+
+    Raises:
+        CheckpointError: it was taken with more devices than there are.
+    """
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if len(state["cuda"]) > there:
+        raise CheckpointError(
+            f"The checkpoint holds random states of {len(state['cuda'])} GPUs, but there are {there}; resume on a "
+            "machine with as many."
+        )
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])
+    torch.set_rng_state(state["torch"])
+    for device, value in enumerate(state["cuda"]):
+        torch.cuda.set_rng_state(value, device)
+
+
+def noise_generators(model: nn.Module) -> dict[str, torch.Generator]:
+    """The model's own generators, by the name of the module that draws from them."""
+    found = {name: m.generator for name, m in model.named_modules() if isinstance(m, TokenWeightNoise)}
+    return {name: generator for name, generator in found.items() if generator is not None}

@@ -1,0 +1,112 @@
+"""One training on one process or several: ``torchrun ... -m tests.train.parallel_training FOLDER KIND...``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+import lazyneuron as lazy
+from lazyneuron.induce import parameter_groups
+from lazyneuron.train import BatchOrder, Checkpoints, LossGuard, SparsityMonitor
+from tests.train.networks import data, net
+
+STEPS, RESUMED, BOUND = 12, 7, 0.03
+
+
+def sparsified(*, ramp: int = 6) -> nn.Module:
+    model = net(layers=2)
+    with torch.no_grad():
+        for layer in model.layers:  # below the floor, so that the projection has something to do
+            layer.norm.weight.uniform_(-0.5, 1.2, generator=torch.Generator().manual_seed(2))
+    lazy.sparsify_(model, dataclasses.replace(lazy.DoublyBiased.for_finetuning(ramp), bound=BOUND))
+    return model
+
+
+def train(model: nn.Module, wrapped: nn.Module, folder: Path, *, rank: int, processes: int, first: bool) -> dict:
+    x, y = data(samples=48)
+    optimizer = torch.optim.AdamW(parameter_groups(model, 0.1), 1e-2)
+    order = BatchOrder(len(x), batch_size=16, seed=0, rank=rank, processes=processes)
+    checkpoints = Checkpoints(folder, model, optimizer=optimizer, order=order)
+    done = checkpoints.resume_()
+    monitor, guard = model.watched
+    losses: list[float] = []
+    for step in range(done + 1, (RESUMED if first else STEPS) + 1):
+        rows = next(order)
+        with monitor.watching(step):
+            loss = (wrapped(x[rows]) - y[rows]).square().mean()
+        guard.check(loss, step=step)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        receipt = lazy.project_(model, step=step)
+        total = loss.detach().clone()
+        if processes > 1:
+            dist.all_reduce(total)
+        losses.append(float(total) / processes)
+        moved = [change.details["scales_moved"] for change in receipt.changes]
+    if first:
+        checkpoints.save(RESUMED)
+    whole = {k: _full(v) for k, v in model.state_dict().items()}
+    scales = [float(v.abs().min()) for k, v in whole.items() if k.endswith("norm.weight")]
+    biases = [float(v.abs().max()) for k, v in whole.items() if "zeroth_bias" in k]
+    densities = [r.mean_density for r in monitor.readings]
+    return {
+        "losses": losses,
+        "scales": scales,
+        "biases": biases,
+        "largest_scale": max(float(v.abs().max()) for k, v in whole.items() if k.endswith("norm.weight")),
+        "densities": densities,
+        "moved": moved,
+        "sum": sum(float(v.double().abs().sum()) for v in whole.values()),
+        "resumed": done,
+    }
+
+
+def _full(value: Tensor) -> Tensor:
+    value = value.detach()
+    return value.full_tensor() if hasattr(value, "full_tensor") else value
+
+
+def wrap(model: nn.Module, kind: str) -> nn.Module:
+    model.__dict__["watched"] = SparsityMonitor(model, every=1), LossGuard(model)
+    if kind == "ddp":
+        return DistributedDataParallel(model)
+    if kind == "fsdp":
+        mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+        for layer in model.layers:
+            fully_shard(layer, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+    return model
+
+
+def run(kind: str, folder: Path, *, rank: int = 0, processes: int = 1) -> list[dict]:
+    found = []
+    for first in (True, False):  # the second one goes on from the first one's checkpoint, in fresh objects
+        model = sparsified()
+        wrapped = wrap(model, kind)
+        found.append(train(model, wrapped, folder / kind, rank=rank, processes=processes, first=first))
+    return found
+
+
+def main(folder: Path, kinds: list[str]) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    rank, processes = dist.get_rank(), dist.get_world_size()
+    for kind in kinds:
+        found = run(kind, folder, rank=rank, processes=processes)
+        if rank == 0:
+            (folder / f"{kind}.json").write_text(json.dumps(found))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])
