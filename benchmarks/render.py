@@ -6,7 +6,7 @@ Tables stand between ``<!-- results -->`` and ``<!-- /results -->``; nothing els
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,14 @@ def demo_summary(record: Record) -> str:
     )
 
 
+def recipes_table(record: Record) -> str:
+    """A ``benchmark/recipes`` record as Markdown."""
+    found = record.data["rows"]
+    rows = [{**row, "quartiles": " to ".join(map(str, row["quartiles"]))} for row in found if "quartiles" in row]
+    refused = "\n".join(f"- {row['recipe']}: {row['note']}" for row in found if "note" in row)
+    return f"**{record.data['title']}**\n\n{markdown_table(rows)}\n\n{refused}\n\n{provenance(record)}\n"
+
+
 def explain_cost(record: Record) -> str:
     """A ``benchmark/explain`` record as Markdown."""
     rows = [
@@ -204,6 +212,15 @@ def route_page(record: Record) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+_PAGES: dict[str, tuple[str, Callable[[Record], str]]] = {
+    "accelerate": ("benchmarks.md", accelerate_page),
+    "explain": ("explain.md", explain_cost),
+    "jsrelu": ("induce.md", jsrelu_table),
+    "recipes": ("accelerate.md", recipes_table),
+    "route": ("route.md", route_page),
+}
+
+
 def fill(page: Path, text: str) -> None:
     """Put a text between the markers of a page."""
     content = page.read_text(encoding="utf-8")
@@ -214,7 +231,7 @@ def fill(page: Path, text: str) -> None:
 
 def main() -> None:
     """Render every record that is there."""
-    demo, grid, jsrelu = (RECORDS / f"{name}.json" for name in ("demo", "accelerate", "jsrelu"))
+    demo = RECORDS / "demo.json"
     if demo.exists():
         record = Record.from_json(demo.read_text(encoding="utf-8"))
         fill(ROOT / "README.md", demo_summary(record))
@@ -229,21 +246,15 @@ def main() -> None:
         fill(ROOT / "docs" / "reproduce.md", reproduced(found))
         for record in found:
             curves_figure(record, PICTURES / f"{record.data['experiment']}.png")
-    cost = RECORDS / "explain.json"
-    if cost.exists():
-        fill(ROOT / "docs" / "explain.md", explain_cost(Record.from_json(cost.read_text(encoding="utf-8"))))
-    if jsrelu.exists():
-        fill(ROOT / "docs" / "induce.md", jsrelu_table(Record.from_json(jsrelu.read_text(encoding="utf-8"))))
     speed = RECORDS / "learn.json"
     classes = [record for record in found if record.data["experiment"].startswith("awasthi")]
     if speed.exists() or classes:
         measured = Record.from_json(speed.read_text(encoding="utf-8")) if speed.exists() else None
         fill(ROOT / "docs" / "learn.md", learn_page(measured, classes))
-    routing = RECORDS / "route.json"
-    if routing.exists():
-        fill(ROOT / "docs" / "route.md", route_page(Record.from_json(routing.read_text(encoding="utf-8"))))
-    if grid.exists():
-        fill(ROOT / "docs" / "benchmarks.md", accelerate_page(Record.from_json(grid.read_text(encoding="utf-8"))))
+    for name, (page, text) in _PAGES.items():
+        path = RECORDS / f"{name}.json"
+        if path.exists():
+            fill(ROOT / "docs" / page, text(Record.from_json(path.read_text(encoding="utf-8"))))
 
 
 if __name__ == "__main__":

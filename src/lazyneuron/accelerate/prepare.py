@@ -103,7 +103,18 @@ def _details(block: MLPBlock, packed: PackedBlock, decision: Decision, table: tu
         "path_by_tokens": {f"<= {2**k}": path for k, path in enumerate(table)},
         "shares": {p: {"computed": c, "fired": a} for p, (c, a) in decision.shares.items()},
         "measured_us": {str(2**k): dict(times) for k, times in sorted(decision.times.items())},
+        "predicted_us": _predicted(decision, table),
         "added_bytes": packed.added_bytes,
+    }
+
+
+def _predicted(decision: Decision, table: tuple[str, ...]) -> dict[str, dict[str, float]]:
+    """Times of dense and of the chosen path, corrected by what was measured; empty without inputs to measure on."""
+    if not decision.shares:
+        return {}
+    time_us = decision.candidates.time_us
+    return {
+        str(2**k): {name: time_us(name, k, decision.shares) for name in ("dense", path)} for k, path in enumerate(table)
     }
 
 

@@ -25,14 +25,13 @@ _SOURCE = "Peng, Qi, Shi, Gao (2023), arXiv 2309.03004, abstract; Peng et al. (2
 
 
 def variants(steps: int, density: float) -> tuple[Variant, ...]:
-    """The dense model trained on, the recipe with ramps over a third of the steps, and the recipe with a penalty."""
+    """The dense model trained on, the recipe with ramps over a third of the steps, and a penalty without it."""
     recipe = DoublyBiased.for_finetuning(max(1, steps // 3))
     pressure = Pressure(target=TargetDensity(density=density))
     return (
         Variant(name="dense, trained on"),
         Variant(name="all three", recipe=recipe),
-        Variant(name="pressure alone", pressure=pressure),
-        Variant(name="all three with pressure", recipe=recipe, pressure=pressure),
+        Variant(name=f"pressure to {density:g}", pressure=pressure),
     )
 
 
@@ -70,7 +69,7 @@ def _run_language(request: Request) -> Record:
         build=functools.partial(decoder_task, request.data),
         dense=Course(steps=800, learning_rate=3e-3, warmup=40),
         course=Course(steps=500, learning_rate=2e-3, warmup=20),
-        density=0.05,
+        density=0.1,
     )
 
 

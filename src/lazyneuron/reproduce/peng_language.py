@@ -36,34 +36,37 @@ def span_task(data: Path | None) -> SpanTask:
     return SpanTask(text_tokens(data, VOCABULARY), LanguageSize(layers=2))
 
 
-def variants(density: float) -> tuple[Variant, ...]:
-    """The plain model, the paper's three modules, and these with a penalty that asks for a density."""
-    pressure = Pressure(target=TargetDensity(density=density))
+def variants(*densities: float) -> tuple[Variant, ...]:
+    """The plain model, the paper's three modules, and the plain model with a penalty that asks for a density."""
     return (
         Variant(name="vanilla"),
         Variant(name="all three", recipe=DoublyBiased()),
-        Variant(name="pressure alone", pressure=pressure),
-        Variant(name="all three with pressure", recipe=DoublyBiased(), pressure=pressure),
+        *(
+            Variant(name=f"pressure to {density:g}", pressure=Pressure(target=TargetDensity(density=density)))
+            for density in densities
+        ),
     )
 
 
 def _run_decoder(request: Request) -> Record:
     course = Course(steps=800, learning_rate=3e-3, warmup=40)
-    return _ablation("peng-language", request, course, functools.partial(decoder_task, request.data))
+    return _ablation("peng-language", request, course, functools.partial(decoder_task, request.data), (0.12, 0.08))
 
 
 def _run_spans(request: Request) -> Record:
     course = Course(steps=800, learning_rate=1e-2, warmup=80, decay="root")
-    return _ablation("peng-t5", request, course, functools.partial(span_task, request.data))
+    return _ablation("peng-t5", request, course, functools.partial(span_task, request.data), (0.25, 0.13))
 
 
-def _ablation(name: str, request: Request, course: Course, build: Callable[[], Task]) -> Record:
+def _ablation(
+    name: str, request: Request, course: Course, build: Callable[[], Task], densities: tuple[float, ...]
+) -> Record:
     if request.quick:
         course = dataclasses.replace(course, steps=30, warmup=5, looks=2)
     return Ablation(
         name=name,
         build=build,
-        variants=variants(0.05),
+        variants=variants(*densities),
         course=course,
         differs=_DIFFERS,
         published={"all three": PUBLISHED},
