@@ -47,7 +47,7 @@ class SparsityReport:
         kind = "exactly" if self.exact else "at least (a lower bound)"
         margin = f", ties within {self.tolerance:.0e} count as silent" if self.tolerance else ""
         return (
-            f"At most-active input: {kind} {self.max_active} neurons; E K = {self.mean_active:.4g}, sqrt(E K^2) = "
+            f"Active at once: {kind} {self.max_active} neurons; E K = {self.mean_active:.4g}, sqrt(E K^2) = "
             f"{self.effective:.4g}, from {self.points} points ({self.domain}){margin}."
         )
 
