@@ -16,7 +16,7 @@ from lazyneuron.reproduce.catalogue import EXPERIMENTS
 from lazyneuron.reproduce.experiment import Request
 from lazyneuron.route import HyperplaneLSH
 
-NAMES = [name for name in EXPERIMENTS if name.startswith("baykal-") and name != "baykal-transformer"]
+NAMES = [name for name in EXPERIMENTS if name.startswith("baykal-")]
 
 
 @pytest.mark.parametrize("name", NAMES)
