@@ -252,7 +252,7 @@ def main() -> None:
     parts: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "flatness": lambda: flatness(12 if quick else 22),
         "speed": lambda: speed(10**5 if quick else 10**7),
-        "output": lambda: output_layer(2000 if quick else 100_000, 20 if quick else 150),
+        "output": lambda: output_layer(2000 if quick else 100_000, 20 if quick else 100),
         "compare": lambda: compare(3000 if quick else 1_020_000),
     }
     data = dict(Record.from_json(options.json.read_text()).data) if options.part and options.json.exists() else {}

@@ -16,10 +16,13 @@ from lazyneuron.reproduce.catalogue import EXPERIMENTS
 from lazyneuron.reproduce.experiment import Request
 from lazyneuron.route import HyperplaneLSH
 
-NAMES = [name for name in EXPERIMENTS if name.startswith("baykal-") and name != "baykal-transformer"]
+NAMES = [name for name in EXPERIMENTS if name.startswith("baykal-")]
 
 
-@pytest.mark.parametrize("name", NAMES)
+FAST = ("baykal-fig1", "baykal-fig3", "baykal-degree")
+
+
+@pytest.mark.parametrize("name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in NAMES])
 def test_every_experiment_runs_quickly_and_makes_a_record(name: str, tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
     seen: list[float] = []

@@ -13,6 +13,7 @@ from lazyneuron.reproduce import (
     baykal_slopes,
     baykal_table1,
     baykal_table2,
+    baykal_transformer,
     baykal_units,
     minilm_frontier,
     peng_finetune,
@@ -52,6 +53,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         baykal_slopes.SLOPES,
         baykal_slopes.DEGREE,
         baykal_expressive.EXPERIMENT,
+        baykal_transformer.EXPERIMENT,
     )
 }
 
