@@ -146,7 +146,7 @@ def reproduced(records: Sequence[Record]) -> str:
         rows = [
             {key: "not published" if value is None else value for key, value in row.items()} for row in data["rows"]
         ]
-        settings = {key: value for key, value in data["settings"].items() if key != "runs"}
+        settings = {key: value for key, value in data["settings"].items() if key not in ("runs", "variants")}
         parts += [
             f"## {wanted.title}",
             f"`lazyneuron reproduce {wanted.name}`. Source: {wanted.source}.",

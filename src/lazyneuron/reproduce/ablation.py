@@ -14,7 +14,7 @@ from torch import nn
 
 from lazyneuron.core.record import Record
 from lazyneuron.reproduce.course import Course, Point, Variant, as_data, train
-from lazyneuron.reproduce.experiment import Request, record_of
+from lazyneuron.reproduce.experiment import Request, band, record_of
 from lazyneuron.reproduce.parallel import run_jobs
 from lazyneuron.reproduce.task import Task
 
@@ -126,7 +126,14 @@ class Ablation:
         return record_of(
             self.name,
             rows=rows,
-            curves=[_curve(name, runs[name], task.epoch_steps) for name in names],
+            curves=[
+                band(
+                    name,
+                    x=[point.step / task.epoch_steps for point in runs[name][0]],
+                    runs=[[point.density for point in points] for points in runs[name]],
+                )
+                for name in names
+            ],
             says=_says(rows, request.seeds),
             facts={
                 **dataclasses.asdict(self.course),
@@ -161,17 +168,6 @@ def _row(name: str, found: Sequence[Sequence[Point]], vanilla: Sequence[Sequence
         "loss": statistics.mean(p.loss for p in last),
         "relative cut": statistics.mean(cuts),
         "relative cut in training": 1 - statistics.mean(training[0]) / statistics.mean(training[1]),
-    }
-
-
-def _curve(name: str, found: Sequence[Sequence[Point]], epoch_steps: int) -> dict[str, Any]:
-    columns = list(zip(*found, strict=True))
-    return {
-        "label": name,
-        "x": [column[0].step / epoch_steps for column in columns],
-        "y": [statistics.mean(p.density for p in column) for column in columns],
-        "low": [min(p.density for p in column) for column in columns],
-        "high": [max(p.density for p in column) for column in columns],
     }
 
 

@@ -85,3 +85,21 @@ def record_of(
         "logarithmic": logarithmic,
     }
     return Record(kind="reproduce", data=data, seed=0)
+
+
+def band(label: str, *, x: Sequence[float], runs: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """A curve for :func:`record_of`: the mean over several runs, between the lowest and the highest.
+
+    Args:
+        label: of the curve.
+        x: where the runs were looked at.
+        runs: the values of each, all at the same places.
+    """
+    columns = list(zip(*runs, strict=True))
+    return {
+        "label": label,
+        "x": list(x),
+        "y": [sum(column) / len(column) for column in columns],
+        "low": [min(column) for column in columns],
+        "high": [max(column) for column in columns],
+    }

@@ -16,7 +16,7 @@ from lazyneuron.explain import explain
 from lazyneuron.induce import DoublyBiased
 from lazyneuron.reproduce.ablation import Job
 from lazyneuron.reproduce.course import Course, Variant, train
-from lazyneuron.reproduce.experiment import Experiment, Request, record_of
+from lazyneuron.reproduce.experiment import Experiment, Request, band, record_of
 from lazyneuron.reproduce.parallel import run_jobs
 from lazyneuron.reproduce.task import Task
 from lazyneuron.reproduce.vision import vision_task
@@ -52,7 +52,14 @@ def _run(request: Request) -> Record:
     return record_of(
         "peng-identity",
         rows=rows,
-        curves=[_curve(name, found, task.epoch_steps) for name, found in runs.items()],
+        curves=[
+            band(
+                name,
+                x=[point["step"] / task.epoch_steps for point in found[0]],
+                runs=[[point["derivative_density"] for point in points] for points in found],
+            )
+            for name, found in runs.items()
+        ],
         says=(
             f"The identity holds at every checkpoint (largest relative residual {worst:.0e}), and over training the "
             f"augmented flatness AS_K moves from {moves}; means of {request.seeds} seeds."
@@ -109,17 +116,6 @@ def _row(name: str, found: Sequence[list[dict[str, float]]]) -> dict[str, Any]:
         "distance from Marchenko-Pastur, first": mean("marchenko_pastur_distance", 0),
         "distance from Marchenko-Pastur, last": mean("marchenko_pastur_distance", -1),
         "paper": None,
-    }
-
-
-def _curve(name: str, found: Sequence[list[dict[str, float]]], epoch_steps: int) -> dict[str, Any]:
-    columns = list(zip(*found, strict=True))
-    return {
-        "label": name,
-        "x": [column[0]["step"] / epoch_steps for column in columns],
-        "y": [statistics.mean(p["derivative_density"] for p in column) for column in columns],
-        "low": [min(p["derivative_density"] for p in column) for column in columns],
-        "high": [max(p["derivative_density"] for p in column) for column in columns],
     }
 
 

@@ -16,7 +16,7 @@ from lazyneuron.core.record import Record
 from lazyneuron.core.undo import transaction
 from lazyneuron.induce import ShiftedActivation
 from lazyneuron.reproduce.course import Course, Variant, train
-from lazyneuron.reproduce.experiment import Experiment, Request, record_of
+from lazyneuron.reproduce.experiment import Experiment, Request, band, record_of
 from lazyneuron.reproduce.parallel import run_jobs
 from lazyneuron.reproduce.task import Task
 from lazyneuron.reproduce.vision import vision_task
@@ -62,7 +62,14 @@ def _run(request: Request) -> Record:
     return record_of(
         "peng-shifted",
         rows=rows,
-        curves=[_curve(corner, found, task.epoch_steps) for corner, found in runs.items()],
+        curves=[
+            band(
+                f"dx = {corner[0]:+g}, dy = {corner[1]:+g}",
+                x=[point["step"] / task.epoch_steps for point in found[0]],
+                runs=[[point["flat"] for point in points] for points in found],
+            )
+            for corner, found in runs.items()
+        ],
         says=(
             f"The share of pre-activations in the zero-derivative interval rises in {rose} of {len(rows)} cases, "
             f"although the output there is 1.6 or -1.6 and not 0; means of {request.seeds} seeds."
@@ -150,17 +157,6 @@ def _row(corner: tuple[float, float], found: Sequence[list[dict[str, float]]]) -
         "mean squared derivative, end": mean("derivative_square", -1),
         "accuracy": mean("accuracy", -1),
         "paper": None,
-    }
-
-
-def _curve(corner: tuple[float, float], found: Sequence[list[dict[str, float]]], epoch_steps: int) -> dict[str, Any]:
-    columns = list(zip(*found, strict=True))
-    return {
-        "label": f"dx = {corner[0]:+g}, dy = {corner[1]:+g}",
-        "x": [column[0]["step"] / epoch_steps for column in columns],
-        "y": [statistics.mean(p["flat"] for p in column) for column in columns],
-        "low": [min(p["flat"] for p in column) for column in columns],
-        "high": [max(p["flat"] for p in column) for column in columns],
     }
 
 
