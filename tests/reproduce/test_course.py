@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from lazyneuron.core.errors import DataError
+from lazyneuron.core.errors import DivergedError
 from lazyneuron.induce import DoublyBiased, JSReLU, Pressure, TargetDensity, ZerothBias
 from lazyneuron.reproduce.course import Course, Variant, train
 from lazyneuron.reproduce.vision import VisionTask
@@ -70,5 +70,5 @@ def test_it_goes_on_from_a_trained_model(small: VisionTask) -> None:
 
 def test_a_loss_that_is_not_finite_stops_the_training(small: VisionTask) -> None:
     small.images = dataclasses.replace(small.images, train=small.images.train * float("inf"))
-    with pytest.raises(DataError, match="The loss is nan at step 1"):
+    with pytest.raises(DivergedError, match=r"The loss of step 1 is nan: what enters the block .*layers.0"):
         train(small, SHORT, variant=VANILLA, seed=0)

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from lazyneuron.blocks import find_blocks
-from lazyneuron.core.errors import DataError
 from lazyneuron.induce import DensityController, Pressure, parameter_groups, pre_activations, project_, sparsify_
 from lazyneuron.induce.pressure import total_pressure
 from lazyneuron.measure import measure
 from lazyneuron.reproduce.task import Batch, Task
+from lazyneuron.train import LossGuard
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -124,7 +124,8 @@ def train(
         The model in evaluation mode, and what was seen on the way; the last point is the result.
 
     Raises:
-        DataError: the loss is not finite; the model keeps the weights from before that step.
+        DivergedError: the loss is not finite, with the first block where the numbers broke; the model keeps the weights
+            from before that step.
 
     Cost: a forward and a backward of one batch for each step.
     """
@@ -136,6 +137,7 @@ def train(
     press = None if variant.pressure is None else _Press(variant.pressure, model)
     points: list[Point] = []
     model.train()
+    guard = LossGuard(model)
     for step, batch in zip(range(1, course.steps + 1), task.batches(torch.Generator().manual_seed(seed)), strict=False):
         for group in optimizer.param_groups:
             group["lr"] = course.rate(step - 1)
@@ -143,8 +145,7 @@ def train(
             loss = task.losses(model, batch, smoothing=course.smoothing)[0].mean()
             if press is not None:
                 loss = loss + press.penalty(progress=step / course.steps)
-        if not bool(loss.isfinite()):
-            raise DataError(f"The loss is {loss.item()} at step {step}; lower the learning rate or cap JSReLU.")
+        guard.check(loss, step=step)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), course.clip)
@@ -158,6 +159,7 @@ def train(
                 points.append(look(model, task, step=step))
             on_look(model, step)
             model.train()
+    guard.remove()
     return model.eval(), tuple(points)
 
 

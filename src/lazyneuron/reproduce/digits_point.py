@@ -81,7 +81,7 @@ def train_point(
 
     Raises:
         ConfigError: recipe and strength do not fit.
-        DataError: the training diverged.
+        DivergedError: the training diverged.
     """
     variant = variant_of(recipe, strength)
     task = vision_task(None if data is None else Path(data), noise=noise)
