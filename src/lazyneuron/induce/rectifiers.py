@@ -53,7 +53,7 @@ class DReLU(nn.Module):
 
     Example:
         >>> DReLU()(torch.tensor([1.0, 2.0, -1.0]), torch.tensor([3.0, -4.0, 5.0]))
-        tensor([3., 0., -0.])
+        tensor([3., 0., 0.])
 
     Source: Song et al., "Turbo Sparse: Achieving LLM SOTA Performance with Minimal Activated Parameters", 2024.
     """
