@@ -24,10 +24,10 @@ _DIFFERS = (
 _SOURCE = "Peng, Qi, Shi, Gao (2023), arXiv 2309.03004, abstract; Peng et al. (2026), arXiv 2605.25612, abstract"
 
 
-def variants(steps: int, density: float) -> tuple[Variant, ...]:
+def variants(steps: int, density: float, strength: float) -> tuple[Variant, ...]:
     """The dense model trained on, the recipe with ramps over a third of the steps, and a penalty without it."""
     recipe = DoublyBiased.for_finetuning(max(1, steps // 3))
-    pressure = Pressure(target=TargetDensity(density=density))
+    pressure = Pressure(target=TargetDensity(density=density, strength=strength))
     return (
         Variant(name="dense, trained on"),
         Variant(name="all three", recipe=recipe),
@@ -36,14 +36,21 @@ def variants(steps: int, density: float) -> tuple[Variant, ...]:
 
 
 def _run(
-    request: Request, *, name: str, build: Callable[[], Task], dense: Course, course: Course, density: float
+    request: Request,
+    *,
+    name: str,
+    build: Callable[[], Task],
+    dense: Course,
+    course: Course,
+    density: float,
+    strength: float,
 ) -> Record:
     if request.quick:
         dense, course = (dataclasses.replace(c, steps=24, warmup=0, looks=2) for c in (dense, course))
     return Ablation(
         name=name,
         build=build,
-        variants=variants(course.steps, density),
+        variants=variants(course.steps, density, strength),
         course=course,
         dense=dense,
         differs=_DIFFERS,
@@ -59,6 +66,7 @@ def _run_vision(request: Request) -> Record:
         dense=Course(steps=1000, learning_rate=3e-3, weight_decay=0.3, smoothing=0.1),
         course=Course(steps=600, learning_rate=2e-3, weight_decay=0.3, smoothing=0.1),
         density=0.05,
+        strength=1.0,
     )
 
 
@@ -69,7 +77,8 @@ def _run_language(request: Request) -> Record:
         build=functools.partial(decoder_task, request.data),
         dense=Course(steps=800, learning_rate=3e-3, warmup=40),
         course=Course(steps=500, learning_rate=2e-3, warmup=20),
-        density=0.1,
+        density=0.05,
+        strength=0.1,
     )
 
 

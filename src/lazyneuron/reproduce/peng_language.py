@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lazyneuron.core.record import Record
@@ -36,37 +36,44 @@ def span_task(data: Path | None) -> SpanTask:
     return SpanTask(text_tokens(data, VOCABULARY), LanguageSize(layers=2))
 
 
-def variants(*densities: float) -> tuple[Variant, ...]:
-    """The plain model, the paper's three modules, and the plain model with a penalty that asks for a density."""
+def variants(*densities: float, strength: float) -> tuple[Variant, ...]:
+    """The plain model, the paper's three modules, and the plain model with a penalty that asks for a density.
+
+    Args:
+        densities: what to ask for.
+        strength: of the penalty at the first step; one that is too strong for the loss damages the model for good.
+    """
+    targets = [TargetDensity(density=density, strength=strength) for density in densities]
     return (
         Variant(name="vanilla"),
         Variant(name="all three", recipe=DoublyBiased()),
-        *(
-            Variant(name=f"pressure to {density:g}", pressure=Pressure(target=TargetDensity(density=density)))
-            for density in densities
-        ),
+        *(Variant(name=f"pressure to {target.density:g}", pressure=Pressure(target=target)) for target in targets),
     )
 
 
 def _run_decoder(request: Request) -> Record:
     course = Course(steps=800, learning_rate=3e-3, warmup=40)
-    return _ablation("peng-language", request, course, functools.partial(decoder_task, request.data), (0.12, 0.08))
+    return _ablation(
+        "peng-language", request, course, functools.partial(decoder_task, request.data), variants(0.05, strength=0.1)
+    )
 
 
 def _run_spans(request: Request) -> Record:
     course = Course(steps=800, learning_rate=1e-2, warmup=80, decay="root")
-    return _ablation("peng-t5", request, course, functools.partial(span_task, request.data), (0.25, 0.13))
+    return _ablation(
+        "peng-t5", request, course, functools.partial(span_task, request.data), variants(0.25, 0.13, strength=1.0)
+    )
 
 
 def _ablation(
-    name: str, request: Request, course: Course, build: Callable[[], Task], densities: tuple[float, ...]
+    name: str, request: Request, course: Course, build: Callable[[], Task], compared: Sequence[Variant]
 ) -> Record:
     if request.quick:
         course = dataclasses.replace(course, steps=30, warmup=5, looks=2)
     return Ablation(
         name=name,
         build=build,
-        variants=variants(*densities),
+        variants=compared,
         course=course,
         differs=_DIFFERS,
         published={"all three": PUBLISHED},
