@@ -17,7 +17,8 @@ class TargetDensity:
         density: mean density of the blocks to arrive at, in (0, 1).
         reach: share of the steps, in (0, 1], after which the goal itself is demanded; until then it moves from the
             density at the start to the target along a geometric line.
-        strength: the penalty's coefficient at the first step.
+        strength: the penalty's coefficient at the first step; begin with a tenth or less of the default when training
+            from scratch on a task that is learned slowly, as a strong start may silence a model for good.
         gain: how fast the coefficient answers; its logarithm moves by ``gain`` a step for every 5 % of density
             above or below the goal, by ``3 * gain`` at most.
         smoothing: weight of the past in the running mean of the observed density, in [0, 1).
