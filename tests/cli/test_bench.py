@@ -1,12 +1,10 @@
-import sys
-
 import pytest
 
 from lazyneuron.accelerate import calibrate
 from lazyneuron.bench import run as bench_run
-from lazyneuron.cli import main
 from lazyneuron.core.record import Record
 from tests.accelerate.conftest import made_up
+from tests.cli import command
 
 TINY = ["--shape", "32x128", "--threads", 1]
 
@@ -17,13 +15,8 @@ def quickly(monkeypatch):
 
 
 def run(monkeypatch, *arguments):
-    """Run the command in this process; the exit status, 0 when it returns."""
-    monkeypatch.setattr(sys, "argv", ["lazyneuron", "bench", *map(str, arguments)])
-    try:
-        main.main()
-    except SystemExit as exit_:
-        return exit_.code or 0
-    return 0
+    """The exit status of ``lazyneuron bench`` with these arguments, 0 when it returns."""
+    return command.run(monkeypatch, "bench", *arguments)
 
 
 def test_rows_are_printed_and_written(monkeypatch, capsys, tmp_path):

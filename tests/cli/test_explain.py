@@ -11,22 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from lazyneuron.cli import main
 from lazyneuron.core.record import Record
 from lazyneuron.reproduce import peng_vision
 from lazyneuron.reproduce.ablation import Ablation
 from lazyneuron.reproduce.images import digits
 from lazyneuron.reproduce.vision import VisionSize, VisionTask
-
-
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> object:
-    """The exit status, 0 when the command returns."""
-    monkeypatch.setattr(sys, "argv", ["lazyneuron", *map(str, arguments)])
-    try:
-        main.main()
-    except SystemExit as exit_:
-        return exit_.code or 0
-    return 0
+from tests.cli.command import run
 
 
 @pytest.fixture

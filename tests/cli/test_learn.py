@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import pytest
 
-from lazyneuron.cli import main
 from lazyneuron.core.record import Record
 from lazyneuron.learn import cube
+from tests.cli import command
 
 
 def run(monkeypatch, *arguments):
-    """Run the command in this process; the exit status, 0 when it returns."""
-    monkeypatch.setattr(sys, "argv", ["lazyneuron", "learn", *map(str, arguments)])
-    try:
-        main.main()
-    except SystemExit as exit_:
-        return exit_.code or 0
-    return 0
+    """The exit status of ``lazyneuron learn`` with these arguments, 0 when it returns."""
+    return command.run(monkeypatch, "learn", *arguments)
 
 
 @pytest.fixture

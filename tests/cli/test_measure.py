@@ -5,18 +5,8 @@ import textwrap
 import pytest
 import torch
 
-from lazyneuron.cli import main
 from lazyneuron.core.record import Record
-
-
-def run(monkeypatch, *arguments):
-    """Run the command in this process; the exit status, 0 when it returns."""
-    monkeypatch.setattr(sys, "argv", ["lazyneuron", *map(str, arguments)])
-    try:
-        main.main()
-    except SystemExit as exit_:
-        return exit_.code or 0
-    return 0
+from tests.cli.command import run
 
 
 @pytest.fixture

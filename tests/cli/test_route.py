@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("sklearn")
-from lazyneuron.cli import main, rows
+from lazyneuron.cli import rows
 from lazyneuron.core.errors import DataError, ImplUnavailable
 from lazyneuron.route.estimators import LSHRegressor, load_estimator
-
-
-def run(monkeypatch, *arguments) -> int:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr(sys, "argv", ["lazyneuron", *map(str, arguments)])
-    try:
-        main.main()
-    except SystemExit as exit_:
-        return int(exit_.code or 0)
-    return 0
+from tests.cli.command import run
 
 
 @pytest.fixture

@@ -10,22 +10,13 @@ import torch
 
 from lazyneuron.accelerate import calibrate
 from lazyneuron.blocks import find_blocks
-from lazyneuron.cli import main
 from lazyneuron.cli.model import load_model
 from lazyneuron.cli.sparsify import make_recipe
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.induce import Chain, DoublyBiased, KeepTop, Relufy, Threshold
 from tests.accelerate.conftest import made_up
 from tests.blocks.architectures import KNOWN
-
-
-def run(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["lazyneuron", *map(str, arguments)])
-    try:
-        main.main()
-    except SystemExit as exit_:
-        return exit_.code or 0
-    return 0
+from tests.cli.command import run
 
 
 @pytest.fixture
