@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import statistics
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -101,15 +99,3 @@ def bucket_error(sample: Sample, *, bits: int, tables: int = 1, seed: int) -> fl
     count = torch.bincount(train.flatten(), minlength=router.width).clamp(min=1)
     predicted = mean + (total / count)[test].mean(1, keepdim=True)
     return float((predicted - sample.y_test).square().mean())
-
-
-def spread(label: str, x: Sequence[float], runs: Sequence[Sequence[float]]) -> dict[str, Any]:
-    """A curve through means with the range over runs: ``runs[seed][point]``."""
-    columns = list(zip(*runs, strict=True))
-    return {
-        "label": label,
-        "x": list(x),
-        "y": [statistics.mean(c) for c in columns],
-        "low": [min(c) for c in columns],
-        "high": [max(c) for c in columns],
-    }

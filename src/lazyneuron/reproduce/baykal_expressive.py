@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from lazyneuron.core.record import Record
-from lazyneuron.reproduce.baykal_data import CLOSED_FORM, SOURCE, draw, held_error, masked_network, spread
-from lazyneuron.reproduce.experiment import Experiment, Request, record_of
+from lazyneuron.reproduce.baykal_data import CLOSED_FORM, SOURCE, draw, held_error, masked_network
+from lazyneuron.reproduce.experiment import Experiment, Request, band, record_of
 
 _DIFFERS = f"{CLOSED_FORM} The paper asks this question and answers it with no measurement."
 
@@ -21,7 +21,7 @@ def run(request: Request) -> Record:
             [held_error(masked_network(t, t // share, seed=seed, own_scores=own), sample) for t in widths]
             for seed, sample in enumerate(samples)
         ]
-        curves.append(spread(label, widths, runs))
+        curves.append(band(label, x=widths, runs=runs))
         request.advance((number + 1) / len(variants), label)
     rows = [
         {"units": t, **{f"{c['label']} MSE": c["y"][k] for c in curves}, "paper": None} for k, t in enumerate(widths)

@@ -6,8 +6,8 @@ import statistics
 from typing import Any
 
 from lazyneuron.core.record import Record
-from lazyneuron.reproduce.baykal_data import CLOSED_FORM, FEATURES, SOURCE, draw, held_error, masked_network, spread
-from lazyneuron.reproduce.experiment import Experiment, Request, record_of
+from lazyneuron.reproduce.baykal_data import CLOSED_FORM, FEATURES, SOURCE, draw, held_error, masked_network
+from lazyneuron.reproduce.experiment import Experiment, Request, band, record_of
 
 PAPER = {
     18432: {"dense": 0.01015, "50 %": 0.01014, "25 %": 0.009655},
@@ -39,7 +39,7 @@ def run(request: Request) -> Record:
         request.advance((number + 1) / len(variants), f"{name}, {'own' if own else 'separate'} scores")
     rows = [_row(s, k, found) for k, s in enumerate(actives)]
     curves = [
-        spread(_label(own, name), [2 * s * (FEATURES + 1) for s in actives], runs)
+        band(_label(own, name), x=[2 * s * (FEATURES + 1) for s in actives], runs=runs)
         for (own, name), runs in found.items()
     ]
     last = rows[-1]

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lazyneuron.core.record import Record
-from lazyneuron.reproduce.baykal_data import SOURCE, spread
-from lazyneuron.reproduce.experiment import Experiment, Request, record_of
+from lazyneuron.reproduce.baykal_data import SOURCE
+from lazyneuron.reproduce.experiment import Experiment, Request, band, record_of
 from lazyneuron.reproduce.images import Images, load_images
 
 PAPER = {
@@ -106,7 +106,7 @@ def run(request: Request) -> Record:
     return record_of(
         "baykal-table2",
         rows=rows,
-        curves=[spread("dense" if t == 1 else f"{100 // t} % active", actives, r) for t, r in runs.items()],
+        curves=[band("dense" if t == 1 else f"{100 // t} % active", x=actives, runs=r) for t, r in runs.items()],
         says=(
             f"On {images.name}, sparse hidden layers are between {min(gain):+.4f} and {max(gain):+.4f} in accuracy "
             "from "

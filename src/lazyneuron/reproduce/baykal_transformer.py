@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from lazyneuron.core.record import Record
 from lazyneuron.induce import sparsify_
-from lazyneuron.reproduce.baykal_data import SOURCE, spread
-from lazyneuron.reproduce.experiment import Experiment, Request, record_of
+from lazyneuron.reproduce.baykal_data import SOURCE
+from lazyneuron.reproduce.experiment import Experiment, Request, band, record_of
 from lazyneuron.route import RoutedFFN, RouteFFN, Switch
 
 _SYMBOLS, _LENGTH, _WIDTH = 128, 96, 96
@@ -127,7 +127,7 @@ def run(request: Request) -> Record:
             runs.append(train(recipe, text, steps=steps, looks=looks, seed=seed))
             done += 1
             request.advance(done / (len(VARIANTS) * request.seeds), f"{label}, seed {seed}")
-        curves.append(spread(label, [s for s, _ in runs[0]], [[b for _, b in run] for run in runs]))
+        curves.append(band(label, x=[s for s, _ in runs[0]], runs=[[b for _, b in run] for run in runs]))
         last = [run[-1][1] for run in runs]
         rows.append(
             {

@@ -18,9 +18,8 @@ from lazyneuron.reproduce.baykal_data import (
     draw,
     held_error,
     masked_network,
-    spread,
 )
-from lazyneuron.reproduce.experiment import Experiment, Request, record_of
+from lazyneuron.reproduce.experiment import Experiment, Request, band, record_of
 from lazyneuron.route import DSM, RandomHash
 
 _PAPER_FROM = 2048
@@ -47,7 +46,7 @@ def fig2(request: Request) -> Record:
             [held_error(masked_network(width or s, s, seed=seed), sample) for s in actives]
             for seed, sample in enumerate(samples)
         ]
-        curves.append(spread(label, actives, runs))
+        curves.append(band(label, x=actives, runs=runs))
         rows += [
             {"model": label, "active": s, "MSE": y, "paper": None}
             for s, y in zip(actives, curves[-1]["y"], strict=True)
@@ -97,7 +96,8 @@ def fig3(request: Request) -> Record:
     flat = [[dense_error(s, wide, seed)] * len(bits) for seed, s in enumerate(few)]
     request.advance(1.0, f"dense of width {wide}")
     x = [2**m for m in bits]
-    curves = [spread("LSH", x, lsh), spread("dense, equal FLOPs", x, dense), spread(f"dense, {wide} units", x, flat)]
+    named = {"LSH": lsh, "dense, equal FLOPs": dense, f"dense, {wide} units": flat}
+    curves = [band(label, x=x, runs=runs) for label, runs in named.items()]
     means = [curve["y"] for curve in curves]
     rows = [
         {
@@ -145,7 +145,7 @@ def fig4(request: Request) -> Record:
     curves, rows = [], []
     for number, (label, measure) in enumerate(models.items()):
         runs = [[measure(s, seed, sample) for s in actives] for seed, sample in enumerate(samples)]
-        curves.append(spread(label, actives, runs))
+        curves.append(band(label, x=actives, runs=runs))
         rows += [
             {"model": label, "active": s, "MSE": y, "paper": None}
             for s, y in zip(actives, curves[-1]["y"], strict=True)

@@ -15,7 +15,7 @@ from lazyneuron.blocks import find_blocks
 from lazyneuron.induce import DensityController, Pressure, parameter_groups, pre_activations, project_, sparsify_
 from lazyneuron.induce.pressure import total_pressure
 from lazyneuron.measure import measure
-from lazyneuron.reproduce.task import Batch, Task
+from lazyneuron.reproduce.task import Task
 from lazyneuron.train import LossGuard
 
 
@@ -137,7 +137,7 @@ def train(
     press = None if variant.pressure is None else _Press(variant.pressure, model)
     points: list[Point] = []
     model.train()
-    guard = LossGuard(model)
+    guard, marks = LossGuard(model), set(course.marks)
     for step, batch in zip(range(1, course.steps + 1), task.batches(torch.Generator().manual_seed(seed)), strict=False):
         for group in optimizer.param_groups:
             group["lr"] = course.rate(step - 1)
@@ -153,7 +153,7 @@ def train(
         if variant.recipe is not None:
             project_(model, step=step)
         advance(step / course.steps)
-        if step in course.marks:
+        if step in marks:
             model.eval()
             if watch_density:
                 points.append(look(model, task, step=step))
@@ -199,6 +199,3 @@ def look(model: nn.Module, task: Task, *, step: int) -> Point:
 def as_data(points: Sequence[Point]) -> list[dict[str, Any]]:
     """JSON-able."""
     return [dataclasses.asdict(point) for point in points]
-
-
-__all__ = ["Batch", "Course", "Point", "Variant", "as_data", "look", "train"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,7 @@ def band(label: str, *, x: Sequence[float], runs: Sequence[Sequence[float]]) -> 
     return {
         "label": label,
         "x": list(x),
-        "y": [sum(column) / len(column) for column in columns],
+        "y": [statistics.mean(column) for column in columns],
         "low": [min(column) for column in columns],
         "high": [max(column) for column in columns],
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
@@ -72,8 +73,9 @@ class _TextTask(Task):
         generator = torch.Generator().manual_seed(0)
         return [self._batch(part, generator) for part in torch.split(rows, 32)]
 
+    @abc.abstractmethod
     def _batch(self, rows: Tensor, generator: torch.Generator) -> Batch:
-        raise NotImplementedError
+        """What the model is given for some windows."""
 
 
 class DecoderTask(_TextTask):
