@@ -5,22 +5,19 @@ The models of the experiments are so small that a second thread gains nothing, a
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, wait
+from concurrent.futures import wait
 from typing import Any, TypeVar
+
+from lazyneuron.core.processes import CONTEXT, one_thread_processes, workers_for
 
 _Result = TypeVar("_Result")
 _shares: Any = None  # in a worker: the share done of each job
 
 
 def _prepare(shares: Any) -> None:
-    import torch
-
     global _shares  # noqa: PLW0603  # a process pool hands shared memory over in no other way
     _shares = shares
-    torch.set_num_threads(1)
 
 
 def _work(work: Callable[..., _Result], number: int, job: Any) -> _Result:
@@ -48,27 +45,20 @@ def run_jobs(
     Returns:
         The results in the order of the jobs.
     """
-    processes = min(len(jobs), processes or len(os.sched_getaffinity(0)))
+    processes = workers_for(len(jobs), processes)
     if processes <= 1:
         return [
             work(job, lambda share, k=k: advance((k + share) / len(jobs), f"run {k + 1} of {len(jobs)}"))  # type: ignore[misc]
             for k, job in enumerate(jobs)
         ]
-    context = multiprocessing.get_context("spawn")
-    shares = context.Array("d", len(jobs))
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=_prepare, initargs=(shares,)) as pool:
+    shares = CONTEXT.Array("d", len(jobs))
+    with one_thread_processes(processes, prepare=_prepare, arguments=(shares,)) as pool:
         futures = [pool.submit(_work, work, number, job) for number, job in enumerate(jobs)]
         pending = set(futures)
-        try:
-            while pending:
-                done, pending = wait(pending, timeout=0.5)
-                for future in done:
-                    future.result()  # the first error ends all
-                finished = sum(f.done() for f in futures)
-                advance(sum(shares[:]) / len(jobs), f"{finished} of {len(jobs)} runs done")
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in multiprocessing.active_children():
-                process.terminate()
-            raise
+        while pending:
+            done, pending = wait(pending, timeout=0.5)
+            for future in done:
+                future.result()  # the first error ends all
+            finished = sum(f.done() for f in futures)
+            advance(sum(shares[:]) / len(jobs), f"{finished} of {len(jobs)} runs done")
         return [future.result() for future in futures]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from lazyneuron.core.errors import ConfigError, DataError
+from lazyneuron.core.processes import one_thread_processes, workers_for
 from lazyneuron.sweep.journal import Finished, Journal
 from lazyneuron.sweep.settings import Setting, key_of
 from lazyneuron.sweep.task import Task, check_settings, load_task, try_point
@@ -56,7 +55,7 @@ def sweep(
     found = dict(journal.finished)
     done = len(points) - len(missing)
     advance(done, len(points))
-    workers = min(len(missing), processes or len(os.sched_getaffinity(0)))
+    workers = workers_for(len(missing), processes)
     for result in _here(function, name, missing) if workers <= 1 else _spread(task, name, missing, workers):
         journal.add(result)
         found[key_of(result.settings)] = result
@@ -70,27 +69,15 @@ def _here(task: Task, name: str, points: Sequence[Mapping[str, Setting]]) -> Ite
 
 
 def _spread(task: str | Task, name: str, points: Sequence[Mapping[str, Setting]], workers: int) -> Iterator[Finished]:
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_single_thread) as pool:
-        try:
+    try:
+        with one_thread_processes(workers) as pool:
             for future in as_completed([pool.submit(_work, task, name, point) for point in points]):
                 yield future.result()
-        except BrokenProcessPool as error:
-            raise DataError(
-                "A process of the sweep was killed, perhaps for want of memory; the points done are kept, so run the "
-                "same sweep again with fewer processes."
-            ) from error
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in multiprocessing.active_children():
-                process.terminate()
-            raise
-
-
-def _single_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
+    except BrokenProcessPool as error:
+        raise DataError(
+            "A process of the sweep was killed, perhaps for want of memory; the points done are kept, so run the "
+            "same sweep again with fewer processes."
+        ) from error
 
 
 def _work(task: str | Task, name: str, point: Mapping[str, Setting]) -> Finished:
