@@ -15,6 +15,7 @@ from lazyneuron.bench import view
 from lazyneuron.core.record import Record, write_text
 from lazyneuron.report.curves import curves_figure
 from lazyneuron.report.figures import density_figure, latency_figure
+from lazyneuron.report.frontier import frontier_figure, frontier_rows
 from lazyneuron.report.numbers import NOTHING
 from lazyneuron.report.tables import markdown_table, provenance
 from lazyneuron.reproduce.catalogue import EXPERIMENTS, experiment
@@ -212,12 +213,26 @@ def route_page(record: Record) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def sweep_table(record: Record) -> str:
+    """A ``sweep`` record as Markdown; its figure is drawn beside the others."""
+    frontier_figure(record, PICTURES / "sweep.png")
+    data = record.data
+    parts = (
+        markdown_table(frontier_rows(record)),
+        f"Pareto points: {'; '.join(data['frontier'])}. All took {data['seconds'] / 60:.0f} minutes of one core.",
+        f"![Density against {data['quality']}](assets/sweep.png)",
+        provenance(record),
+    )
+    return "\n\n".join(parts) + "\n"
+
+
 _PAGES: dict[str, tuple[str, Callable[[Record], str]]] = {
     "accelerate": ("benchmarks.md", accelerate_page),
     "explain": ("explain.md", explain_cost),
     "jsrelu": ("induce.md", jsrelu_table),
     "recipes": ("accelerate.md", recipes_table),
     "route": ("route.md", route_page),
+    "sweep": ("train.md", sweep_table),
 }
 
 

@@ -65,6 +65,7 @@ def test_explain_prints_and_records_what_the_library_says(here, monkeypatch, cap
         (("explain", "mine_to_explain:relu", "--data", "x.npy", "--json", "x.npy/a"), "Cannot write"),
         (("reproduce", "fig-9"), "There is no experiment 'fig-9'; there are peng-vision"),
         (("reproduce", "peng-vision", "--data", "nowhere"), "has no data_batch_1.bin"),
+        (("reproduce", "peng-vision", "--device", "abacus"), "torch cannot use the device 'abacus' here"),
         (("reproduce", "peng-vision", "--figure", "x.npy/a.png"), "Cannot write"),
     ],
 )

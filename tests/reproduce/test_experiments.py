@@ -8,16 +8,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from lazyneuron.core.errors import ConfigError, DataError
 from lazyneuron.core.record import Record
 from lazyneuron.induce import ShiftedActivation
 from lazyneuron.report import curves_figure
-from lazyneuron.reproduce import peng_identity, peng_mp, peng_shifted, peng_vision
+from lazyneuron.reproduce import peng_identity, peng_mp, peng_shifted, peng_vision, vision
 from lazyneuron.reproduce.ablation import Ablation, Job
 from lazyneuron.reproduce.catalogue import EXPERIMENTS, experiment
 from lazyneuron.reproduce.course import Course, Variant, train
 from lazyneuron.reproduce.experiment import Request
+from lazyneuron.reproduce.images import Images
+from lazyneuron.reproduce.task import Batch
 from lazyneuron.reproduce.vision import VisionTask
 
 pytest.importorskip("transformers")
@@ -66,6 +69,48 @@ def test_fine_tuning_goes_on_from_one_dense_model_for_all_variants(small: Vision
     _, dense = train(small, COURSE, variant=variants[0], seed=0)
     for row in record.data["rows"]:
         assert row["density"] == pytest.approx(dense[-1].density, rel=1e-3) and row["accuracy"] == dense[-1].accuracy
+
+
+def test_every_batch_is_brought_to_the_models_device(small: VisionTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    brought: list[int] = []
+    here, losses = VisionTask.here, VisionTask.losses
+
+    def spy_here(self: VisionTask, batch: Batch) -> Batch:
+        moved = here(self, batch)
+        brought.append(id(moved))
+        kept.append(moved)  # so that no id is used twice
+        return moved
+
+    def spy_losses(self: VisionTask, model: nn.Module, batch: Batch, **options: float) -> tuple[Tensor, Tensor]:
+        assert id(batch) in brought
+        return losses(self, model, batch, **options)
+
+    kept: list[Batch] = []
+    monkeypatch.setattr(VisionTask, "here", spy_here)
+    monkeypatch.setattr(VisionTask, "losses", spy_losses)
+    train(small, COURSE, variant=Variant(name="vanilla"), seed=0)
+    assert len(kept) >= COURSE.steps
+    small.device = torch.device("meta")
+    assert {tensor.device.type for tensor in here(small, kept[0]).values()} == {"meta"}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_an_ablation_trains_on_a_gpu(small: VisionTask) -> None:
+    variants = (peng_vision.VARIANTS[4], peng_vision.VARIANTS[6])
+    ablation = Ablation(name="peng-vision", build=lambda: small, variants=variants, course=COURSE, differs="")
+    record = ablation.run(Request(seeds=1, device="cuda"))
+    assert record.data["settings"]["device"] == "cuda"
+    assert all(0 < row["density"] < 1 for row in record.data["rows"])
+
+
+def test_the_larger_size_is_for_accelerators(few: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Request(device="cuda").large
+    assert not Request(device="cuda", quick=True).large and not Request().large
+    monkeypatch.setattr(vision, "load_images", lambda folder: few)
+    task = vision.vision_task(None, batch=32, large=True)
+    assert (task.size.width, task.size.layers, task.size.patch) == (384, 12, 2)
+    course = Course(steps=800, learning_rate=3e-3, warmup=40).for_large()
+    assert (course.steps, course.warmup, course.learning_rate) == (8000, 400, pytest.approx(1e-3))
 
 
 def test_the_shifted_record(small: VisionTask) -> None:

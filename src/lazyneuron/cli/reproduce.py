@@ -21,6 +21,9 @@ def reproduce(
         Path | None, typer.Option("--data", help="Folder with the published experiment's own data.")
     ] = None,
     seeds: Annotated[int, typer.Option("--seeds", help="Runs of each variant.", min=1)] = 3,
+    device: Annotated[
+        str, typer.Option("--device", help="auto, cpu or a device; a GPU trains the larger size where there is one.")
+    ] = "auto",
     quick: Annotated[bool, typer.Option("--quick", help="A much smaller run, to see that it works.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the record to this file.")] = None,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write the table to this file.")] = None,
@@ -41,7 +44,7 @@ def reproduce(
         return
     wanted = experiment(name)
     check_writable(json_file, csv_file, figure)
-    record = _run(wanted, data=data, seeds=seeds, quick=quick)
+    record = _run(wanted, data=data, seeds=seeds, quick=quick, device=_device(device))
     _print(wanted, record, console)
     if json_file is not None:
         write_text(json_file, record.to_json())
@@ -51,7 +54,21 @@ def reproduce(
         curves_figure(record, figure)
 
 
-def _run(wanted: Experiment, *, data: Path | None, seeds: int, quick: bool) -> Record:
+def _device(asked: str) -> str:
+    import torch
+
+    from lazyneuron.core.errors import ConfigError
+
+    if asked == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=asked)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"torch cannot use the device {asked!r} here; leave out --device.") from error
+    return asked
+
+
+def _run(wanted: Experiment, *, data: Path | None, seeds: int, quick: bool, device: str) -> Record:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -64,7 +81,7 @@ def _run(wanted: Experiment, *, data: Path | None, seeds: int, quick: bool) -> R
         def advance(share: float, note: str) -> None:
             progress.update(task, completed=share, description=note)
 
-        return wanted.run(Request(data=data, seeds=seeds, quick=quick, advance=advance))
+        return wanted.run(Request(data=data, seeds=seeds, quick=quick, device=device, advance=advance))
 
 
 def _print(wanted: Experiment, record: Record, console: Console) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_model, save_model
 from torch import nn
 
@@ -30,6 +31,7 @@ class Job:
         course, variant, seed: of the training.
         start: a file with the weights to go on from.
         keep: a file to write the trained weights to.
+        device: where to train.
     """
 
     build: Callable[[], Task]
@@ -38,11 +40,13 @@ class Job:
     seed: int
     start: Path | None = None
     keep: Path | None = None
+    device: str = "cpu"
 
 
 def run_job(job: Job, advance: Callable[[float], None]) -> tuple[Point, ...]:
     """Train, and say what was seen on the way."""
     task = job.build()
+    task.device = torch.device(job.device)
     start: nn.Module | None = None
     if job.start is not None:
         start = task.new_model()
@@ -88,7 +92,14 @@ class Ablation:
         with tempfile.TemporaryDirectory() as folder:
             starts = self._train_dense(Path(folder), request, before)
             jobs = [
-                Job(build=self.build, course=self.course, variant=variant, seed=seed, start=starts.get(seed))
+                Job(
+                    build=self.build,
+                    course=self.course,
+                    variant=variant,
+                    seed=seed,
+                    start=starts.get(seed),
+                    device=request.device,
+                )
                 for seed in seeds
                 for variant in self.variants
             ]
@@ -96,7 +107,7 @@ class Ablation:
                 run_job,
                 jobs,
                 advance=lambda share, note: request.advance(before + share * (1 - before), note),
-                processes=self.processes,
+                processes=self._processes(request),
             )
         runs: dict[str, list[tuple[Point, ...]]] = {variant.name: [] for variant in self.variants}
         for job, points in zip(jobs, found, strict=True):
@@ -109,16 +120,20 @@ class Ablation:
         files = {seed: folder / f"{seed}.safetensors" for seed in range(request.seeds)}
         plain = Variant(name="dense")
         jobs = [
-            Job(build=self.build, course=self.dense, variant=plain, seed=seed, keep=file)
+            Job(build=self.build, course=self.dense, variant=plain, seed=seed, keep=file, device=request.device)
             for seed, file in files.items()
         ]
         run_jobs(
             run_job,
             jobs,
             advance=lambda done, note: request.advance(done * share, f"dense model, {note}"),
-            processes=self.processes,
+            processes=self._processes(request),
         )
         return files
+
+    def _processes(self, request: Request) -> int | None:
+        """One after another on an accelerator, which a single training fills."""
+        return self.processes if request.device == "cpu" else 1
 
     def _record(self, runs: Runs, task: Task, request: Request) -> Record:
         names = [variant.name for variant in self.variants]
@@ -140,6 +155,8 @@ class Ablation:
                 "dense": None if self.dense is None else dataclasses.asdict(self.dense),
                 "variants": {v.name: _variant_data(v) for v in self.variants},
                 "data": task.name,
+                "size": dataclasses.asdict(task.size),
+                "device": request.device,
                 "seeds": request.seeds,
                 "quick": request.quick,
                 "runs": {name: [as_data(points) for points in found] for name, found in runs.items()},

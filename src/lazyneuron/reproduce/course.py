@@ -55,6 +55,12 @@ class Course:
         way = (step - self.warmup) / max(1, self.steps - self.warmup)
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * way))
 
+    def for_large(self) -> Course:
+        """For a wide model: ten times the steps, a third of the rate."""
+        return dataclasses.replace(
+            self, steps=10 * self.steps, warmup=10 * self.warmup, learning_rate=self.learning_rate / 3
+        )
+
     @property
     def marks(self) -> list[int]:
         """Steps after which to look."""
@@ -130,7 +136,7 @@ def train(
     Cost: a forward and a backward of one batch for each step.
     """
     torch.manual_seed(seed)
-    model = task.new_model() if start is None else start
+    model = (task.new_model() if start is None else start).to(task.device)
     if variant.recipe is not None:
         sparsify_(model, variant.recipe)
     optimizer = torch.optim.AdamW(parameter_groups(model, course.weight_decay), lr=course.learning_rate)
@@ -142,7 +148,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = course.rate(step - 1)
         with contextlib.nullcontext() if press is None else press.watching():
-            loss = task.losses(model, batch, smoothing=course.smoothing)[0].mean()
+            loss = task.losses(model, task.here(batch), smoothing=course.smoothing)[0].mean()
             if press is not None:
                 loss = loss + press.penalty(progress=step / course.steps)
         guard.check(loss, step=step)
@@ -184,12 +190,13 @@ class _Press:
 @torch.no_grad()
 def look(model: nn.Module, task: Task, *, step: int) -> Point:
     """Measure density and quality of a model that is in evaluation mode."""
-    report = measure(model, task.held_out)
-    losses, right = zip(*(task.losses(model, batch) for batch in task.held_out), strict=True)
+    held_out, probe = ([task.here(batch) for batch in batches] for batches in (task.held_out, task.probe))
+    report = measure(model, held_out)
+    losses, right = zip(*(task.losses(model, batch) for batch in held_out), strict=True)
     return Point(
         step=step,
         density=report.density,
-        train_density=measure(model, task.probe).density,
+        train_density=measure(model, probe).density,
         accuracy=float(torch.cat(right).float().mean()),
         loss=float(torch.cat(losses).mean()),
         blocks=tuple(block.density or 0.0 for block in report.blocks),

@@ -20,17 +20,24 @@ class Request:
         data: a folder with the published experiment's own data, or None for data that every machine has.
         seeds: how many runs of each variant.
         quick: a much smaller run, which says so.
+        device: where trainings run; on anything but the CPU those that have a larger size take it.
         advance: told the share that is done, and what is going on.
     """
 
     data: Path | None = None
     seeds: int = 3
     quick: bool = False
+    device: str = "cpu"
     advance: Callable[[float, str], None] = lambda share, note: None
 
     def __post_init__(self) -> None:
         if self.seeds < 1:
             raise ConfigError(f"At least one seed is needed, got {self.seeds}.")
+
+    @property
+    def large(self) -> bool:
+        """Whether to train at the larger size."""
+        return not self.quick and self.device != "cpu"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -37,6 +37,11 @@ class LanguageSize:
     length: int = 96
     batch: int = 16
 
+    @staticmethod
+    def large(layers: int) -> LanguageSize:
+        """T5-small's width and heads, with sequences of 256 tokens, which wants an accelerator."""
+        return LanguageSize(width=512, layers=layers, heads=8, hidden=2048, length=256, batch=64)
+
 
 class _TextTask(Task):
     """Windows of a stream of tokens."""

@@ -45,6 +45,8 @@ def _run(
     density: float,
     strength: float,
 ) -> Record:
+    if request.large:
+        dense, course = dense.for_large(), course.for_large()
     if request.quick:
         dense, course = (dataclasses.replace(c, steps=24, warmup=0, looks=2) for c in (dense, course))
     return Ablation(
@@ -62,7 +64,7 @@ def _run_vision(request: Request) -> Record:
     return _run(
         request,
         name="peng-finetune-vision",
-        build=functools.partial(vision_task, request.data, noise=0.5, batch=32),
+        build=functools.partial(vision_task, request.data, noise=0.5, batch=32, large=request.large),
         dense=Course(steps=1000, learning_rate=3e-3, weight_decay=0.3, smoothing=0.1),
         course=Course(steps=600, learning_rate=2e-3, weight_decay=0.3, smoothing=0.1),
         density=0.05,
@@ -74,7 +76,7 @@ def _run_language(request: Request) -> Record:
     return _run(
         request,
         name="peng-finetune-language",
-        build=functools.partial(decoder_task, request.data),
+        build=functools.partial(decoder_task, request.data, large=request.large),
         dense=Course(steps=800, learning_rate=3e-3, warmup=40),
         course=Course(steps=500, learning_rate=2e-3, warmup=20),
         density=0.05,

@@ -15,25 +15,29 @@ from lazyneuron.reproduce.experiment import Experiment, Request
 from lazyneuron.reproduce.language import DecoderTask, LanguageSize, SpanTask
 from lazyneuron.reproduce.peng_vision import PUBLISHED
 from lazyneuron.reproduce.task import Task
-from lazyneuron.reproduce.text import text_tokens
+from lazyneuron.reproduce.text import Tokens, text_tokens
 
 VOCABULARY = 1024
 _DIFFERS = (
-    "A transformer of width 96 on some megabytes of Python's standard library, 800 steps of 16 sequences of 96 tokens, "
-    "in place of T5-base on C4, 100 000 steps of 256 sequences of 512 tokens. "
+    "A small transformer on some megabytes of Python's standard library, 800 steps (8000 at the larger size), in place "
+    "of T5-base on C4, 100 000 steps of 256 sequences of 512 tokens. "
     "The published relative cut is read from an abstract that does not say which sparsity it means."
 )
 _SOURCE = "Peng, Qi, Shi, Gao (2023), arXiv 2309.03004, abstract; Peng et al. (2026), arXiv 2605.25612, abstract"
 
 
-def decoder_task(data: Path | None) -> DecoderTask:
+def decoder_task(data: Path | None, *, large: bool = False) -> DecoderTask:
     """The next token of the standard library, or of the text in a folder."""
-    return DecoderTask(text_tokens(data, VOCABULARY), LanguageSize())
+    return DecoderTask(_tokens(data, large), LanguageSize.large(8) if large else LanguageSize())
 
 
-def span_task(data: Path | None) -> SpanTask:
+def span_task(data: Path | None, *, large: bool = False) -> SpanTask:
     """Missing spans of the standard library, or of the text in a folder."""
-    return SpanTask(text_tokens(data, VOCABULARY), LanguageSize(layers=2))
+    return SpanTask(_tokens(data, large), LanguageSize.large(6) if large else LanguageSize(layers=2))
+
+
+def _tokens(data: Path | None, large: bool) -> Tokens:
+    return text_tokens(data, 8 * VOCABULARY if large else VOCABULARY)
 
 
 def variants(*densities: float, strength: float) -> tuple[Variant, ...]:
@@ -53,26 +57,24 @@ def variants(*densities: float, strength: float) -> tuple[Variant, ...]:
 
 def _run_decoder(request: Request) -> Record:
     course = Course(steps=800, learning_rate=3e-3, warmup=40)
-    return _ablation(
-        "peng-language", request, course, functools.partial(decoder_task, request.data), variants(0.05, strength=0.1)
-    )
+    return _ablation("peng-language", request, course, decoder_task, variants(0.05, strength=0.1))
 
 
 def _run_spans(request: Request) -> Record:
     course = Course(steps=800, learning_rate=1e-2, warmup=80, decay="root")
-    return _ablation(
-        "peng-t5", request, course, functools.partial(span_task, request.data), variants(0.25, 0.13, strength=1.0)
-    )
+    return _ablation("peng-t5", request, course, span_task, variants(0.25, 0.13, strength=1.0))
 
 
 def _ablation(
-    name: str, request: Request, course: Course, build: Callable[[], Task], compared: Sequence[Variant]
+    name: str, request: Request, course: Course, build: Callable[..., Task], compared: Sequence[Variant]
 ) -> Record:
+    if request.large:
+        course = course.for_large()
     if request.quick:
         course = dataclasses.replace(course, steps=30, warmup=5, looks=2)
     return Ablation(
         name=name,
-        build=build,
+        build=functools.partial(build, request.data, large=request.large),
         variants=compared,
         course=course,
         differs=_DIFFERS,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +18,18 @@ class Task(abc.ABC):
     Attributes:
         name: what the data are.
         epoch_steps: steps after which every training example was seen once.
+        size: of models and batches, a dataclass.
+        device: where models are trained and looked at; batches are made on the CPU.
     """
 
     name: str
     epoch_steps: int
+    size: Any
+    device: torch.device = torch.device("cpu")
+
+    def here(self, batch: Batch) -> Batch:
+        """The batch on the task's device."""
+        return {name: tensor.to(self.device) for name, tensor in batch.items()}
 
     @abc.abstractmethod
     def new_model(self) -> nn.Module:

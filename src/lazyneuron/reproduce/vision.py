@@ -115,11 +115,19 @@ def _initialise(model: nn.Module) -> None:
                 nn.init.normal_(module.bias, std=1e-6)
 
 
-def vision_task(data: Path | None, *, noise: float = 0.0, batch: int = 128) -> VisionTask:
-    """The digits, or CIFAR-10 from its folder with a larger model."""
+def vision_task(data: Path | None, *, noise: float = 0.0, batch: int = 128, large: bool = False) -> VisionTask:
+    """The digits, or CIFAR-10 from its folder with a larger model.
+
+    Args:
+        data: CIFAR-10's folder; None takes the digits.
+        noise: deviation of Gaussian noise on training images.
+        batch: images in a step.
+        large: ViT-S/4, 12 layers of width 384, which wants an accelerator.
+    """
     images = load_images(data)
-    small = images.train.shape[-1] <= 8
-    size = VisionSize(noise=noise, batch=batch)
-    if not small:
-        size = dataclasses.replace(size, width=128, hidden=512, patch=4)
+    size = VisionSize(noise=noise, batch=batch, patch=2 if images.train.shape[-1] <= 8 else 4)
+    if large:
+        size = dataclasses.replace(size, width=384, layers=12, heads=6, hidden=1536)
+    elif size.patch == 4:
+        size = dataclasses.replace(size, width=128, hidden=512)
     return VisionTask(images, size)
