@@ -8,7 +8,6 @@
 namespace lazy::boolean {
 
 constexpr int kMaxDegree = 16;
-constexpr int64_t kTileBytes = 128;  // of one row of a strided tile of the transform
 
 struct Columns {
   const uint64_t* bits;  // (n, words)
@@ -22,11 +21,16 @@ struct Order {
   int degree;
 };
 
+// Some neighbouring columns of a strided axis: `rows` pieces of `columns` numbers, `stride` numbers apart.
+struct Tile {
+  int64_t rows, stride, column, columns;
+};
+
 struct Kernels {
   void (*transform_f32)(float* x, int levels);
   void (*transform_f64)(double* x, int levels);
-  void (*strided_f32)(float* x, int64_t rows, int64_t stride, int64_t column, float* buffer);
-  void (*strided_f64)(double* x, int64_t rows, int64_t stride, int64_t column, double* buffer);
+  void (*strided_f32)(float* x, const Tile& tile, float* buffer);
+  void (*strided_f64)(double* x, const Tile& tile, double* buffer);
   // the subsets whose two smallest elements are first and second (second < 0: the set {first} alone)
   void (*moments)(const Columns&, const Order&, int64_t first, int64_t second, int32_t* out);
   void (*analysis)(const Columns&, const Order&, int64_t first, int64_t second, const double* y, double* out);

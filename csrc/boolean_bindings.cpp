@@ -28,6 +28,8 @@ using torch::stable::Tensor;
 
 constexpr int64_t kContiguousBytes = 524288;  // part of the transform that one worker does in its second-level cache
 constexpr int kStrided = 10;                  // levels of one strided pass
+constexpr int64_t kTileBytes = 524288;        // of one tile of it, in the second-level cache
+constexpr int64_t kRowBytes = 4096;           // most bytes of one row of a tile
 
 int64_t best_level() {
 #ifndef LAZY_PORTABLE_ONLY
@@ -79,18 +81,18 @@ struct Aligned {
 
 template <class T, class Near, class Far>
 void transform_rows(T* x, int64_t vectors, int levels, Near near, Far far) {
-  constexpr int64_t kColumns = kTileBytes / sizeof(T);
+  constexpr int64_t kSize = sizeof(T);
   const int64_t length = int64_t{1} << levels, block = std::min<int64_t>(length, kContiguousBytes / sizeof(T));
   const int low = __builtin_ctzll(static_cast<uint64_t>(block));
   share(vectors * (length / block), [&](int64_t i) { near(x + i * block, low); });
   for (int done = low; done < levels;) {
     const int now = std::min(kStrided, levels - done);
     const int64_t stride = int64_t{1} << done, rows = int64_t{1} << now, groups = length / (stride * rows);
-    const int64_t tiles = stride / kColumns;
-    share(vectors * groups * tiles / 64, [&](int64_t i) {
-      Aligned<T> buffer(rows * kColumns);
-      for (int64_t k = i * 64; k < (i + 1) * 64; ++k)
-        far(x + (k / tiles) * stride * rows, rows, stride, (k % tiles) * kColumns, buffer.p);
+    const int64_t columns = std::min(kRowBytes, kTileBytes / rows) / kSize, tiles = stride / columns;
+    share(vectors * groups * tiles / 8, [&](int64_t i) {
+      Aligned<T> buffer(rows * columns);
+      for (int64_t k = i * 8; k < (i + 1) * 8; ++k)
+        far(x + (k / tiles) * stride * rows, {rows, stride, (k % tiles) * columns, columns}, buffer.p);
     });
     done += now;
   }

@@ -9,7 +9,7 @@ namespace lazy::boolean {
 namespace LAZY_ISA {
 namespace {
 
-constexpr int64_t kNearBytes = 32768;  // part of the transform that stays in the first-level cache
+constexpr int64_t kNearBytes = 16384;  // part of the transform that stays in the first-level cache
 constexpr int64_t kCountWords = 512; // words of one block of a popcount pass
 constexpr int64_t kSumWords = 32;    // words (of 64 rows) of one block of a pass with doubles
 
@@ -29,67 +29,86 @@ template <class V, class T> inline V load(const T* p) { V v; std::memcpy(&v, p, 
 template <class V, class T> inline void store(T* p, const V& v) { std::memcpy(p, &v, sizeof v); }
 
 // The levels between neighbours of one register.
-inline void lowest(double* x) {
-  v8d v = load<v8d>(x);
+inline v8d within(v8d v) {
   v = __builtin_shuffle(v, v8i{1, 0, 3, 2, 5, 4, 7, 6}) + v * v8d{1, -1, 1, -1, 1, -1, 1, -1};
   v = __builtin_shuffle(v, v8i{2, 3, 0, 1, 6, 7, 4, 5}) + v * v8d{1, 1, -1, -1, 1, 1, -1, -1};
-  v = __builtin_shuffle(v, v8i{4, 5, 6, 7, 0, 1, 2, 3}) + v * v8d{1, 1, 1, 1, -1, -1, -1, -1};
-  store(x, v);
+  return __builtin_shuffle(v, v8i{4, 5, 6, 7, 0, 1, 2, 3}) + v * v8d{1, 1, 1, 1, -1, -1, -1, -1};
 }
 
-inline void lowest(float* x) {
-  v16f v = load<v16f>(x);
+inline v16f within(v16f v) {
   v = __builtin_shuffle(v, v16j{1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14}) +
       v * v16f{1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1};
   v = __builtin_shuffle(v, v16j{2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13}) +
       v * v16f{1, 1, -1, -1, 1, 1, -1, -1, 1, 1, -1, -1, 1, 1, -1, -1};
   v = __builtin_shuffle(v, v16j{4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11}) +
       v * v16f{1, 1, 1, 1, -1, -1, -1, -1, 1, 1, 1, 1, -1, -1, -1, -1};
-  v = __builtin_shuffle(v, v16j{8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7}) +
-      v * v16f{1, 1, 1, 1, 1, 1, 1, 1, -1, -1, -1, -1, -1, -1, -1, -1};
-  store(x, v);
+  return __builtin_shuffle(v, v16j{8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7}) +
+         v * v16f{1, 1, 1, 1, 1, 1, 1, 1, -1, -1, -1, -1, -1, -1, -1, -1};
 }
 
-// R levels at once: butterflies between 2^R numbers at distance h, a multiple of a register.
-template <class T, int R>
-inline void radix(T* x, int64_t length, int64_t h) {
+// A matrix of numbers whose rows lie `stride` numbers apart.
+template <class T>
+struct Grid {
+  T* p;
+  int64_t stride;
+};
+
+// R levels at once: butterflies along the rows, between 2^R rows at distance h, from one grid into another; with
+// kWithin also the levels within a register.
+template <int R, bool kWithin, class T>
+inline void radix(Grid<T> from, Grid<T> to, int64_t rows, int64_t columns, int64_t h) {
   using V = typename Lanes<T>::V;
   constexpr int kPoints = 1 << R;
-  for (int64_t base = 0; base < length; base += h << R) {
-    for (int64_t k = base; k < base + h; k += Lanes<T>::kCount) {
-      V v[kPoints];
+  for (int64_t base = 0; base < rows; base += h << R) {
+    for (int64_t row = base; row < base + h; ++row) {
+      for (int64_t k = 0; k < columns; k += Lanes<T>::kCount) {
+        V v[kPoints];
 #pragma GCC unroll 16
-      for (int j = 0; j < kPoints; ++j) v[j] = load<V>(x + k + j * h);
+        for (int j = 0; j < kPoints; ++j) v[j] = load<V>(from.p + (row + j * h) * from.stride + k);
 #pragma GCC unroll 4
-      for (int step = 1; step < kPoints; step *= 2) {
+        for (int step = 1; step < kPoints; step *= 2) {
 #pragma GCC unroll 16
-        for (int j = 0; j < kPoints; ++j) {
-          if (j & step) continue;
-          const V a = v[j], b = v[j + step];
-          v[j] = a + b;
-          v[j + step] = a - b;
+          for (int j = 0; j < kPoints; ++j) {
+            if (j & step) continue;
+            const V a = v[j], b = v[j + step];
+            v[j] = a + b;
+            v[j + step] = a - b;
+          }
         }
-      }
 #pragma GCC unroll 16
-      for (int j = 0; j < kPoints; ++j) store(x + k + j * h, v[j]);
+        for (int j = 0; j < kPoints; ++j) store(to.p + (row + j * h) * to.stride + k, kWithin ? within(v[j]) : v[j]);
+      }
     }
   }
 }
 
-// Levels [from, to) of a contiguous array of `length` numbers, above those within a register.
+template <bool kWithin, class T>
+void some_levels(int levels, Grid<T> from, Grid<T> to, int64_t rows, int64_t columns, int64_t h) {
+  switch (levels) {
+    case 4: radix<4, kWithin>(from, to, rows, columns, h); break;
+    case 3: radix<3, kWithin>(from, to, rows, columns, h); break;
+    case 2: radix<2, kWithin>(from, to, rows, columns, h); break;
+    case 1: radix<1, kWithin>(from, to, rows, columns, h); break;
+    default: radix<0, kWithin>(from, to, rows, columns, h);
+  }
+}
+
+// As few steps as there can be, of at most four levels, as even as can be.
+inline int next_step(int left) { return (left + (left + 3) / 4 - 1) / ((left + 3) / 4); }
+
+// Levels [from, to) of a contiguous array of `length` numbers, at from = kLevels those within a register too.
 template <class T>
 void levels_between(T* x, int64_t length, int from, int to) {
-  while (from < to) {
+  do {
     const int64_t h = int64_t{1} << from;
-    const int left = to - from, now = left == 4 || left == 8 ? 4 : std::min(left, 3);
-    switch (now) {
-      case 4: radix<T, 4>(x, length, h); break;
-      case 3: radix<T, 3>(x, length, h); break;
-      case 2: radix<T, 2>(x, length, h); break;
-      default: radix<T, 1>(x, length, h);
-    }
+    const int now = from < to ? next_step(to - from) : 0;
+    const Grid<T> whole{x, h};
+    if (from == Lanes<T>::kLevels)
+      some_levels<true>(now, whole, whole, length / h, h, 1);
+    else
+      some_levels<false>(now, whole, whole, length / h, h, 1);
     from += now;
-  }
+  } while (from < to);
 }
 
 template <class T>
@@ -105,24 +124,25 @@ void transform(T* x, int levels) {
         }
     return;
   }
-  const int64_t block = std::min<int64_t>(length, kNearBytes / sizeof(T));
+  constexpr int64_t kNear = kNearBytes / sizeof(T);
+  const int64_t block = std::min(length, kNear);
   const int near = __builtin_ctzll(static_cast<uint64_t>(block));
-  for (int64_t b = 0; b < length; b += block) {
-    for (int64_t k = b; k < b + block; k += Lanes<T>::kCount) lowest(x + k);
-    levels_between(x + b, block, Lanes<T>::kLevels, near);
-  }
-  levels_between(x, length, near, levels);
+  for (int64_t b = 0; b < length; b += block) levels_between(x + b, block, Lanes<T>::kLevels, near);
+  if (near < levels) levels_between(x, length, near, levels);
 }
 
-// The transform along an axis of `rows` numbers at distance `stride`, for kTileBytes of neighbours at once. The tile is
-// copied out and back: in place its rows would all fall into the same few cache sets.
+// The transform along a strided axis. Between its first and its last step the tile lies in a buffer: in place its rows
+// would all fall into the same few cache sets.
 template <class T>
-void strided(T* x, int64_t rows, int64_t stride, int64_t column, T* buffer) {
-  constexpr int64_t kColumns = kTileBytes / sizeof(T);
-  const int from = __builtin_ctzll(static_cast<uint64_t>(kColumns)), now = __builtin_ctzll(static_cast<uint64_t>(rows));
-  for (int64_t r = 0; r < rows; ++r) std::memcpy(buffer + r * kColumns, x + r * stride + column, kTileBytes);
-  levels_between(buffer, rows * kColumns, from, from + now);
-  for (int64_t r = 0; r < rows; ++r) std::memcpy(x + r * stride + column, buffer + r * kColumns, kTileBytes);
+void strided(T* x, const Tile& t, T* buffer) {
+  const int levels = __builtin_ctzll(static_cast<uint64_t>(t.rows));
+  const Grid<T> there{x + t.column, t.stride}, here{buffer, t.columns};
+  for (int done = 0; done < levels;) {
+    const int now = next_step(levels - done);
+    const Grid<T>&in = done ? here : there, &out = done + now < levels ? here : there;
+    some_levels<false>(now, in, out, t.rows, t.columns, int64_t{1} << done);
+    done += now;
+  }
 }
 
 inline int64_t ones_of_xor(const uint64_t* a, const uint64_t* b, int64_t words) {
