@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import importlib.util
 import json
 import resource
 import statistics
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -176,14 +178,50 @@ def against(n: int, degree: int, m: int) -> Row:
     }
 
 
+def published(n: int) -> Row:
+    """The whole analysis of a Boolean function by ours and by boofun: spectrum, influences, noise stability."""
+    import boofun
+    from boofun.analysis import SpectralAnalyzer
+
+    from lazyneuron.learn import influences, noise_sensitivity, spectrum, weight_by_degree
+
+    table = np.random.default_rng(SEED).integers(0, 2, 1 << n)
+    function = boofun.create(table.tolist())
+
+    def by_ours() -> list[np.ndarray]:
+        found = spectrum(1.0 - 2.0 * table)
+        return [found, influences(found), np.array(1 - 2 * noise_sensitivity(weight_by_degree(found), 0.9))]
+
+    def by_theirs() -> list[np.ndarray]:
+        analyzer = SpectralAnalyzer(function)
+        return [analyzer.fourier_expansion(), analyzer.influences(), np.array(analyzer.noise_stability(0.9))]
+
+    off = max(float(np.abs(a - b).max()) for a, b in zip(by_ours(), by_theirs(), strict=True))
+    assert off < 1e-9, off
+    mine, other = [], []
+    for _ in range(3):
+        mine += timed(by_ours, repeats=1)
+        other += timed(by_theirs, repeats=1)
+    numba = importlib.util.find_spec("numba") is not None
+    return {
+        "case": f"spectrum, influences and noise stability, n = {n}, against boofun",
+        "seconds": statistics.median(mine),
+        "theirs, seconds": statistics.median(other),
+        "faster": statistics.median(other) / statistics.median(mine),
+        "samples": mine,
+        "note": f"largest difference {off:.1e}; boofun {metadata.version('boofun')} {'with' if numba else 'without'} numba",
+    }
+
+
 CASES = (
     *(f"transform({n}, {dtype!r})" for n in (22, 24, 26) for dtype in ("float64", "float32")),
     "fit(100, 2, 1_000_000, 'ols')",
     "fit(50, 3, 200_000, 'ols')",
     "fit(50, 3, 100_000, 'ridge')",
     "pairs(100_000, 50)",
+    *(f"published({n})" for n in (10, 14, 18)),
 )
-RIVALS = ((50, 2, 100_000), (30, 3, 10_000))
+RIVALS = ((50, 2, 100_000), (30, 3, 10_000), (50, 3, 24_000))
 
 
 def main() -> None:

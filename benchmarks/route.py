@@ -190,7 +190,10 @@ def speed(rows: int) -> list[dict[str, Any]]:
 
 
 def output_layer(classes: int, steps: int) -> list[dict[str, Any]]:
-    """Dense and hash-sampled softmax on synthetic classes with Zipf frequencies: time of a step, and final loss."""
+    """Dense and hash-sampled softmax on synthetic classes with Zipf frequencies: time of a step, and final loss.
+
+    Both see the same batches of 256 with the same learning rate, which falls in a straight line to 0.
+    """
     g = torch.Generator().manual_seed(0)
     centres = torch.randn(classes, 128, generator=g)
     chance = 1 / torch.arange(1, classes + 1, dtype=torch.float64)
@@ -202,7 +205,7 @@ def output_layer(classes: int, steps: int) -> list[dict[str, Any]]:
     x_test, y_test = batch(2048, torch.Generator().manual_seed(9))
     found = []
     for name in ("dense softmax", "hash-sampled"):
-        layer = HashedOutput(128, classes, hard=1536, sampled=2560, seed=1)
+        layer = HashedOutput(128, classes, hard=4096, sampled=12288, seed=1)
         layer.weight.data.mul_(0.1)
         dense = torch.nn.ParameterList([layer.weight.detach().clone(), torch.zeros(classes)])
         optimizer = (
@@ -211,7 +214,8 @@ def output_layer(classes: int, steps: int) -> list[dict[str, Any]]:
             else torch.optim.SparseAdam(layer.parameters(), lr=0.02)
         )
         dice, times = torch.Generator().manual_seed(2), []
-        for _ in range(steps):
+        for number in range(steps):
+            optimizer.param_groups[0]["lr"] = 0.02 * (1 - number / steps)
             x, labels = batch(256, dice)
 
             def step(x: torch.Tensor = x, labels: torch.Tensor = labels, name: str = name) -> None:
@@ -252,7 +256,7 @@ def main() -> None:
     parts: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "flatness": lambda: flatness(12 if quick else 22),
         "speed": lambda: speed(10**5 if quick else 10**7),
-        "output": lambda: output_layer(2000 if quick else 100_000, 20 if quick else 100),
+        "output": lambda: output_layer(2000 if quick else 100_000, 20 if quick else 800),
         "compare": lambda: compare(3000 if quick else 1_020_000),
     }
     data = dict(Record.from_json(options.json.read_text()).data) if options.part and options.json.exists() else {}

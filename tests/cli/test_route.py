@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -72,15 +73,10 @@ def test_bad_files(here: Path, monkeypatch: pytest.MonkeyPatch, capsys, name, co
     assert message in capsys.readouterr().err
 
 
-def test_parquet_when_it_can_be_read(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError:
-        Path("x.parquet").write_bytes(b"")
-        with pytest.raises(ImplUnavailable, match=r"lazyneuron\[parquet\]"):
-            list(rows.read_rows(Path("x.parquet"), target="y"))
-        return
+def test_parquet(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
     x, y = np.load("a.npz")["x"], np.load("a.npz")["y"]
     parquet.write_table(pyarrow.table({"u": x[:, 0], "v": x[:, 1], "y": y}), "x.parquet")
     ((got, target),) = rows.read_rows(Path("x.parquet"), target="y")
@@ -88,6 +84,12 @@ def test_parquet_when_it_can_be_read(here: Path, monkeypatch: pytest.MonkeyPatch
     Path("bad.parquet").write_bytes(b"nothing")
     with pytest.raises(DataError, match="not a Parquet file"):
         list(rows.read_rows(Path("bad.parquet"), target="y"))
+    assert run(monkeypatch, "route", "x.parquet", "--target", "y", "--test", "t.csv", "--json", "r.json") == 0
+    facts = json.loads(Path("r.json").read_text())["data"]
+    assert facts["rows"] == 400 and facts["test score"] > 0.9
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ImplUnavailable, match=r"lazyneuron\[parquet\]"):
+        list(rows.read_rows(Path("x.parquet"), target="y"))
 
 
 def test_what_is_missing_is_said(here: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:  # type: ignore[no-untyped-def]

@@ -7,6 +7,7 @@ import math
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.linear_model import Lasso, LinearRegression, Ridge
 from sklearn.model_selection import GridSearchCV
@@ -457,3 +458,52 @@ def test_lifted_parity_is_hidden_from_correlations() -> None:
     assert np.abs(columns(x, 3).T @ label).max() == len(y)
     assert list(as_tuples(np.array([[0, 1, -1]], np.int16))) == [(0, 1)]
     assert len(list(itertools.combinations(range(m), 2))) == 21
+
+
+def frame() -> tuple[pd.DataFrame, np.ndarray]:
+    dice = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {"smokes": dice.choice(["yes", "no"], 300), "old": dice.random(300) < 0.5, "dose": dice.choice([2, 5], 300)}
+    )
+    smokes, old = np.where(table["smokes"] == "yes", 1.0, -1.0), np.where(table["old"], 1.0, -1.0)
+    return table, 0.5 + smokes * old - 0.25 * np.where(table["dose"] == 5, 1.0, -1.0)
+
+
+@pytest.mark.parametrize("dtypes", [{}, {"smokes": "category"}, {"dose": "Int64"}, {"old": object}])
+def test_tables_of_words_and_numbers(dtypes: dict) -> None:
+    table, y = frame()
+    table = table.astype(dtypes)
+    model = LowDegreeRegressor(2, solver="ols").fit(table, pd.Series(y))
+    assert model.feature_names_in_.tolist() == ["smokes", "old", "dose"]
+    terms = WalshFeatures(2).set_output(transform="pandas").fit_transform(table)
+    coefficients = dict(zip(terms.columns, model.coef_, strict=True))
+    wanted = {"1": 0.5, "smokes old": 1.0, "dose": -0.25}
+    assert {name: wanted.get(name, 0.0) for name in coefficients} == pytest.approx(coefficients, abs=1e-9)
+    assert model.predict(table) == pytest.approx(y) and model.predict(table.iloc[:3]) == pytest.approx(y[:3])
+    side = np.where(y > 0, "above", "below")
+    assert (LowDegreeClassifier(2).fit(table, side).predict(table) == side).all()
+    assert LowDegreeRegressor(2, solver="ols").fit(table.to_numpy(), y).coef_ == pytest.approx(model.coef_)
+
+
+def test_tables_that_cannot_be_read() -> None:
+    table, y = frame()
+    model = LowDegreeRegressor(2, solver="ols").fit(table, y)
+    with pytest.raises(ValueError, match="should match those that were passed"):
+        model.predict(table[["old", "smokes", "dose"]])
+    with pytest.raises(DataError, match="Column 'smokes' holds 'maybe', but only 'no' and 'yes' were seen"):
+        model.predict(table.assign(smokes="maybe"))
+    with pytest.raises(DataError, match="Column 'dose' holds 'much', but only numbers were seen"):
+        model.predict(table.assign(dose="much"))
+    with pytest.raises(DataError, match="Column 'smokes' has 3 different words"):
+        model.fit(table.assign(smokes=np.resize(["a", "b", "c"], 300)), y)
+    with pytest.raises(DataError, match="Column 'smokes' holds words, and nan besides"):
+        model.fit(table.assign(smokes=table["smokes"].where(table.index != 3)), y)
+    assert model.predict(table) == pytest.approx(y)  # failed calls change nothing
+
+
+def test_names_pass_through_a_pipeline_and_a_search() -> None:
+    table, y = frame()
+    pipeline = make_pipeline(WalshFeatures(), Ridge(1e-6))
+    search = GridSearchCV(pipeline, {"walshfeatures__degree": [1, 2]}, cv=3).fit(table, y)
+    assert search.best_params_ == {"walshfeatures__degree": 2} and search.score(table, y) > 0.99
+    assert search.best_estimator_[0].get_feature_names_out()[:4].tolist() == ["1", "smokes", "old", "dose"]

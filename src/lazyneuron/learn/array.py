@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from lazyneuron.core.errors import ConfigError, DataError, ShapeError
 
@@ -29,6 +31,12 @@ def finite_array(values: object, name: str, *, ndim: int) -> Array:
     if not np.isfinite(array).all():
         raise DataError(f"{name} holds NaN or infinity; remove or replace these values.")
     return array
+
+
+def doubles(values: Array) -> Tensor:
+    """The values as a tensor of float64; a view where it can be, for arrays that may not be written a copy."""
+    array = np.ascontiguousarray(values, dtype=np.float64)
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def positive(value: float, name: str) -> float:

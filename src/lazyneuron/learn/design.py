@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from lazyneuron.core.errors import ConfigError
-from lazyneuron.learn.array import Array
+from lazyneuron.learn.array import Array, doubles
 from lazyneuron.learn.native import BEST, Impl, operators
 from lazyneuron.learn.packing import pack_columns
 from lazyneuron.learn.subsets import check_degree, count_subsets, subset_table
@@ -43,7 +43,7 @@ class WalshDesign:
     def analysis(self, y: Array) -> Array:
         """``Phi^T y``, shape (N,)."""
         if self._ops is not None:
-            target = torch.from_numpy(np.ascontiguousarray(y, dtype=np.float64))
+            target = doubles(y)
             return np.asarray(self._ops.walsh_analysis(self._bits, target, self.degree, BEST).numpy())
         rows = self._rows()
         parts = (columns(self.x[b : b + rows], self.degree).T @ y[b : b + rows] for b in range(0, self.m, rows))
@@ -52,7 +52,7 @@ class WalshDesign:
     def synthesis(self, coefficients: Array) -> Array:
         """``Phi c``, shape (m,)."""
         if self._ops is not None:
-            given = torch.from_numpy(np.ascontiguousarray(coefficients, dtype=np.float64))
+            given = doubles(coefficients)
             return np.asarray(self._ops.walsh_synthesis(self._bits, given, self.m, self.degree, BEST).numpy())
         rows = self._rows()
         parts = [columns(self.x[b : b + rows], self.degree) @ coefficients for b in range(0, self.m, rows)]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from lazyneuron.core.errors import ShapeError
-from lazyneuron.learn.array import Array
+from lazyneuron.learn.array import Array, doubles
 from lazyneuron.learn.cube import bit_count
 from lazyneuron.learn.native import BEST, Impl, operators
 from lazyneuron.learn.packing import pack_rows
@@ -66,7 +66,7 @@ def pair_sums(x: Array, y: Array, *, impl: Impl = "auto") -> Array:
     n, rows = x.shape[1], pack_rows(x)
     ops = operators(impl)
     if ops is not None:
-        target = torch.from_numpy(np.ascontiguousarray(y, dtype=np.float64))
+        target = doubles(y)
         return np.asarray(ops.hamming_sums(torch.from_numpy(rows), target, n, BEST).numpy())
     out = np.zeros(n + 1)
     for i in range(len(rows) - 1):

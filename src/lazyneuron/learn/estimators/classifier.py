@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from lazyneuron.core.errors import DataError
 from lazyneuron.learn.array import Array
 from lazyneuron.learn.estimators.encoding import Encode
 from lazyneuron.learn.estimators.regressor import LowDegreeRegressor
+from lazyneuron.learn.estimators.words import read_rows
 
 
 class LowDegreeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -57,7 +58,7 @@ class LowDegreeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             DataError: there is only one class, or as for :meth:`LowDegreeRegressor.fit`.
         """
-        x, labels = validate_data(self, X, y)
+        x, labels = read_rows(self, X, y)
         check_classification_targets(labels)
         self.classes_, index = np.unique(labels, return_inverse=True)
         if len(self.classes_) < 2:
@@ -72,7 +73,7 @@ class LowDegreeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def decision_function(self, X: Any) -> Array:
         """Above 0 for the second of two classes, shape (m,); a column for each of more classes."""
         check_is_fitted(self)
-        x = validate_data(self, X, reset=False)
+        x = read_rows(self, X, reset=False)
         found = [regressor.predict(x) for regressor in self.regressors_]
         return found[0] - self.threshold_ if len(found) == 1 else np.column_stack(found)
 

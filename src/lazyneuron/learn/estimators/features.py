@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.learn.array import Array
 from lazyneuron.learn.design import check_memory, columns
 from lazyneuron.learn.estimators.encoding import Encode, apply_encoding, learn_encoding
+from lazyneuron.learn.estimators.words import read_rows
 from lazyneuron.learn.subsets import as_tuples, count_subsets, subset_table
 
 
@@ -58,7 +59,7 @@ class WalshFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             DataError: a column has more than two values.
             ConfigError: the degree is no whole number from 0, or the features are too many.
         """
-        x = validate_data(self, X)
+        x = read_rows(self, X)
         self.pairs_ = learn_encoding(x, self.encode)
         n = x.shape[1]
         degree = min(self.degree, n)
@@ -83,7 +84,7 @@ class WalshFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             DataError: a column holds a value that was not seen when fitting.
         """
         check_is_fitted(self)
-        x = apply_encoding(validate_data(self, X, reset=False), self.pairs_, self.encode)
+        x = apply_encoding(read_rows(self, X, reset=False), self.pairs_, self.encode)
         found = columns(x, min(self.degree, x.shape[1]), dtype=self.dtype)
         return found if self.include_bias else found[:, 1:]
 

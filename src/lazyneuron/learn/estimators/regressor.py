@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from lazyneuron.core.errors import ConfigError, DataError
 from lazyneuron.learn.array import Array
@@ -16,6 +16,7 @@ from lazyneuron.learn.bounds.tails import degree_for
 from lazyneuron.learn.design import WalshDesign, check_memory
 from lazyneuron.learn.estimators.encoding import Encode, apply_encoding, learn_encoding
 from lazyneuron.learn.estimators.options import check_options
+from lazyneuron.learn.estimators.words import read_rows
 from lazyneuron.learn.krawtchouk import walsh_kernel
 from lazyneuron.learn.solvers.absolute import absolute
 from lazyneuron.learn.solvers.averaging import average, thresholded
@@ -184,7 +185,7 @@ class LowDegreeRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             DataError: a column holds a value that was not seen when fitting.
         """
         check_is_fitted(self)
-        x = apply_encoding(validate_data(self, X, reset=False), self.pairs_, self.encode)
+        x = apply_encoding(read_rows(self, X, reset=False), self.pairs_, self.encode)
         if self.coef_ is not None:
             found = WalshDesign(x, self.degree_).synthesis(self.coef_)
         else:
@@ -197,7 +198,7 @@ class LowDegreeRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return np.clip(found, *self.range_) if self.clip else found
 
     def _read(self, x: Any, y: Any, *, first: bool) -> tuple[Array, Array]:
-        rows, target = validate_data(self, x, y, reset=first, y_numeric=True)
+        rows, target = read_rows(self, x, y, reset=first, y_numeric=True)
         if first:
             self.pairs_ = learn_encoding(rows, self.encode)
         return apply_encoding(rows, self.pairs_, self.encode), np.asarray(target, np.float64)
