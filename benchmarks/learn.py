@@ -202,14 +202,14 @@ def published(n: int) -> Row:
     for _ in range(3):
         mine += timed(by_ours, repeats=1)
         other += timed(by_theirs, repeats=1)
-    numba = importlib.util.find_spec("numba") is not None
+    helped = "with" if importlib.util.find_spec("numba") else "without"
     return {
         "case": f"spectrum, influences and noise stability, n = {n}, against boofun",
         "seconds": statistics.median(mine),
         "theirs, seconds": statistics.median(other),
         "faster": statistics.median(other) / statistics.median(mine),
         "samples": mine,
-        "note": f"largest difference {off:.1e}; boofun {metadata.version('boofun')} {'with' if numba else 'without'} numba",
+        "note": f"largest difference {off:.1e}; boofun {metadata.version('boofun')} {helped} numba",
     }
 
 
