@@ -316,9 +316,9 @@ def test_the_top_layer_is_ridge_regression() -> None:
     gradients = _conjugate_gradients(*units(model, x), y, 60, ridge, 500, 1e-12)
     torch.testing.assert_close(gradients[0], top, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(gradients[1], bias, rtol=1e-5, atol=1e-6)
-    wide = random_hash_layer(4, 5000, active=8).double()
-    assert solve_top(wide, x, y, ridge=1e-2)[0].shape == (1, 5000)
-    with pytest.raises(ConfigError, match="up to 4096 units"):
+    wide = random_hash_layer(4, 9000, active=8).double()
+    assert solve_top(wide, x, y, ridge=1e-2)[0].shape == (1, 9000)
+    with pytest.raises(ConfigError, match="up to 8192 units"):
         TopStatistics(wide)
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import statistics
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +17,7 @@ from lazyneuron.core.record import Record
 from lazyneuron.reproduce.baykal_data import SOURCE
 from lazyneuron.reproduce.experiment import Experiment, Request, band, record_of
 from lazyneuron.reproduce.images import Images, load_images
+from lazyneuron.reproduce.parallel import run_jobs
 
 PAPER = {
     (256, 1): 0.6979,
@@ -71,6 +76,33 @@ def accuracy_of(images: Images, *, active: int, times: int, epochs: int, maps: i
     return float(torch.cat(hits).mean())
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training:
+    """One training.
+
+    Attributes:
+        data: CIFAR-10's folder; None takes the digits.
+        active, times: units that may answer, and how many times as many there are.
+        epochs, maps, seed: as for :func:`accuracy_of`.
+    """
+
+    data: Path | None
+    active: int
+    times: int
+    epochs: int
+    maps: int
+    seed: int
+
+
+def train(job: Training, advance: Callable[[float], None]) -> float:
+    """Test accuracy."""
+    found = accuracy_of(
+        load_images(job.data), active=job.active, times=job.times, epochs=job.epochs, maps=job.maps, seed=job.seed
+    )
+    advance(1.0)
+    return found
+
+
 def _batches(images: Images) -> list[tuple[Tensor, Tensor]]:
     return list(zip(torch.split(images.test, 256), torch.split(images.test_labels, 256), strict=True))
 
@@ -81,17 +113,20 @@ def run(request: Request) -> Record:
     real = request.data is not None
     actives = (256, 512)
     epochs = (2 if request.quick else 50) if real else (3 if request.quick else 25)
+    jobs = [
+        Training(data=request.data, active=active, times=times, epochs=epochs, maps=32 if real else 16, seed=seed)
+        for times in (1, 2, 4)
+        for active in actives
+        for seed in range(request.seeds)
+    ]
+    accuracies = iter(run_jobs(train, jobs, advance=request.advance))
     rows: list[dict[str, Any]] = []
     runs: dict[int, list[list[float]]] = {times: [[] for _ in range(request.seeds)] for times in (1, 2, 4)}
-    done = 0
     for times in (1, 2, 4):
         for active in actives:
-            for seed in range(request.seeds):
-                got = accuracy_of(images, active=active, times=times, epochs=epochs, maps=32 if real else 16, seed=seed)
-                runs[times][seed].append(got)
-                done += 1
-                request.advance(done / (6 * request.seeds), f"{active} of {active * times} units, seed {seed}")
-            found = [run[-1] for run in runs[times]]
+            found = list(itertools.islice(accuracies, request.seeds))
+            for of_seed, accuracy in zip(runs[times], found, strict=True):
+                of_seed.append(accuracy)
             rows.append(
                 {
                     "model": "dense" if times == 1 else f"DSM {100 // times} % active",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import statistics
 import sysconfig
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from lazyneuron.core.record import Record
 from lazyneuron.induce import sparsify_
 from lazyneuron.reproduce.baykal_data import SOURCE
 from lazyneuron.reproduce.experiment import Experiment, Request, band, record_of
+from lazyneuron.reproduce.parallel import run_jobs
 from lazyneuron.route import RoutedFFN, RouteFFN, Switch
 
 _SYMBOLS, _LENGTH, _WIDTH = 128, 96, 96
@@ -115,18 +119,44 @@ def train(recipe: RouteFFN | None, text: Tensor, *, steps: int, looks: int, seed
     return found
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training:
+    """One training.
+
+    Attributes:
+        variant: a key of :data:`VARIANTS`.
+        size: bytes of text.
+        steps, looks, seed: as for :func:`train`.
+    """
+
+    variant: str
+    size: int
+    steps: int
+    looks: int
+    seed: int
+
+
+def train_job(job: Training, advance: Callable[[float], None]) -> list[tuple[int, float]]:
+    """Train one variant; returns what :func:`train` does."""
+    found = train(VARIANTS[job.variant], library_text(job.size), steps=job.steps, looks=job.looks, seed=job.seed)
+    advance(1.0)
+    return found
+
+
 def run(request: Request) -> Record:
     """Every variant with every seed."""
     steps, looks = (20, 2) if request.quick else (800, 8)
-    text = library_text(200_000 if request.quick else 2_000_000)
+    size = 200_000 if request.quick else 2_000_000
+    jobs = [
+        Training(variant=label, size=size, steps=steps, looks=looks, seed=seed)
+        for label in VARIANTS
+        for seed in range(request.seeds)
+    ]
+    found = iter(run_jobs(train_job, jobs, advance=request.advance))
     rows: list[dict[str, Any]] = []
-    curves, done = [], 0
-    for label, recipe in VARIANTS.items():
-        runs = []
-        for seed in range(request.seeds):
-            runs.append(train(recipe, text, steps=steps, looks=looks, seed=seed))
-            done += 1
-            request.advance(done / (len(VARIANTS) * request.seeds), f"{label}, seed {seed}")
+    curves = []
+    for label in VARIANTS:
+        runs = list(itertools.islice(found, request.seeds))
         curves.append(band(label, x=[s for s, _ in runs[0]], runs=[[b for _, b in run] for run in runs]))
         last = [run[-1][1] for run in runs]
         rows.append(
@@ -146,7 +176,7 @@ def run(request: Request) -> Record:
         says="Held-out bits a byte against dense at equal active FLOPs: "
         + ", ".join(f"{name} {gap:+.3f}" for name, gap in list(gaps.items())[1:])
         + ".",
-        facts={"steps": steps, "bytes": len(text), "width": _WIDTH, "seeds": request.seeds, "quick": request.quick},
+        facts={"steps": steps, "bytes": size, "width": _WIDTH, "seeds": request.seeds, "quick": request.quick},
         differs=_DIFFERS,
         axes=("step", "bits a byte, held out"),
     )

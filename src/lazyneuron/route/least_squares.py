@@ -9,7 +9,7 @@ from lazyneuron.core.errors import ConfigError, DataError
 from lazyneuron.route.dsm import DSM
 
 _ROWS = 4096
-WIDEST_GRAM = 4096
+WIDEST_GRAM = 8192
 
 
 class TopStatistics:
@@ -19,7 +19,7 @@ class TopStatistics:
         model: its router and bottom layer are read; its top layer is not.
 
     Raises:
-        ConfigError: more than 4096 units, whose gram matrix would be too large.
+        ConfigError: more than 8192 units, whose gram matrix would be too large.
     """
 
     def __init__(self, model: DSM) -> None:
@@ -65,7 +65,7 @@ def solve_top(
 ) -> tuple[Tensor, Tensor]:
     """The top layer that minimises the squared error plus ``ridge`` times its squared norm, per row.
 
-    Up to 4096 units by the normal equations, above by conjugate gradients on the sparse units.
+    Up to 8192 units by the normal equations, above by conjugate gradients on the sparse units.
 
     Args:
         model: its router and bottom layer are read.
