@@ -91,7 +91,7 @@ void run_on_pool(int64_t workers, void (*body)(void*), void* context) {
 
 // counts accumulates: pairs (token, neuron) computed exactly, pairs that fired, tokens, calls.
 Tensor sparse_mlp(Tensor x, Tensor sketch, Tensor certificate, Tensor switch_rows,
-                  std::optional<Tensor> up_rows, std::optional<Tensor> up_bias, Tensor down_rows,
+                  std::optional<Tensor> up_rows, std::optional<Tensor> up_bias, bool rectify_up, Tensor down_rows,
                   std::optional<Tensor> down_scale, std::optional<Tensor> down_bias, Tensor counts,
                   int64_t activation, double parameter0, double parameter1, double left, double low, double high,
                   int64_t planes, int64_t isa) {
@@ -107,6 +107,7 @@ Tensor sparse_mlp(Tensor x, Tensor sketch, Tensor certificate, Tensor switch_row
   p.dtype = dtype_of(x);
   p.rows_i8 = dtype_of(down_rows) == Dtype::i8;
   p.gated = up_rows.has_value();
+  p.rectify_up = rectify_up;
   p.planes = static_cast<int>(planes);
   const int64_t padded_hidden = (p.d_hidden + kPanel - 1) / kPanel * kPanel;
   STD_TORCH_CHECK(planes == 1 || planes == 2, "planes is 1 or 2, got ", planes, ".");
@@ -200,7 +201,7 @@ Tensor jsrelu_backward(Tensor gradient, Tensor x, double mix, double cap, int64_
 STABLE_TORCH_LIBRARY(lazyneuron, m) {
   m.def(
       "sparse_mlp(Tensor x, Tensor sketch, Tensor certificate, Tensor switch_rows, Tensor? up_rows, Tensor? up_bias, "
-      "Tensor down_rows, Tensor? down_scale, Tensor? down_bias, Tensor(a!) counts, int activation, float parameter0, "
+      "bool rectify_up, Tensor down_rows, Tensor? down_scale, Tensor? down_bias, Tensor(a!) counts, int activation, float parameter0, "
       "float parameter1, float left, float low, float high, int planes, int isa) -> Tensor");
   m.def("jsrelu(Tensor x, float mix, float cap, int isa=-1) -> Tensor");
   m.def("jsrelu_backward(Tensor gradient, Tensor x, float mix, float cap, int isa=-1) -> Tensor");

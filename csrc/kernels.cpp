@@ -348,7 +348,8 @@ class Run {
     row_dots(up_row, d, x, open, n_open, up);
     const float up_bias = p_.up_bias ? to_float(static_cast<const T*>(p_.up_bias)[first + i]) : 0.f;
     for (int a = 0; a < n_open; ++a) {
-      const float h = rounded<T>(gate[a] * rounded<T>(up[a] + up_bias));
+      const float second = rounded<T>(up[a] + up_bias);
+      const float h = p_.rectify_up && second <= 0.f ? 0.f : rounded<T>(gate[a] * second);
       keep(out, i, &kept, open[a], h);
     }
     close(out, kept);

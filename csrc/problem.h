@@ -31,6 +31,7 @@ struct Problem {
   Dtype dtype;             // of x, y, biases and weight rows (rows_i8 overrides the rows)
   bool rows_i8;            // weights="int8": the sketch is the weight, down rows are int8 with down_scale
   bool gated;
+  bool rectify_up;         // of a gated block: s(gate) * relu(up)
   int planes;              // int8 planes of x: 1 or 2
   Activation activation;
   float parameter0, parameter1;

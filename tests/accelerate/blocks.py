@@ -16,6 +16,7 @@ def make_block(
     *,
     activation: Activation | None = None,
     gated: bool = False,
+    rectifies_up: bool = False,
     bias: bool = True,
     shift: float = -1.0,
     dtype: torch.dtype = torch.float32,
@@ -39,4 +40,5 @@ def make_block(
         gate=None if gate is None else LinearSite(name="gate", module=gate),
         down=LinearSite(name="down", module=linear(d_hidden, d_out)),
         activation=activation or Activation("relu"),
+        rectifies_up=gated and rectifies_up,
     )

@@ -56,6 +56,7 @@ def test_native_is_the_definition(data: st.DataObject) -> None:
         d_out,
         activation=activation,
         gated=data.draw(st.booleans()),
+        rectifies_up=data.draw(st.booleans()),
         bias=data.draw(st.booleans()),
         shift=data.draw(st.sampled_from([-30.0, -1.5, 0.0, 30.0])),
         dtype=torch.float32 if smooth else dtype,  # a 16-bit threshold test may fall either way at its edge
@@ -79,10 +80,10 @@ def test_int8_rows_are_the_sketch(tokens: int, isa: int) -> None:
         assert float(error.square().mean().sqrt() / wanted.square().mean().sqrt()) < limit
 
 
-@pytest.mark.parametrize("gated", [False, True])
+@pytest.mark.parametrize(("gated", "rectifies_up"), [(False, False), (True, False), (True, True)])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_gather_is_the_definition(gated: bool, dtype: torch.dtype) -> None:
-    packed = pack(make_block(48, 96, 40, gated=gated, dtype=dtype))
+def test_gather_is_the_definition(gated: bool, rectifies_up: bool, dtype: torch.dtype) -> None:
+    packed = pack(make_block(48, 96, 40, gated=gated, rectifies_up=rectifies_up, dtype=dtype))
     for tokens in (0, 1, 9):
         x = inputs(tokens, 48, dtype)
         check_close(gather.sparse_mlp(packed, x), reference.sparse_mlp(packed, x), length=144)

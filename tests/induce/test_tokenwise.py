@@ -1,5 +1,6 @@
-"""Blocks whose activation looks at the whole token, or whose up is rectified: found, measured, and refused by name."""
+"""Blocks whose activation looks at the whole token, or whose up is rectified."""
 
+import copy
 import json
 
 import pytest
@@ -110,7 +111,7 @@ def test_thresholded_gradients():
 
 
 @pytest.mark.parametrize("merged", [False, True])
-def test_drelu_computes_both_factors_and_is_refused(merged, tmp_path):
+def test_drelu_computes_both_factors_and_is_executed(merged, tmp_path):
     model, x = Gated(merged=merged), torch.randn(4, 5, 6)
     before = model(x)
     config = Relufy(rectify_up=True)
@@ -125,8 +126,14 @@ def test_drelu_computes_both_factors_and_is_refused(merged, tmp_path):
     assert (block.activation, block.rectifies_up) == (Activation("relu"), True)
     torch.testing.assert_close(hidden(block, y)[1], h)
     assert measure(model, [x]).blocks[0].density == pytest.approx((h != 0).float().mean().item())
-    with pytest.raises(NoBlocksError, match="dReLU"):
-        accelerate_(model)
+    fast = copy.deepcopy(model).eval()
+    quick = accelerate_(fast, impl="native")
+    counts = fast.mlp.__dict__["forward"].run.counts
+    with torch.no_grad():
+        torch.testing.assert_close(fast(x), model(x), rtol=1e-5, atol=1e-6)
+    assert counts.tolist()[1:] == [int((h != 0).sum()), 20, 1]  # fired: both factors are positive
+    restore_(fast, quick)
+    assert torch.equal(fast(x), model(x))
     with pytest.raises(NoBlocksError, match="already relu"):
         sparsify_(model, config)
     save(model, tmp_path, receipt)

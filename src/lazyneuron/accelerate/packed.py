@@ -40,6 +40,7 @@ class PackedBlock:
         switch_rows: that layer's weight, (d_hidden, d_in).
         switch_bias: its bias, (d_hidden,) or None.
         up_rows, up_bias: of a gated block's ``up``, else None.
+        rectifies_up: whether what ``up`` says is rectified, as in dReLU.
         down_rows: (d_hidden, d_out), the transpose of ``down``'s weight; int8 with ``weights="int8"``.
         down_scale: float32 (d_hidden,) with ``weights="int8"``, else None.
         down_bias: (d_out,) or None.
@@ -53,6 +54,7 @@ class PackedBlock:
     switch_bias: Tensor | None
     up_rows: Tensor | None
     up_bias: Tensor | None
+    rectifies_up: bool = False
     down_rows: Tensor
     down_scale: Tensor | None
     down_bias: Tensor | None
@@ -149,6 +151,7 @@ def pack(block: MLPBlock, weights: Weights = "keep") -> PackedBlock:
         switch_bias=switch_bias,
         up_rows=up_rows,
         up_bias=_vector(block.up.bias) if block.gate is not None else None,
+        rectifies_up=block.rectifies_up,
         down_rows=down_rows,
         down_scale=down_scale,
         down_bias=_vector(block.down.bias),

@@ -77,7 +77,10 @@ def _shares(packed: PackedBlock, candidates: Candidates, inputs: Tensor, isa: in
     for path in candidates.lines:
         if path == "gather":
             z = F.linear(inputs, packed.switch_rows, packed.switch_bias)
-            firing = float((packed.activation(z) != 0).float().mean())
+            fires = packed.activation(z) != 0
+            if packed.rectifies_up and packed.up_rows is not None:
+                fires &= F.linear(inputs, packed.up_rows, packed.up_bias) > 0
+            firing = float(fires.float().mean())
             shares[path] = (firing, firing)
             continue
         counts = native.new_counts()

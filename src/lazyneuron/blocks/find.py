@@ -10,7 +10,7 @@ from torch import nn
 from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.blocks.linears import find_linears, is_sharded
 from lazyneuron.blocks.quiet import quiet
-from lazyneuron.blocks.rectify import NO_KERNEL, is_rectified
+from lazyneuron.blocks.rectify import is_rectified
 from lazyneuron.blocks.refusal import clashes, refuse
 from lazyneuron.blocks.rejected import Rejected, batched_experts, never_ran, packed_linears
 from lazyneuron.blocks.search import Search
@@ -94,7 +94,7 @@ def find(model: nn.Module, example: Any = None) -> Found:
         rejected = [*batched_experts(model), *packed_linears(model), *never_ran(search)]
         found = search.named()
     blocks = [dataclasses.replace(b, rectifies_up=b.gate is not None and is_rectified(b.up)) for b, _ in found]
-    blocks = [dataclasses.replace(b, refusal=NO_KERNEL if b.rectifies_up else refuse(b, model, sites)) for b in blocks]
+    blocks = [dataclasses.replace(b, refusal=refuse(b, model, sites)) for b in blocks]
     blocks = [dataclasses.replace(b, refusal=b.refusal or clashes(b, blocks, model)) for b in blocks]
     with quiet(model):
         tried = [_tried(block, trace, model) for block, (_, trace) in zip(blocks, found, strict=True)]

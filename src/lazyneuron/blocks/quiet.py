@@ -48,11 +48,14 @@ def quiet(model: nn.Module) -> Iterator[None]:
 def hooks_of(module: nn.Module, *, before: bool = True) -> bool:
     """Does the module carry hooks? ``before=False`` leaves out those that are called before its forward.
 
-    A hook that says ``only_in_training = True`` does nothing in evaluation mode and does not count.
+    A hook that says ``only_in_training = True`` does nothing in evaluation mode and does not count, nor does one that
+    says ``known_to_block = True``: whoever executes the block does the same.
     """
     names = _HOOKS if before else [name for name in _HOOKS if name != "_forward_pre_hooks"]
     hooks = [hook for name in names for hook in (module.__dict__.get(name) or {}).values()]
-    return any(not getattr(hook, "only_in_training", False) for hook in hooks)
+    return any(
+        not (getattr(hook, "only_in_training", False) or getattr(hook, "known_to_block", False)) for hook in hooks
+    )
 
 
 def _cuda_devices(model: nn.Module) -> list[int]:

@@ -13,11 +13,11 @@ from lazyneuron.blocks.block import LinearSite, MLPBlock
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.core.undo import Transaction
 
-NO_KERNEL = "Its up is rectified too (dReLU), for which there is no kernel."
-
 
 class RectifyUp:
     """The forward hook on ``up``, or on the layer that computes gate and up together."""
+
+    known_to_block = True  # as MLPBlock.rectifies_up
 
     def __init__(self, site: LinearSite) -> None:
         self._rows = site.rows

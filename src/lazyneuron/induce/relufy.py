@@ -29,8 +29,7 @@ class Relufy:
         activation: the function to install; it must have a zero interval.
         per_block: other functions for some blocks, by name, such as the thresholds of :func:`thresholds_for`.
         rectify_up: in gated blocks rectify up as well, so that a neuron is silent where either factor is; with ReLU
-            this is dReLU, ``relu(gate) * relu(up)``. Blocks without a gate are then skipped, and no kernel executes the
-            others sparsely.
+            this is dReLU, ``relu(gate) * relu(up)``. Blocks without a gate are then skipped.
     """
 
     blocks: tuple[str, ...] = ("*",)

@@ -25,7 +25,8 @@ def sparse_mlp(packed: PackedBlock, x: Tensor) -> Tensor:
     tokens = x.reshape(-1, packed.d_in)
     h = packed.activation(F.linear(tokens, packed.switch_rows, packed.switch_bias))
     if packed.up_rows is not None:
-        h = h * F.linear(tokens, packed.up_rows, packed.up_bias)
+        up = F.linear(tokens, packed.up_rows, packed.up_bias)
+        h = h * (F.relu(up) if packed.rectifies_up else up)
     fires = (h != 0).any(0).nonzero()[:, 0]
     y = h.index_select(1, fires) @ packed.down_rows.index_select(0, fires)
     if packed.down_bias is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,8 +28,8 @@ def op() -> Callable[..., Tensor]:
     return call
 
 
-def _fake(x: Tensor, sketch: Tensor, certificate: Tensor, switch_rows: Tensor, *rest: Tensor) -> Tensor:
-    down_rows = rest[2]
+def _fake(x: Tensor, sketch: Tensor, certificate: Tensor, switch_rows: Tensor, *rest: Any) -> Tensor:
+    _, _, _, down_rows, *_ = rest
     return x.new_empty((*x.shape[:-1], down_rows.shape[1]))
 
 
@@ -54,6 +55,7 @@ def arguments(packed: PackedBlock, counts: Tensor, *, planes: int, isa: int = -1
         packed.switch_rows,
         packed.up_rows,
         packed.up_bias,
+        packed.rectifies_up,
         packed.down_rows,
         packed.down_scale,
         packed.down_bias,

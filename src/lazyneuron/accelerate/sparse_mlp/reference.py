@@ -30,7 +30,7 @@ def hidden(packed: PackedBlock, x: Tensor, *, compute: torch.dtype = torch.float
         up = wide @ packed.up_rows.to(compute).T
         if packed.up_bias is not None:
             up = up + packed.up_bias.to(compute)
-        h = rounded(h * rounded(up))
+        h = rounded(h * rounded(up.relu() if packed.rectifies_up else up))
     return h
 
 
