@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -97,3 +100,26 @@ def test_what_is_missing_is_said(here: Path, monkeypatch: pytest.MonkeyPatch, ca
     assert "needs --target" in capsys.readouterr().err
     assert run(monkeypatch, "route", "a.csv", "--model", "nowhere") == 2
     assert "does not hold a saved bucket estimator" in capsys.readouterr().err
+
+
+def test_two_processes_fit_what_one_fits(here: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    for name in "ab":  # one shard a process, in two formats
+        x, y = np.load(f"{name}.npz")["x"], np.load(f"{name}.npz")["y"]
+        parquet.write_table(pyarrow.table({"u": x[:, 0], "v": x[:, 1], "y": y}), f"{name}.parquet")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        places = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    command = [sys.executable, "-m", "lazyneuron", "route", "a.parquet", "b.csv", "--target", "y"]
+    command += ["--test", "t.npz", "--out", "m", "--json", "r.json"]
+    ranks = [
+        subprocess.Popen(command, env={**os.environ, **places, "RANK": str(rank), "OMP_NUM_THREADS": "1"})
+        for rank in range(2)
+    ]
+    assert [process.wait(timeout=120) for process in ranks] == [0, 0]
+    facts = json.loads(Path("r.json").read_text())["data"]
+    assert facts["rows"] == 800 and facts["test score"] > 0.95
+    model = load_estimator(here / "m")
+    assert model.score(np.load("t.npz")["x"], np.load("t.npz")["y"]) == pytest.approx(facts["test score"])

@@ -30,6 +30,7 @@ ALLOWED |= {
     "cli": PUBLIC | {"bench", "checkpoint", "demo", "reproduce"},
 }
 ALLOWED["checkpoint"] = {"core", "accelerate", "induce", "route"}
+ALLOWED["__main__"] = {"cli"}
 ALLOWED["__init__"] = PUBLIC | {"checkpoint"}  # the package's own __init__.py
 
 

@@ -482,7 +482,8 @@ def test_tables_of_words_and_numbers(dtypes: dict) -> None:
     assert model.predict(table) == pytest.approx(y) and model.predict(table.iloc[:3]) == pytest.approx(y[:3])
     side = np.where(y > 0, "above", "below")
     assert (LowDegreeClassifier(2).fit(table, side).predict(table) == side).all()
-    assert LowDegreeRegressor(2, solver="ols").fit(table.to_numpy(), y).coef_ == pytest.approx(model.coef_)
+    for rows in (table.to_numpy(), table.to_numpy().tolist()):
+        assert LowDegreeRegressor(2, solver="ols").fit(rows, y).coef_ == pytest.approx(model.coef_)
 
 
 def test_tables_that_cannot_be_read() -> None:

@@ -30,6 +30,8 @@ def read_rows(estimator: Any, X: Any, *labels: Any, reset: bool = True, **checks
     names = None if reset else getattr(estimator, "feature_names_in_", None)
     if names is not None and hasattr(X, "columns") and list(X.columns) != list(names):
         return validate_data(estimator, X, *labels, reset=reset, **checks)  # it says which names do not match
+    if isinstance(X, list) and any(isinstance(value, str) for row in X[:1] for value in row):
+        X = np.array(X, dtype=object)
     X, words = _as_numbers(X, None if reset else estimator.words_)
     found = validate_data(estimator, X, *labels, reset=reset, **checks)
     if reset:
