@@ -29,7 +29,8 @@ PAPER = {
 }
 _DIFFERS = (
     "Without --data the images are scikit-learn's digits (8 x 8 pixels, 1797 of them) in place of CIFAR-10 and the "
-    "convolutions narrower; the paper's accuracies are of CIFAR-10 and no target for digits."
+    "convolutions narrower, trained for 100 epochs (after 25 the sparse layers are not done, by 0.7 to 1.5 points); "
+    "the paper's accuracies are of CIFAR-10 and no target for digits."
 )
 
 
@@ -112,7 +113,7 @@ def run(request: Request) -> Record:
     images = load_images(request.data)
     real = request.data is not None
     actives = (256, 512)
-    epochs = (2 if request.quick else 50) if real else (3 if request.quick else 25)
+    epochs = (2 if request.quick else 50) if real else (3 if request.quick else 100)
     jobs = [
         Training(data=request.data, active=active, times=times, epochs=epochs, maps=32 if real else 16, seed=seed)
         for times in (1, 2, 4)
