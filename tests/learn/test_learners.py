@@ -107,16 +107,17 @@ def test_the_kernel_without_penalty_interpolates_with_least_norm() -> None:
     assert ours.predict(other) == pytest.approx(expected.predict(columns(other, 3)[:, 1:]), abs=1e-8)
 
 
-def test_the_penalty_by_leave_one_out_is_the_best_of_brute_force() -> None:
-    x, y, _ = polynomial(40, 5, 2, noise=2.0)
-    chosen = float(LowDegreeRegressor(2, solver="kernel").fit(x, y).method_.split()[-1])
+@pytest.mark.parametrize(("n", "degree"), [(5, 2), (7, 3)])  # fewer features than rows, and more
+def test_the_penalty_by_leave_one_out_is_the_best_of_brute_force(n: int, degree: int) -> None:
+    x, y, _ = polynomial(40, n, degree, noise=2.0)
+    chosen = float(LowDegreeRegressor(degree, solver="kernel").fit(x, y).method_.split()[-1])
 
     def left_out(alpha: float) -> float:
         total = 0.0
         for i in range(40):
             keep = np.arange(40) != i
-            model = Ridge(alpha).fit(columns(x[keep], 2)[:, 1:], y[keep])
-            total += (y[i] - model.predict(columns(x[i : i + 1], 2)[:, 1:])[0]) ** 2
+            model = Ridge(alpha).fit(columns(x[keep], degree)[:, 1:], y[keep])
+            total += (y[i] - model.predict(columns(x[i : i + 1], degree)[:, 1:])[0]) ** 2
         return float(total)
 
     grid = np.geomspace(chosen / 30, chosen * 30, 7)

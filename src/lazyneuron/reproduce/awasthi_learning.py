@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,7 +14,6 @@ from lazyneuron.learn.instances import Instance, gated_net, parity_net
 from lazyneuron.learn.subsets import count_subsets
 from lazyneuron.reproduce.awasthi import ABSOLUTE, curve, experiment_of, facts_of, finish
 from lazyneuron.reproduce.experiment import Request
-from lazyneuron.reproduce.parallel import run_jobs
 
 RIVAL = (
     "Networks trained by gradients are often better on such small instances; hardness is for statistical queries, not "
@@ -66,30 +63,23 @@ def error_by_degree(request: Request) -> Record:
 def error_by_rows(request: Request) -> Record:
     """F5: test error against the number of rows, for all learners."""
     n, d = (8, 2) if request.quick else (14, 3)
-    facts = facts_of(_gated(n), k=1)
+    one = gated_net(3, n - 3, gate=2.0, seed=0)
+    facts = facts_of(one, k=1)
     size = count_subsets(n, d)
     sizes = [int(size * f) for f in ((0.5, 2, 8) if request.quick else (0.25, 0.5, 0.9, 1.1, 1.5, 2, 4, 8, 16))]
     second = facts.variance + float(facts.weights[0])
     learners = ("ols", "lmn", "lasso", "threshold", "kernel", "network")
     lines: dict[str, list[tuple[int, float]]] = {name: [] for name in (*learners, "OLS, predicted", "LMN, D7")}
-    tries = [
-        Try(learner=name, degree=d, bits=n, rows=m, seed=seed)
-        for m in reversed(sizes)  # the longest first, so that no process is left alone for long
-        for name in learners
-        if name != "ols" or m >= size
-        for seed in range(request.seeds)
-    ]
-    risks: dict[tuple[int, str], list[float]] = {}
-    for one_try, risk in zip(tries, run_jobs(risk_of, tries, advance=request.advance), strict=True):
-        risks.setdefault((one_try.rows, one_try.learner), []).append(risk / facts.variance)
     rows = []
-    for m in sizes:
+    for at, m in enumerate(sizes):
         row: dict[str, Any] = {"rows": m, "rows / features": round(m / size, 2)}
         for name in learners:
-            if (m, name) not in risks:
+            request.advance(at / len(sizes), f"{m} rows, {name}")
+            if name == "ols" and m < size:
                 row[name] = "-"
                 continue
-            row[name] = float(np.median(risks[m, name]))
+            found = [_risk(name, d, one, m, seed) / facts.variance for seed in range(request.seeds)]
+            row[name] = float(np.median(found))
             lines[name].append((m, row[name]))
         tail = float(facts.tails[d])
         row["OLS, predicted"] = typical_risk_ols(tail, size, rows=m) / facts.variance if m > size else "-"
@@ -136,34 +126,10 @@ def _sparse_wins(request: Request) -> str:
     )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Try:
-    """One learner on one sample.
-
-    Attributes:
-        learner: a solver of low-degree regression, or ``"network"``.
-        degree, bits, rows, seed: of the regression, the instance and the sample.
-    """
-
-    learner: str
-    degree: int
-    bits: int
-    rows: int
-    seed: int
-
-
-def risk_of(job: Try, advance: Callable[[float], None]) -> float:
-    """Mean squared error on fresh rows."""
-    one = _gated(job.bits)
-    x, y = one.sample(job.rows, seed=100 + job.seed)
-    fresh, truth = one.sample(4000, seed=200 + job.seed)
-    found = float(np.mean((_fit(job.learner, job.degree, x, y, seed=job.seed).predict(fresh) - truth) ** 2))
-    advance(1.0)
-    return found
-
-
-def _gated(bits: int) -> Instance:
-    return gated_net(3, bits - 3, gate=2.0, seed=0)
+def _risk(name: str, degree: int, one: Instance, m: int, seed: int) -> float:
+    x, y = one.sample(m, seed=100 + seed)
+    fresh, truth = one.sample(4000, seed=200 + seed)
+    return float(np.mean((_fit(name, degree, x, y, seed=seed).predict(fresh) - truth) ** 2))
 
 
 def _fit(name: str, degree: int, x: Array, y: Array, *, seed: int = 0) -> Any:
