@@ -30,8 +30,8 @@ PAPER = {
 }
 _DIFFERS = (
     "Without --data the images are scikit-learn's digits (8 x 8 pixels, 1797 of them) in place of CIFAR-10 and the "
-    "convolutions narrower, trained for 60 epochs with a falling learning rate (after 25 with a constant one the sparse layers were "
-    "behind by 0.7 to 1.5 points, and after 100 single runs were thrown off at the end); "
+    "convolutions narrower, trained for 60 epochs with a falling learning rate (after 25 with a constant one the "
+    "sparse layers were behind by 0.7 to 1.5 points, and after 100 single runs were thrown off at the end); "
     "the paper's accuracies are of CIFAR-10 and no target for digits."
 )
 
