@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 from lazyneuron.core.errors import ConfigError, DataError
 from lazyneuron.report import frontier_figure, frontier_rows
 from lazyneuron.reproduce.digits_point import STRENGTHS, train_point, variant_of
-from lazyneuron.sweep import grid, pareto, read_settings, sweep, sweep_record
+from lazyneuron.sweep import Finished, grid, pareto, read_settings, sweep, sweep_record
 from tests.house.rooms import ROOT
 from tests.house.test_cli import run
 from tests.sweep import toy
@@ -178,3 +180,16 @@ def test_recipes_of_the_digits():
 def test_a_point_on_the_digits():
     found = train_point("doubly-biased", epochs=1)
     assert 0.2 < found["density"] < 0.7 and found["quality"] > 0.15 and found["loss"] < 2.4
+
+
+def test_equal_accuracies_are_no_pareto_points_by_rounding():
+    triples = [t for t in itertools.combinations_with_replacement(range(340, 359), 3) if sum(t) == 1026]
+    means = {t: statistics.fmean(hits / 359 for hits in t) for t in triples}
+    low, high = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
+    assert means[low] < means[high]  # as floats, although both are 1026 of 1077
+    found = [
+        Finished(task="t", settings={"recipe": name, "seed": seed}, density=density, quality=hits / 359)
+        for name, density, triple in (("sparse", 0.1, low), ("dense", 0.2, high))
+        for seed, hits in enumerate(triple)
+    ]
+    assert sweep_record(found).data["frontier"] == ["recipe sparse"]

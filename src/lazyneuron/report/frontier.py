@@ -61,9 +61,9 @@ def frontier_figure(record: Record, path: Path) -> None:
         axes.errorbar(x, y, xerr=wide, yerr=high, fmt="o", color=color, ms=5, elinewidth=0.8, alpha=0.9)
     front = sorted((row for row in data["rows"] if row["pareto"]), key=lambda row: row["density"])
     axes.plot([row["density"] for row in front], [row["quality"] for row in front], color=_FRONT, lw=1.2)
-    for row in front:
-        at = (row["density"], row["quality"])
-        axes.annotate(row["name"], at, xytext=(6, -11), textcoords="offset points", fontsize=7.5, color=_FRONT)
+    for number, row in enumerate(front):
+        at, below = (row["density"], row["quality"]), -11 * (1 + number % 3)  # so that long names do not meet
+        axes.annotate(row["name"], at, xytext=(6, below), textcoords="offset points", fontsize=7.5, color=_FRONT)
     axes.set_xlabel("density: share of hidden activations that are not zero")
     axes.set_ylabel(data["quality"])
     axes.grid(color="#e3dfd7", lw=0.8)

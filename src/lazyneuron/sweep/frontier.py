@@ -78,13 +78,18 @@ def _row(group: Sequence[Finished]) -> dict[str, Any]:
         "name": "",
         "settings": settings,
         "seeds": len(group),
-        "density": statistics.fmean(densities),
+        "density": _mean(densities),
         "density_low": min(densities),
         "density_high": max(densities),
-        "quality": statistics.fmean(qualities),
+        "quality": _mean(qualities),
         "quality_low": min(qualities),
         "quality_high": max(qualities),
     }
+
+
+def _mean(values: Sequence[float]) -> float:
+    """To twelve digits, so that equal accuracies of other runs are equal: a Pareto point is not one by rounding."""
+    return float(f"{statistics.fmean(values):.12g}")
 
 
 def _varying(settings: Sequence[Mapping[str, Setting]]) -> set[str]:
