@@ -197,7 +197,7 @@ def look(model: nn.Module, task: Task, *, step: int) -> Point:
         step=step,
         density=report.density,
         train_density=measure(model, probe).density,
-        accuracy=float(torch.cat(right).float().mean()),
+        accuracy=float(torch.cat(right).double().mean()),
         loss=float(torch.cat(losses).mean()),
         blocks=tuple(block.density or 0.0 for block in report.blocks),
     )

@@ -88,8 +88,8 @@ def _row(group: Sequence[Finished]) -> dict[str, Any]:
 
 
 def _mean(values: Sequence[float]) -> float:
-    """To twelve digits, so that equal accuracies of other runs are equal: a Pareto point is not one by rounding."""
-    return float(f"{statistics.fmean(values):.12g}")
+    """To six digits, all that float32 has: of runs that are equally good none is a Pareto point by rounding."""
+    return float(f"{statistics.fmean(values):.6g}")
 
 
 def _varying(settings: Sequence[Mapping[str, Setting]]) -> set[str]:
