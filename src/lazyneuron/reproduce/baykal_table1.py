@@ -57,7 +57,7 @@ def fit(job: Fit, advance: Callable[[float], None]) -> float:
 def run(request: Request) -> Record:
     """Every budget, share of active units, and way to score, with every seed."""
     actives = (16, 32, 64) if request.quick else (512, 1024, 2048)
-    whole = 2000 if request.quick else 20000
+    whole = 2000 if request.quick else 40000  # five for each unit of the widest model
     variants = [(own, name) for own in (True, False) for name in SHARES if own or name != "dense"]
     wide_first = sorted(variants, key=lambda variant: -SHARES[variant[1]])  # so that no process is left alone for long
     jobs = [
