@@ -201,8 +201,8 @@ Tensor jsrelu_backward(Tensor gradient, Tensor x, double mix, double cap, int64_
 STABLE_TORCH_LIBRARY(lazyneuron, m) {
   m.def(
       "sparse_mlp(Tensor x, Tensor sketch, Tensor certificate, Tensor switch_rows, Tensor? up_rows, Tensor? up_bias, "
-      "bool rectify_up, Tensor down_rows, Tensor? down_scale, Tensor? down_bias, Tensor(a!) counts, int activation, float parameter0, "
-      "float parameter1, float left, float low, float high, int planes, int isa) -> Tensor");
+      "bool rectify_up, Tensor down_rows, Tensor? down_scale, Tensor? down_bias, Tensor(a!) counts, int activation, "
+      "float parameter0, float parameter1, float left, float low, float high, int planes, int isa) -> Tensor");
   m.def("jsrelu(Tensor x, float mix, float cap, int isa=-1) -> Tensor");
   m.def("jsrelu_backward(Tensor gradient, Tensor x, float mix, float cap, int isa=-1) -> Tensor");
   m.def("best_isa() -> int");
