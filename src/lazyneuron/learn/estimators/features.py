@@ -11,8 +11,8 @@ from sklearn.utils.validation import check_is_fitted
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.learn.array import Array
 from lazyneuron.learn.design import check_memory, columns
-from lazyneuron.learn.estimators.encoding import Encode, apply_encoding, learn_encoding
-from lazyneuron.learn.estimators.words import read_rows
+from lazyneuron.learn.estimators.encoding import Encode, learn_encoding
+from lazyneuron.learn.estimators.words import encoded_rows, read_rows
 from lazyneuron.learn.subsets import as_tuples, count_subsets, subset_table
 
 
@@ -84,7 +84,7 @@ class WalshFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             DataError: a column holds a value that was not seen when fitting.
         """
         check_is_fitted(self)
-        x = apply_encoding(read_rows(self, X, reset=False), self.pairs_, self.encode)
+        x = encoded_rows(self, X)
         found = columns(x, min(self.degree, x.shape[1]), dtype=self.dtype)
         return found if self.include_bias else found[:, 1:]
 

@@ -16,7 +16,7 @@ from lazyneuron.learn.bounds.tails import degree_for
 from lazyneuron.learn.design import WalshDesign, check_memory
 from lazyneuron.learn.estimators.encoding import Encode, apply_encoding, learn_encoding
 from lazyneuron.learn.estimators.options import check_options
-from lazyneuron.learn.estimators.words import read_rows
+from lazyneuron.learn.estimators.words import encoded_rows, read_rows
 from lazyneuron.learn.krawtchouk import walsh_kernel
 from lazyneuron.learn.solvers.absolute import absolute
 from lazyneuron.learn.solvers.averaging import average, thresholded
@@ -185,7 +185,7 @@ class LowDegreeRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             DataError: a column holds a value that was not seen when fitting.
         """
         check_is_fitted(self)
-        x = apply_encoding(read_rows(self, X, reset=False), self.pairs_, self.encode)
+        x = encoded_rows(self, X)
         if self.coef_ is not None:
             found = WalshDesign(x, self.degree_).synthesis(self.coef_)
         else:

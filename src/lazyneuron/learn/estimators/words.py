@@ -10,6 +10,7 @@ from sklearn.utils.validation import validate_data
 
 from lazyneuron.core.errors import DataError
 from lazyneuron.learn.array import Array
+from lazyneuron.learn.estimators.encoding import apply_encoding
 
 Words = Mapping[int, tuple[str, ...]]  # place of a column -> its words in alphabetical order
 
@@ -37,6 +38,15 @@ def read_rows(estimator: Any, X: Any, *labels: Any, reset: bool = True, **checks
     if reset:
         estimator.words_ = words
     return found
+
+
+def encoded_rows(estimator: Any, X: Any) -> Array:
+    """Rows as int8 -1 and +1, in the encoding that a fitted estimator learnt.
+
+    Raises:
+        DataError: a column holds a value that was not seen when fitting.
+    """
+    return apply_encoding(read_rows(estimator, X, reset=False), estimator.pairs_, estimator.encode)
 
 
 def _as_numbers(X: Any, known: Words | None) -> tuple[Any, Words]:
