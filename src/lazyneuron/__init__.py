@@ -2,6 +2,7 @@
 
 __version__ = "0.1.0"
 
+from lazyneuron.accelerate.status import refresh_, status
 from lazyneuron.accelerate.transform import accelerate_, plan_acceleration
 from lazyneuron.blocks.find import find_blocks
 from lazyneuron.checkpoint import load_, save
@@ -29,7 +30,9 @@ __all__ = [
     "measure",
     "plan_acceleration",
     "project_",
+    "refresh_",
     "restore_",
     "save",
     "sparsify_",
+    "status",
 ]

@@ -14,7 +14,8 @@ import lazyneuron as lazy
 from lazyneuron.accelerate import transform
 from lazyneuron.accelerate.choice import Candidates, bucket_of
 from lazyneuron.accelerate.cost_model import Line
-from lazyneuron.accelerate.execution import REVIEW_EVERY, BlockExecution
+from lazyneuron.accelerate.execution import BlockExecution
+from lazyneuron.accelerate.following import REVIEW_EVERY
 from lazyneuron.accelerate.native import load
 from lazyneuron.core.errors import CheckpointError, ConfigError, DataError, ImplUnavailable, NoBlocksError
 
@@ -89,6 +90,12 @@ def run(model: nn.Module, batch: object) -> torch.Tensor:
 def executions(model: nn.Module) -> list[BlockExecution]:
     runs = [getattr(m.__dict__.get("forward"), "run", None) for m in model.modules()]
     return [r for r in runs if isinstance(r, BlockExecution)]
+
+
+def set_table(execution: BlockExecution, table: tuple[str, ...]) -> None:
+    execution.following.table = table
+    assert execution._state is not None
+    execution._state = execution._with_runs(execution._state)
 
 
 def calls(model: nn.Module) -> int:
@@ -320,18 +327,18 @@ def test_the_choice_follows_the_density() -> None:
     model = mlp()
     lazy.accelerate_(model)
     execution = executions(model)[0]
-    execution.candidates = candidates
-    execution._set_table(("certified-2",) * 13)
+    execution.following.candidates = candidates
+    set_table(execution, ("certified-2",) * 13)
     dense_input = torch.full((4, 24), 5.0) * torch.sign(model[0].weight.sum(0))
     quiet = torch.zeros(4, 24)
     model[0].weight.requires_grad_(False)
     for _ in range(REVIEW_EVERY * 2):
         run(model, torch.cat([dense_input] * 3))
-    assert (execution.table[0] == "dense") == (float((model[0](dense_input) > 0).float().mean()) > 0.225)
-    execution._set_table(("dense",) * 13)
+    assert (execution.following.table[0] == "dense") == (float((model[0](dense_input) > 0).float().mean()) > 0.225)
+    set_table(execution, ("dense",) * 13)
     for _ in range(1200):
         run(model, quiet)
-    assert execution.table[0] == "certified-2"
+    assert execution.following.table[0] == "certified-2"
 
 
 def test_a_review_at_the_same_density_keeps_the_choice() -> None:
@@ -340,25 +347,28 @@ def test_a_review_at_the_same_density_keeps_the_choice() -> None:
     two, one = Line(fixed_us=20.0, slope_us=100.0), Line(fixed_us=10.0, slope_us=100.0)
     lazy.accelerate_(model)
     execution = executions(model)[0]
-    execution.candidates = Candidates(
+    execution.following.candidates = Candidates(
         dense_us=(1e6,) * 13, lines={"certified-2": (two,) * 13, "certified-1": (one,) * 13}, rows=1
     )
     shares = {}
     for path in ("certified-1", "certified-2"):
-        execution._set_table((path,) * 13)
+        set_table(execution, (path,) * 13)
         before = execution.counts.tolist()
         run(model, x)
         computed, fired = (int(execution.counts[k]) - before[k] for k in (0, 1))
         shares[path] = (computed / (4 * 200), fired / (4 * 200))
     # make the gap large enough to decide whatever this machine's kernels computed
-    execution.shares = {"certified-2": shares["certified-2"], "certified-1": (shares["certified-2"][0] + 0.2, 0.0)}
+    execution.following.shares = {
+        "certified-2": shares["certified-2"],
+        "certified-1": (shares["certified-2"][0] + 0.2, 0.0),
+    }
     for _ in range(2 * REVIEW_EVERY):
         run(model, x)
-    assert set(execution.table) == {"certified-2"}
-    execution.shares = {}
+    assert set(execution.following.table) == {"certified-2"}
+    execution.following.shares = {}
     for _ in range(2 * REVIEW_EVERY):
         run(model, x)
-    assert set(execution.table) == {"certified-1"}
+    assert set(execution.following.table) == {"certified-1"}
 
 
 def test_buckets() -> None:

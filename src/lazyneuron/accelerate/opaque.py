@@ -46,7 +46,7 @@ def _execute(x: Tensor, number: int, d_out: int) -> Tensor:
     if execution is None:
         raise ConfigError("This compiled model belongs to an acceleration that is gone; compile the model again.")
     y = execution(x)
-    return execution.dense(x) if y is None else y
+    return execution.original(x) if y is None else y
 
 
 def _fake(x: Tensor, number: int, d_out: int) -> Tensor:

@@ -15,6 +15,7 @@ from lazyneuron.accelerate.calibrated import calibrated_slack
 from lazyneuron.accelerate.choice import BUCKETS, Candidates, from_cost_model
 from lazyneuron.accelerate.dense import dense
 from lazyneuron.accelerate.execution import BlockExecution
+from lazyneuron.accelerate.freshness import Freshness
 from lazyneuron.accelerate.packed import PackedBlock, Weights, pack
 from lazyneuron.accelerate.sparse_mlp import native
 from lazyneuron.accelerate.tune import Decision, decide
@@ -49,6 +50,7 @@ def prepare(
 ) -> tuple[BlockChange, BlockExecution | None]:
     """Pack and decide; a block that cannot be packed is skipped with the reason."""
     try:
+        freshness = Freshness(block)  # before the weights are read
         packed = pack(block, options.weights)
     except LazyNeuronError as error:
         return BlockChange(block=block.name, action="skipped", reason=str(error)), None
@@ -71,6 +73,7 @@ def prepare(
     execution = BlockExecution(
         block,
         packed,
+        freshness=freshness,
         candidates=decision.candidates,
         table=table,
         shares=decision.shares,
@@ -79,8 +82,23 @@ def prepare(
         isa=isa,
         fixed=named,
     )
-    reason = "The path was asked for by name." if named else "Chosen by time, for each range of token counts."
-    return BlockChange(block=block.name, action="accelerated", reason=reason, details=details), execution
+    action, reason = _in_words(table, named)
+    return BlockChange(block=block.name, action=action, reason=reason, details=details), execution
+
+
+def _in_words(table: tuple[str, ...], named: bool) -> tuple[str, str]:
+    """The action, and why: what runs densely is called dense."""
+    if named:
+        return "accelerated", "The path was asked for by name."
+    dense = [k for k, path in enumerate(table) if path == "dense"]
+    if len(dense) == len(table):
+        return "dense", "Dense is faster for every token count now; it is timed again while it runs."
+    if not dense:
+        return "accelerated", "Sparse is faster for every token count."
+    if dense == list(range(dense[0], len(table))):
+        return "accelerated", f"Sparse is faster up to {2 ** (dense[0] - 1)} tokens at once; above, dense runs."
+    counts = ", ".join(str(2**k) for k in dense)
+    return "accelerated", f"Sparse is faster except at up to {counts} tokens at once, where dense runs."
 
 
 def _candidates(

@@ -11,12 +11,14 @@ import torch
 from torch import nn
 
 from lazyneuron.accelerate.execution import BlockExecution
+from lazyneuron.accelerate.fingerprint import can_be_read
 from lazyneuron.accelerate.native import load
 from lazyneuron.accelerate.packed import KERNEL_ACTIVATIONS, Weights
 from lazyneuron.accelerate.prepare import Guarantee, Options, prepare
 from lazyneuron.accelerate.sample import block_inputs
 from lazyneuron.accelerate.sparse_mlp import native
 from lazyneuron.blocks import MLPBlock, find, splice_
+from lazyneuron.blocks.override import Mode
 from lazyneuron.core.errors import CheckpointError, ConfigError, ImplUnavailable, NoBlocksError
 from lazyneuron.core.receipt import BlockChange, Receipt
 from lazyneuron.core.undo import transaction
@@ -154,7 +156,9 @@ def _accelerate(
     receipt = Receipt(verb="accelerate_", config=config, changes=(*changes, *plan.skipped), notes=_notes(model))
     with transaction(model, receipt.id) as change_set:
         for block, execution in prepared:
-            splice_(change_set, block, execution, model=model)
+            execution.wiring = splice_(change_set, block, execution, model=model)
+            module = block.down.module
+            change_set.set(module, "train", Mode(module, execution))
     return receipt
 
 
@@ -210,6 +214,8 @@ def _why_not(block: MLPBlock, weights: Weights) -> str | None:
         return f"There is no kernel for the device {block.up.weight.device.type!r}."
     if any(s is not None and s.weight.is_inference() for s in (block.up, block.gate, block.down)):
         return "Its weights are inference tensors, whose changes cannot be noticed; load them outside inference_mode."
+    if not all(can_be_read(p) for site in block.linears for p in site.module.parameters(recurse=False)):
+        return "Its weights are spread in memory, so changes of them cannot be noticed; make them contiguous."
     return None
 
 

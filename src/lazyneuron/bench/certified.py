@@ -12,6 +12,7 @@ from lazyneuron.accelerate import calibrate
 from lazyneuron.accelerate.choice import bucket_of, from_cost_model
 from lazyneuron.accelerate.dense import dense
 from lazyneuron.accelerate.execution import BlockExecution
+from lazyneuron.accelerate.freshness import Freshness
 from lazyneuron.accelerate.native import load
 from lazyneuron.accelerate.packed import PackedBlock, Weights
 from lazyneuron.accelerate.sparse_mlp import native
@@ -118,13 +119,15 @@ def dispatch(
     table = candidates.choose(seen)
     if set(table) == {"dense"} and not candidates.worth_probing(0):  # accelerate_ leaves such a block alone
         return Dispatched(chosen="dense", run=plain, now=lambda: "dense")
-    execution = BlockExecution(block, packed, candidates=candidates, table=table, shares=seen, weights=weights)
+    execution = BlockExecution(
+        block, packed, freshness=Freshness(block), candidates=candidates, table=table, shares=seen, weights=weights
+    )
 
     def run(x: Tensor) -> Tensor:
         y = execution(x)
         return plain(x) if y is None else y
 
-    return Dispatched(chosen=table[bucket], run=run, now=lambda: execution.table[bucket])
+    return Dispatched(chosen=table[bucket], run=run, now=lambda: execution.following.table[bucket])
 
 
 def _shares(path: Path, packed: PackedBlock, otherwise: tuple[float, float]) -> tuple[float, float]:

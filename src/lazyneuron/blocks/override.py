@@ -9,9 +9,20 @@ from __future__ import annotations
 import inspect
 import types
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from lazyneuron.blocks.wiring import Wiring
+
+
+class Noticing(Protocol):
+    """What wants to know of switches."""
+
+    def notice(self) -> None:
+        """The mode was set, maybe to what it was."""
+
 
 Run = Callable[[Tensor], "Tensor | None"]
 
@@ -76,13 +87,14 @@ class Neutral(Override):
     no decision has to be handed from one layer to the other.
     """
 
-    def __init__(self, module: nn.Module, watched: tuple[nn.Module, ...]) -> None:
+    wiring: Wiring
+
+    def __init__(self, module: nn.Module) -> None:
         self.module = module
-        self.watched = watched
 
     def __call__(self, x: Tensor) -> Any:
-        """A scalar 1, or in training mode the layer's own output."""
-        if in_training(self.watched):
+        """A scalar 1, or in training mode and in a block that was changed the layer's own output."""
+        if stands_down(self.wiring):
             return type(self.module).forward(self.module, x)
         return x.new_ones(())
 
@@ -90,26 +102,18 @@ class Neutral(Override):
 class Both(Override):
     """Stands for the ``forward`` of ``up`` in a gated block that is spread over several modules."""
 
-    def __init__(
-        self,
-        module: nn.Module,
-        run: Run,
-        *,
-        gate: nn.Module,
-        owner: nn.Module,
-        attribute: str,
-        watched: tuple[nn.Module, ...],
-    ) -> None:
+    wiring: Wiring
+
+    def __init__(self, module: nn.Module, run: Run, *, gate: nn.Module, owner: nn.Module, attribute: str) -> None:
         self.module = module
         self.run = run
         self.gate = gate
         self.owner = owner
         self.attribute = attribute
-        self.watched = watched
 
     def __call__(self, x: Tensor) -> Any:
-        """The block's output or, when ``run`` declines, the gated hidden activation; in training the layer's own."""
-        if in_training(self.watched):
+        """The block's output or, when ``run`` declines, the gated hidden activation; else as :class:`Neutral`."""
+        if stands_down(self.wiring):
             return type(self.module).forward(self.module, x)
         y = self.run(x)
         if y is not None:
@@ -137,6 +141,19 @@ class Pass(Override):
         return self.original(x)
 
 
-def in_training(modules: tuple[nn.Module, ...]) -> bool:
-    """Is any of these modules in training mode?"""
-    return any(module.training for module in modules)
+class Mode:
+    """Stands for the ``train`` of a module: ``run`` notices every switch between training and evaluation mode."""
+
+    def __init__(self, module: nn.Module, run: Noticing) -> None:
+        self.module = module
+        self.run = run
+
+    def __call__(self, mode: bool = True) -> nn.Module:
+        """As ``nn.Module.train``."""
+        self.run.notice()
+        return type(self.module).train(self.module, mode)
+
+
+def stands_down(wiring: Wiring) -> bool:
+    """Must gate, activation and ``up`` each do their own work?"""
+    return wiring.in_training() or wiring.change() is not None

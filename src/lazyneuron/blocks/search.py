@@ -72,17 +72,19 @@ class Search:
 
     def _look_before(self, down: str, trace: Trace) -> None:
         free = {n: s for n, s in self.runnable.items() if n not in self.used}
+        unknown: list[str] = []
         for candidate in candidates(trace, down, free, seen=self._seen):
             confirmed = confirm(trace, candidate, self.model)
             if confirmed is None:
                 continue
-            names = _names(candidate)
-            if confirmed.activation is None:
-                self.rejected.append(Rejected(name=common_name(names), reason=UNKNOWN))
-            else:
+            if confirmed.activation is not None:
                 self._found.append((self._block(candidate, confirmed, trace), trace))
-            self.used |= set(names)
-            return
+                self.used |= set(_names(candidate))
+                return
+            unknown = unknown or _names(candidate)  # with gate and up exchanged a block looks like an unknown one
+        if unknown:
+            self.rejected.append(Rejected(name=common_name(unknown), reason=UNKNOWN))
+            self.used |= set(unknown)
 
     def _block(self, candidate: Candidate, confirmed: Confirmed, trace: Trace) -> MLPBlock:
         assert confirmed.activation is not None

@@ -12,6 +12,7 @@ from lazyneuron.blocks.activation import Activation
 from lazyneuron.blocks.block import ActivationSite, MLPBlock
 from lazyneuron.blocks.identify import identify
 from lazyneuron.blocks.override import Both, First, Neutral, Pass, Run, Whole
+from lazyneuron.blocks.wiring import Wiring
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.core.undo import Transaction
 
@@ -38,7 +39,7 @@ class ActivationModule(nn.Module):
         return ", ".join([self._activation.kind, *map(str, self._activation.parameters)])
 
 
-def splice_(change: Transaction, block: MLPBlock, run: Run, *, model: nn.Module | None = None) -> None:
+def splice_(change: Transaction, block: MLPBlock, run: Run, *, model: nn.Module | None = None) -> Wiring:
     """Let ``run`` execute a block.
 
     In a block with a ``container``, ``run`` stands in its forward. In one that is spread over several modules it stands
@@ -50,6 +51,11 @@ def splice_(change: Transaction, block: MLPBlock, run: Run, *, model: nn.Module 
         block: a block without ``refusal``.
         run: takes the block's input; returns its output, or None for "use the original path".
         model: the model, if it is not the transaction's.
+
+    Returns:
+        The block's modules as they are now. A block spread over several modules looks there at each call: once one of
+        its modules is replaced, hooked or wrapped, all of them compute what they did before; a ``run`` in a container
+        has to look by itself.
 
     Raises:
         ConfigError: the block cannot be replaced, or already is.
@@ -63,22 +69,21 @@ def splice_(change: Transaction, block: MLPBlock, run: Run, *, model: nn.Module 
         raise ConfigError(f"The execution of {block.name} was replaced already; restore that change first.")
     if container is not None:
         change.set(container, "forward", Whole(container, run, _first_parameter(container)))
-    else:
-        _splice_spread(change, block, run, model)
+        return Wiring(block, model)
+    return _splice_spread(change, block, run, model)
 
 
-def _splice_spread(change: Transaction, block: MLPBlock, run: Run, model: nn.Module) -> None:
-    site = block.site
+def _splice_spread(change: Transaction, block: MLPBlock, run: Run, model: nn.Module) -> Wiring:
+    site, up = block.site, block.up.module
     assert site is not None
+    parts: tuple[Neutral | Both, ...] = ()
     if block.gate is None:
-        change.set(block.up.module, "forward", First(block.up.module, run))
+        change.set(up, "forward", First(up, run))
     else:
-        dropouts = tuple(model.get_submodule(name) for name in block.dropouts)
-        watched = (site.owner, *(s.module for s in block.linears), *dropouts)
         gate = block.gate.module
-        both = Both(block.up.module, run, gate=gate, owner=site.owner, attribute=site.attribute, watched=watched)
-        change.set(gate, "forward", Neutral(gate, watched))
-        change.set(block.up.module, "forward", both)
+        parts = (Neutral(gate), Both(up, run, gate=gate, owner=site.owner, attribute=site.attribute))
+        for part in parts:
+            change.set(part.module, "forward", part)
     change.set(block.down.module, "forward", Pass(block.down.module, block.d_out))
     held = site.held
     if isinstance(held, nn.Module):
@@ -87,6 +92,10 @@ def _splice_spread(change: Transaction, block: MLPBlock, run: Run, model: nn.Mod
     else:
         change.set(site.owner, site.attribute, Pass(held, block.d_out))
     _leave_fast_path(change, model, site, kind="other")
+    wiring = Wiring(block, model)
+    for part in parts:
+        part.wiring = wiring
+    return wiring
 
 
 def _first_parameter(module: nn.Module) -> str:

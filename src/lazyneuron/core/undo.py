@@ -92,6 +92,12 @@ def active_changes(model: nn.Module) -> tuple[str, ...]:
     return tuple(model.__dict__.get(_LOG, {}))
 
 
+def changed_modules(model: nn.Module) -> tuple[nn.Module, ...]:
+    """The modules that the changes in force on ``model`` touched, also those that are no longer part of it."""
+    log: dict[str, Transaction] = model.__dict__.get(_LOG, {})
+    return tuple(dict.fromkeys(entry.module for change in log.values() for entry in change.entries))
+
+
 def restore_(model: nn.Module, receipt: Receipt | str) -> None:
     """Take back the change that ``receipt`` records; module structure and code paths return bitwise.
 

@@ -1,0 +1,93 @@
+"""Fingerprints of weights, piece by piece: a change of one word of a piece changes its fingerprint."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from lazyneuron.accelerate.native import load
+
+#: Bytes that are compared at each call of one token; a full check compares all of them.
+BYTES_A_CALL = 16 << 10
+_PIECE = 4096  # bytes, as in csrc/fingerprint_bindings.h
+_BYTES_WITHOUT_KERNELS = 4 << 10  # the checksum of the standard library is a tenth as fast
+
+
+def memory_of(parameter: Tensor) -> Tensor:
+    """A parameter's memory as a uint8 vector, or as a matrix whose rows lie apart; it shares it.
+
+    Args:
+        parameter: of one or two axes, one of which has stride 1.
+    """
+    values = parameter.detach()
+    values = values if values.ndim < 2 or values.stride(1) == 1 else values.t()
+    return (values.view(-1) if values.is_contiguous() else values).view(torch.uint8)
+
+
+def can_be_read(parameter: Tensor) -> bool:
+    """Is there an axis along which the parameter's elements lie side by side?"""
+    return parameter.ndim in (1, 2) and (1 in parameter.stride() or parameter.is_contiguous())
+
+
+class Fingerprint:
+    """What some parameters held when this was made.
+
+    Args:
+        parameters: each with an axis of stride 1; their memory is kept alive.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor]) -> None:
+        self._memory = [memory_of(parameter) for parameter in parameters]
+        native = load.status().available
+        self._first_change: Callable[[list[Tensor], Tensor, int, int], int]
+        if native:
+            self._first_change = torch.ops.lazyneuron.first_change.default
+            self._wanted = torch.ops.lazyneuron.fingerprint.default(self._memory)
+        else:
+            self._first_change = _first_change
+            prints = [_print(piece) for memory in self._memory for piece in _pieces(memory)]
+            self._wanted = torch.tensor(prints, dtype=torch.int64)
+        size = sum(memory.numel() for memory in self._memory)
+        self.turns = max(1, -(-size // (BYTES_A_CALL if native else _BYTES_WITHOUT_KERNELS)))
+        self._turn = 0
+
+    def holds(self) -> bool:
+        """Is every byte as it was? One pass over the parameters, on all threads."""
+        return self._first_change(self._memory, self._wanted, 0, 1) < 0
+
+    def holds_in_part(self, parts: int = 1) -> bool:
+        """Are the next ``parts`` of :attr:`turns` equal parts of every parameter as they were?
+
+        Each call goes on where the last one ended, and looks at 4 KiB, or one row, of every parameter at least.
+        """
+        if parts >= self.turns:
+            return self.holds()
+        for _ in range(parts):
+            turn = self._turn = (self._turn + 1) % self.turns
+            if self._first_change(self._memory, self._wanted, turn, self.turns) >= 0:
+                return False
+        return True
+
+
+def _pieces(memory: Tensor) -> Sequence[Tensor]:
+    return memory.split(_PIECE) if memory.ndim == 1 else memory.unbind()
+
+
+def _print(piece: Tensor) -> int:
+    return zlib.crc32(piece.numpy())
+
+
+def _first_change(memories: list[Tensor], wanted: Tensor, turn: int, turns: int) -> int:
+    """As the native operator of this name."""
+    start = 0
+    for number, memory in enumerate(memories):
+        pieces = _pieces(memory)
+        begin = len(pieces) * turn // turns
+        end = min(max(begin + 1, len(pieces) * (turn + 1) // turns), len(pieces))
+        if any(_print(pieces[k]) != int(wanted[start + k]) for k in range(begin, end)):
+            return number
+        start += len(pieces)
+    return -1

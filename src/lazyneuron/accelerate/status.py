@@ -1,0 +1,165 @@
+"""What the blocks of an accelerated model really do: which paths ran, how often, and why others did not."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+from torch import nn
+
+from lazyneuron.accelerate.execution import BlockExecution
+from lazyneuron.core.errors import NoBlocksError
+from lazyneuron.core.receipt import BlockChange, Receipt
+from lazyneuron.core.undo import changed_modules
+
+_PATHS = ("dense", "certified-2", "certified-1", "gather")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BlockStatus:
+    """What one accelerated block did since the acceleration.
+
+    Attributes:
+        block: its dotted name.
+        last: the path of its last call, or the reason why the original ran or now runs.
+        calls: how often it was called, whatever ran; calls inside a compiled graph count when they run.
+        sparse_calls: how many of them a sparse path answered.
+        computed, fired: shares of the (token, neuron) pairs that the kernels computed exactly, and that fired, in
+            [0, 1]; None before any kernel ran.
+        paths: path -> calls.
+        fallbacks: reason -> calls that the original path answered for it.
+        path_by_tokens: the path that is chosen at present for up to this many tokens at once.
+        repacked: how often changed weights were packed anew.
+        calls_to_see_all: within how many calls of one token a write that nothing announces is noticed.
+    """
+
+    block: str
+    last: str
+    calls: int
+    sparse_calls: int
+    computed: float | None
+    fired: float | None
+    paths: Mapping[str, int]
+    fallbacks: Mapping[str, int]
+    path_by_tokens: Mapping[int, str]
+    repacked: int
+    calls_to_see_all: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Status:
+    """What an accelerated model did; ``print`` shows it as a table.
+
+    Attributes:
+        blocks: one entry for each block whose execution is replaced.
+    """
+
+    blocks: tuple[BlockStatus, ...]
+
+    def __str__(self) -> str:
+        """A line a block, then the reasons why the original path ran."""
+        lines = [f"{'block':<32} {'calls':>8} {'sparse':>8} {'computed':>9} {'fired':>7}  last"]
+        for b in self.blocks:
+            shares = ["-" if share is None else f"{share:.3f}" for share in (b.computed, b.fired)]
+            lines.append(f"{b.block:<32} {b.calls:>8} {b.sparse_calls:>8} {shares[0]:>9} {shares[1]:>7}  {b.last}")
+        for b in self.blocks:
+            lines += [f"{b.block}: the original path ran {n} times: {why}" for why, n in b.fallbacks.items()]
+        return "\n".join(lines)
+
+
+def status(model: nn.Module) -> Status:
+    """What really ran in the blocks of an accelerated model.
+
+    Args:
+        model: on which :func:`lazyneuron.accelerate_` was called; also a copy, or the original of a compiled model.
+
+    Returns:
+        The status of every block whose execution is replaced.
+
+    Raises:
+        NoBlocksError: the model carries no acceleration.
+
+    Example:
+        >>> import torch, lazyneuron as lazy
+        >>> model = torch.nn.Sequential(torch.nn.Linear(64, 256), torch.nn.ReLU(), torch.nn.Linear(256, 64))
+        >>> receipt = lazy.accelerate_(model, impl="gather")
+        >>> y = model(torch.zeros(1, 64))
+        >>> lazy.status(model).blocks[0].last
+        'training mode'
+    """
+    return Status(blocks=tuple(_block_status(run) for run in executions(model)))
+
+
+def executions(model: nn.Module) -> list[BlockExecution]:
+    """The executions of a model's accelerated blocks, in the order of the acceleration.
+
+    Raises:
+        NoBlocksError: there are none.
+    """
+    modules = (*changed_modules(model), *model.modules())  # a replaced module is not part of the model any more
+    runs = (getattr(module.__dict__.get("train"), "run", None) for module in modules)
+    found = [run for run in dict.fromkeys(runs) if isinstance(run, BlockExecution)]
+    if not found:
+        raise NoBlocksError("This model carries no acceleration; call accelerate_ on it, or pass the model it was on.")
+    return found
+
+
+def refresh_(model: nn.Module, *, progress: Callable[[str], None] = lambda message: None) -> Receipt:
+    """Compare every byte of an accelerated model's weights with what was packed, and pack anew what changed.
+
+    Needed only after writes that nothing announces (through ``.data``, NumPy or a pointer), to have them seen before
+    the next call instead of within the calls that :attr:`BlockStatus.calls_to_see_all` says.
+
+    Args:
+        model: on which :func:`lazyneuron.accelerate_` was called.
+        progress: called with a sentence for each block.
+
+    Returns:
+        What was found for each block: ``"current"``, ``"packed"`` anew, or ``"dense"`` with the reason. It undoes
+        nothing: the acceleration's own receipt still takes everything back.
+
+    Raises:
+        NoBlocksError: the model carries no acceleration.
+
+    Cost:
+        One pass over the weights, and the packing of those that changed.
+    """
+    changes = []
+    for run in executions(model):
+        progress(f"Looking at {run.block.name or 'the block'}")
+        changes.append(_refreshed(run))
+    return Receipt(verb="refresh_", config={}, changes=tuple(changes))
+
+
+def _refreshed(run: BlockExecution) -> BlockChange:
+    name = run.block.name
+    broken = None if run.wiring is None else run.wiring.change()
+    if broken is not None:
+        reason = f"{broken} The original path runs; restore_ and accelerate_ again to take it in."
+        return BlockChange(block=name, action="dense", reason=reason)
+    same = run.check()
+    if run.packed is None:
+        return BlockChange(block=name, action="dense", reason=run.why_dense)
+    if same:
+        return BlockChange(block=name, action="current", reason="Every byte is what was packed.")
+    return BlockChange(block=name, action="packed", reason="The weights had changed.")
+
+
+def _block_status(run: BlockExecution) -> BlockStatus:
+    computed, fired, tokens, _ = run.totals()
+    pairs = tokens * run.block.d_hidden
+    ran = dict(run.ran)
+    paths = {path: ran[path] for path in _PATHS if path in ran}
+    return BlockStatus(
+        block=run.block.name,
+        last=run.standing() or run.last,
+        calls=sum(ran.values()),
+        sparse_calls=sum(count for path, count in paths.items() if path != "dense"),
+        computed=computed / pairs if pairs else None,
+        fired=fired / pairs if pairs else None,
+        paths=paths,
+        fallbacks={why: count for why, count in ran.items() if why not in paths},
+        path_by_tokens={2**k: path for k, path in enumerate(run.following.table)},
+        repacked=run.repacked,
+        calls_to_see_all=run.freshness.calls_to_see_all,
+    )
