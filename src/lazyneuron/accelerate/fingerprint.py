@@ -73,11 +73,11 @@ class Fingerprint:
 
 
 def _pieces(memory: Tensor) -> Sequence[Tensor]:
-    return memory.split(_PIECE) if memory.ndim == 1 else memory.unbind()
+    return torch.split(memory, _PIECE) if memory.ndim == 1 else torch.unbind(memory)  # type: ignore[no-untyped-call]
 
 
 def _print(piece: Tensor) -> int:
-    return zlib.crc32(piece.numpy())
+    return zlib.crc32(piece.numpy().data)
 
 
 def _first_change(memories: list[Tensor], wanted: Tensor, turn: int, turns: int) -> int:

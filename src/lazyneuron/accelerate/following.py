@@ -40,13 +40,10 @@ class Following:
         self.d_hidden = d_hidden
         self._calls = 0
         self._reviews = 0
+        self._counts: Tensor | None = None
         self._seen = (0, 0, 0)
         self._pending: tuple[int, str] | None = None  # the bucket and path of which the next call is to be timed
         self._times: dict[tuple[int, str], list[float]] = {}
-
-    def forget_counts(self) -> None:
-        """The counters that :meth:`review` gets start again at zero."""
-        self._seen = (0, 0, 0)
 
     def is_due(self, bucket: int) -> bool:
         """Count a call; is it time for :meth:`review`?"""
@@ -69,6 +66,8 @@ class Following:
         if self._pending == (bucket, path):
             self._pending = None
             return self._timed(x, bucket, path, run), False
+        if counts is not self._counts:  # other weights were packed, which are counted from zero
+            self._counts, self._seen = counts, (0, 0, 0)
         tokens = self._totals(counts)[2] - self._seen[2]
         if self._calls < (PROBE_EVERY if path == "dense" and tokens == 0 else REVIEW_EVERY):
             return None, False

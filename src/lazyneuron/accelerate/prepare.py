@@ -122,6 +122,7 @@ def _details(block: MLPBlock, packed: PackedBlock, decision: Decision, table: tu
         "shares": {p: {"computed": c, "fired": a} for p, (c, a) in decision.shares.items()},
         "measured_us": {str(2**k): dict(times) for k, times in sorted(decision.times.items())},
         "predicted_us": _predicted(decision, table),
+        "disputed": {str(2**k): dict(paths) for k, paths in decision.disputed.items()},
         "added_bytes": packed.added_bytes,
     }
 

@@ -137,16 +137,17 @@ def _refreshed(run: BlockExecution) -> BlockChange:
     if broken is not None:
         reason = f"{broken} The original path runs; restore_ and accelerate_ again to take it in."
         return BlockChange(block=name, action="dense", reason=reason)
-    same = run.check()
-    if run.packed is None:
-        return BlockChange(block=name, action="dense", reason=run.why_dense)
+    same = run.current.check()
+    state = run.current.now()
+    if state.packed is None:
+        return BlockChange(block=name, action="dense", reason=state.why)
     if same:
         return BlockChange(block=name, action="current", reason="Every byte is what was packed.")
     return BlockChange(block=name, action="packed", reason="The weights had changed.")
 
 
 def _block_status(run: BlockExecution) -> BlockStatus:
-    computed, fired, tokens, _ = run.totals()
+    computed, fired, tokens, _ = run.current.totals()
     pairs = tokens * run.block.d_hidden
     ran = dict(run.ran)
     paths = {path: ran[path] for path in _PATHS if path in ran}
@@ -160,6 +161,6 @@ def _block_status(run: BlockExecution) -> BlockStatus:
         paths=paths,
         fallbacks={why: count for why, count in ran.items() if why not in paths},
         path_by_tokens={2**k: path for k, path in enumerate(run.following.table)},
-        repacked=run.repacked,
-        calls_to_see_all=run.freshness.calls_to_see_all,
+        repacked=run.current.repacked,
+        calls_to_see_all=run.current.now().freshness.calls_to_see_all,
     )

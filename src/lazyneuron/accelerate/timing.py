@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 def interleaved_us(
     calls: Sequence[Callable[[int], object]], *, rounds: int = 7, budget_s: float = 0.25, warmup: int = 2
 ) -> list[float]:
-    """Lower-quartile time of each call in microseconds, taken round-robin.
+    """Least time of each call in microseconds, taken round-robin.
 
-    For decisions, not for reports: when other work holds a core, the median says what the other work did. Each call
-    comes right after the first one, so that none finds in the cache what a sibling with the same weights has just read.
+    For decisions, not for reports: other work only ever adds time, so the least of interleaved rounds says most about
+    the call itself. Each call comes right after the first one, so that none finds in the cache what a sibling with the
+    same weights has just read.
 
     Args:
         calls: each takes the number of the round, to vary its input; the first one is the reference.
@@ -32,4 +33,4 @@ def interleaved_us(
                 samples[at].append(took * 1e6)
         if len(samples[-1]) >= 3 and time.perf_counter() - began > budget_s:
             break
-    return [sorted(kept)[len(kept) // 4] for kept in samples]
+    return [min(kept) for kept in samples]

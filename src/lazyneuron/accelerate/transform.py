@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ from lazyneuron.accelerate.sample import block_inputs
 from lazyneuron.accelerate.sparse_mlp import native
 from lazyneuron.blocks import MLPBlock, find, splice_
 from lazyneuron.blocks.override import Mode
-from lazyneuron.core.errors import CheckpointError, ConfigError, ImplUnavailable, NoBlocksError
+from lazyneuron.core.errors import CheckpointError, ConfigError, ImplUnavailable, NoBlocksError, TimingWarning
 from lazyneuron.core.receipt import BlockChange, Receipt
 from lazyneuron.core.undo import transaction
 
@@ -98,6 +99,9 @@ def accelerate_(
         DataError: batches without an item.
         CheckpointError: the cached cost model is corrupt.
 
+    Warns:
+        TimingWarning: times measured now contradict the machine's cost model, so that other work may hold the cores.
+
     Example:
         >>> import torch, lazyneuron as lazy
         >>> model = torch.nn.Sequential(torch.nn.Linear(64, 256), torch.nn.ReLU(), torch.nn.Linear(256, 64)).eval()
@@ -153,13 +157,32 @@ def _accelerate(
             prepared.append((block, execution))
     if all(change.action == "skipped" for change in changes):
         raise _nothing_to_do((*changes, *plan.skipped))
-    receipt = Receipt(verb="accelerate_", config=config, changes=(*changes, *plan.skipped), notes=_notes(model))
+    notes = (*_notes(model), *(_dispute(changes) if options.impl == "auto" else ()))
+    receipt = Receipt(verb="accelerate_", config=config, changes=(*changes, *plan.skipped), notes=notes)
     with transaction(model, receipt.id) as change_set:
         for block, execution in prepared:
             execution.wiring = splice_(change_set, block, execution, model=model)
             module = block.down.module
             change_set.set(module, "train", Mode(module, execution))
     return receipt
+
+
+def _dispute(changes: Sequence[BlockChange]) -> tuple[str, ...]:
+    """Say, in a warning too, that measured and predicted times decide differently."""
+    factors = [
+        max(f for paths in change.details["disputed"].values() for f in paths.values())
+        for change in changes
+        if change.details.get("disputed")
+    ]
+    if not factors:
+        return ()
+    sentence = (
+        f"The times measured in {len(factors)} of {len(changes)} blocks are up to {max(factors):.1f} times worse than "
+        "this machine's cost model says, as when other work holds the cores; the decision lies half-way between the "
+        "two, and the blocks are timed again while they run."
+    )
+    warnings.warn(sentence, TimingWarning, stacklevel=4)
+    return (sentence,)
 
 
 def _nothing_to_do(skipped: Sequence[BlockChange]) -> NoBlocksError:

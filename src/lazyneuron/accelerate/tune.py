@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lazyneuron.accelerate.calibrate import path_call
-from lazyneuron.accelerate.choice import BUCKETS, Candidates
+from lazyneuron.accelerate.choice import BUCKETS, GAIN_WANTED, Candidates
 from lazyneuron.accelerate.dense import dense
 from lazyneuron.accelerate.packed import PackedBlock
 from lazyneuron.accelerate.sparse_mlp import native
@@ -19,6 +19,7 @@ from lazyneuron.accelerate.timing import interleaved_us
 from lazyneuron.blocks.block import MLPBlock
 
 BUDGET_S = 0.6  # for one block
+PREDICTIONS_ERR = 1.5  # a measured ratio to dense that is worse by more than this is doubted
 _ASSUMED_FIRING = 0.1  # without data: the first review corrects it
 
 
@@ -30,13 +31,16 @@ class Decision:
         candidates: cost lines, corrected by what was measured.
         table: the path of every bucket of token counts.
         shares: path -> (computed, firing) shares on the block's inputs.
-        times: bucket -> path -> measured median in us.
+        times: bucket -> path -> the least of the measured times in us.
+        disputed: bucket -> path -> how many times slower, beside dense, the path was measured than predicted, where
+            that decides against it.
     """
 
     candidates: Candidates
     table: tuple[str, ...]
     shares: Mapping[str, tuple[float, float]]
     times: Mapping[int, Mapping[str, float]]
+    disputed: Mapping[int, Mapping[str, float]] = dataclasses.field(default_factory=dict)
 
 
 @torch.no_grad()
@@ -60,16 +64,41 @@ def decide(
         return Decision(candidates=candidates, table=candidates.choose(shares), shares={}, times={})
     shares = _shares(packed, candidates, inputs, isa)
     times: dict[int, dict[str, float]] = {}
+    disputed: dict[int, dict[str, float]] = {}
     began = time.perf_counter()
     most = len(inputs).bit_length() - 1
     # the extremes first, so that a short budget still covers both ends
     for bucket in sorted(range(min(most, BUCKETS - 1) + 1), key=lambda k: (k not in (0, 4, most), k)):
         if time.perf_counter() - began > BUDGET_S:
             break
-        times[bucket] = _time_bucket(block, packed, candidates, inputs, 2**bucket, isa)
-        measured = {path: (times[bucket][path], shares[path]) for path in candidates.lines}
-        candidates = candidates.corrected(bucket, times[bucket]["dense"], measured)
-    return Decision(candidates=candidates, table=candidates.choose(shares), shares=shares, times=times)
+        seen = times[bucket] = _time_bucket(block, packed, candidates, inputs, 2**bucket, isa)
+        doubts = _doubts(candidates, bucket, shares, seen)
+        if doubts:  # once more: a machine that was busy then may be free now
+            again = _time_bucket(block, packed, candidates, inputs, 2**bucket, isa)
+            seen = times[bucket] = {path: min(seen[path], again[path]) for path in seen}
+            doubts = _doubts(candidates, bucket, shares, seen)
+        if doubts:
+            disputed[bucket] = doubts
+        # half-way (on a logarithmic scale) between a measurement and a prediction that dispute each other
+        believed = {path: seen[path] / doubts.get(path, 1.0) ** 0.5 for path in candidates.lines}
+        measured = {path: (believed[path], shares[path]) for path in candidates.lines}
+        candidates = candidates.corrected(bucket, seen["dense"], measured)
+    return Decision(
+        candidates=candidates, table=candidates.choose(shares), shares=shares, times=times, disputed=disputed
+    )
+
+
+def _doubts(
+    candidates: Candidates, bucket: int, shares: Mapping[str, tuple[float, float]], seen: Mapping[str, float]
+) -> dict[str, float]:
+    """Paths that were predicted to win and measured to lose, by more than predictions err: path -> by how much."""
+    doubts = {}
+    for path in candidates.lines:
+        predicted = candidates.time_us(path, bucket, shares) / candidates.time_us("dense", bucket, shares)
+        measured = seen[path] / seen["dense"]
+        if predicted < GAIN_WANTED <= measured and measured > PREDICTIONS_ERR * predicted:
+            doubts[path] = measured / predicted
+    return doubts
 
 
 def _shares(packed: PackedBlock, candidates: Candidates, inputs: Tensor, isa: int) -> dict[str, tuple[float, float]]:

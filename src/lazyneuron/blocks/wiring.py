@@ -73,7 +73,7 @@ class Wiring:
             return type(self._top).forward(self._top, x)
         block, site = self._block, self._block.site
         assert site is not None
-        now = {link[0]: link[1]._modules[link[2]] for link in self._links}
+        now: dict[str, Any] = {link[0]: link[1]._modules[link[2]] for link in self._links}
         h = now[block.up.name](x)
         a = getattr(site.owner, site.attribute)
         h = a(h) if block.gate is None else a(now[block.gate.name](x)) * h

@@ -38,3 +38,7 @@ class AssumptionError(LazyNeuronError, ValueError):
 
 class DivergedError(LazyNeuronError, ArithmeticError):
     """A training whose loss is no longer a finite number."""
+
+
+class TimingWarning(UserWarning):
+    """Times that contradict each other; what was decided on them is looked at again later."""
