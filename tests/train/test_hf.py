@@ -140,3 +140,31 @@ def test_a_bad_loss_stops_it_and_the_checkpoint_stays(tmp_path):
 def test_a_model_without_blocks_is_refused():
     with pytest.raises(NoBlocksError):
         SparsityCallback(nn.Linear(2, 2))
+
+
+def test_an_accelerated_model_is_evaluated_with_the_weights_that_the_default_optimiser_wrote(tmp_path) -> None:
+    """The Trainer's default optimiser is fused: its steps raise no version counter."""
+    losses = {}
+    for name in ("plain", "accelerated"):
+        model = vit()
+        if name == "accelerated":
+            lazy.accelerate_(model, impl="gather")
+        arguments = TrainingArguments(
+            output_dir=tmp_path / name,
+            max_steps=4,
+            per_device_train_batch_size=8,
+            learning_rate=0.05,
+            optim="adamw_torch_fused",
+            report_to=[],
+            use_cpu=True,
+            save_strategy="no",
+            disable_tqdm=True,
+            seed=0,
+        )
+        trainer = Trainer(model=model, args=arguments, train_dataset=Tiles(), eval_dataset=Tiles())
+        before = trainer.evaluate()["eval_loss"]
+        trainer.train()
+        losses[name] = (before, trainer.evaluate()["eval_loss"])
+    assert abs(losses["plain"][0] - losses["plain"][1]) > 1e-2
+    assert losses["accelerated"] == pytest.approx(losses["plain"], rel=1e-5)
+    assert all(block.fallbacks.get("training mode") for block in lazy.status(model).blocks)

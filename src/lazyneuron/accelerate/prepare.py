@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from lazyneuron.accelerate import calibrate
 from lazyneuron.accelerate.calibrated import calibrated_slack
 from lazyneuron.accelerate.choice import BUCKETS, Candidates, from_cost_model
+from lazyneuron.accelerate.cost_model import Line
 from lazyneuron.accelerate.dense import dense
 from lazyneuron.accelerate.execution import BlockExecution
 from lazyneuron.accelerate.freshness import Freshness
@@ -20,7 +21,7 @@ from lazyneuron.accelerate.packed import PackedBlock, Weights, pack
 from lazyneuron.accelerate.sparse_mlp import native
 from lazyneuron.accelerate.tune import Decision, decide
 from lazyneuron.blocks import MLPBlock
-from lazyneuron.core.errors import ImplUnavailable, LazyNeuronError
+from lazyneuron.core.errors import LazyNeuronError
 from lazyneuron.core.receipt import BlockChange
 
 Guarantee = Literal["exact", "calibrated"]
@@ -65,7 +66,7 @@ def prepare(
     paths = ("gather",) if options.impl == "gather" else calibrate.available_paths()
     decision = decide(block, packed, _candidates(block, packed, paths, named, progress), inputs, isa=isa)
     table = (paths[0],) * BUCKETS if named else decision.table
-    details = _details(block, packed, decision, table) | report
+    details = _details(block, packed, decision, table, named=named) | report
     if inputs is not None:
         details["output_error"] = _output_error(block, packed, paths, inputs, isa)
     if set(table) == {"dense"} and not decision.candidates.worth_probing(0):
@@ -104,36 +105,39 @@ def _in_words(table: tuple[str, ...], named: bool) -> tuple[str, str]:
 def _candidates(
     block: MLPBlock, packed: PackedBlock, paths: tuple[str, ...], named: bool, progress: Callable[[str], None]
 ) -> Candidates:
+    if named:  # nothing is to be decided, so nothing has to be measured first; its own times correct this
+        flat = (Line(fixed_us=1.0, slope_us=0.0),) * BUCKETS
+        return Candidates(dense_us=(1.0,) * BUCKETS, lines=dict.fromkeys(paths, flat), rows=1)
     sizes = [s.weight.numel() for s in (block.up, block.gate, block.down) if s is not None]
     dtype = packed.dtype if packed.dtype != torch.float16 else torch.bfloat16  # same bytes; its grid stands for both
     if not calibrate.is_calibrated(dtype):
         progress("Measuring this machine once (about ten seconds)")
     model = calibrate.cost_model_for(dtype)
     usable = tuple(path for path in paths if path in model.lines)
-    if named and not usable:
-        raise ImplUnavailable(f"The implementation was not measured on this machine; it has {', '.join(model.lines)}.")
     return from_cost_model(model, weights=sum(sizes), gated=block.gate is not None, paths=usable)
 
 
-def _details(block: MLPBlock, packed: PackedBlock, decision: Decision, table: tuple[str, ...]) -> dict[str, Any]:
+def _details(
+    block: MLPBlock, packed: PackedBlock, decision: Decision, table: tuple[str, ...], *, named: bool
+) -> dict[str, Any]:
     return {
         "activation": block.activation.kind,
         "path_by_tokens": {f"<= {2**k}": path for k, path in enumerate(table)},
         "shares": {p: {"computed": c, "fired": a} for p, (c, a) in decision.shares.items()},
         "measured_us": {str(2**k): dict(times) for k, times in sorted(decision.times.items())},
-        "predicted_us": _predicted(decision, table),
+        "predicted_us": _predicted(decision, table, decision.times if named else range(BUCKETS)),
         "disputed": {str(2**k): dict(paths) for k, paths in decision.disputed.items()},
         "added_bytes": packed.added_bytes,
     }
 
 
-def _predicted(decision: Decision, table: tuple[str, ...]) -> dict[str, dict[str, float]]:
+def _predicted(decision: Decision, table: tuple[str, ...], buckets: Iterable[int]) -> dict[str, dict[str, float]]:
     """Times of dense and of the chosen path, corrected by what was measured; empty without inputs to measure on."""
     if not decision.shares:
         return {}
     time_us = decision.candidates.time_us
     return {
-        str(2**k): {name: time_us(name, k, decision.shares) for name in ("dense", path)} for k, path in enumerate(table)
+        str(2**k): {name: time_us(name, k, decision.shares) for name in ("dense", table[k])} for k in sorted(buckets)
     }
 
 
