@@ -15,6 +15,7 @@ from lazyneuron.learn import (
     certificates,
     cube,
     noise_sensitivity,
+    sparsity,
     spectrum,
     verify_sparsity,
     weight_by_degree,
@@ -320,6 +321,24 @@ def test_the_ladder_estimated_is_near_the_exact_one_and_has_a_limit() -> None:
     with pytest.raises(ConfigError, match="raise k"):
         certificates(small, k=1)
     assert _level(small.weight, 3) == small.threshold[0]
+
+
+def test_a_ladder_is_exact_only_where_the_whole_cube_was_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = parity_net(3, n=6).net
+    whole = certificates(net)
+    assert whole.exact and whole.sparsity.exact and whole.promised and whole.least == pytest.approx(12)
+    monkeypatch.setattr(sparsity, "_PRODUCTS", 100)  # as for a network too wide to enumerate
+    some = certificates(net, samples=300)
+    assert not some.exact and not some.sparsity.exact and not some.promised
+    assert some.least == some.c2_limit.high > 12  # k was only seen, so C0 = 12 proves nothing
+    promised = certificates(net, k=1, samples=300)
+    assert promised.promised and promised.least == pytest.approx(12)
+
+
+def test_the_limit_counts_only_neurons_that_can_fire() -> None:
+    net = parity_net(2, n=20).net
+    idle = SparseActivationNet(np.vstack([net.weight, 1e6 * np.ones((1, 20))]), [*net.threshold, 3e7], [*net.outer, 1])
+    assert certificates(idle, samples=500).c2_limit.high == pytest.approx(certificates(net, samples=500).c2_limit.high)
 
 
 def test_the_gated_example_of_the_ladder() -> None:

@@ -191,6 +191,29 @@ def test_random_nets_keep_their_promise_whatever_the_order_of_sums() -> None:
     assert soft.max_active is None and verify_sparsity(soft.net).effective > 1
 
 
+def test_an_extreme_row_changes_no_other_rows_count() -> None:
+    generator = np.random.default_rng(0)
+    net = SparseActivationNet(generator.standard_normal((50, 8)), np.full(50, 0.5), np.ones(50))
+    x = generator.standard_normal((20, 8))
+    alone = (x @ net.weight.T > 0.5).sum(axis=1)
+    wild = np.vstack([x, np.full((1, 8), 1e13)])
+    assert net.active_counts(wild)[:20].tolist() == alone.tolist() == net.active_counts(x).tolist()
+    found = verify_sparsity(net, wild)
+    assert found.mean_active == pytest.approx((alone.sum() + (net.weight.sum(axis=1) > 0).sum()) / 21)
+    small = 1e-13 * x  # nor does a scale that no row has
+    still = SparseActivationNet(net.weight, np.zeros(50), np.ones(50))
+    assert still.active_counts(small).tolist() == (x @ net.weight.T > 0).sum(axis=1).tolist()
+    with pytest.raises(DataError, match="overflows on these rows"):
+        net.active_counts(np.full((1, 8), 1e308))
+
+
+def test_whole_weights_are_exact_on_whole_rows_only() -> None:
+    net = SparseActivationNet(np.array([[1.0, 1.0, -1.0]]), [0.0], [1.0])
+    tie = np.array([[0.1, 0.2, 0.3]])  # 0.1 + 0.2 - 0.3 is 5.6e-17 in double precision
+    assert net.active_counts(np.vstack([tie, [[1.0, 0.3, 1.3]]])).tolist() == [0, 0]
+    assert verify_sparsity(net, np.vstack([tie, np.ones((1, 3))])).tolerance > 0
+
+
 def test_ties_of_scaled_parities_are_silent() -> None:
     for p in range(2, 9):
         assert verify_sparsity(parity_net(p, norm=1.0).net).max_active == 1

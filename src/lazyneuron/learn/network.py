@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from lazyneuron.core.errors import ShapeError
+from lazyneuron.core.errors import DataError, ShapeError
 from lazyneuron.learn import cube
 from lazyneuron.learn.array import Array, finite_array
 
@@ -70,18 +70,24 @@ class SparseActivationNet:
     def firing(self, x: object) -> Iterator[tuple[Array, Array]]:
         """Blocks of rows with which neurons are active on them, bool of shape (rows, s)."""
         for rows, z in self._in_blocks(x):
-            scale = max(float(np.abs(rows).max(initial=0)), 1.0)
-            yield rows, z > self.tolerance(scale)
+            yield rows, z > self.tolerance(rows)
 
-    def tolerance(self, scale: float = 1.0) -> Array:
-        """What a pre-activation has to exceed to count as active, shape (s,).
+    def tolerance(self, rows: Array) -> Array:
+        """What a pre-activation has to exceed to count as active, of shape (m, s), or (1, s) for all rows alike.
 
-        Zero where rounding cannot occur (whole weights and thresholds on the cube), else ``64 eps (scale |w|_1 +
-        |b|)``: a tie computed in another order would otherwise make neurons up.
+        Zero where rounding cannot occur (whole numbers throughout), else ``64 eps (max |x| |w|_1 + |b|)`` of the row
+        itself: a tie computed in another order would otherwise make neurons up.
+
+        Args:
+            rows: (m, n).
         """
-        if scale == 1.0 and self.is_integral:
-            return np.zeros(self.s)
-        return np.asarray(64 * np.finfo(np.float64).eps * (scale * np.abs(self.weight).sum(1) + np.abs(self.threshold)))
+        scale = np.abs(rows).max(axis=1, initial=0)[:, None]
+        if len(scale) and scale.min() == scale.max():
+            scale = scale[:1]
+        size = scale * np.abs(self.weight).sum(1) + np.abs(self.threshold)
+        if self.is_integral and size.max(initial=0) < 2**52 and bool((rows == np.rint(rows)).all()):
+            return np.zeros((1, self.s))
+        return np.asarray(64 * np.finfo(np.float64).eps * size)
 
     @property
     def is_integral(self) -> bool:
@@ -124,4 +130,8 @@ class SparseActivationNet:
         rows = max(_ENTRIES // max(self.s, 1), 1)
         for begin in range(0, len(given), rows):
             block = given[begin : begin + rows]
-            yield block, block @ self.weight.T - self.threshold
+            with np.errstate(over="ignore", invalid="ignore"):
+                z = block @ self.weight.T - self.threshold
+            if not np.isfinite(z).all():
+                raise DataError("A pre-activation overflows on these rows; scale them or remove what is extreme.")
+            yield block, z
