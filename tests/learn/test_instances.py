@@ -226,6 +226,9 @@ def test_clusters_and_their_majority() -> None:
     assert np.array_equal(y, 3 * 2.0 * sign[x.argmax(1)]) and set(x.max(1)) == {2.0}
     cells = cluster_net(4, k=3, signs_of=sign, kind="cells")
     assert cells.net(cube.points(2)) == pytest.approx(6 * sign)
+    for p in range(5):  # at every p the value is 2 k, whatever W and the lengths of inputs are
+        more = cluster_net(2**p, k=3, kind="cells")
+        assert more.net(cube.points(p)) == pytest.approx(6) and more.net.norms() == (math.sqrt(p), abs(p - 2))
     assert verify_sparsity(cells.net).max_active == 3
     assert cluster_erm(np.array([0, 0, 0, 2]), np.array([1, -1, -1, -1]), 4).tolist() == [-1, 1, -1, 1]
 
@@ -269,6 +272,7 @@ def test_sampled_sparsity_is_a_lower_bound_and_says_so() -> None:
         (lambda: random_sparse_net(4, 5), ConfigError, "either k"),
         (lambda: random_sparse_net(30, 50, k=2), ConfigError, "Enumerating"),
         (lambda: cluster_net(3, kind="cells"), ConfigError, r"q = 2\^p"),
+        (lambda: cluster_net(4, kind="cells", radius=2.0), ConfigError, "cells were asked for"),
         (lambda: verify_sparsity(parity_net(2).net, np.empty((0, 2))), DataError, "no rows"),
         (lambda: parity_net(2).sample(-1), ConfigError, "at least 0"),
     ],
