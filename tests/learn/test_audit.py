@@ -67,7 +67,7 @@ def test_another_activation_is_computed_as_it_is(activation: str) -> None:
     exact = sum(average_sensitivity(weight_by_degree(spectrum(column))) for column in table.T)
     assert layers[0].sensitivity.low <= exact <= layers[0].sensitivity.high
     assert layers[0].variance == pytest.approx(table.var(axis=0).sum(), rel=0.1)
-    assert layers[0].vacuous and layers[0].degree is None
+    assert layers[0].vacuous and layers[0].degree is None and layers[0].certified == math.inf
 
 
 class Gated(nn.Module):

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from lazyneuron.core.errors import ConfigError
+from lazyneuron.core.errors import ConfigError, DataError
 from lazyneuron.learn import (
     SparseActivationNet,
     average_sensitivity,
@@ -387,6 +387,11 @@ def test_a_ladder_is_exact_only_where_the_whole_cube_was_counted(monkeypatch: py
     assert some.least == some.c2_limit.high > 12  # k was only seen, so C0 = 12 proves nothing
     promised = certificates(net, k=1, samples=300)
     assert promised.promised and promised.least == pytest.approx(12)
+
+
+def test_weights_whose_squares_overflow_are_refused() -> None:
+    with pytest.raises(DataError, match="Squares of weights overflow"):
+        certificates(SparseActivationNet(np.full((2, 3), 1e200), [0.0, 0.0], [1.0, 1.0]))
 
 
 def test_the_limit_counts_only_neurons_that_can_fire() -> None:

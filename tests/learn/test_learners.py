@@ -324,6 +324,13 @@ def test_the_degree_is_found(rule: str) -> None:
     assert model.degree_choice_.rule == ("cv" if rule == "auto" else rule)
 
 
+def test_a_vacuous_certificate_says_so() -> None:
+    x, y, _ = polynomial(200, 4, 2)
+    with pytest.warns(UserWarning, match="The certificate is vacuous: it names degree 4"):
+        model = LowDegreeRegressor("certificate", sparsity=3, norm=1.0, error=0.1).fit(x, y)
+    assert model.degree_ == 4
+
+
 def test_the_degree_by_certificate() -> None:
     instance = parity_net(2, norm=0.5, n=6)
     x, y = instance.sample(600, seed=0)

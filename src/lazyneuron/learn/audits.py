@@ -40,7 +40,8 @@ class LayerAudit:
         sensitivity: AS under uniform inputs, by queries, summed over outputs; its interval is asymptotic.
         variance: under uniform inputs, summed over outputs; an estimate.
         least_variance: the lower end of its asymptotic interval.
-        certified: what AS is at most: C2, or the upper confidence limit of an estimated one.
+        certified: what AS is at most: C2, or the upper confidence limit of an estimated one; infinite where the
+            theorems do not apply.
         degree: the degree at which the certified tail is a tenth of ``variance``; None when that is vacuous.
         vacuous: True when the theorems do not apply, or ``certified`` is not proved to say more than ``AS <= n Var``,
             which holds for every function.
@@ -163,8 +164,9 @@ def _audit(layer: Layer, *, samples: int, seed: int, delta: float) -> LayerAudit
         radius = float(np.linalg.norm(layer.rows, axis=1).max())
         path_norm = radius * float(np.sqrt(on_data.active_share) @ np.linalg.norm(net.rebalance()[0], axis=1))
     certified = ladder.c2 if ladder.c2_limit is None else ladder.c2_limit.high
-    # written so that an overflow, which compares as false, is vacuous
-    vacuous = layer.misfit is not None or not certified < net.n * variance.low
+    if layer.misfit is not None:
+        certified = math.inf
+    vacuous = not certified < net.n * variance.low  # so that NaN, which compares as false, is vacuous too
     degree = None if vacuous else min(max(math.ceil(certified / (_RELATIVE * variance.value)) - 1, 0), net.n)
     found = LayerAudit(
         name=layer.name,
@@ -213,12 +215,13 @@ def _sentences(a: LayerAudit, layer: Layer) -> list[str]:
             f"On the data: E K = {seen.mean_active:.4g} of {a.s} {what}, effective k = {seen.effective:.4g}, at most "
             f"{seen.max_active} at once on {seen.points} rows (a sample bounds nothing outside itself)."
         )
-    ladder, kind = a.on_cube, "exactly" if a.on_cube.exact else "estimated"
+    ladder, top = a.on_cube, a.on_cube.c2_limit
+    kind = "exactly" if ladder.exact else "estimated"
     out.append(
         f"On the cube, {kind}: effective k = {ladder.sparsity.effective:.4g}; AS = {a.sensitivity.value:.4g} by "
         f"queries (asymptotic interval {a.sensitivity.low:.4g} to {a.sensitivity.high:.4g})."
     )
-    limit = "" if ladder.c2_limit is None else f" (upper confidence limit, without any promise, {a.certified:.4g})"
+    limit = "" if top is None else f" (upper confidence limit, without any promise, {top.high:.4g})"
     promise = "" if ladder.promised else f"; C0, C1 and C3 take k = {ladder.k}, the most that was seen, for a promise"
     out.append(
         f"Certificates: C0 = {ladder.c0:.4g}, C1 = {ladder.c1:.4g}, C2 = {ladder.c2:.4g}{limit}, C3 = "

@@ -12,6 +12,7 @@ from lazyneuron.learn import cube
 from lazyneuron.learn.array import Array, finite_array
 
 _ENTRIES = 1 << 22  # pre-activations computed at a time
+_LARGEST = 1e150
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -100,9 +101,17 @@ class SparseActivationNet:
 
         Returns:
             ``v`` of shape (s, n), ``beta`` and ``e`` of shape (s,); zero, zero and 1 where ``u_j`` is zero.
+
+        Raises:
+            DataError: the numbers are so large that sums of their squares, on which every bound rests, would overflow.
         """
         size = np.abs(self.outer)
-        return size[:, None] * self.weight, size * self.threshold, np.where(self.outer < 0, -1.0, 1.0)
+        with np.errstate(over="ignore"):
+            v, beta = size[:, None] * self.weight, size * self.threshold
+        top = max(float(np.abs(v).max(initial=0)), float(np.abs(beta).max(initial=0)))
+        if not top * max(v.size, 1) < _LARGEST:
+            raise DataError(f"Squares of weights overflow, the largest is {top:.3g}; scale the network.")
+        return v, beta, np.where(self.outer < 0, -1.0, 1.0)
 
     def norms(self) -> tuple[float, float]:
         """``W = max_j |v_j|`` and ``B = max_j |beta_j|`` of the rebalanced form."""

@@ -216,6 +216,12 @@ class LowDegreeRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         if self.degree == "certificate":
             assert self.sparsity is not None and self.norm is not None and self.error is not None
             found = degree_for(self.error, self.sparsity, norm=self.norm, n=n, s=self.width)
+            if found.vacuous:
+                warnings.warn(
+                    f"The certificate is vacuous: it names degree {n}, and every function of {n} columns is a "
+                    "polynomial of that degree; take degree='cv', or allow a larger error.",
+                    stacklevel=4,
+                )
             return DegreeChoice(degree=int(found.value), rule="certificate")
         assert not isinstance(self.degree, str)
         return DegreeChoice(degree=check_degree(n, min(self.degree, n)), rule="given")
