@@ -122,7 +122,7 @@ def test_an_adversary_comes_close_to_the_bound_and_not_above() -> None:
 
 
 def test_a_patient_adversary_comes_closer() -> None:
-    assert max(climb(2, 4, seed=seed, steps=6000) for seed in range(6)) > 0.95
+    assert max(climb(2, 4, seed=seed, steps=6000) for seed in (0, 1, 5)) > 0.95
 
 
 @pytest.mark.parametrize("p", [2, 3, 5, 8])
