@@ -28,6 +28,9 @@ def test_a_parity_is_audited_exactly() -> None:
     share = 1 / 8
     assert found.path_norm == pytest.approx(math.sqrt(6) * 8 * math.sqrt(share) * math.sqrt(3))
     assert "uniform on the cube" in str(audit(one))
+    # where the cube was counted, the finest certificate decides: C2 alone would be above n Var here
+    gated = audit(gated_net(3, 7, seed=0)).layers[0]
+    assert gated.on_cube.c2 > gated.n * gated.variance > gated.certified == gated.on_cube.c3 and not gated.vacuous
 
 
 def test_a_scikit_learn_network_layer_by_layer() -> None:

@@ -40,8 +40,8 @@ class LayerAudit:
         sensitivity: AS under uniform inputs, by queries, summed over outputs; its interval is asymptotic.
         variance: under uniform inputs, summed over outputs; an estimate.
         least_variance: the lower end of its asymptotic interval.
-        certified: what AS is at most: C2, or the upper confidence limit of an estimated one; infinite where the
-            theorems do not apply.
+        certified: what AS is at most: the least of an exact ladder, or the upper confidence limit of an estimated C2;
+            infinite where the theorems do not apply.
         degree: the degree at which the certified tail is a tenth of ``variance``; None when that is vacuous.
         vacuous: True when the theorems do not apply, or ``certified`` is not proved to say more than ``AS <= n Var``,
             which holds for every function.
@@ -163,9 +163,7 @@ def _audit(layer: Layer, *, samples: int, seed: int, delta: float) -> LayerAudit
     if on_data is not None and layer.rows is not None:
         radius = float(np.linalg.norm(layer.rows, axis=1).max())
         path_norm = radius * float(np.sqrt(on_data.active_share) @ np.linalg.norm(net.rebalance()[0], axis=1))
-    certified = ladder.c2 if ladder.c2_limit is None else ladder.c2_limit.high
-    if layer.misfit is not None:
-        certified = math.inf
+    certified = ladder.least if layer.misfit is None else math.inf
     vacuous = not certified < net.n * variance.low  # so that NaN, which compares as false, is vacuous too
     degree = None if vacuous else min(max(math.ceil(certified / (_RELATIVE * variance.value)) - 1, 0), net.n)
     found = LayerAudit(
@@ -236,10 +234,10 @@ def _sentences(a: LayerAudit, layer: Layer) -> list[str]:
 
 
 def _verdict(a: LayerAudit) -> str:
-    what, most = "C2" if a.on_cube.c2_limit is None else "C2's limit", a.n * a.variance
+    what, most = "The least certificate" if a.on_cube.exact else "C2's limit", a.n * a.variance
     if a.vacuous:
         return (
-            f"VACUOUS: {what} {a.certified:.4g} is not proved to lie below n Var, estimated as {most:.4g}, which "
+            f"VACUOUS. {what} {a.certified:.4g} is not proved to lie below n Var, estimated as {most:.4g}, which "
             "bounds AS of every function."
         )
     chance = "" if a.on_cube.c2_limit is None else f", with probability {1 - a.on_cube.c2_limit.failure_probability:g}"
