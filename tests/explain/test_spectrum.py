@@ -131,10 +131,11 @@ def test_a_decayed_sum_by_hand(power: int) -> None:
     torch.testing.assert_close(tracker.gram, torch.tensor([[0.5 * rate, 0.0], [0.0, 2 * rate + 1]]).double())
 
 
-def test_effective_steps_are_where_the_tail_has_fallen_enough() -> None:
+@pytest.mark.parametrize("power", [1, 2])
+def test_effective_steps_are_where_the_tail_has_fallen_enough(power: int) -> None:
     for lr, decay in ((0.1, 0.3), (0.5, 0.5), (1e-2, 0.1)):
-        tracker = GramTracker(2, lr=lr, weight_decay=decay, threshold=1e-3)
-        r, t = 1 - lr * decay, tracker.effective_steps
+        tracker = GramTracker(2, lr=lr, weight_decay=decay, threshold=1e-3, decay_power=power)
+        r, t = (1 - lr * decay) ** power, tracker.effective_steps
         assert r ** (t + 1) / (1 - r) <= 1e-3 * (1 + 1e-9)
         assert r**t / (1 - r) > 1e-3
     assert GramTracker(2, lr=0.1).effective_steps == math.inf

@@ -11,7 +11,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from torch import nn
 
 from lazyneuron.core.errors import DataError, NoBlocksError
-from lazyneuron.learn import audit, average_sensitivity, cube, spectrum, weight_by_degree
+from lazyneuron.learn import SparseActivationNet, audit, average_sensitivity, cube, spectrum, weight_by_degree
 from lazyneuron.learn.estimators import SparseReluRegressor
 from lazyneuron.learn.instances import gated_net, parity_net
 
@@ -28,6 +28,9 @@ def test_a_parity_is_audited_exactly() -> None:
     share = 1 / 8
     assert found.path_norm == pytest.approx(math.sqrt(6) * 8 * math.sqrt(share) * math.sqrt(3))
     assert "uniform on the cube" in str(audit(one))
+    # where the cube was counted, the finest certificate decides: C2 alone would be above n Var here
+    gated = audit(gated_net(3, 7, seed=0)).layers[0]
+    assert gated.on_cube.c2 > gated.n * gated.variance > gated.certified == gated.on_cube.c3 and not gated.vacuous
 
 
 def test_a_scikit_learn_network_layer_by_layer() -> None:
@@ -51,6 +54,93 @@ def test_a_scikit_learn_network_layer_by_layer() -> None:
     with pytest.warns(UserWarning, match="Maximum iterations"):
         tanh.fit(x, y > 0)
     assert "activation is tanh" in str(audit(tanh, x, samples=100)) and audit(tanh, samples=100).layers[0].vacuous
+
+
+@pytest.mark.parametrize("activation", ["tanh", "logistic", "identity"])
+def test_another_activation_is_computed_as_it_is(activation: str) -> None:
+    x, y = gated_net(2, 4, seed=0).sample(200, seed=0)
+    model = MLPRegressor(hidden_layer_sizes=(6, 5), activation=activation, max_iter=5000, tol=1e-3, random_state=0).fit(
+        x, y
+    )
+    act = {"tanh": np.tanh, "logistic": lambda z: 1 / (1 + np.exp(-z)), "identity": lambda z: z}[activation]
+    layers = audit(model, x, samples=4000, delta=1e-3).layers
+    second = act(x @ model.coefs_[0] + model.intercepts_[0]) @ model.coefs_[1] + model.intercepts_[1]
+    assert layers[1].on_data.mean_active == pytest.approx((second > 0).sum(1).mean())
+    table = act(cube.points(6) @ model.coefs_[0] + model.intercepts_[0]) @ model.coefs_[1]
+    exact = sum(average_sensitivity(weight_by_degree(spectrum(column))) for column in table.T)
+    assert layers[0].sensitivity.low <= exact <= layers[0].sensitivity.high
+    assert layers[0].variance == pytest.approx(table.var(axis=0).sum(), rel=0.1)
+    assert layers[0].vacuous and layers[0].degree is None and layers[0].certified == math.inf
+
+
+class Gated(nn.Module):
+    """SwiGLU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate, self.up, self.down = nn.Linear(6, 9), nn.Linear(6, 9), nn.Linear(9, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down(nn.functional.silu(self.gate(x)) * self.up(x))
+
+
+@pytest.mark.parametrize("kind", ["gelu", "gated"])
+def test_the_sensitivity_of_a_block_is_that_of_the_block(kind: str) -> None:
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Linear(6, 9), nn.GELU(), nn.Linear(9, 6))
+    model = (Gated() if kind == "gated" else plain).eval()
+    found = audit(model, samples=4000, delta=1e-3).layers[0]
+    with torch.no_grad():
+        table = model(torch.from_numpy(cube.points(6)).float()).double().numpy()
+    exact = sum(average_sensitivity(weight_by_degree(spectrum(column))) for column in table.T)
+    assert found.sensitivity.low <= exact <= found.sensitivity.high
+    assert found.variance == pytest.approx(table.var(axis=0).sum(), rel=0.1)
+
+
+def test_a_rare_and_huge_neuron_makes_the_verdict_vacuous() -> None:
+    n = 25
+    weight = np.zeros((2, n))
+    weight[0, 0], weight[1] = 1.0, 1e13  # the second fires at one point of 2^25, which no sample sees
+    net = SparseActivationNet(weight, [0.0, 1e13 * (n - 1)], [1.0, 1.0])
+    found = audit(net).layers[0]
+    exact = n / 4 * 2 * 1e26 / 2**n
+    assert found.on_cube.c2 < 10 < exact <= found.certified
+    assert found.vacuous and found.degree is None and "VACUOUS" in str(audit(net))
+    assert found.on_cube.least >= exact
+
+
+def test_the_degree_of_an_estimated_certificate_follows_from_its_limit() -> None:
+    found = audit(parity_net(2, n=25)).layers[0]
+    limit = found.on_cube.c2_limit.high
+    assert found.certified == limit > found.on_cube.c2 == pytest.approx(8)
+    assert found.degree == math.ceil(limit / (0.1 * found.variance)) - 1 < 25 and not found.vacuous
+    assert "with probability 0.95" in str(audit(parity_net(2, n=25)))
+
+
+class Adapted(nn.Module):
+    """A linear layer under an adapter, in the form that PEFT gives it."""
+
+    def __init__(self, below: nn.Linear) -> None:
+        super().__init__()
+        self.base_layer, self.adapter = below, nn.Linear(6, 9)
+        self.in_features, self.out_features = below.in_features, below.out_features
+
+    @property
+    def weight(self) -> torch.Tensor:
+        return self.base_layer.weight
+
+    @property
+    def bias(self) -> torch.Tensor:
+        return self.base_layer.bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.base_layer(x) + self.adapter(x)
+
+
+def test_an_adapter_is_no_certificate() -> None:
+    model = nn.Sequential(Adapted(nn.Linear(6, 9)), nn.ReLU(), nn.Linear(9, 6)).eval()
+    report = audit(model, samples=50)
+    assert "merge it first" in str(report) and report.layers[0].vacuous and report.layers[0].degree is None
 
 
 def test_torch_blocks_are_found_and_left_as_they_were() -> None:

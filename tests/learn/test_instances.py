@@ -191,6 +191,29 @@ def test_random_nets_keep_their_promise_whatever_the_order_of_sums() -> None:
     assert soft.max_active is None and verify_sparsity(soft.net).effective > 1
 
 
+def test_an_extreme_row_changes_no_other_rows_count() -> None:
+    generator = np.random.default_rng(0)
+    net = SparseActivationNet(generator.standard_normal((50, 8)), np.full(50, 0.5), np.ones(50))
+    x = generator.standard_normal((20, 8))
+    alone = (x @ net.weight.T > 0.5).sum(axis=1)
+    wild = np.vstack([x, np.full((1, 8), 1e13)])
+    assert net.active_counts(wild)[:20].tolist() == alone.tolist() == net.active_counts(x).tolist()
+    found = verify_sparsity(net, wild)
+    assert found.mean_active == pytest.approx((alone.sum() + (net.weight.sum(axis=1) > 0).sum()) / 21)
+    small = 1e-13 * x  # nor does a scale that no row has
+    still = SparseActivationNet(net.weight, np.zeros(50), np.ones(50))
+    assert still.active_counts(small).tolist() == (x @ net.weight.T > 0).sum(axis=1).tolist()
+    with pytest.raises(DataError, match="overflows on these rows"):
+        net.active_counts(np.full((1, 8), 1e308))
+
+
+def test_whole_weights_are_exact_on_whole_rows_only() -> None:
+    net = SparseActivationNet(np.array([[1.0, 1.0, -1.0]]), [0.0], [1.0])
+    tie = np.array([[0.1, 0.2, 0.3]])  # 0.1 + 0.2 - 0.3 is 5.6e-17 in double precision
+    assert net.active_counts(np.vstack([tie, [[1.0, 0.3, 1.3]]])).tolist() == [0, 0]
+    assert verify_sparsity(net, np.vstack([tie, np.ones((1, 3))])).tolerance > 0
+
+
 def test_ties_of_scaled_parities_are_silent() -> None:
     for p in range(2, 9):
         assert verify_sparsity(parity_net(p, norm=1.0).net).max_active == 1
@@ -203,6 +226,9 @@ def test_clusters_and_their_majority() -> None:
     assert np.array_equal(y, 3 * 2.0 * sign[x.argmax(1)]) and set(x.max(1)) == {2.0}
     cells = cluster_net(4, k=3, signs_of=sign, kind="cells")
     assert cells.net(cube.points(2)) == pytest.approx(6 * sign)
+    for p in range(5):  # at every p the value is 2 k, whatever W and the lengths of inputs are
+        more = cluster_net(2**p, k=3, kind="cells")
+        assert more.net(cube.points(p)) == pytest.approx(6) and more.net.norms() == (math.sqrt(p), abs(p - 2))
     assert verify_sparsity(cells.net).max_active == 3
     assert cluster_erm(np.array([0, 0, 0, 2]), np.array([1, -1, -1, -1]), 4).tolist() == [-1, 1, -1, 1]
 
@@ -246,6 +272,7 @@ def test_sampled_sparsity_is_a_lower_bound_and_says_so() -> None:
         (lambda: random_sparse_net(4, 5), ConfigError, "either k"),
         (lambda: random_sparse_net(30, 50, k=2), ConfigError, "Enumerating"),
         (lambda: cluster_net(3, kind="cells"), ConfigError, r"q = 2\^p"),
+        (lambda: cluster_net(4, kind="cells", radius=2.0), ConfigError, "cells were asked for"),
         (lambda: verify_sparsity(parity_net(2).net, np.empty((0, 2))), DataError, "no rows"),
         (lambda: parity_net(2).sample(-1), ConfigError, "at least 0"),
     ],

@@ -50,7 +50,10 @@ def test_the_transform_is_the_hadamard_matrix(impl: str, levels: int, dtype: typ
     from scipy.linalg import hadamard
 
     x = np.random.default_rng(levels).integers(-9, 9, (3, 2**levels)).astype(dtype)
-    expected = x.astype(float) @ (hadamard(2**levels) if levels else np.ones((1, 1)))
+    few = levels // 2  # the matrix is the product of two smaller ones, by its definition
+    left, right = (hadamard(2**part) if part else np.ones((1, 1)) for part in (levels - few, few))
+    folded = x.astype(float).reshape(3, 2 ** (levels - few), 2**few)
+    expected = (left @ folded @ right).reshape(3, -1)
     assert np.array_equal(fwht(x, impl=impl), expected)  # whole numbers: exact
     if dtype is not np.int64:
         out = x.copy()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 
 import pytest
+import torch
 
 from lazyneuron.reproduce.images import Images, digits
 from lazyneuron.reproduce.vision import VisionSize, VisionTask
@@ -12,7 +14,16 @@ from lazyneuron.reproduce.vision import VisionSize, VisionTask
 SMALL = VisionSize(width=16, layers=2, heads=2, hidden=32, batch=64)
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True, scope="package")
+def one_thread() -> Iterator[None]:
+    """As the experiments train: at this size a second thread only costs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
 def few() -> Images:
     whole = digits()
     return dataclasses.replace(

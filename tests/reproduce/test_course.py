@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 
 import pytest
 import torch
+from torch import nn
 
 from lazyneuron.core.errors import DivergedError
 from lazyneuron.induce import DoublyBiased, JSReLU, Pressure, TargetDensity, ZerothBias
-from lazyneuron.reproduce.course import Course, Variant, train
+from lazyneuron.reproduce.course import Course, Point, Variant, train
+from lazyneuron.reproduce.images import Images
 from lazyneuron.reproduce.vision import VisionTask
+from tests.reproduce.conftest import SMALL
 
 SHORT = Course(steps=8, learning_rate=5e-3, looks=2)
+LONGER = dataclasses.replace(SHORT, steps=120)
 VANILLA = Variant(name="vanilla")
 
 
@@ -53,16 +58,22 @@ def test_the_recipe_is_in_the_model_and_its_conditions_hold(small: VisionTask) -
     assert len(norms) == 2 and all(bool((n.weight >= 1).all()) and bool((n.bias == 0).all()) for n in norms)
 
 
-def test_pressure_brings_the_density_down(small: VisionTask) -> None:
-    course = dataclasses.replace(SHORT, steps=120)
+@pytest.fixture(scope="module")
+def trained(few: Images) -> tuple[nn.Module, tuple[Point, ...]]:
+    """A vanilla model after 120 steps, and its points; copy it before training on."""
+    pytest.importorskip("transformers")
+    model, points = train(VisionTask(few, SMALL), LONGER, variant=VANILLA, seed=0)
+    return model, tuple(points)
+
+
+def test_pressure_brings_the_density_down(small: VisionTask, trained: tuple[nn.Module, tuple[Point, ...]]) -> None:
     pressed = Variant(name="pressed", pressure=Pressure(target=TargetDensity(density=0.05, gain=0.1)))
-    _, points = train(small, course, variant=pressed, seed=0)
-    _, free = train(small, course, variant=VANILLA, seed=0)
-    assert points[-1].density < 0.6 * free[-1].density
+    _, points = train(small, LONGER, variant=pressed, seed=0)
+    assert points[-1].density < 0.6 * trained[1][-1].density
 
 
-def test_it_goes_on_from_a_trained_model(small: VisionTask) -> None:
-    model, before = train(small, dataclasses.replace(SHORT, steps=120), variant=VANILLA, seed=0)
+def test_it_goes_on_from_a_trained_model(small: VisionTask, trained: tuple[nn.Module, tuple[Point, ...]]) -> None:
+    model, before = copy.deepcopy(trained[0]), trained[1]
     still = dataclasses.replace(SHORT, learning_rate=1e-12, looks=1)
     same, after = train(small, still, variant=VANILLA, seed=0, start=model)
     assert same is model and after[-1].accuracy == before[-1].accuracy

@@ -52,6 +52,39 @@ def test_interpolation_is_exact_at_the_points() -> None:
         interpolation(points, values[:3])
 
 
+@pytest.mark.parametrize("shift", [1e3, 1e5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_interpolation_is_exact_far_from_the_origin(shift: float, dtype: torch.dtype) -> None:
+    points, values = (draw(40, 5) + shift).to(dtype), draw(40, 2, seed=1).to(dtype)
+    model = interpolation(points, values)
+    assert torch.equal(model.router.mask(points), torch.eye(40, dtype=dtype))
+    eps = torch.finfo(dtype).eps  # one product over 5 entries and one division
+    torch.testing.assert_close(model(points).detach(), values, rtol=8 * eps, atol=0.0)
+
+
+def test_interpolation_tells_neighbours_apart_beside_distant_points() -> None:
+    near = torch.tensor([[1.0, 1.0]]) + torch.arange(4)[:, None] * torch.finfo(torch.float32).eps
+    points = torch.cat([near, torch.tensor([[-3e4, 5e4]])])  # no one centre helps here
+    values = torch.arange(5.0)
+    torch.testing.assert_close(interpolation(points, values)(points)[:, 0].detach(), values, rtol=1e-6, atol=0.0)
+
+
+@pytest.mark.parametrize("scale", [1e-22, 1e20])
+def test_interpolation_refuses_what_its_dtype_cannot_hold(scale: float) -> None:
+    points, values = (draw(6, 3) * scale).float(), draw(6, seed=1).float()
+    with pytest.raises(AssumptionError, match=r"beyond the range of torch\.float32"):
+        interpolation(points, values)
+    wide = interpolation(points.double(), values.double())
+    torch.testing.assert_close(wide(points.double())[:, 0], values.double())
+
+
+def test_close_unit_vectors_keep_their_own_values() -> None:
+    angles = torch.arange(20.0, dtype=torch.float64) * 1e-5  # inner products differ by 5e-11
+    points = torch.stack([angles.cos(), angles.sin()], 1).float()
+    values = torch.arange(20.0)
+    assert nearest_neighbour_regression(points, values, neighbours=1)(points)[:, 0].tolist() == values.tolist()
+
+
 def test_nearest_neighbours_by_brute_force() -> None:
     points, x = F.normalize(draw(60, 4), dim=-1), F.normalize(draw(25, 4, seed=2), dim=-1)
     values = draw(60, seed=3)

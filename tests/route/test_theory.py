@@ -40,6 +40,9 @@ def test_bounds_worked_by_hand() -> None:
         assert bound.order_only and bound.assumptions and "2208.04461" in bound.source
     assert lsh_table_size(**SIZES).failure_probability == 0.2
     assert nonempty_buckets(features=9, dimension=3, width=0.5).failure_probability == 0.1
+    assert nonempty_buckets(features=9, dimension=3, width=0.5, constant=2.0).value == pytest.approx(12**6)
+    assert nonempty_buckets(features=9, dimension=3, width=0.5, constant=1e3).value == math.inf
+    assert math.isnan(dense_width(**SIZES).failure_probability)  # the paper does not say
     assert lsh_table_size(lipschitz=1e9, features=10**6, dimension=10**4, error=1e-9).value == math.inf
 
 
@@ -60,6 +63,7 @@ def test_bounds_are_monotone(bound) -> None:  # type: ignore[no-untyped-def]
         ({"error": 0.0}, "error lies between"),
         ({"error": 7.0}, "error lies between"),
         ({"constant": 0.0}, "constant is positive"),
+        ({"constant": math.inf}, "constant is positive and finite"),
     ],
 )
 def test_arguments_outside_the_theorem(change, message) -> None:  # type: ignore[no-untyped-def]

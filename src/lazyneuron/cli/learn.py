@@ -102,8 +102,9 @@ def _learn(table: Columns, options: dict[str, Any], *, held_out: float, seed: in
         if spread
         else f"Degree {model.degree_}: squared error {squared:.4g} on {count} held-out rows, all with one label."
     )
-    if model.gram_min_eigenvalue_ is not None:
-        says += f" Least Gram eigenvalue {model.gram_min_eigenvalue_:.3g}."
+    if model.gram_bound_ is not None:
+        at_least = "at least " if model.gram_bound_.failure_probability else ""
+        says += f" Least Gram eigenvalue {at_least}{model.gram_min_eigenvalue_:.3g}."
     return {
         "says": says,
         "degree": model.degree_,

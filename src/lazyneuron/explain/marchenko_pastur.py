@@ -184,11 +184,15 @@ class GramTracker:
 
     @property
     def effective_steps(self) -> float:
-        """After how many steps the tail of the decayed sum falls to the threshold; infinite without decay."""
-        if self._rate == 1:
+        """After how many steps the tail of the decayed sum falls to the threshold; infinite without decay.
+
+        The least T with ``sum over k > T of r^k <= threshold``, where ``r = (1 - lr weight_decay)^decay_power``.
+        """
+        rate = self._rate**self._power
+        if rate == 1:
             return math.inf
-        tail = math.log(self._threshold * (1 - self._rate)) / math.log(self._rate)
-        return float(math.ceil(tail - 1))
+        tail = math.log(self._threshold * (1 - rate)) / math.log(rate)
+        return float(max(math.ceil(tail - 1), 0))
 
 
 def stieltjes_bound(

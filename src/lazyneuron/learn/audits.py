@@ -22,6 +22,7 @@ from lazyneuron.learn.network import SparseActivationNet
 from lazyneuron.learn.queries import Estimate, mean_estimate
 from lazyneuron.learn.sparsity import SparsityReport, verify_sparsity
 
+_LAW = "All of this is for inputs uniform on the cube (D5: independent ones); it says nothing about your data's law."
 _RELATIVE = 0.1  # of the variance: the error for which a degree is stated
 
 
@@ -33,12 +34,17 @@ class LayerAudit:
         name, n, s: which, its inputs and its neurons.
         norm, bias: W and B of the rebalanced form (outer weights are the lengths of output directions).
         on_data: activity on the rows that it received, or None without data. No certificate: a sample is no support.
+            Where the theorems do not apply it counts positive pre-activations.
         path_norm: ``R sum_j sqrt(p_j) |v_j|`` on these rows; a diagnostic, no bound follows from it.
         on_cube: the certificate ladder for inputs uniform on the cube.
-        sensitivity: AS under uniform inputs, by queries, summed over outputs.
-        variance: under uniform inputs, summed over outputs.
-        degree: the degree at which the certified tail is a tenth of the variance, or None when the theorems do not
-        apply. vacuous: True when the certificate says no more than ``AS <= n Var``, which holds for every function.
+        sensitivity: AS under uniform inputs, by queries, summed over outputs; its interval is asymptotic.
+        variance: under uniform inputs, summed over outputs; an estimate.
+        least_variance: the lower end of its asymptotic interval.
+        certified: what AS is at most: the least of an exact ladder, or the upper confidence limit of an estimated C2;
+            infinite where the theorems do not apply.
+        degree: the degree at which the certified tail is a tenth of ``variance``; None when that is vacuous.
+        vacuous: True when the theorems do not apply, or ``certified`` is not proved to say more than ``AS <= n Var``,
+            which holds for every function.
         statements: the findings as sentences.
     """
 
@@ -52,6 +58,8 @@ class LayerAudit:
     on_cube: Ladder
     sensitivity: Estimate
     variance: float
+    least_variance: float
+    certified: float
     degree: int | None
     vacuous: bool
     statements: tuple[str, ...]
@@ -80,6 +88,7 @@ class AuditReport:
                 "W": f"{a.norm:.3g}",
                 "AS on cube": f"{a.sensitivity.value:.3g}",
                 "C2": f"{a.on_cube.c2:.3g}",
+                "AS at most": f"{a.certified:.3g}",
                 "C1": f"{a.on_cube.c1:.3g}",
                 "n Var": f"{a.n * a.variance:.3g}",
                 "vacuous": "yes" if a.vacuous else "no",
@@ -154,10 +163,9 @@ def _audit(layer: Layer, *, samples: int, seed: int, delta: float) -> LayerAudit
     if on_data is not None and layer.rows is not None:
         radius = float(np.linalg.norm(layer.rows, axis=1).max())
         path_norm = radius * float(np.sqrt(on_data.active_share) @ np.linalg.norm(net.rebalance()[0], axis=1))
-    certified = ladder.c2 if ladder.c2_limit is None else ladder.c2_limit.value
-    degree = None
-    if layer.misfit is None and variance > 0:
-        degree = min(max(math.ceil(certified / (_RELATIVE * variance)) - 1, 0), net.n)
+    certified = ladder.least if layer.misfit is None else math.inf
+    vacuous = not certified < net.n * variance.low  # so that NaN, which compares as false, is vacuous too
+    degree = None if vacuous else min(max(math.ceil(certified / (_RELATIVE * variance.value)) - 1, 0), net.n)
     found = LayerAudit(
         name=layer.name,
         n=net.n,
@@ -168,15 +176,17 @@ def _audit(layer: Layer, *, samples: int, seed: int, delta: float) -> LayerAudit
         path_norm=path_norm,
         on_cube=ladder,
         sensitivity=sensitivity,
-        variance=variance,
+        variance=variance.value,
+        least_variance=variance.low,
+        certified=certified,
         degree=degree,
-        vacuous=layer.misfit is not None or certified >= net.n * variance,
+        vacuous=vacuous,
         statements=(),
     )
     return dataclasses.replace(found, statements=tuple(_sentences(found, layer)))
 
 
-def _queries(layer: Layer, *, samples: int, seed: int, delta: float) -> tuple[Estimate, float]:
+def _queries(layer: Layer, *, samples: int, seed: int, delta: float) -> tuple[Estimate, Estimate]:
     """AS and variance of the layer itself under uniform inputs, summed over outputs."""
     n, generator = layer.majorant.n, np.random.default_rng(seed)
     x = cube.random_points(samples, n, seed=generator).astype(np.float64)
@@ -184,7 +194,11 @@ def _queries(layer: Layer, *, samples: int, seed: int, delta: float) -> tuple[Es
     flipped[rows, generator.integers(0, n, samples)] *= -1
     at, after = _in_blocks(layer, x), _in_blocks(layer, flipped)
     values = n / 4 * ((at - after) ** 2).sum(axis=1)
-    return mean_estimate(values, delta=delta, span=None, queries=2 * samples), float(at.var(axis=0).sum())
+    squares = ((at - at.mean(axis=0)) ** 2).sum(axis=1)
+    return (
+        mean_estimate(values, delta=delta, span=None, queries=2 * samples),
+        mean_estimate(squares, delta=delta, span=None, queries=samples),
+    )
 
 
 def _in_blocks(layer: Layer, x: Array) -> Array:
@@ -194,21 +208,19 @@ def _in_blocks(layer: Layer, x: Array) -> Array:
 def _sentences(a: LayerAudit, layer: Layer) -> list[str]:
     out = []
     if a.on_data is not None:
-        seen = a.on_data
+        seen, what = a.on_data, "neurons" if layer.misfit is None else "pre-activations above 0"
         out.append(
-            f"On the data: E K = {seen.mean_active:.4g} of {a.s} neurons, effective k = {seen.effective:.4g}, at most "
+            f"On the data: E K = {seen.mean_active:.4g} of {a.s} {what}, effective k = {seen.effective:.4g}, at most "
             f"{seen.max_active} at once on {seen.points} rows (a sample bounds nothing outside itself)."
         )
-    ladder, kind = a.on_cube, "exactly" if a.on_cube.exact else "estimated"
+    ladder, top = a.on_cube, a.on_cube.c2_limit
+    kind = "exactly" if ladder.exact else "estimated"
     out.append(
         f"On the cube, {kind}: effective k = {ladder.sparsity.effective:.4g}; AS = {a.sensitivity.value:.4g} by "
-        "queries "
-        f"(interval {a.sensitivity.low:.4g} to {a.sensitivity.high:.4g})."
+        f"queries (asymptotic interval {a.sensitivity.low:.4g} to {a.sensitivity.high:.4g})."
     )
-    limit = (
-        "" if ladder.c2_limit is None else f" (upper confidence limit without any promise {ladder.c2_limit.high:.4g})"
-    )
-    promise = "" if ladder.exact else f"; C0, C1 and C3 take k = {ladder.k}, the most that was seen, for a promise"
+    limit = "" if top is None else f" (upper confidence limit, without any promise, {top.high:.4g})"
+    promise = "" if ladder.promised else f"; C0, C1 and C3 take k = {ladder.k}, the most that was seen, for a promise"
     out.append(
         f"Certificates: C0 = {ladder.c0:.4g}, C1 = {ladder.c1:.4g}, C2 = {ladder.c2:.4g}{limit}, C3 = "
         f"{ladder.c3:.4g}{promise}."
@@ -218,18 +230,23 @@ def _sentences(a: LayerAudit, layer: Layer) -> list[str]:
     if layer.misfit is not None:
         out.append(f"{layer.misfit} So nothing above is a certificate.")
         return out
+    return [*out, _verdict(a), _LAW]
+
+
+def _verdict(a: LayerAudit) -> str:
+    what, most = "The least certificate" if a.on_cube.exact else "C2's limit", a.n * a.variance
     if a.vacuous:
-        out.append(f"VACUOUS: C2 is at least n Var = {a.n * a.variance:.4g}, which bounds AS of every function.")
-    elif a.degree is not None and a.degree < a.n:
-        out.append(
-            f"So polynomials of degree {a.degree} (of {a.n}) come within a tenth of the variance {a.variance:.4g}."
+        return (
+            f"VACUOUS. {what} {a.certified:.4g} is not proved to lie below n Var, estimated as {most:.4g}, which "
+            "bounds AS of every function."
         )
-    else:
-        out.append(
-            f"C2 is below n Var = {a.n * a.variance:.4g}, yet certifies no degree below n = {a.n} for a tenth of the "
-            "variance."
+    chance = "" if a.on_cube.c2_limit is None else f", with probability {1 - a.on_cube.c2_limit.failure_probability:g}"
+    if a.degree is not None and a.degree < a.n:
+        return (
+            f"So polynomials of degree {a.degree} (of {a.n}) come within a squared error of "
+            f"{_RELATIVE * a.variance:.4g}, a tenth of the variance as estimated{chance}."
         )
-    out.append(
-        "All of this is for inputs uniform on the cube (D5: independent ones); it says nothing about your data's law."
+    return (
+        f"{what} {a.certified:.4g} is below n Var, estimated as {most:.4g}, yet certifies no degree below n = {a.n} "
+        "for a tenth of the variance."
     )
-    return out

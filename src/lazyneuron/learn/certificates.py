@@ -13,7 +13,7 @@ from lazyneuron.learn.array import Array
 from lazyneuron.learn.bounds.tails import active_phi
 from lazyneuron.learn.network import SparseActivationNet
 from lazyneuron.learn.queries import Estimate, mean_estimate
-from lazyneuron.learn.sparsity import SparsityReport, verify_sparsity
+from lazyneuron.learn.sparsity import SparsityReport, enumerable, verify_sparsity
 
 _MOST = 18
 _ENTRIES = 1 << 22
@@ -33,7 +33,9 @@ class Ladder:
         c3: ``2 k sum_j AS(neuron_j)``.
         phi: D4's Phi.
         exact: computed on the whole cube with an exact k; otherwise c1, c2, c3 and phi are estimates on points.
-        c2_limit: upper confidence limit of c2 when it is an estimate.
+        promised: whether k is exact or was promised; otherwise it is the most that was seen, and only ``c2_limit``
+            bounds anything.
+        c2_limit: confidence interval of c2 when it is an estimate; needs no promise.
         sparsity: where k comes from.
     """
 
@@ -45,13 +47,16 @@ class Ladder:
     c3: float
     phi: float
     exact: bool
+    promised: bool
     c2_limit: Estimate | None
     sparsity: SparsityReport
 
     @property
     def least(self) -> float:
-        """The finest of the four."""
-        return min(self.c0, self.c1, self.c2, self.c3)
+        """The finest that is proved: of all four when exact, else of C2's upper limit and C0 of a promised k."""
+        if self.c2_limit is None:
+            return min(self.c0, self.c1, self.c2, self.c3)
+        return min(self.c2_limit.high, self.c0) if self.promised else self.c2_limit.high
 
 
 def certificates(
@@ -67,7 +72,8 @@ def certificates(
     Args:
         net: the network.
         k: a promise about the largest number of active neurons, as known from structure; otherwise what was counted,
-            which is exact where the cube was enumerated (n up to 18) and a lower bound elsewhere.
+            which is exact where the cube was enumerated (n up to 18, ``s n 2^n`` up to 2^36) and a lower bound
+            elsewhere.
         samples: random points where the cube is too large.
         seed: of these points.
         delta: failure probability of the confidence limit.
@@ -79,7 +85,7 @@ def certificates(
 
     Source: ours, D2.
     """
-    whole = net.n <= _MOST
+    whole = enumerable(net, most=_MOST)
     report = verify_sparsity(net, None if whole else cube.random_points(samples, net.n, seed=seed))
     if k is not None and k < report.max_active:
         raise ConfigError(f"k = {k} is promised, but {report.max_active} neurons are active on one input; raise k.")
@@ -91,8 +97,8 @@ def certificates(
     norm = float(norms.max(initial=0))
     limit = None
     if not whole:
-        span = 4 * norm**2 * (active if k is not None else net.s) ** 2
-        limit = mean_estimate(4 * square, delta=delta, span=max(span, 1e-300), queries=len(x))
+        span = _largest_square(net) if k is None else min(_largest_square(net), norm**2 * k**2)
+        limit = mean_estimate(4 * square, delta=delta, span=max(4 * span, 1e-300), queries=len(x))
     return Ladder(
         k=active,
         norm=norm,
@@ -101,10 +107,18 @@ def certificates(
         c2=4 * float(square.mean()),
         c3=2 * active * single,
         phi=active_phi(norms, report.active_share),
-        exact=whole,
+        exact=report.exact,
+        promised=report.exact or k is not None,
         c2_limit=limit,
         sparsity=report,
     )
+
+
+def _largest_square(net: SparseActivationNet) -> float:
+    """``|sum_j |v_j||^2`` over the neurons that some point of the cube activates: no point exceeds it."""
+    v, beta, _ = net.rebalance()
+    size = np.abs(v)
+    return float((size[size.sum(axis=1) > beta].sum(axis=0) ** 2).sum())
 
 
 def _sums(net: SparseActivationNet, x: Array, *, whole: bool, seed: int) -> tuple[Array, float]:

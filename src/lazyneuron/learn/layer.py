@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.blocks.block import LinearSite, MLPBlock
 from lazyneuron.blocks.find import find
 from lazyneuron.core.batch import call_model
 from lazyneuron.core.errors import DataError
 from lazyneuron.learn.array import Array, finite_array
 from lazyneuron.learn.network import SparseActivationNet
+
+Rows = Callable[[Array], Array]  # of a row of inputs a row of outputs, many at once
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,9 +26,8 @@ class Layer:
 
     Attributes:
         name: where it stands.
-        majorant: the network with outer weights ``|u_j|``, the lengths of the output directions: its certificates
-        hold for
-            the vector-valued layer too.
+        majorant: the ReLU network with outer weights ``|u_j|``, the lengths of the output directions: its certificates
+            hold for the vector-valued layer too, if that is one of ReLUs.
         function: the layer itself, from rows to outputs (m, o) without its last bias.
         rows: inputs that it received, or None.
         misfit: why the theorems do not speak about it, or None.
@@ -34,7 +35,7 @@ class Layer:
 
     name: str
     majorant: SparseActivationNet
-    function: Callable[[Array], Array]
+    function: Rows
     rows: Array | None
     misfit: str | None = None
 
@@ -46,16 +47,27 @@ def of_network(net: SparseActivationNet, x: object) -> Layer:
 
 
 def of_scikit(model: Any, x: object) -> list[Layer]:
-    """The hidden layers of a scikit-learn MLP; all but the first receive what the one before computes."""
+    """The hidden layers of a scikit-learn MLP; all but the first receive what the one before computes.
+
+    Raises:
+        DataError: its activation is none of scikit-learn's.
+    """
     rows = None if x is None else finite_array(x, "X", ndim=2)
+    if model.activation not in _SCIKIT:
+        raise DataError(
+            f"An MLP with the activation {model.activation!r} cannot be audited; known are {', '.join(_SCIKIT)}."
+        )
+    act = _SCIKIT[model.activation]
+    misfit = (
+        None if model.activation == "relu" else f"Its activation is {model.activation}; the theorems are about ReLU."
+    )
     found = []
     for number, (up, bias) in enumerate(zip(model.coefs_[:-1], model.intercepts_[:-1], strict=True)):
-        relu = model.activation == "relu"
-        misfit = None if relu else f"Its activation is {model.activation}; the theorems are about ReLU."
         down = model.coefs_[number + 1]
-        found.append(_layer(f"hidden layer {number}", up.T, bias, down.T, rows=rows, misfit=misfit))
+        hidden = _plain(up.T, bias, act)
+        found.append(_layer(f"hidden layer {number}", up.T, bias, down.T, hidden=hidden, rows=rows, misfit=misfit))
         if rows is not None:
-            rows = np.maximum(rows @ up + bias, 0)
+            rows = hidden(rows)
     return found
 
 
@@ -65,25 +77,80 @@ def of_torch(model: nn.Module, x: Any, *, blocks: Sequence[MLPBlock] | None, tok
     seen = {} if x is None else _inputs(model, chosen, x, tokens=tokens, seed=seed)
     found = []
     for block in chosen:
-        up, down = block.switch, block.down.weight
-        misfit = None
+        hidden = _plain(_numbers(block.switch.weight), _bias(block.switch), _called(block))
         if block.gate is not None:
-            misfit = "It is gated, a product of two layers; the theorems are about sums of ReLUs."
-        elif block.activation.kind != "relu":
-            misfit = f"Its activation is {block.activation.kind}; the theorems are about ReLU."
-        bias = np.zeros(block.d_hidden) if up.bias is None else _numbers(up.bias)
-        rows = seen.get(block.name)
-        found.append(_layer(block.name, _numbers(up.weight), bias, _numbers(down), rows=rows, misfit=misfit))
+            hidden = _product(hidden, block)
+        found.append(
+            _layer(
+                block.name,
+                _numbers(block.switch.weight),
+                _bias(block.switch),
+                _numbers(block.down.weight),
+                hidden=hidden,
+                rows=seen.get(block.name),
+                misfit=_misfit(block),
+            )
+        )
     return found
 
 
-def _layer(name: str, up: Array, bias: Array, down: Array, *, rows: Array | None, misfit: str | None) -> Layer:
+def _misfit(block: MLPBlock) -> str | None:
+    if any("base_layer" in site.module._modules for site in block.linears):
+        return "An adapter is attached, and only the weights below it are read; merge it first."
+    if block.gate is not None:
+        return "It is gated, a product of two layers; the theorems are about sums of ReLUs."
+    if block.activation.kind != "relu":
+        return f"Its activation is {block.activation.kind}; the theorems are about ReLU."
+    return None
+
+
+def _called(block: MLPBlock) -> Rows:
+    """The block's activation function; one that we only call may hold weights, so it is called in their dtype."""
+    dtype = block.up.weight.dtype if block.activation.kind == "other" else torch.float64
+
+    def act(z: Array) -> Array:
+        with torch.no_grad():
+            given = torch.from_numpy(z).to(block.up.weight.device, dtype)
+            return _numbers(block.activation(given))
+
+    return act
+
+
+def _product(gated: Rows, block: MLPBlock) -> Rows:
+    up = _plain(_numbers(block.up.weight), _bias(block.up), _relu if block.rectifies_up else _same)
+    return lambda x: gated(x) * up(x)
+
+
+def _plain(weight: Array, bias: Array, act: Rows) -> Rows:
+    return lambda x: act(x @ weight.T + bias)
+
+
+def _layer(
+    name: str, up: Array, bias: Array, down: Array, *, hidden: Rows, rows: Array | None, misfit: str | None
+) -> Layer:
     majorant = SparseActivationNet(up, -bias, np.linalg.norm(down, axis=0))
+    return Layer(
+        name=name, majorant=majorant, function=lambda x: np.asarray(hidden(x) @ down.T), rows=rows, misfit=misfit
+    )
 
-    def function(x: Array) -> Array:
-        return np.asarray(np.maximum(x @ up.T + bias, 0) @ down.T)
 
-    return Layer(name=name, majorant=majorant, function=function, rows=rows, misfit=misfit)
+def _bias(site: LinearSite) -> Array:
+    return np.zeros(len(site.weight)) if site.bias is None else _numbers(site.bias)
+
+
+def _relu(z: Array) -> Array:
+    return np.asarray(np.maximum(z, 0))
+
+
+def _same(z: Array) -> Array:
+    return z
+
+
+def _logistic(z: Array) -> Array:
+    return np.asarray((1 + np.tanh(z / 2)) / 2)
+
+
+_SCIKIT: dict[str, Rows] = {"identity": _same, "logistic": _logistic, "tanh": np.tanh, "relu": _relu}
 
 
 def _numbers(tensor: Tensor) -> Array:

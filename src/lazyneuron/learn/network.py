@@ -7,11 +7,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from lazyneuron.core.errors import ShapeError
+from lazyneuron.core.errors import DataError, ShapeError
 from lazyneuron.learn import cube
 from lazyneuron.learn.array import Array, finite_array
 
 _ENTRIES = 1 << 22  # pre-activations computed at a time
+_LARGEST = 1e150
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,18 +71,24 @@ class SparseActivationNet:
     def firing(self, x: object) -> Iterator[tuple[Array, Array]]:
         """Blocks of rows with which neurons are active on them, bool of shape (rows, s)."""
         for rows, z in self._in_blocks(x):
-            scale = max(float(np.abs(rows).max(initial=0)), 1.0)
-            yield rows, z > self.tolerance(scale)
+            yield rows, z > self.tolerance(rows)
 
-    def tolerance(self, scale: float = 1.0) -> Array:
-        """What a pre-activation has to exceed to count as active, shape (s,).
+    def tolerance(self, rows: Array) -> Array:
+        """What a pre-activation has to exceed to count as active, of shape (m, s), or (1, s) for all rows alike.
 
-        Zero where rounding cannot occur (whole weights and thresholds on the cube), else ``64 eps (scale |w|_1 +
-        |b|)``: a tie computed in another order would otherwise make neurons up.
+        Zero where rounding cannot occur (whole numbers throughout), else ``64 eps (max |x| |w|_1 + |b|)`` of the row
+        itself: a tie computed in another order would otherwise make neurons up.
+
+        Args:
+            rows: (m, n).
         """
-        if scale == 1.0 and self.is_integral:
-            return np.zeros(self.s)
-        return np.asarray(64 * np.finfo(np.float64).eps * (scale * np.abs(self.weight).sum(1) + np.abs(self.threshold)))
+        scale = np.abs(rows).max(axis=1, initial=0)[:, None]
+        if len(scale) and scale.min() == scale.max():
+            scale = scale[:1]
+        size = scale * np.abs(self.weight).sum(1) + np.abs(self.threshold)
+        if self.is_integral and size.max(initial=0) < 2**52 and bool((rows == np.rint(rows)).all()):
+            return np.zeros((1, self.s))
+        return np.asarray(64 * np.finfo(np.float64).eps * size)
 
     @property
     def is_integral(self) -> bool:
@@ -94,9 +101,17 @@ class SparseActivationNet:
 
         Returns:
             ``v`` of shape (s, n), ``beta`` and ``e`` of shape (s,); zero, zero and 1 where ``u_j`` is zero.
+
+        Raises:
+            DataError: the numbers are so large that sums of their squares, on which every bound rests, would overflow.
         """
         size = np.abs(self.outer)
-        return size[:, None] * self.weight, size * self.threshold, np.where(self.outer < 0, -1.0, 1.0)
+        with np.errstate(over="ignore"):
+            v, beta = size[:, None] * self.weight, size * self.threshold
+        top = max(float(np.abs(v).max(initial=0)), float(np.abs(beta).max(initial=0)))
+        if not top * max(v.size, 1) < _LARGEST:
+            raise DataError(f"Squares of weights overflow, the largest is {top:.3g}; scale the network.")
+        return v, beta, np.where(self.outer < 0, -1.0, 1.0)
 
     def norms(self) -> tuple[float, float]:
         """``W = max_j |v_j|`` and ``B = max_j |beta_j|`` of the rebalanced form."""
@@ -124,4 +139,8 @@ class SparseActivationNet:
         rows = max(_ENTRIES // max(self.s, 1), 1)
         for begin in range(0, len(given), rows):
             block = given[begin : begin + rows]
-            yield block, block @ self.weight.T - self.threshold
+            with np.errstate(over="ignore", invalid="ignore"):
+                z = block @ self.weight.T - self.threshold
+            if not np.isfinite(z).all():
+                raise DataError("A pre-activation overflows on these rows; scale them or remove what is extreme.")
+            yield block, z

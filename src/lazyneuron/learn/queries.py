@@ -24,7 +24,8 @@ class Estimate:
         value: the estimate.
         low, high: its interval.
         failure_probability: with which the interval misses.
-        method: ``"normal"`` (asymptotic) or ``"empirical Bernstein"`` (holds at any sample size).
+        method: ``"normal"`` (asymptotic: an event too rare to be seen is not in it) or ``"empirical Bernstein"``
+            (holds at any sample size).
         queries: how often the function was asked.
     """
 
@@ -116,7 +117,7 @@ def estimate_influences(f: Function, n: int, *, samples: int = 2_000, seed: int 
 def goldreich_levin(
     f: Function, n: int, theta: float, *, samples: int = 20_000, seed: int = 0
 ) -> dict[tuple[int, ...], float]:
-    """All coefficients of magnitude at least ``theta`` (with high probability), by queries.
+    """All coefficients of magnitude at least ``theta``, by queries; some may be missed where samples are few.
 
     Fixes the subset coordinate by coordinate. The weight of all T that agree with S on the first j coordinates J is
     ``E f(x, z) f(x, z') chi_S(z) chi_S(z')`` over z, z' on J; what falls below ``theta^2 / 2`` is dropped.

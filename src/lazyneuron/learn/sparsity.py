@@ -26,7 +26,8 @@ class SparsityReport:
         points: how many inputs were looked at.
         mean_active, mean_square_active: ``E K`` and ``E K^2``.
         active_share: ``Pr[neuron j is active]``, shape (s,).
-        tolerance: the largest margin by which a pre-activation had to exceed zero; 0 when arithmetic was exact.
+        tolerance: the largest margin by which a pre-activation had to exceed zero; 0 when arithmetic was exact. It is
+            a row's own: an extreme row changes no other row's count.
     """
 
     max_active: int
@@ -52,15 +53,19 @@ class SparsityReport:
         )
 
 
+def enumerable(net: SparseActivationNet, *, most: int = _MOST) -> bool:
+    """Whether a network is looked at on the whole cube: n up to ``most``, and ``s n 2^n`` up to 2^36."""
+    return net.n <= most and net.s * net.n * 2**net.n <= _PRODUCTS
+
+
 def verify_sparsity(
     net: SparseActivationNet, x: object = None, *, samples: int = 100_000, seed: int = 0
 ) -> SparsityReport:
     """Count active neurons.
 
     Without rows the domain is the cube: enumerated, and exact, for n up to 22 when ``s n 2^n`` is at most 2^36,
-    otherwise
-    estimated on random points. Rows say something about themselves only: sparsity on a sample does not replace sparsity
-    on the support of the distribution, so ``exact`` is False then.
+    otherwise estimated on random points. Rows say something about themselves only: sparsity on a sample does not
+    replace sparsity on the support of the distribution, so ``exact`` is False then.
 
     Args:
         net: the network.
@@ -73,7 +78,7 @@ def verify_sparsity(
     """
     if x is not None:
         return _tally(net, net.firing(x), domain="rows", exact=False)
-    if net.n <= _MOST and net.s * net.n * 2**net.n <= _PRODUCTS:
+    if enumerable(net):
         rows = max(2**22 // max(net.s, 1), 1)
         whole = (pair for _, block in cube.blocks(net.n, rows=rows) for pair in net.firing(block))
         return _tally(net, whole, domain="cube", exact=True)
@@ -81,7 +86,7 @@ def verify_sparsity(
 
 
 def _tally(net: SparseActivationNet, firing: object, *, domain: str, exact: bool) -> SparsityReport:
-    most, count, first, second, per_neuron, scale = 0, 0, 0, 0, np.zeros(net.s, np.int64), 1.0
+    most, count, first, second, per_neuron, margin = 0, 0, 0, 0, np.zeros(net.s, np.int64), 0.0
     for rows, fires in firing:  # type: ignore[attr-defined]
         k = fires.sum(axis=1, dtype=np.int64)
         most = max(most, int(k.max(initial=0)))
@@ -89,7 +94,7 @@ def _tally(net: SparseActivationNet, firing: object, *, domain: str, exact: bool
         first += int(k.sum())
         second += int((k * k).sum())
         per_neuron += fires.sum(axis=0)
-        scale = max(scale, float(np.abs(rows).max(initial=0)))
+        margin = max(margin, float(net.tolerance(rows).max(initial=0)))
     if not count:
         raise DataError("There are no rows to count active neurons on; pass at least one.")
     return SparsityReport(
@@ -100,5 +105,5 @@ def _tally(net: SparseActivationNet, firing: object, *, domain: str, exact: bool
         mean_active=first / count,
         mean_square_active=second / count,
         active_share=per_neuron / count,
-        tolerance=float(net.tolerance(scale).max(initial=0)),
+        tolerance=margin,
     )

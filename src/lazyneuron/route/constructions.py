@@ -29,15 +29,26 @@ def interpolation(points: Tensor, values: Tensor) -> DSM:
         points: (t, features), all different and none zero.
         values: (t,) or (t, outputs).
 
+    Returns:
+        The model, exact at the points up to the rounding of one product and one division.
+
     Raises:
-        AssumptionError: a point is zero, for which the construction divides by zero, or occurs twice.
+        AssumptionError: a point is zero, for which the construction divides by zero, or occurs twice, or is so short or
+            long that its square is no ordinary number of its dtype.
     """
     held = _pairs(points, values)
-    norms = points.square().sum(-1)
+    norms = points.double().square().sum(-1)
     if bool((norms == 0).any()) or len(torch.unique(points, dim=0)) < len(points):
         raise AssumptionError("Interpolation needs points that are all different and not zero; move the data first.")
+    kind = torch.finfo(points.dtype)
+    top = held.double() / norms[:, None]
+    if bool((norms < kind.tiny).any()) or max(float(norms.max()), float(top.abs().max())) > kind.max:
+        raise AssumptionError(
+            f"Interpolation multiplies by f(x) / |x|^2, beyond the range of {points.dtype} for lengths from "
+            f"{float(norms.min()) ** 0.5:.3g} to {float(norms.max()) ** 0.5:.3g}; scale the points or take float64."
+        )
     router = NearestNeighbours(points, active=1)
-    return DSM(router, (held / norms[:, None]).t(), bottom=points, activation="identity")
+    return DSM(router, top.to(points.dtype).t(), bottom=points, activation="identity")
 
 
 def nearest_neighbour_regression(points: Tensor, values: Tensor, *, neighbours: int) -> DSM:
@@ -54,7 +65,8 @@ def nearest_neighbour_regression(points: Tensor, values: Tensor, *, neighbours: 
     held = _pairs(points, values)
     if not torch.allclose(points.norm(dim=-1), torch.ones((), dtype=points.dtype), atol=1e-4):
         raise AssumptionError("The construction needs unit vectors; normalise the points and the inputs.")
-    router = NearestNeighbours(points, active=neighbours, metric="dot")
+    # the same order as by inner products, which round close neighbours to one number
+    router = NearestNeighbours(points, active=neighbours)
     return DSM(router, (held / neighbours).t(), activation="one")
 
 

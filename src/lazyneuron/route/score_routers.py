@@ -57,7 +57,9 @@ class NearestNeighbours(Router):
     Args:
         points: (width, features).
         active: how many.
-        metric: ``"dot"`` compares inner products (for unit vectors the same as distances), ``"euclidean"`` distances.
+        metric: ``"dot"`` compares inner products (for unit vectors the same as distances, but for rounding),
+            ``"euclidean"`` distances, in float64 from the differences, so that points far from 0 and close together
+            are told apart.
     """
 
     def __init__(self, points: Tensor, *, active: int = 1, metric: Metric = "euclidean") -> None:
@@ -70,9 +72,13 @@ class NearestNeighbours(Router):
 
     def route(self, x: Tensor) -> Route:
         """The nearest points, nearest first."""
-        scores = x @ self.points.t().to(x.dtype)
-        if self.metric == "euclidean":
-            scores = scores - 0.5 * self.points.square().sum(-1).to(x.dtype)
+        if self.metric == "dot":
+            scores = x @ self.points.t().to(x.dtype)
+        else:
+            flat, points = x.reshape(-1, self.features).double(), self.points.double()
+            # products would cancel: points at 1000 + noise all have one square in float32
+            apart = torch.cdist(flat, points, compute_mode="donot_use_mm_for_euclid_dist")
+            scores = -apart.reshape(*x.shape[:-1], self.width)
         indices = scores.topk(self.active, dim=-1).indices
         return Route(indices, ones_like_route(indices, x))
 

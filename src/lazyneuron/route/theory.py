@@ -20,7 +20,7 @@ class OrderBound:
         constant: what was put in for the unspecified one.
         order_only: always True: the paper does not state the constant, so only exponents mean something.
         assumptions: what has to hold.
-        failure_probability: at most; 0 where the statement is certain.
+        failure_probability: at most; 0 where the statement is certain, NaN where the source does not say.
         source: paper and theorem.
     """
 
@@ -42,11 +42,11 @@ def _check(*, lipschitz: float, features: int, dimension: int, error: float, con
             f"The error lies between 0 and lipschitz * sqrt(features) = {lipschitz * math.sqrt(features):.3g}, above "
             f"which a constant does; got {error}."
         )
-    if not constant > 0:
-        raise AssumptionError(f"The constant is positive, got {constant}.")
+    if not (constant > 0 and math.isfinite(constant)):
+        raise AssumptionError(f"The constant is positive and finite, got {constant}.")
 
 
-def _power(ratio: float, dimension: int) -> float:
+def _power(ratio: float, dimension: float) -> float:
     return math.exp(dimension * math.log(ratio)) if dimension * math.log(ratio) < 700 else math.inf
 
 
@@ -133,7 +133,7 @@ def nonempty_buckets(*, features: int, dimension: int, width: float, constant: f
     Source: Lemma 4.2, with which every bucket also has a diameter of order ``width`` within the region.
     """
     _check(lipschitz=2.0, features=features, dimension=dimension, error=width, constant=constant)
-    value = _power((2 * math.sqrt(features) / width) ** constant, dimension)
+    value = _power(2 * math.sqrt(features) / width, constant * dimension)
     return OrderBound(
         value=value, constant=constant, assumptions=_LSH[1:], failure_probability=0.1, source=f"{_PAPER}, Lemma 4.2"
     )
@@ -158,7 +158,7 @@ def dense_width(*, lipschitz: float, features: int, dimension: int, error: float
         value=value,
         constant=constant,
         assumptions=assumptions,
-        failure_probability=0.0,
+        failure_probability=math.nan,
         source=f"{_PAPER}, Theorem 4.3",
     )
 

@@ -1,6 +1,7 @@
 """Theorems as functions: each returns its value with assumptions, failure probability, source and vacuity."""
 
 from lazyneuron.learn.bounds.bound import Bound
+from lazyneuron.learn.bounds.eigenvalues import largest_eigenvalue_bound, least_eigenvalue_bound
 from lazyneuron.learn.bounds.rademacher import Class, generalization, lsjgh_constant, majority_gap, rademacher
 from lazyneuron.learn.bounds.regression import (
     Batches,
@@ -41,6 +42,8 @@ __all__ = [
     "deviation_lmn",
     "generalization",
     "gram_failure",
+    "largest_eigenvalue_bound",
+    "least_eigenvalue_bound",
     "lsjgh_constant",
     "majority_gap",
     "noise_bound",

@@ -11,6 +11,8 @@ from lazyneuron.learn.array import at_least, positive, probability
 from lazyneuron.learn.bounds.bound import OURS, TEXTBOOK, UNREVIEWED, Bound
 
 KINDS = ("trivial", "dense", "vc", "lsjgh", "lower")
+_PROMISE = "at most k neurons active on the support"
+_LEARNING = ("rows drawn independently from one law", "the learner minimises the empirical risk over the class")
 _MANUSCRIPT = "Li, Sha, Jiang, Gao, Han, manuscript"
 
 
@@ -88,7 +90,7 @@ def rademacher(kind: str, of: Class, *, rows: int) -> Bound:
     m = at_least(rows, 1, "A number of samples")
     a, b, root = of.slope, of.bias, math.sqrt(of.s * of.k / m)
     over = of.k * max(b - a, 0.0) / math.sqrt(m)  # bias clipping: only min(A, B) of the bias matters
-    law = ("inputs of length at most R", "at most k neurons active on the support")
+    law = ("inputs of length at most R", _PROMISE)
     if kind == "trivial":
         return Bound(value=of.largest, assumptions=law, source="|h| <= kM", provenance=TEXTBOOK, vacuous=True)
     if kind == "dense":
@@ -161,19 +163,26 @@ def _binomial(m: int, p: float) -> list[tuple[int, float]]:
 def generalization(
     of: Class, rows: int, *, delta: float, realizable: bool = True, kinds: Sequence[str] = ("trivial", "dense", "vc")
 ) -> Bound:
-    """Squared loss of the empirical risk minimiser: ``2 L U + b sqrt(ln(1/delta) / 2m)``, or the agnostic excess.
+    """Half-squared loss of the empirical risk minimiser: ``2 L U + b sqrt(ln(1/delta) / 2m)``, or the agnostic excess.
 
-    L = 2 k M, b = 2 (k M)^2, U the least of the chosen upper bounds; the unreviewed one is taken only when asked for.
+    The loss is ``(value - label)^2 / 2``, whose slope is at most L = 2 k M and which is at most b = 2 (k M)^2 where
+    values and labels lie within [-k M, k M]. U is the least of the chosen upper bounds; the unreviewed one is taken
+    only when asked for.
 
     Args:
         of: the class.
         rows: m.
         delta: failure probability.
-        realizable: labels come from the class without noise; otherwise ``4 L U + 2 b sqrt(ln(2/delta) / 2m)``.
+        realizable: labels come from the class without noise; otherwise the value ``4 L U + 2 b sqrt(ln(2/delta) /
+            2m)`` is what the loss exceeds the best of the class by.
         kinds: which upper bounds.
 
     Raises:
         ConfigError: delta is out of range, or a kind is no upper bound.
+
+    Assumes: rows drawn independently from one law, whatever it is; the promise of k on its whole support, since L and b
+    rest on it even where U does not; labels within [-k M, k M]; a learner that minimises the empirical risk over the
+    class, which no learner of this library does but :func:`cluster_erm` for clusters.
 
     Source: textbook symmetrisation and contraction; U as named.
     """
@@ -184,10 +193,11 @@ def generalization(
     slope, span = 2 * top, 2 * top**2
     factor = 2 if realizable else 4
     log = math.log((1 if realizable else 2) / probability(delta, "delta"))
+    labels = "labels of a network of the class" if realizable else "labels within [-kM, kM]"
     value = factor * slope * found.value + factor / 2 * span * math.sqrt(log / (2 * rows))
     return Bound(
         value=value,
-        assumptions=(*found.assumptions, "the learner minimises the empirical risk"),
+        assumptions=tuple(dict.fromkeys((*found.assumptions, _PROMISE, *_LEARNING, labels))),
         failure_probability=delta,
         source=f"contraction over {found.source}",
         provenance=found.provenance,

@@ -9,7 +9,8 @@ from lazyneuron.core.errors import ConfigError
 from lazyneuron.learn.array import at_least, positive, probability
 from lazyneuron.learn.bounds.bound import OURS, UNIFORM, Bound
 
-_RATE = 0.1534  # (1 - ln 2) / 2: matrix Chernoff for half the mean
+_LABELS = ("labels are not centred", "E y^2 is that of the labels' law")
+_AVERAGED = (UNIFORM, *_LABELS, "in expectation")
 
 
 def samples_ols(features: int, delta: float) -> Bound:
@@ -35,9 +36,29 @@ def samples_ols(features: int, delta: float) -> Bound:
     )
 
 
-def gram_failure(features: int, rows: int) -> float:
-    """D6 (a): ``N exp(-0.1534 m / N)`` bounds the probability that the Gram matrix falls below half the identity."""
-    return min(1.0, features * math.exp(-_RATE * rows / features))
+def gram_failure(features: int, rows: int, *, floor: float = 0.5) -> float:
+    """D6 (a): the probability that the least eigenvalue of the Gram matrix falls below a floor is at most this.
+
+    ``N exp(-(1 - floor + floor ln floor) m / N)``, for half the identity ``N exp(-0.1534 m / N)``; 1 where that says
+    nothing.
+
+    Args:
+        features: N.
+        rows: m.
+        floor: the eigenvalue; nothing is said from 1 on, the mean of the eigenvalues.
+
+    Raises:
+        ConfigError: a number is out of range.
+
+    Assumes: rows uniform on the cube, drawn independently.
+
+    Source: matrix Chernoff (Tropp 2012).
+    """
+    at_least(features, 1, "The number of features"), at_least(rows, 0, "A number of rows")
+    if positive(floor, "floor") >= 1:
+        return 1.0
+    rate = 1 - floor + floor * math.log(floor)
+    return min(1.0, features * math.exp(-rate * rows / features))
 
 
 def risk_ols(tail: float, features: int, *, rows: int, noise: float = 0.0, floor: float = 0.5) -> Bound:
@@ -57,12 +78,14 @@ def risk_ols(tail: float, features: int, *, rows: int, noise: float = 0.0, floor
     """
     at_least(tail, 0, "The tail"), at_least(noise, 0, "Noise"), positive(rows, "rows"), positive(floor, "floor")
     value = tail + features * (tail + noise) / (floor**2 * rows)
+    failure = gram_failure(features, rows, floor=floor)
     return Bound(
         value=value,
         assumptions=(UNIFORM, f"in expectation, on the event that the least Gram eigenvalue is at least {floor:g}"),
-        failure_probability=gram_failure(features, rows) if floor == 0.5 else 1.0,
+        failure_probability=failure,
         source="D6 (b)",
         provenance=OURS,
+        vacuous=failure >= 1,
     )
 
 
@@ -105,7 +128,7 @@ def batches_for(features: int, delta: float, *, residual: float, error: float) -
 
 
 def samples_lmn(features: int, error: float, *, second_moment: float) -> Bound:
-    """D7: rows so that averaging adds at most ``error`` to the tail in expectation: ``N E[y^2] / error``.
+    """D7: rows so that averaging, not centred, adds at most ``error`` to the tail in expectation: ``N E[y^2] / error``.
 
     Raises:
         ConfigError: a number is out of range.
@@ -113,11 +136,11 @@ def samples_lmn(features: int, error: float, *, second_moment: float) -> Bound:
     Source: ours, D7; averaging is due to Linial, Mansour, Nisan (1993).
     """
     value = math.ceil(features * at_least(second_moment, 0, "E y^2") / positive(error, "error"))
-    return Bound(value=value, assumptions=(UNIFORM, "in expectation"), source="D7", provenance=OURS)
+    return Bound(value=value, assumptions=_AVERAGED, source="D7", provenance=OURS)
 
 
 def risk_lmn(tail: float, features: int, *, rows: int, second_moment: float) -> Bound:
-    """D7: ``E |g - h|^2 <= tail + N E[y^2] / m``.
+    """D7: ``E |g - h|^2 <= tail + N E[y^2] / m`` for averaging that is not centred.
 
     Raises:
         ConfigError: a number is out of range.
@@ -125,7 +148,7 @@ def risk_lmn(tail: float, features: int, *, rows: int, second_moment: float) -> 
     Source: ours, D7.
     """
     value = at_least(tail, 0, "The tail") + features * at_least(second_moment, 0, "E y^2") / positive(rows, "rows")
-    return Bound(value=value, assumptions=(UNIFORM, "in expectation"), source="D7", provenance=OURS)
+    return Bound(value=value, assumptions=_AVERAGED, source="D7", provenance=OURS)
 
 
 def deviation_lmn(features: int, delta: float, *, rows: int, second_moment: float, largest: float) -> Bound:
@@ -141,7 +164,7 @@ def deviation_lmn(features: int, delta: float, *, rows: int, second_moment: floa
     value = math.sqrt(features / positive(rows, "rows")) * (spread + tail)
     return Bound(
         value=value,
-        assumptions=(UNIFORM, "labels within [-Y, Y]"),
+        assumptions=(UNIFORM, "labels within [-Y, Y]", *_LABELS),
         failure_probability=delta,
         source="D7",
         provenance=OURS,
@@ -149,7 +172,9 @@ def deviation_lmn(features: int, delta: float, *, rows: int, second_moment: floa
 
 
 def agnostic_excess(best: float, tail: float, *, features: int, rows: int) -> Bound:
-    """D8: ``E (g - y)^2 <= (1 + 4 N / m) (sqrt(best) + sqrt(tail))^2`` on the event that the Gram matrix is good.
+    """D8: the whole squared error of least squares on any labels, not only what exceeds the best of the class.
+
+    ``E (g - y)^2 <= (1 + 4 N / m) (sqrt(best) + sqrt(tail))^2`` on the event that the Gram matrix is good.
 
     Args:
         best: squared error of the best function of the class.
@@ -164,11 +189,13 @@ def agnostic_excess(best: float, tail: float, *, features: int, rows: int) -> Bo
     """
     if rows < 1:
         raise ConfigError(f"A number of rows is at least 1, got {rows}.")
+    failure = gram_failure(features, rows)
     roots = math.sqrt(at_least(best, 0, "The best error")) + math.sqrt(at_least(tail, 0, "The tail"))
     return Bound(
         value=(1 + 4 * features / rows) * roots**2,
         assumptions=(UNIFORM, "in expectation, on the event that the least Gram eigenvalue is at least 1/2"),
-        failure_probability=gram_failure(features, rows),
+        failure_probability=failure,
         source="D8",
         provenance=OURS,
+        vacuous=failure >= 1,
     )

@@ -12,10 +12,15 @@ from lazyneuron.learn.bounds.bound import OURS, SPARSE_EVERYWHERE, UNIFORM, Boun
 
 
 def phi(p: float) -> float:
-    """``p sqrt(ln(1/p))`` on [0, 1]: how often a halfspace of mean p notices one random bit, up to ``2 sqrt(2 n)``.
+    """``p sqrt(ln(1/p))`` on [0, 1], 0 at both ends.
+
+    A halfspace g of n bits with ``Pr[g = 1] = p`` has ``sum_i Pr[g(x) != g(x flipped at i)] <= 2 sqrt(2 n) phi(p)``, so
+    that one random bit is noticed with probability at most ``2 sqrt(2 / n) phi(p)``.
 
     Raises:
         ConfigError: p lies outside [0, 1].
+
+    Source: the level-1 inequality; see D4 in the documentation.
     """
     if not 0 <= p <= 1:
         raise ConfigError(f"A probability lies in [0, 1], got {p}.")
@@ -52,13 +57,18 @@ def as_sparse(k: float, norm: float, *, s: int | None = None) -> Bound:
 def as_mean_square(mean_square_active: float, norm: float) -> Bound:
     """``AS(h) <= 4 W^2 E[K^2]``, without the promise that few neurons are active everywhere.
 
+    Args:
+        mean_square_active: ``E K^2`` under the uniform law itself, or an upper bound; a mean over samples is none.
+        norm: W.
+
     Raises:
         ConfigError: a number is negative.
 
     Source: ours, corollary of D2.
     """
     value = 4 * at_least(norm, 0, "W") ** 2 * at_least(mean_square_active, 0, "E K^2")
-    return Bound(value=value, assumptions=(UNIFORM,), source="D2, corollary", provenance=OURS)
+    law = (UNIFORM, "E K^2 is at most the number given")
+    return Bound(value=value, assumptions=law, source="D2, corollary", provenance=OURS)
 
 
 def as_product(k: float, norm: float, *, means: object = None) -> Bound:
@@ -84,8 +94,9 @@ def as_product(k: float, norm: float, *, means: object = None) -> Bound:
 def as_adkm(k: float, norm: float, *, bias: float, n: int, s: int) -> Bound:
     """The published route with explicit constants, for comparison; D1 is never worse.
 
-    ``k^2 W^2 + 2 sqrt(2 n) c t^2 + n eta k^2 (W sqrt(n) + B)^2`` with ``t = k (B + W sqrt(2 ln(2 s / eta)))``, at the
-    best of a grid of eta; c is ``k sqrt(ln(s/k))``, or ``.429 s`` for s below ``sqrt(e) k``.
+    ``k^2 W^2 + 2 sqrt(2 n) c t^2 + n eta k^2 (W sqrt(n) + B)^2`` with ``t = k (B + W sqrt(2 ln(2 s / eta)))``; c is
+    ``k sqrt(ln(s/k))``, or ``.429 s`` for s below ``sqrt(e) k``. It holds for every eta in (0, 1); the value is the
+    least over eta = 10^-12, 10^-11.75, ..., 10^-0.25, so a bound like all of them, and not quite the least of them.
 
     Args:
         k: active neurons.

@@ -28,13 +28,14 @@ def tail_bound(degree: int, k: float, *, norm: float) -> Bound:
 
 
 def tail_bound_sensitivity(degree: int, sensitivity: float) -> Bound:
-    """``tail(d) <= AS / (d + 1)`` from any bound on the average sensitivity.
+    """``tail(d) <= AS / (d + 1)`` from any bound on the average sensitivity (an estimate is none).
 
     Raises:
         ConfigError: a number is out of range.
     """
     value = at_least(sensitivity, 0, "AS") / (at_least(degree, 0, "A degree") + 1)
-    return Bound(value=value, assumptions=(UNIFORM,), source="Markov over degrees", provenance=OURS)
+    law = (UNIFORM, "AS is at most the number given")
+    return Bound(value=value, assumptions=law, source="Markov over degrees", provenance=OURS)
 
 
 def width_phi(k: float, norm: float, *, s: int) -> float:
@@ -61,7 +62,7 @@ def tail_bound_width(
         k: active neurons.
         norm: W.
         s: the width, for the bound on Phi; or
-        phi_value: Phi itself, from :func:`active_phi`.
+        phi_value: Phi itself, from :func:`active_phi` with exact shares, or an upper bound.
 
     Raises:
         ConfigError: the degree is below 1, or not exactly one of ``s`` and ``phi_value`` was given.
@@ -73,7 +74,8 @@ def tail_bound_width(
     at_least(degree, 1, "A degree"), at_least(k, 1, "k"), at_least(norm, 0, "W")
     found = width_phi(k, norm, s=s) if s is not None else at_least(float(phi_value or 0.0), 0, "Phi")
     value = 4 * k * found / ((1 - math.exp(-1)) * math.sqrt(degree) * (degree + 1))
-    return Bound(value=value, assumptions=_BOTH, source="D4", provenance=OURS, vacuous=value >= 4 * k**2 * norm**2)
+    law = _BOTH if s is not None else (*_BOTH, "Phi is at most the number given")
+    return Bound(value=value, assumptions=law, source="D4", provenance=OURS, vacuous=value >= 4 * k**2 * norm**2)
 
 
 def noise_bound(rho: float, k: float, *, norm: float) -> Bound:
@@ -104,14 +106,16 @@ def degree_for(
         rule: ``"D3"``, ``"D4"``, or the better of both.
 
     Raises:
-        ConfigError: a number is out of range, or D4 is asked for without the width.
+        ConfigError: a number is out of range, D4 is asked for without the width, or the degree would overflow.
 
     Source: ours, D3 and D4.
     """
     if rule not in ("best", "D3", "D4") or (rule == "D4" and s is None):
         raise ConfigError(f"The rule is best, D3, or D4 with the width s, got {rule!r} with s = {s}.")
     whole = 4 * at_least(k, 1, "k") ** 2 * at_least(norm, 0, "W") ** 2
-    first = max(math.ceil(whole / positive(error, "error") * (1 - 1e-12)) - 1, 0)
+    if not math.isfinite(whole / positive(error, "error")):
+        raise ConfigError(f"No finite degree reaches an error of {error:g} where the variance is up to {whole:g}.")
+    first = max(math.ceil(whole / error * (1 - 1e-12)) - 1, 0)  # at equality rounding must not cost a degree
     second = first
     if s is not None and rule != "D3":
         second = _least(error, k, norm, s)

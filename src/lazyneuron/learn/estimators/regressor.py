@@ -22,7 +22,8 @@ from lazyneuron.learn.solvers.absolute import absolute
 from lazyneuron.learn.solvers.averaging import average, thresholded
 from lazyneuron.learn.solvers.degree import DegreeChoice, by_spectrum, by_validation
 from lazyneuron.learn.solvers.kernel import kernel_ridge
-from lazyneuron.learn.solvers.least_squares import least_squares
+from lazyneuron.learn.solvers.lanczos import basis_bytes
+from lazyneuron.learn.solvers.least_squares import DENSE, GOOD, least_squares
 from lazyneuron.learn.solvers.solution import Solution
 from lazyneuron.learn.solvers.sparse import lasso
 from lazyneuron.learn.solvers.sums import Sums
@@ -75,7 +76,10 @@ class LowDegreeRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         subsets_: columns of each product, int16 of shape (N, degree), then -1.
         degree_, degree_choice_: the degree, and how it was chosen.
         weight_by_degree_: sums of squared coefficients.
-        gram_min_eigenvalue_: least eigenvalue of the Gram matrix over m; the guarantee needs 1/2. None if not computed.
+        gram_min_eigenvalue_: what the least eigenvalue of the Gram matrix over m is at least; the guarantee needs 1/2.
+            Exact up to 3000 features; beyond, least squares proves a bound, until it is good enough, by Lanczos'
+            method. None if not computed.
+        gram_bound_: the same with its assumptions and failure probability.
         solver_, method_: which solver, and what it did.
         pairs_: the values that became -1 and +1.
 
@@ -212,6 +216,12 @@ class LowDegreeRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         if self.degree == "certificate":
             assert self.sparsity is not None and self.norm is not None and self.error is not None
             found = degree_for(self.error, self.sparsity, norm=self.norm, n=n, s=self.width)
+            if found.vacuous:
+                warnings.warn(
+                    f"The certificate is vacuous: it names degree {n}, and every function of {n} columns is a "
+                    "polynomial of that degree; take degree='cv', or allow a larger error.",
+                    stacklevel=4,
+                )
             return DegreeChoice(degree=int(found.value), rule="certificate")
         assert not isinstance(self.degree, str)
         return DegreeChoice(degree=check_degree(n, min(self.degree, n)), rule="given")
@@ -233,6 +243,8 @@ class LowDegreeRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         else:
             other = "lower the degree, or take solver='kernel', whose cost does not depend on it"
             vectors = 8.0 * size * 6 + rows * (n + 32)
+            if self.solver_ == "ols" and size > DENSE:
+                vectors += basis_bytes(size)
             check_memory(vectors, f"Fitting {size} features of degree {self.degree_}", other, limit_bytes=limit)
 
     def _solve(self, x: Array, y: Array) -> Solution:
@@ -258,7 +270,8 @@ class LowDegreeRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         n = self.n_features_in_
         self.range_ = (float(y.min()), float(y.max()))
         self.method_ = solution.method
-        self.gram_min_eigenvalue_ = solution.gram_min_eigenvalue
+        self.gram_bound_ = None if solution.gram is None else solution.gram.bound
+        self.gram_min_eigenvalue_ = None if self.gram_bound_ is None else self.gram_bound_.value
         self.coef_ = solution.coefficients
         if solution.dual is not None:
             assert x is not None
@@ -270,12 +283,10 @@ class LowDegreeRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             self.subsets_ = subset_table(n, self.degree_)
             weights = np.asarray(self.coef_) ** 2
             self.weight_by_degree_ = np.bincount(sizes(n, self.degree_), weights=weights, minlength=self.degree_ + 1)
-        least = solution.gram_min_eigenvalue
-        if self.solver_ == "ols" and least is not None and least < 0.5:
+        if self.solver_ == "ols" and solution.gram is not None and solution.gram.bound.value < GOOD:
             warnings.warn(
-                f"The least eigenvalue of the Gram matrix is {least:.2g}, below the 1/2 that the guarantee of "
-                "least squares "
-                "assumes; take more rows (about 12 a feature) or a lower degree.",
+                f"The least eigenvalue of the Gram matrix {solution.gram.against(GOOD)} that the guarantee of least "
+                "squares assumes; take more rows (about 12 a feature) or a lower degree.",
                 GramWarning,
                 stacklevel=3,
             )

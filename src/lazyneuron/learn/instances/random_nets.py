@@ -57,20 +57,25 @@ def _level(weight: Array, k: int) -> float:
 
 
 def cluster_net(q: int, *, k: int = 1, signs_of: object = None, radius: float = 1.0, kind: str = "points") -> Instance:
-    """q clusters, k equal neurons each: the value on cluster b is ``sign_b k W radius``.
+    """q clusters, k equal neurons each, of which only those of the input's cluster are active.
+
+    On points W = 1 and the value on cluster b is ``sign_b k radius``. On cells W = sqrt(p), ``B = |p - 2|`` and the
+    value is ``2 sign_b k``: the pattern of a cell scores p, its neighbours p - 2, which is the threshold.
 
     Args:
         q: clusters.
         k: neurons of a cluster.
         signs_of: one sign for each cluster, shape (q,); ones by default.
-        radius: R, the length of the inputs of kind ``"points"``.
-        kind: ``"points"``: inputs are ``R e_b``; ``"cells"``: the 2^p cells of the first p = log2 q bits.
+        radius: R, the length of the inputs of kind ``"points"``; cells are what they are.
+        kind: ``"points"``: inputs are ``R e_b``; ``"cells"``: the q = 2^p points of the cube of p bits.
 
     Raises:
-        ConfigError: a size is out of range, or q is no power of two for cells.
+        ConfigError: a size is out of range, or for cells q is no power of two or a radius is given.
     """
     if q < 1 or k < 1 or kind not in ("points", "cells") or (kind == "cells" and q & (q - 1)):
         raise ConfigError(f"q and k are at least 1, and cells need q = 2^p, got q = {q}, k = {k}, {kind!r}.")
+    if kind == "cells" and radius != 1.0:
+        raise ConfigError(f"A radius is that of points, but cells were asked for, got {radius}; leave it out.")
     given = np.ones(q) if signs_of is None else np.asarray(signs_of, np.float64)
     if given.shape != (q,):
         raise ConfigError(f"There is one sign for each of the {q} clusters, got shape {given.shape}.")

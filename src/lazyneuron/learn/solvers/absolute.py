@@ -40,6 +40,4 @@ def absolute(design: WalshDesign, y: Array) -> Solution:
     found = linprog(cost, A_eq=equal, b_eq=y, bounds=bounds, method="highs")
     if not found.success:
         raise DataError(f"L1 regression could not be solved ({found.message}); take solver='ols'.")
-    return Solution(
-        coefficients=np.asarray(found.x[:size]), gram_min_eigenvalue=None, method="least absolute residuals"
-    )
+    return Solution(coefficients=np.asarray(found.x[:size]), gram=None, method="least absolute residuals")

@@ -19,7 +19,7 @@ def average(design: WalshDesign, y: Array, *, center: bool) -> Solution:
     mean = float(y.mean()) if center else 0.0
     found = design.analysis(y - mean) / design.m
     found[0] += mean
-    return Solution(coefficients=found, gram_min_eigenvalue=None, method="averaging")
+    return Solution(coefficients=found, gram=None, method="averaging")
 
 
 def thresholded(design: WalshDesign, y: Array, *, alpha: float | None) -> Solution:
@@ -40,9 +40,7 @@ def thresholded(design: WalshDesign, y: Array, *, alpha: float | None) -> Soluti
     kept = np.union1d(kept, [0])
     found = np.zeros(design.size)
     found[kept] = np.linalg.lstsq(chosen_columns(design, kept), y, rcond=None)[0]
-    return Solution(
-        coefficients=found, gram_min_eigenvalue=None, method=f"averaging above {cut:.3g}, {len(kept)} kept, fitted anew"
-    )
+    return Solution(coefficients=found, gram=None, method=f"averaging above {cut:.3g}, {len(kept)} kept, fitted anew")
 
 
 def noise_level(design: WalshDesign, y: Array) -> float:

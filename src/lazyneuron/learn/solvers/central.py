@@ -26,8 +26,9 @@ def central_fit(fits: Array) -> int:
     """
     if not len(fits):
         raise DataError("There must be at least one fit to choose from, got none.")
-    squares = (fits**2).sum(axis=1)
-    distance = np.maximum(squares[:, None] + squares[None] - 2 * fits @ fits.T, 0)
+    from scipy.spatial.distance import cdist
+
+    distance = cdist(fits, fits)  # directly: products would cancel where fits are close and large
     return int(np.sort(distance, axis=1)[:, len(fits) // 2].argmin())
 
 

@@ -39,7 +39,7 @@ def kernel_ridge(x: Array, y: Array, *, degree: int, alpha: float | None, impl: 
     constant = mean - float(rows @ dual)
     return Solution(
         coefficients=None,
-        gram_min_eigenvalue=None,
+        gram=None,
         method=f"kernel ridge on {m} rows, penalty {alpha:.3g}",
         dual=dual,
         constant=constant,

@@ -9,9 +9,11 @@ import numpy as np
 from lazyneuron.core.errors import DataError
 from lazyneuron.learn.array import Array
 from lazyneuron.learn.design import WalshDesign
+from lazyneuron.learn.solvers.lanczos import LeastEigenvalue, least_eigenvalue
 from lazyneuron.learn.solvers.solution import Solution
 
-_DENSE = 3000  # features up to which the Gram matrix is factored
+GOOD = 0.5  # the least eigenvalue of the Gram matrix over m that the guarantee needs
+DENSE = 3000  # features up to which the Gram matrix is factored
 _TOLERANCE = 1e-12
 _MOST_STEPS = 1000
 
@@ -28,7 +30,7 @@ def least_squares(design: WalshDesign, y: Array, *, alpha: float = 0.0) -> Solut
         DataError: there are fewer rows than features and no penalty, or conjugate gradients do not converge.
 
     Cost: up to 3000 features, the Gram matrix by popcount and one Cholesky factor; beyond, two products with the design
-        for each of some tens of steps, and no matrix.
+        for each of some tens of steps, and no matrix; without a penalty as many again for the least eigenvalue.
     """
     if design.m < design.size and not alpha:
         raise DataError(
@@ -36,7 +38,7 @@ def least_squares(design: WalshDesign, y: Array, *, alpha: float = 0.0) -> Solut
             "degree "
             f"{design.degree}; lower the degree, or take solver='ridge', 'kernel' or 'lasso'."
         )
-    if design.size <= _DENSE:
+    if design.size <= DENSE:
         return from_gram(design.gram().astype(np.float64), design.analysis(y), design.m, alpha=alpha)
     return _conjugate_gradients(design, y, alpha)
 
@@ -45,7 +47,7 @@ def from_gram(gram: Array, moments: Array, rows: int, *, alpha: float) -> Soluti
     """The same from ``Phi^T Phi`` and ``Phi^T y``; the Gram matrix is overwritten."""
     from scipy.linalg import cho_factor, cho_solve, eigh
 
-    least = least_eigenvalue(gram) / max(rows, 1)
+    least = float(eigh(gram, eigvals_only=True, subset_by_index=[0, 0], check_finite=False)[0]) / max(rows, 1)
     penalty = np.full(len(gram), alpha)
     penalty[0] = 0
     at = np.arange(len(gram))
@@ -62,18 +64,10 @@ def from_gram(gram: Array, moments: Array, rows: int, *, alpha: float) -> Soluti
         inverse = np.where(values > 1e-10 * max(values[-1], 1e-300), 1 / np.where(values == 0, 1, values), 0)
         found = vectors @ (inverse * (vectors.T @ moments))
         method = "least norm by the eigenvectors of the Gram matrix"
-    return Solution(coefficients=found, gram_min_eigenvalue=max(float(least), 0.0), method=method)
-
-
-def least_eigenvalue(gram: Array) -> float:
-    """Least eigenvalue of a symmetric matrix."""
-    from scipy.linalg import eigh
-
-    return float(eigh(gram, eigvals_only=True, subset_by_index=[0, 0], check_finite=False)[0])
+    return Solution(coefficients=found, gram=LeastEigenvalue.exact(least), method=method)
 
 
 def _conjugate_gradients(design: WalshDesign, y: Array, alpha: float) -> Solution:
-    """Also gives the least eigenvalue: the Ritz values of the same steps."""
     m = design.m
     penalty = np.full(design.size, alpha / m)
     penalty[0] = 0
@@ -81,42 +75,26 @@ def _conjugate_gradients(design: WalshDesign, y: Array, alpha: float) -> Solutio
     found, residual = np.zeros(design.size), target.copy()
     direction, square = residual.copy(), float(residual @ residual)
     first = square
-    steps: list[float] = []
-    ratios: list[float] = []
-    while square > _TOLERANCE**2 * first and len(steps) < _MOST_STEPS:
+    steps = 0
+    while square > _TOLERANCE**2 * first and steps < _MOST_STEPS:
         image = design.analysis(design.synthesis(direction)) / m + penalty * direction
         step = square / float(direction @ image)
         found += step * direction
         residual -= step * image
         after = float(residual @ residual)
-        ratios.append(after / square)
-        steps.append(step)
-        direction = residual + ratios[-1] * direction
+        direction = residual + after / square * direction
         square = after
+        steps += 1
     if square > 1e-14 * first:
         raise DataError(
             f"Least squares with {design.size} features on {m} rows is too ill-conditioned to converge in "
             f"{_MOST_STEPS} "
             "steps; take more rows, a lower degree, or solver='ridge'."
         )
-    least = _ritz(steps, ratios)
     if first == 0:
         warnings.warn("The labels are orthogonal to every feature.", stacklevel=4)
     return Solution(
         coefficients=found,
-        gram_min_eigenvalue=None if least is None else max(least - alpha / m, 0.0),
-        method=f"conjugate gradients without a matrix, {len(steps)} steps",
+        gram=None if alpha else least_eigenvalue(design, wanted=GOOD),
+        method=f"conjugate gradients without a matrix, {steps} steps",
     )
-
-
-def _ritz(steps: list[float], ratios: list[float]) -> float | None:
-    """Least Ritz value: from above, it approaches the least eigenvalue that the right-hand side has a part in."""
-    if not steps:
-        return None
-    from scipy.linalg import eigvalsh_tridiagonal
-
-    inverse = 1 / np.array(steps)
-    diagonal = inverse.copy()
-    diagonal[1:] += np.array(ratios[:-1]) * inverse[:-1]
-    beside = np.sqrt(np.array(ratios[:-1])) * inverse[:-1]
-    return float(eigvalsh_tridiagonal(diagonal, beside)[0])

@@ -8,9 +8,11 @@ from lazyneuron.core.errors import DataError
 from lazyneuron.learn.array import Array
 from lazyneuron.learn.design import WalshDesign
 from lazyneuron.learn.solvers.averaging import noise_level
+from lazyneuron.learn.solvers.lanczos import largest_eigenvalue
 from lazyneuron.learn.solvers.solution import Solution
 
 _MOST_STEPS = 5000
+_LANCZOS = 24
 
 
 def lasso(design: WalshDesign, y: Array, *, alpha: float | None, tolerance: float = 1e-6) -> Solution:
@@ -31,7 +33,7 @@ def lasso(design: WalshDesign, y: Array, *, alpha: float | None, tolerance: floa
     mean = float(y.mean())
     centred = y - mean
     scale = float(centred @ centred) / (2 * m)
-    step = 1 / _largest(design)
+    step = 1 / largest_eigenvalue(design, steps=_LANCZOS)
     found = np.zeros(design.size)
     ahead, momentum = found.copy(), 1.0
     for number in range(_MOST_STEPS):
@@ -57,7 +59,7 @@ def lasso(design: WalshDesign, y: Array, *, alpha: float | None, tolerance: floa
     out = np.where(np.abs(found) < 1e-14, 0.0, found)
     out[0] += mean
     kept = int(np.count_nonzero(out[1:]))
-    return Solution(coefficients=out, gram_min_eigenvalue=None, method=f"lasso, penalty {penalty:.3g}, {kept} kept")
+    return Solution(coefficients=out, gram=None, method=f"lasso, penalty {penalty:.3g}, {kept} kept")
 
 
 def _gap(design: WalshDesign, y: Array, c: Array, residual: Array, slope: Array, penalty: float) -> float:
@@ -70,14 +72,3 @@ def _gap(design: WalshDesign, y: Array, c: Array, residual: Array, slope: Array,
     primal = float(residual @ residual) / (2 * m) + penalty * float(np.abs(c[1:]).sum())
     dual = (float(y @ y) - float((y - factor * flat) @ (y - factor * flat))) / (2 * m)
     return float(primal - dual)
-
-
-def _largest(design: WalshDesign) -> float:
-    """Largest eigenvalue of the Gram matrix over m by the power method, with a margin."""
-    vector = np.random.default_rng(0).standard_normal(design.size)
-    value = 1.0
-    for _ in range(30):
-        vector /= np.linalg.norm(vector)
-        vector = design.analysis(design.synthesis(vector)) / design.m
-        value = float(np.linalg.norm(vector))
-    return 1.1 * value

@@ -59,7 +59,7 @@ class Sums:
         mean = float(self.labels[0]) / self.rows if center else 0.0
         found = (self.labels - mean * self.ones) / self.rows
         found[0] += mean
-        return Solution(coefficients=found, gram_min_eigenvalue=None, method="averaging, from sums")
+        return Solution(coefficients=found, gram=None, method="averaging, from sums")
 
     def least_squares(self, *, alpha: float) -> Solution:
         """Least squares or ridge.
