@@ -76,10 +76,7 @@ def measure(
             raise DataError("There are no batches to measure on; pass at least one.")
         measured = tuple(watch.result(cost) for watch in watches)
     if not any(b.tokens for b in measured):
-        raise NoBlocksError(
-            f"None of the {len(measured)} blocks saw a real token in {count} batches; "
-            "pass batches that run through them, and a mask that is not zero everywhere."
-        )
+        raise NoBlocksError(_nothing_seen(measured, count))
     if tokens_mask is not None and not any(b.padding == EXCLUDED for b in measured):
         raise ShapeError(_misfit(measured, watches))
     return SparsityReport(blocks=measured, batches=count, threshold=threshold, training=model.training)
@@ -97,6 +94,14 @@ def blocks_of(model: nn.Module, blocks: Sequence[MLPBlock] | None) -> Sequence[M
     if not found.blocks and active_changes(model):
         raise NoBlocksError("No MLP block was found in this model; restore the changes that are in force on it first.")
     return found.or_raise().blocks
+
+
+def _nothing_seen(measured: Sequence[BlockSparsity], count: int) -> str:
+    seen = f"None of the {len(measured)} blocks saw a real token in {count} batches"
+    if any(b.padding == EXCLUDED for b in measured):
+        return f"{seen}, because the masks are zero everywhere; pass masks that are nonzero where a token is real."
+    notes = dict.fromkeys(note for b in measured for note in b.notes)
+    return f"{seen} ({' '.join(notes)}); pass batches that run through them."
 
 
 def _misfit(measured: Sequence[BlockSparsity], watches: Sequence[BlockWatch]) -> str:
