@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from lazyneuron.core.arguments import check_model, check_receipts
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.core.receipt import Receipt
 
@@ -100,7 +101,8 @@ def restore_(model: nn.Module, receipt: Receipt | str) -> None:
         receipt: what the verb returned, or its id.
 
     Raises:
-        ConfigError: the model carries no such change, or a later change has to be restored first.
+        ConfigError: the model carries no such change, a later change has to be restored first, or an argument is no
+            model or receipt.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(2, 2), nn.GELU())
@@ -110,6 +112,9 @@ def restore_(model: nn.Module, receipt: Receipt | str) -> None:
         >>> model[1]
         GELU(approximate='none')
     """
+    check_model(model)
+    if not isinstance(receipt, str):
+        check_receipts([receipt])
     name = receipt if isinstance(receipt, str) else receipt.id
     log: dict[str, Transaction] = model.__dict__.get(_LOG, {})
     if name not in log:
