@@ -52,7 +52,7 @@ def explain(
         items = load_batches(data, loaded, batch_size=batch_size, batches=batches)
     with progress.status("Looking for MLP blocks"):
         found = find(loaded.model).or_raise()
-    shown = track(items, description="Explaining", console=progress, transient=True)
+    shown = track(items, description="Explaining", console=progress, transient=True, disable=not progress.is_terminal)
     report = look(loaded.model, shown, _half_square, blocks=found.blocks)
     report = dataclasses.replace(report, notes=(*report.notes, *map(str, found.rejected)))
     _print(report, Console())

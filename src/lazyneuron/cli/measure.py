@@ -77,7 +77,7 @@ def _observe(loaded: LoadedModel, items: list[Any], *, threshold: float | None, 
         found = find(loaded.model).or_raise()
     blocks = found.blocks
     cost = None if threshold is not None else machine_cost(blocks)
-    shown = track(items, description="Measuring", console=progress, transient=True)
+    shown = track(items, description="Measuring", console=progress, transient=True, disable=not progress.is_terminal)
     report = observe(loaded.model, shown, threshold=threshold, blocks=blocks, cost=cost)
     unpredicted = () if cost is not None or threshold is not None else (_UNPREDICTED,)
     with progress.status("Timing the MLP blocks"):
