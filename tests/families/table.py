@@ -8,11 +8,13 @@ from pathlib import Path
 
 import torch
 
+from lazyneuron.core.environment import environment
 from lazyneuron.report import markdown_table
 from tests.families.families import NAMES
 from tests.families.verbs import Row, row
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "families.md"
+FIGURE = re.compile(r"(<!-- figure -->\n).*?(<!-- /figure -->)", re.DOTALL)
 MARKED = re.compile(r"(<!-- table -->\n).*?(<!-- /table -->)", re.DOTALL)
 
 
@@ -33,8 +35,17 @@ def main() -> None:
         warnings.simplefilter("ignore")  # other libraries' own
         rows = [row(name) for name in NAMES]
     text = markdown_table([line(found) for found in rows]) + "\n"
-    PAGE.write_text(MARKED.sub(lambda m: m[1] + text + m[2], PAGE.read_text(encoding="utf-8")), encoding="utf-8")
-    print(f"largest difference: {max(found.difference for found in rows):.1e} of the largest output")
+    page = MARKED.sub(lambda m: m[1] + text + m[2], PAGE.read_text(encoding="utf-8"))
+    PAGE.write_text(FIGURE.sub(lambda m: m[1] + _figure(rows) + m[2], page), encoding="utf-8")
+
+
+def _figure(rows: list[Row]) -> str:
+    facts = environment()
+    return (
+        f"The largest difference between dense and accelerated over these {len(rows)} models was "
+        f"{max(found.difference for found in rows):.1e} of the largest output, with torch {facts.torch} on {facts.processor} "
+        f"({', '.join(facts.isa)}).\n"
+    )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """All families by all verbs: every cell is what happens, and the page says the same."""
 
+import re
+
 import pytest
 
 from tests.families.families import NAMES, SLOW
 from tests.families.table import MARKED, PAGE, markdown
-from tests.families.verbs import row
+from tests.families.verbs import LIMIT, row
 
 VERBS = ["find", "measure", "sparsify", "accelerate", "generate", "save", "reload", "restore"]
 EACH = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in NAMES]
@@ -27,3 +29,10 @@ def test_every_verb_and_the_page(name, one_thread):
 def test_the_page_has_a_line_for_every_family():
     (table,) = MARKED.finditer(PAGE.read_text(encoding="utf-8"))
     assert len(table[0].splitlines()) == len(NAMES) + 4
+
+
+def test_the_readme_quotes_the_figure_of_the_page():
+    figure = re.search(r"over these (\d+) models was (\S+) of the largest output", PAGE.read_text(encoding="utf-8"))
+    assert figure is not None and int(figure[1]) == len(NAMES) and float(figure[2]) <= LIMIT
+    readme = " ".join((PAGE.parents[1] / "README.md").read_text(encoding="utf-8").split())
+    assert f"{figure[2]} of the largest output over {figure[1]} architectures" in readme
