@@ -40,11 +40,10 @@ def main() -> None:
 
 
 def _figure(rows: list[Row]) -> str:
-    facts = environment()
+    facts, worst = environment(), max(found.difference for found in rows)
     return (
         f"The largest difference between dense and accelerated over these {len(rows)} models was "
-        f"{max(found.difference for found in rows):.1e} of the largest output, with torch {facts.torch} on {facts.processor} "
-        f"({', '.join(facts.isa)}).\n"
+        f"{worst:.1e} of the largest output, with torch {facts.torch} on {facts.processor} ({', '.join(facts.isa)}).\n"
     )
 
 

@@ -138,6 +138,7 @@ def _through(result: Row, family: Family, model: nn.Module, found: Found) -> Non
         result.cells |= dict.fromkeys(("generate", "save", "reload", "restore"), "-")
         result.why = str(error)
         return
+    assert _names_rejected(sparsified, found)
     dense = copy.deepcopy(model)
     wanted = outputs(dense, batch)
     result.cells["sparsify"] = _sparsify(original, batch, kind, sparsified, wanted)
@@ -160,10 +161,16 @@ def _accelerate(
     receipt = lazy.accelerate_(model, impl="native" if load.status().available else "gather")
     sparse = {change.block for change in receipt.changes if change.action == "accelerated"}
     assert sparse == {block.name for block in found.blocks}
+    assert _names_rejected(receipt, found)
     difference = apart(outputs(model, batch), wanted)
     assert difference <= LIMIT
     result.difference = max(result.difference, difference)
     return receipt
+
+
+def _names_rejected(receipt: lazy.Receipt, found: Found) -> bool:
+    said = [(change.block, change.action, change.reason) for change in receipt.changes]
+    return all((rejected.name, "skipped", rejected.reason) in said for rejected in found.rejected)
 
 
 def _refused(model: nn.Module) -> str:
