@@ -42,6 +42,13 @@ def test_an_error_of_ours_is_one_sentence_and_exit_2(monkeypatch, capsys):
     assert (out, err) == ("", "The file is empty; pass another.\n")
 
 
+def test_a_file_without_permission_is_one_sentence_and_exit_2(monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "_examine", failing(PermissionError(13, "Permission denied", "secret.csv")))
+    assert run(monkeypatch, "doctor") == 2
+    out, err = capsys.readouterr()
+    assert err.startswith("No permission for secret.csv;") and err.count("\n") == 1 and not out
+
+
 @pytest.mark.parametrize("arguments", [["--debug", "doctor"], ["doctor", "--debug"], ["doctor", "--json", "--debug"]])
 def test_debug_shows_the_traceback(monkeypatch, arguments):
     monkeypatch.setattr(doctor, "_examine", failing(DataError("empty")))

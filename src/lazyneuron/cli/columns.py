@@ -47,7 +47,7 @@ def read_columns(path: Path, *, target: str | None) -> Columns:
         with path.open(newline="", encoding="utf-8") as file:
             header, *body = list(csv.reader(file)) or [[]]
         values = np.array([[float(cell) for cell in row] for row in body if row])
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, csv.Error) as error:
         raise DataError(
             f"{path.name} must hold a header and rows of as many numbers ({error}); encode other values."
         ) from error

@@ -44,6 +44,14 @@ class _Commands(TyperGroup):
                 raise
             typer.echo(str(error), err=True)
             raise typer.Exit(2) from error
+        except PermissionError as error:
+            if ctx.params.get("debug"):
+                raise
+            what = "a file" if error.filename is None else error.filename
+            typer.echo(
+                f"No permission for {what}; name one that you may read, or a folder that you can write.", err=True
+            )
+            raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
             typer.echo("Interrupted; nothing was left half-written.", err=True)
             raise typer.Exit(_INTERRUPTED) from error
