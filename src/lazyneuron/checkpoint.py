@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from lazyneuron.accelerate.transform import accelerate_again_
+from lazyneuron.core.arguments import check_folder, check_model, check_receipts
 from lazyneuron.core.errors import CheckpointError, ConfigError, DataError, NoBlocksError
 from lazyneuron.core.receipt import Receipt
 from lazyneuron.core.record import write_text
@@ -31,8 +32,12 @@ def save(model: nn.Module, folder: str | Path, *receipts: Receipt) -> None:
         receipts: in the order in which the changes were made.
 
     Raises:
+        ConfigError: an argument is of the wrong kind.
         DataError: the folder cannot be written.
     """
+    check_model(model)
+    check_folder(folder)
+    check_receipts(receipts)
     folder = Path(folder)
     state = {key: value.detach().contiguous() for key, value in model.state_dict().items()}
     storages: dict[int, str] = {}
@@ -65,6 +70,8 @@ def load_(model: nn.Module, folder: str | Path) -> tuple[Receipt, ...]:
     Raises:
         CheckpointError: a file is missing, corrupt or does not fit the model; the model's weights are then untouched.
     """
+    check_model(model)
+    check_folder(folder)
     folder = Path(folder)
     try:
         state = safetensors.torch.load_file(folder / WEIGHTS)

@@ -36,7 +36,7 @@ class Known:
     """
 
     title: str
-    build: Callable[[], nn.Module]
+    build: Callable[..., nn.Module]
     batch: dict[str, Any] = dataclasses.field(default_factory=lambda: {"input_ids": TOKENS})
     activation: str = "gelu"
     widths: tuple[int, int, int] = (32, 48, 32)
@@ -47,11 +47,11 @@ class Known:
     rejected: int = 0
     note: str = ""
 
-    def model(self) -> nn.Module:
+    def model(self, *head: str, seed: int = 0) -> nn.Module:
         """The model with the same random weights every time, in evaluation mode."""
         with torch.random.fork_rng():
-            torch.manual_seed(0)
-            model = self.build().eval()
+            torch.manual_seed(seed)
+            model = self.build(*head).eval()
             for p in model.parameters():  # far from the tiny initial values, so that no activation is near linear
                 with torch.no_grad():
                     p.add_(torch.randn_like(p) * 0.1)
@@ -97,9 +97,9 @@ def two(part: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
 
 
 def hugging_face(config: str, head: str = "AutoModel", **options: Any) -> Callable[[], nn.Module]:
-    """Builds a model from a config class."""
+    """Builds a model from a config class; a head can be named when it is built."""
 
-    def build() -> nn.Module:
+    def build(head: str = head) -> nn.Module:
         transformers = pytest.importorskip("transformers")
         return getattr(transformers, head).from_config(getattr(transformers, config)(**options))
 

@@ -49,15 +49,17 @@ def _execution(known: Known, rejected: tuple[object, ...]) -> str:
     if not known.count:
         return f"no: {rejected[0].reason}"  # type: ignore[attr-defined]
     model = known.model()
-    as_it_is = plan_acceleration(model)
-    if not as_it_is.skipped:
+    names = {block.name for block in plan_acceleration(model).matched}
+    blocks = {block.name for block in find(model).blocks}
+    if names == blocks:
         return "yes"
     try:
         sparsify_(model, Relufy())
     except LazyNeuronError as error:
         return f"no: {error}"
     after = plan_acceleration(model)
-    return "yes, with ReLU" if not after.skipped else f"no: {after.skipped[0].reason}"
+    skipped = [change.reason for change in after.skipped if change.block in blocks]
+    return f"no: {skipped[0]}" if skipped else "yes, with ReLU"
 
 
 def table() -> str:

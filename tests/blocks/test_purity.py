@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from lazyneuron.blocks import find, find_blocks
+from lazyneuron.blocks import Activation, find, find_blocks
 from lazyneuron.core.errors import DataError
+from lazyneuron.core.undo import restore_
+from lazyneuron.induce import KeepTop, Relufy, sparsify_
 from tests.blocks.architectures import KNOWN
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -128,3 +130,23 @@ def test_default_device_and_dtype_of_the_user():
     finally:
         torch.set_default_dtype(torch.float32)
     assert len(find_blocks(model)) == 1
+
+
+@pytest.mark.parametrize("given", [torch.relu, nn.GELU()])
+@pytest.mark.parametrize("recipe", [Relufy(activation=Activation("squared_relu")), KeepTop(density=0.2)])
+def test_a_copy_of_a_changed_decoder_layer_has_the_new_function(recipe, given):
+    """torch's own class puts ReLU into a copy whose state has no function."""
+    torch.manual_seed(0)
+    model = nn.TransformerDecoder(nn.TransformerDecoderLayer(8, 2, 20, activation=given), 1).eval()
+    x, keys = torch.randn(3, 2, 8), list(model.state_dict())
+    before = model(x, x)
+    receipt = sparsify_(model, recipe)
+    after = model(x, x)
+    assert not torch.allclose(before, after)
+    assert torch.equal(copy.deepcopy(model)(x, x), after)
+    clone = copy.deepcopy(model)
+    for changed in (clone, model):
+        restore_(changed, receipt)
+        assert torch.equal(changed(x, x), before)
+        assert list(changed.state_dict()) == keys
+        assert changed.layers[0].activation in (given, torch.nn.functional.relu)  # what torch's class made of it

@@ -53,7 +53,7 @@ def test_an_npz_file(monkeypatch, capsys, table):
         (["table.csv"], "Column 2 has"),
         (["words.csv"], "must hold a header and rows of as many numbers"),
         (["table.csv", "--target", "label", "--solver", "best"], "A solver is one of"),
-        (["nan.csv"], "Input X contains NaN"),
+        (["nan.csv"], "nan.csv holds NaN or infinity"),
     ],
 )
 def test_bad_input_is_one_sentence(monkeypatch, capsys, tmp_path, table, arguments, said):

@@ -84,7 +84,7 @@ def test_without_out_nothing_is_written(here, monkeypatch, capsys):
         (["--recipe", "relufy", "--set", "density=0.1"], "with a field of one of the recipes, got 'density=0.1'"),
         (["--recipe", "keep-top"], "lacks a field"),
         (["--recipe", "keep-top", "--set", "density=2"], "fraction between 0 and 1"),
-        (["--recipe", "keep-top", "--set", "density=many"], "wrong kind"),
+        (["--recipe", "keep-top", "--set", "density=many"], "fraction between 0 and 1"),
         (["--recipe", "relufy", "--set", "activation=gelu"], "zero nowhere"),
         (["--recipe", "relufy", "--set", "per_block={}"], "use lazyneuron.sparsify_"),
         (["--recipe", "threshold", "--set", "density=0.1"], "calibrated on data"),

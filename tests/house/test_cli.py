@@ -42,6 +42,13 @@ def test_an_error_of_ours_is_one_sentence_and_exit_2(monkeypatch, capsys):
     assert (out, err) == ("", "The file is empty; pass another.\n")
 
 
+def test_a_file_without_permission_is_one_sentence_and_exit_2(monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "_examine", failing(PermissionError(13, "Permission denied", "secret.csv")))
+    assert run(monkeypatch, "doctor") == 2
+    out, err = capsys.readouterr()
+    assert err.startswith("No permission for secret.csv;") and err.count("\n") == 1 and not out
+
+
 @pytest.mark.parametrize("arguments", [["--debug", "doctor"], ["doctor", "--debug"], ["doctor", "--json", "--debug"]])
 def test_debug_shows_the_traceback(monkeypatch, arguments):
     monkeypatch.setattr(doctor, "_examine", failing(DataError("empty")))
@@ -66,10 +73,56 @@ def test_a_fault_of_ours_says_so_and_exits_1(monkeypatch, capsys):
     assert "Unexpected ZeroDivisionError: division by zero" in err and "--debug" in err and "Traceback" not in err
 
 
-@pytest.mark.parametrize("arguments", [["no-such-command"], ["doctor", "--no-such-option"], ["doctor", "surplus"]])
-def test_a_wrong_command_line_exits_2(monkeypatch, capsys, arguments):
-    assert run(monkeypatch, *arguments) == 2
-    assert "Traceback" not in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("no-such-command", "No such command 'no-such-command'; see `lazyneuron --help`."),
+        ("--no-such-option", "No such option: --no-such-option; see `lazyneuron --help`."),
+        ("doctor --no-such-option", "--no-such-option; see `lazyneuron doctor --help`."),
+        ("doctor surplus", "surplus"),
+        ("measure", "Missing argument"),
+        ("measure model", "Missing option '--data'; see `lazyneuron measure --help`."),
+        ("measure model --data", "'--data' requires an argument; see `lazyneuron measure --help`."),
+        ("measure model --data x --batches -3", "got '-3'; see `lazyneuron measure --help`."),
+        ("measure model --data x --batches two", "got 'two'; see `lazyneuron measure --help`."),
+        ("measure model --data x --threshold some", "got 'some'"),
+        ("accelerate model --data x --batch-size 0", "got '0'"),
+        ("sweep digits", "Missing option '--out'"),
+        ("demo --seed 1.5", "got '1.5'"),
+    ],
+)
+def test_a_wrong_command_line_is_one_sentence_and_exit_2(monkeypatch, capsys, line, said):
+    assert run(monkeypatch, *line.split()) == 2
+    out, err = capsys.readouterr()
+    assert said in err
+    assert err.endswith(" --help`.\n") and err.count("\n") == 1
+    assert not out
+
+
+@pytest.mark.parametrize(
+    ("line", "place"),
+    [
+        ("measure model --data x --json new/a.json --html other/b.html", "lazyneuron.cli.model.load_model"),
+        ("explain model --data x --json new/a.json", "lazyneuron.cli.model.load_model"),
+        ("accelerate model --data x --out new/model --json other/a.json", "lazyneuron.cli.model.load_model"),
+        ("sparsify model --recipe relufy --out new --json other/a.json", "lazyneuron.cli.model.load_model"),
+        ("learn table.csv --json new/a.json", "lazyneuron.cli.columns.read_columns"),
+        ("route table.csv --target y --out new --predictions other/p.csv", "lazyneuron.cli.rows.read_rows"),
+        ("sweep digits --out new/points.jsonl --figure other/f.png", "lazyneuron.cli.sweep._run"),
+        ("reproduce awasthi-f1 --csv new/a.csv --json other/a.json", "lazyneuron.cli.reproduce._run"),
+        ("bench --quick --json new/a.json", "lazyneuron.bench.run.run"),
+        ("demo --out new/page", "lazyneuron.demo.run.run"),
+    ],
+)
+def test_ctrl_c_leaves_no_folder_behind(monkeypatch, capsys, tmp_path, line, place):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(place, interrupted)
+    assert run(monkeypatch, *line.split()) == 130
+    assert capsys.readouterr().err.endswith("Interrupted; nothing was left half-written.\n")
+    assert list(tmp_path.rglob("*")) == []
 
 
 def test_version(monkeypatch, capsys):

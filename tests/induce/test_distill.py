@@ -209,3 +209,22 @@ def test_bad_input():
             Distillation(**wrong)
     with pytest.raises(ConfigError, match="Unknown penalty"):
         Pressure(target=TargetDensity(density=0.1), penalty="l7")
+
+
+def test_of_a_layer_that_computes_gate_and_up_only_the_gate_is_pressed():
+    class Merged(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.both, self.act, self.down = nn.Linear(8, 40), nn.ReLU(), nn.Linear(20, 8)
+
+        def forward(self, x):
+            gate, up = self.both(x).chunk(2, -1)
+            return self.down(self.act(gate) * up)
+
+    torch.manual_seed(0)
+    model, x = nn.Sequential(Merged()), torch.randn(5, 8)
+    blocks = find_blocks(model)
+    with torch.no_grad(), pre_activations(blocks) as caught:
+        model(x)
+    (z,) = caught.values()
+    assert torch.equal(z, model[0].both(x)[:, :20])

@@ -102,7 +102,7 @@ def test_nothing_half_done_when_a_block_fails(monkeypatch):
 
 
 def test_models_without_blocks_are_refused():
-    with pytest.raises(NoBlocksError, match="no MLP block"):
+    with pytest.raises(NoBlocksError, match="No MLP block"):
         sparsify_(nn.Sequential(nn.Linear(3, 3)), Relufy())
     with pytest.raises(NoBlocksError, match="No pattern matches"):
         sparsify_(gelu_mlp(), Relufy(blocks=("nothing*",)))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from lazyneuron.blocks import find_blocks
 from lazyneuron.core.errors import NoBlocksError
 from lazyneuron.measure import measure, mlp_time_share
 
@@ -147,3 +148,51 @@ def test_adapter_is_part_of_the_pre_activation():
 def test_a_model_without_blocks(verb):
     with pytest.raises(NoBlocksError, match=r"No MLP block was found in this model; .* pass a model that has one"):
         verb(nn.Linear(3, 3), [torch.randn(2, 3)])
+
+
+@pytest.mark.filterwarnings("ignore")  # other libraries' own
+@pytest.mark.parametrize(
+    ("config", "options", "layer"),
+    [
+        ("Phi3Config", {"hidden_act": "relu", "num_key_value_heads": 2}, r".*mlp\.gate_up_proj"),
+        ("ModernBertConfig", {"hidden_activation": "relu"}, r".*mlp\.Wi"),
+    ],
+)
+def test_gate_and_up_in_one_layer(config, options, layer):
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    small = {"vocab_size": 30, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
+    known = {k: v for k, v in ids.items() if k[:3] not in ("cls", "sep") or config == "ModernBertConfig"}
+    made = getattr(transformers, config)(**small, **known, **options, intermediate_size=24)
+    model = transformers.AutoModel.from_config(made).eval()
+    batch = {"input_ids": TOKENS, "attention_mask": MASK}
+    seen = []
+    names = [name for name, _ in model.named_modules() if re.fullmatch(layer, name)]
+    handles = [model.get_submodule(n).register_forward_hook(lambda _, __, y: seen.append(y)) for n in names]
+    with torch.no_grad():
+        model(**batch)
+    for handle in handles:
+        handle.remove()
+    expected = []
+    for y in seen:
+        gate = y.reshape(-1, 48)[:, :24] > 0  # both compute function(first half) * second half
+        gate = gate if len(gate) == 14 else gate[MASK.reshape(-1) != 0]
+        expected.append(gate.double().mean().item())
+    report = measure(model, [batch])
+    assert [b.tokens for b in report.blocks] == [14, 14]
+    assert [b.density for b in report.blocks] == pytest.approx(expected)
+    assert [b.density_if_relu for b in report.blocks] == pytest.approx(expected)
+    with pytest.raises(NoBlocksError, match="because the masks are zero everywhere"):
+        measure(model, [batch], tokens_mask=lambda _: torch.zeros(2, 9))
+
+
+def test_a_call_that_was_left_out_is_not_blamed_on_the_mask():
+    model = nn.Sequential(nn.Linear(8, 32), nn.GELU(), nn.Linear(32, 8)).eval()
+    (block,) = find_blocks(model)
+    block.up.module.register_forward_hook(lambda _, __, y: [y])
+    block.down.module.forward = lambda y: y[0]
+    model[1].forward = lambda y: y
+    with pytest.raises(NoBlocksError, match="A call was left out: its hidden activation is list") as caught:
+        measure(model, [torch.ones(2, 8)], blocks=[block])
+    assert "mask" not in str(caught.value)

@@ -20,7 +20,15 @@ from lazyneuron.accelerate.sample import block_inputs
 from lazyneuron.accelerate.sparse_mlp import native
 from lazyneuron.blocks import MLPBlock, find, splice_
 from lazyneuron.blocks.override import Mode
-from lazyneuron.core.errors import CheckpointError, ConfigError, ImplUnavailable, NoBlocksError, TimingWarning
+from lazyneuron.core.arguments import check_batches, check_model, described
+from lazyneuron.core.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    ImplUnavailable,
+    NoBlocksError,
+    TimingWarning,
+)
 from lazyneuron.core.receipt import BlockChange, Receipt
 from lazyneuron.core.undo import transaction
 
@@ -51,15 +59,16 @@ def plan_acceleration(model: nn.Module, example: Any = None, *, weights: Weights
     Raises:
         NoBlocksError: the model has no MLP block.
     """
+    check_model(model)
     if any("_orig_mod" in module._modules for module in model.modules()):
         raise ConfigError("The model holds a torch.compile'd module; accelerate the original model, then compile it.")
-    blocks = find(model, example).or_raise().blocks
-    reasons = [(block, _why_not(block, weights)) for block in blocks]
+    found = find(model, example).or_raise()
+    reasons = [(block, _why_not(block, weights)) for block in found.blocks]
+    refused = [(block.name, reason) for block, reason in reasons if reason is not None]
+    refused += [(rejected.name, rejected.reason) for rejected in found.rejected]
     return Plan(
         matched=tuple(block for block, reason in reasons if reason is None),
-        skipped=tuple(
-            BlockChange(block=block.name, action="skipped", reason=reason) for block, reason in reasons if reason
-        ),
+        skipped=tuple(BlockChange(block=name, action="skipped", reason=reason) for name, reason in refused),
     )
 
 
@@ -112,6 +121,8 @@ def accelerate_(
         Memory: d_hidden * d_in bytes for the sketch and a copy of ``down`` by neuron. Time: once about ten seconds a
         dtype for the machine's cost model, then under a second a block.
     """
+    if not callable(progress):
+        raise ConfigError(f"progress is a function that takes a sentence, got {described(progress)}; leave it out.")
     if guarantee == "calibrated" and batches is None:
         raise ConfigError("guarantee='calibrated' needs batches to calibrate on.")
     return _accelerate(model, batches, Options(guarantee=guarantee, weights=weights, impl=impl), progress)
@@ -139,6 +150,7 @@ def accelerate_again_(model: nn.Module, receipt: Receipt) -> Receipt:
 def _accelerate(
     model: nn.Module, batches: Iterable[Any] | None, options: Options, progress: Callable[[str], None]
 ) -> Receipt:
+    check_model(model)
     isa = _check(options)
     first, rest = _peek(batches)
     plan = plan_acceleration(model, first, weights=options.weights)
@@ -215,9 +227,13 @@ def _check(options: Options) -> int:
 def _peek(batches: Iterable[Any] | None) -> tuple[Any, Iterable[Any] | None]:
     if batches is None:
         return None, None
+    check_batches(batches)
     iterator = iter(batches)
-    first = next(iterator, None)
-    return first, itertools.chain([] if first is None else [first], iterator)
+    for first in iterator:
+        if first is None:
+            raise DataError("A batch is a Tensor, a tuple or a mapping, got NoneType; leave it out.")
+        return first, itertools.chain([first], iterator)
+    return None, iterator
 
 
 def _why_not(block: MLPBlock, weights: Weights) -> str | None:

@@ -34,7 +34,10 @@ class Candidate:
 
 def same(a: Tensor, b: Tensor) -> bool:
     """Do two tensors hold the same values, as when one is passed on, viewed or cast to a wider dtype?"""
-    return a.shape == b.shape and a.numel() > 0 and torch.equal(a.double(), b.double())
+    if a.shape != b.shape or not a.numel():
+        return False
+    a, b = a.double(), b.double()
+    return torch.equal(a, b) or bool(((a == b) | (a.isnan() & b.isnan())).all())
 
 
 def depends(z: Tensor, h: Tensor) -> bool:

@@ -16,6 +16,7 @@ from lazyneuron.blocks.rejected import Rejected, batched_experts, never_ran, pac
 from lazyneuron.blocks.search import Search
 from lazyneuron.blocks.trace import Trace, trace_model
 from lazyneuron.blocks.trial import survives
+from lazyneuron.core.arguments import check_model
 from lazyneuron.core.errors import NoBlocksError
 
 
@@ -44,9 +45,8 @@ class Found:
                 "No MLP block was found in this model; a block is linear, activation, linear, optionally with a gate: "
                 "pass a model that has one, or an example input if its parts cannot be run alone."
             )
-        first = self.rejected[0]
-        more = f" (and {len(self.rejected) - 1} more)" if len(self.rejected) > 1 else ""
-        raise NoBlocksError(f"No MLP block was found in this model. {first.name or 'The model'}: {first.reason}{more}")
+        more = f" ({len(self.rejected) - 1} more like it)" if len(self.rejected) > 1 else ""
+        raise NoBlocksError(f"No MLP block was found in this model{more}. {self.rejected[0]}")
 
 
 def find_blocks(model: nn.Module, example: Any = None) -> list[MLPBlock]:
@@ -80,11 +80,13 @@ def find(model: nn.Module, example: Any = None) -> Found:
         The blocks and the rejected candidates.
 
     Raises:
+        ConfigError: ``model`` is no module.
         DataError: ``example`` is no batch.
 
     Cost:
         About three forwards of four tokens through each layer; no copy of a weight.
     """
+    check_model(model)
     with quiet(model):
         sites = find_linears(model)
         search = Search(model, sites)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
+from lazyneuron.blocks.block import LinearSite
 from lazyneuron.blocks.refusal import refusal_of_linear
 
 if TYPE_CHECKING:
@@ -25,6 +26,17 @@ class Rejected:
 
     name: str
     reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name or 'The model'}: {self.reason}"
+
+
+NOT_FINITE = "Its weight or bias holds NaN or infinity; load a sound one."
+
+
+def is_finite(site: LinearSite) -> bool:
+    """Are all weights and biases of a layer finite numbers?"""
+    return all(bool(t.isfinite().all()) for t in (site.weight, site.bias) if t is not None)
 
 
 def batched_experts(model: nn.Module) -> Iterator[Rejected]:
@@ -76,9 +88,9 @@ def never_ran(search: Search) -> Iterator[Rejected]:
         if meta:
             yield Rejected(name=meta[0], reason="Its weight is on the meta device; load it before looking for blocks.")
             continue
-        broken = [n for n in (up, down) if not bool(search.sites[n].weight.isfinite().all())]
+        broken = [n for n in (up, down) if not is_finite(search.sites[n])]
         if broken:
-            yield Rejected(name=broken[0], reason="Its weight holds NaN or infinity; load a sound one.")
+            yield Rejected(name=broken[0], reason=NOT_FINITE)
         elif up not in search.ran and down not in search.ran:
             reason = f"It and {down} could not be run alone; pass an example input, so that the whole model runs."
             yield Rejected(name=up, reason=refusal_of_linear(search.sites[up]) or reason)

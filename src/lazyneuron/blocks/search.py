@@ -9,8 +9,9 @@ from torch import nn
 
 from lazyneuron.blocks.block import LinearSite, MLPBlock
 from lazyneuron.blocks.confirm import UNKNOWN, Confirmed, confirm
+from lazyneuron.blocks.coupled import COUPLED, couples
 from lazyneuron.blocks.dataflow import Candidate, candidates, same
-from lazyneuron.blocks.rejected import Rejected, common_name
+from lazyneuron.blocks.rejected import NOT_FINITE, Rejected, common_name, is_finite
 from lazyneuron.blocks.trace import Trace, trace_locally
 
 _MOST_LINEARS = 48  # a module with more is a stack of layers: its parts are traced instead
@@ -67,8 +68,19 @@ class Search:
         for down in trace.linears:
             if down not in self.used:
                 self._look_before(down, trace)
+        self._leave_out_broken(trace)
         self._seen |= {(a, b) for a in trace.linears for b in trace.linears}
         self._found = [(_with_norm(block, trace, self.model), shown) for block, shown in self._found]
+
+    def _leave_out_broken(self, trace: Trace) -> None:
+        """Reject layers that make NaN or infinity of finite inputs because their weights hold some."""
+        for name, call in trace.linears.items():
+            fresh = name in self.runnable and name not in self.used
+            if fresh and bool(call.input.isfinite().all()) and not bool(call.output.isfinite().all()):
+                if is_finite(self.sites[name]):
+                    continue
+                self.rejected.append(Rejected(name=name, reason=NOT_FINITE))
+                self.used.add(name)
 
     def _look_before(self, down: str, trace: Trace) -> None:
         free = {n: s for n, s in self.runnable.items() if n not in self.used}
@@ -85,6 +97,12 @@ class Search:
         if unknown:
             self.rejected.append(Rejected(name=common_name(unknown), reason=UNKNOWN))
             self.used |= set(unknown)
+            return
+        for name in trace.linears:
+            if name in free and name != down and (name, down) not in self._seen and couples(trace, name, down):
+                self.rejected.append(Rejected(name=common_name([name, down]), reason=COUPLED.format(name, down)))
+                self.used |= {name, down}
+                return
 
     def _block(self, candidate: Candidate, confirmed: Confirmed, trace: Trace) -> MLPBlock:
         assert confirmed.activation is not None

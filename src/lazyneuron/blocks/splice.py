@@ -124,6 +124,8 @@ def replace_activation_(
         raise ConfigError(f"The execution of {block.name} is replaced; restore that change before its activation's.")
     new = _as_held(activation, site)
     change.set(site.owner, site.attribute, new)
+    if isinstance(new, nn.Module) and type(site.owner).__setstate__ is not nn.Module.__setstate__:
+        site.owner.__dict__[site.attribute] = new  # else a copy of torch's decoder layer gets ReLU there
     _leave_fast_path(change, change.model, site, kind=identify(new).kind)
 
 

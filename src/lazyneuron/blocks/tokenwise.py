@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lazyneuron.core.arguments import check_fraction
 from lazyneuron.core.errors import ConfigError, ShapeError
 
 
@@ -76,5 +77,4 @@ def check_density(density: float) -> None:
     Raises:
         ConfigError: it is not in (0, 1).
     """
-    if not 0 < density < 1:
-        raise ConfigError(f"A density is a fraction between 0 and 1, got {density}.")
+    check_fraction("density", density)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from pathlib import Path
@@ -103,11 +104,13 @@ def _against_dense(model: nn.Module, receipt: Receipt, items: list[Any]) -> dict
 
 
 def _difference(a: Any, b: Any) -> float:
-    """Largest absolute difference of the floating-point tensors in two outputs of the same form."""
+    """Largest absolute difference of the floating-point tensors in two outputs of the same form; NaN equals NaN."""
     import torch
 
     if isinstance(a, torch.Tensor):
-        return float((a - b).abs().max()) if a.is_floating_point() and a.numel() else 0.0
+        alike = (a == b) | (a.isnan() & b.isnan())
+        apart = (a - b).abs().nan_to_num(nan=math.inf, posinf=math.inf).masked_fill(alike, 0.0)
+        return float(apart.max()) if a.is_floating_point() and a.numel() else 0.0
     if hasattr(a, "to_tuple"):
         a, b = a.to_tuple(), b.to_tuple()
     if isinstance(a, tuple | list):

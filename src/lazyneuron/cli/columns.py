@@ -47,17 +47,23 @@ def read_columns(path: Path, *, target: str | None) -> Columns:
         with path.open(newline="", encoding="utf-8") as file:
             header, *body = list(csv.reader(file)) or [[]]
         values = np.array([[float(cell) for cell in row] for row in body if row])
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, csv.Error) as error:
         raise DataError(
             f"{path.name} must hold a header and rows of as many numbers ({error}); encode other values."
         ) from error
     if values.ndim != 2 or values.shape[1] != len(header) or len(header) < 2:
         raise DataError(f"{path.name} must hold a header of at least two names and rows of as many numbers.")
+    _check_finite(path, values)
     wanted = header[-1] if target is None else target
     if wanted not in header:
         raise DataError(f"{path.name} has no column {wanted!r}; it has {', '.join(header)}.")
     at = header.index(wanted)
     return Columns(x=np.delete(values, at, axis=1), y=values[:, at], names=tuple(h for h in header if h != wanted))
+
+
+def _check_finite(path: Path, *arrays: npt.NDArray[np.float64]) -> None:
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise DataError(f"{path.name} holds NaN or infinity; leave these rows out, or fill them in.")
 
 
 def _from_npz(path: Path, target: str | None) -> Columns:
@@ -70,4 +76,7 @@ def _from_npz(path: Path, target: str | None) -> Columns:
         raise DataError(f"{path.name} must hold the arrays X and y ({error}); save it with numpy.savez.") from error
     if x.ndim != 2 or y.shape != (len(x),):
         raise DataError(f"X has shape (m, n) and y (m,), got {x.shape} and {y.shape} in {path.name}.")
+    if x.dtype.kind not in "biuf" or y.dtype.kind not in "biuf":
+        raise DataError(f"X and y hold numbers, got {x.dtype} and {y.dtype} in {path.name}.")
+    _check_finite(path, x, y)
     return Columns(x=x, y=y, names=tuple(f"x{i}" for i in range(x.shape[1])))

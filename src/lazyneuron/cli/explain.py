@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -50,9 +51,10 @@ def explain(
         loaded = load_model(model, allow_pickle=allow_pickle)
         items = load_batches(data, loaded, batch_size=batch_size, batches=batches)
     with progress.status("Looking for MLP blocks"):
-        blocks = find(loaded.model).or_raise().blocks
-    shown = track(items, description="Explaining", console=progress, transient=True)
-    report = look(loaded.model, shown, _half_square, blocks=blocks)
+        found = find(loaded.model).or_raise()
+    shown = track(items, description="Explaining", console=progress, transient=True, disable=not progress.is_terminal)
+    report = look(loaded.model, shown, _half_square, blocks=found.blocks)
+    report = dataclasses.replace(report, notes=(*report.notes, *map(str, found.rejected)))
     _print(report, Console())
     if json_file is not None:
         write_text(json_file, report.to_record().to_json())

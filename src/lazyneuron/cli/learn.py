@@ -30,7 +30,7 @@ def learn(
         str, typer.Option("--encode", help="auto: two-valued columns; median: cut any column (no guarantee holds).")
     ] = "auto",
     held_out: Annotated[float, typer.Option("--held-out", help="Share of rows to test on.")] = 0.2,
-    seed: Annotated[int, typer.Option("--seed", help="Which rows are held out.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Which rows are held out.", min=0)] = 0,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the record to this file.")] = None,
 ) -> None:
     """Learn a polynomial of low degree, and say what it found and how well it predicts held-out rows."""

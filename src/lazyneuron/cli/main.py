@@ -7,6 +7,7 @@ A sub-command is one function in the file of the same name. These files import n
 from __future__ import annotations
 
 import importlib
+import itertools
 import sys
 from typing import Annotated, Any
 
@@ -42,6 +43,14 @@ class _Commands(TyperGroup):
             if ctx.params.get("debug"):
                 raise
             typer.echo(str(error), err=True)
+            raise typer.Exit(2) from error
+        except PermissionError as error:
+            if ctx.params.get("debug"):
+                raise
+            what = "a file" if error.filename is None else error.filename
+            typer.echo(
+                f"No permission for {what}; name one that you may read, or a folder that you can write.", err=True
+            )
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
             typer.echo("Interrupted; nothing was left half-written.", err=True)
@@ -83,13 +92,32 @@ def main() -> None:
     """Run the command line; exits with 0, 1 (a fault of ours), 2 (bad input) or 130 (Ctrl-C)."""
     arguments = _debug_first(sys.argv[1:])
     try:
-        app(arguments, prog_name="lazyneuron")
+        status = app(arguments, prog_name="lazyneuron", standalone_mode=False)
     except Exception as error:
+        if hasattr(error, "format_message"):  # of typer or click, whichever parses: a wrong command line
+            _print_usage_error(error, arguments)
+            sys.exit(2)
         if arguments[:1] == ["--debug"]:
             raise
         name = type(error).__name__
         typer.echo(f"Unexpected {name}: {error}. This is a fault in lazyneuron; --debug shows where.", err=True)
         sys.exit(1)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _print_usage_error(error: Any, arguments: list[str]) -> None:
+    """One sentence, and where the options are listed; a call without a command gets the help itself."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        typer.echo(error.format_message(), err=True)
+        return
+    said = " ".join(error.format_message().split()).rstrip(".")
+    names = getattr(getattr(error, "param", None), "opts", ())
+    for name, value in itertools.pairwise(arguments):
+        if name in names:
+            said += f", got {value!r}"
+            break
+    command = " ".join(["lazyneuron", *[a for a in arguments if a in _SUB_COMMANDS][:1]])
+    typer.echo(f"{said}; see `{command} --help`.", err=True)
 
 
 def _debug_first(arguments: list[str]) -> list[str]:

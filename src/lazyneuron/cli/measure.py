@@ -74,14 +74,16 @@ def _observe(loaded: LoadedModel, items: list[Any], *, threshold: float | None, 
     from lazyneuron.measure import mlp_time_share
 
     with progress.status("Looking for MLP blocks"):
-        blocks = find(loaded.model).or_raise().blocks
+        found = find(loaded.model).or_raise()
+    blocks = found.blocks
     cost = None if threshold is not None else machine_cost(blocks)
-    shown = track(items, description="Measuring", console=progress, transient=True)
+    shown = track(items, description="Measuring", console=progress, transient=True, disable=not progress.is_terminal)
     report = observe(loaded.model, shown, threshold=threshold, blocks=blocks, cost=cost)
     unpredicted = () if cost is not None or threshold is not None else (_UNPREDICTED,)
     with progress.status("Timing the MLP blocks"):
         share = mlp_time_share(loaded.model, items[:_TIMED_BATCHES], blocks=blocks)
-    return dataclasses.replace(report, mlp_time_share=share, notes=(*report.notes, *loaded.notes, *unpredicted))
+    notes = (*report.notes, *loaded.notes, *unpredicted)
+    return dataclasses.replace(report, mlp_time_share=share, notes=notes, rejected=found.rejected)
 
 
 def _print(report: SparsityReport, console: Console) -> None:
@@ -93,12 +95,13 @@ def _print(report: SparsityReport, console: Console) -> None:
     rows = [_row(b) for b in report.blocks]
     alike = {key: rows[0].pop(key) for key in ("kind", "neurons") if len({row[key] for row in rows}) == 1}
     rows = [{key: value for key, value in row.items() if key not in alike} for row in rows]
+    rows += [{"block": r.name or "the model", "density": None} for r in report.rejected]
     # a pipe or a file has no width to fit into
     console.print(rich_table(rows) if console.is_terminal else plain_table(rows), soft_wrap=not console.is_terminal)
     rule = "exact zeros" if report.threshold is None else f"activations of at most {report.threshold:g} count as zero"
     each = "".join(f", {value} {key if key == 'neurons' else ''}".rstrip() for key, value in alike.items())
     lines = [
-        f"{counted(len(rows), 'block')}{each}, on {_tokens(report)}",
+        f"{counted(len(report.blocks), 'block')}{each}, on {_tokens(report)}",
         f"density {share(report.density)} over all blocks ({rule})",
     ]
     if report.mlp_time_share is not None:
@@ -107,7 +110,8 @@ def _print(report: SparsityReport, console: Console) -> None:
         lines.append(f"{share_text}, so the model gets at most {ratio(limit)} faster")
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False)
-    for note in [*report.notes, *(f"{b.name}: {note}" for b in report.blocks for note in b.notes)]:
+    of_blocks = (f"{b.name}: {note}" for b in report.blocks for note in b.notes)
+    for note in [*report.notes, *of_blocks, *map(str, report.rejected)]:
         console.print(escape(note), style="yellow", soft_wrap=True, highlight=False)
 
 

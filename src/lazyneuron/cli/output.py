@@ -9,7 +9,7 @@ from lazyneuron.core.errors import DataError
 
 
 def check_writable(*paths: Path | None) -> None:
-    """Make sure, before any work is done, that these files can be written; their folders are created.
+    """Make sure, before any work is done, that these files can be written; nothing is created, so that none is left.
 
     Args:
         paths: the files; None stands for one that was not asked for.
@@ -20,11 +20,15 @@ def check_writable(*paths: Path | None) -> None:
     for path in paths:
         if path is None:
             continue
-        if path.is_dir():
-            raise DataError(f"{path} is a folder; name a file in it.")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=path.parent):
+            if path.is_dir():
+                raise DataError(f"{path} is a folder; name a file in it.")
+            nearest = next(folder for folder in path.absolute().parents if folder.exists())
+            with tempfile.TemporaryFile(dir=nearest):
                 pass
+        except ValueError as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(f"{str(path)!r} names no file ({error}); choose another name.") from error
         except OSError as error:
             raise DataError(f"Cannot write {path} ({error.strerror}); choose a folder that you can write.") from error

@@ -75,7 +75,8 @@ def _run(wanted: Experiment, *, data: Path | None, seeds: int, quick: bool, devi
     from lazyneuron.reproduce.experiment import Request
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(wanted.name, total=1.0)
 
         def advance(share: float, note: str) -> None:

@@ -53,11 +53,16 @@ def _split(columns: dict[str, Any], path: Path, target: str | None) -> tuple[Any
         raise DataError(f"{path} has no column {target!r}; it has {', '.join(list(columns)[:20])}.")
     y = None if target is None else columns[target]
     parts = [np.asarray(v) for name, v in columns.items() if name != target]
+    if not parts:
+        raise DataError(f"{path} has no column besides the target {target!r}; pass the features too.")
     try:
         parts = [v.astype(np.float64).reshape(len(v), -1) for v in parts]
         x = np.concatenate(parts, axis=1)
     except (ValueError, TypeError) as error:
         raise DataError(f"{path} has features that are no numbers, or columns of unlike length ({error}).") from error
+    numbers = [x] if y is None or y.dtype.kind not in "fc" else [x, y]
+    if not all(np.isfinite(part).all() for part in numbers):
+        raise DataError(f"{path} holds NaN or infinity; leave these rows out, or fill them in.")
     return x, y
 
 
@@ -72,6 +77,8 @@ def _csv(path: Path, target: str | None) -> Iterator[tuple[Any, Any]]:
             names = next(lines, None)
             if not names:
                 raise DataError(f"{path} is empty; its first line names the columns.")
+            if len(set(names)) < len(names):
+                raise DataError(f"{path} names a column twice ({', '.join(names[:20])}); rename one.")
             if target is not None and target not in names:
                 raise DataError(f"{path} has no column {target!r}; it has {', '.join(names[:20])}.")
             number = 2

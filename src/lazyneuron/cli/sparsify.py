@@ -123,7 +123,9 @@ def _value(field: str, text: str) -> Any:
     if field == "blocks":
         return tuple(value) if isinstance(value, list) else (str(value),)
     if field == "activation":
-        kind, *parameters = value if isinstance(value, list) else [value]
+        kind, *parameters = value if isinstance(value, list) and value else [value]
+        if any(isinstance(p, bool) or not isinstance(p, int | float) for p in parameters):
+            raise ConfigError(f'An activation is a name, or ["name", numbers], got {text!r}.')
         return Activation(str(kind), tuple(float(p) for p in parameters))
     if field in ("per_block", "thresholds"):
         raise ConfigError(f"--set cannot give {field!r}; use lazyneuron.sparsify_ for that.")

@@ -52,7 +52,8 @@ def _run(task: str, settings: Sequence[str], *, out: Path, processes: int | None
     from lazyneuron.sweep import sweep as run
 
     points = grid(read_settings(settings))
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task(task, total=len(points))
 
         def advance(done: int, total: int) -> None:

@@ -35,7 +35,7 @@ def call_model(model: nn.Module, batch: Any) -> Any:
         return model(*batch) if isinstance(batch, tuple) else model(**batch)
     except LazyNeuronError:
         raise
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
         first = (str(error).strip().splitlines() or [""])[0].rstrip(".")
         raise DataError(
             f"The model cannot run on this batch ({type(error).__name__}: {first}); pass inputs of the shape and dtype "

@@ -13,22 +13,26 @@ from typing import Any
 
 from torch import nn
 
+from lazyneuron.core.arguments import check_model, check_receipts
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.core.receipt import Receipt
 
 _LOG = "_lazyneuron_undo"
 _REGISTRIES = ("_modules", "_parameters", "_buffers")
+_HOMES = (*_REGISTRIES, "__dict__")
 
 
 @dataclasses.dataclass
 class _Entry:
-    """Where an attribute was: ``home`` is the dictionary that held it (None: none), ``order`` that registry's keys."""
+    """What an attribute was in each dictionary that held it, and the keys of those that are registries.
+
+    Two may hold it: copies of torch's decoder layer have a function beside the module of the same name, and use that.
+    """
 
     module: nn.Module
     attribute: str
-    home: str | None
-    original: Any
-    order: tuple[str, ...]
+    originals: dict[str, Any]
+    orders: dict[str, tuple[str, ...]]
 
 
 class Transaction:
@@ -41,10 +45,9 @@ class Transaction:
 
     def set(self, module: nn.Module, attribute: str, value: Any) -> None:
         """Set ``module.attribute`` and remember what was there."""
-        home = next((h for h in (*_REGISTRIES, "__dict__") if attribute in getattr(module, h)), None)
-        held = getattr(module, home) if home else {}
-        order = tuple(held) if home in _REGISTRIES else ()
-        entry = _Entry(module, attribute, home, held.get(attribute), order)
+        originals = {home: held[attribute] for home in _HOMES if attribute in (held := getattr(module, home))}
+        orders = {home: tuple(getattr(module, home)) for home in _REGISTRIES if home in originals}
+        entry = _Entry(module, attribute, originals, orders)
         self.entries.append(entry)
         # a slot may hold a function now and a module next; setattr itself guards parameters and buffers
         module._modules.pop(attribute, None)
@@ -56,23 +59,22 @@ class Transaction:
         """Undo all changes, last first."""
         while self.entries:
             entry = self.entries.pop()
-            for home in (*_REGISTRIES, "__dict__"):
+            for home in _HOMES:
                 getattr(entry.module, home).pop(entry.attribute, None)
-            if entry.home is not None:
-                getattr(entry.module, entry.home)[entry.attribute] = entry.original
-                _keep_order(entry)
+            for home, original in entry.originals.items():
+                getattr(entry.module, home)[entry.attribute] = original
+            _keep_order(entry)
 
 
 def _keep_order(entry: _Entry) -> None:
     """Give the attribute its old place in its registry, so that ``state_dict`` keeps its order."""
-    if entry.home not in _REGISTRIES:
-        return
-    registry = getattr(entry.module, entry.home)
-    if tuple(registry) != entry.order:
-        places = {key: registry.pop(key) for key in entry.order if key in registry}
-        later = dict(registry)
-        registry.clear()
-        registry.update(places | later)
+    for home, order in entry.orders.items():
+        registry = getattr(entry.module, home)
+        if tuple(registry) != order:
+            places = {key: registry.pop(key) for key in order if key in registry}
+            later = dict(registry)
+            registry.clear()
+            registry.update(places | later)
 
 
 @contextlib.contextmanager
@@ -106,7 +108,8 @@ def restore_(model: nn.Module, receipt: Receipt | str) -> None:
         receipt: what the verb returned, or its id.
 
     Raises:
-        ConfigError: the model carries no such change, or a later change has to be restored first.
+        ConfigError: the model carries no such change, a later change has to be restored first, or an argument is no
+            model or receipt.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(2, 2), nn.GELU())
@@ -116,6 +119,9 @@ def restore_(model: nn.Module, receipt: Receipt | str) -> None:
         >>> model[1]
         GELU(approximate='none')
     """
+    check_model(model)
+    if not isinstance(receipt, str):
+        check_receipts([receipt])
     name = receipt if isinstance(receipt, str) else receipt.id
     log: dict[str, Transaction] = model.__dict__.get(_LOG, {})
     if name not in log:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,13 +49,14 @@ def all_or_nothing(folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def removed_if_empty(folder: Path) -> Iterator[None]:
-    """Remove a folder that did not exist before if the body fails and leaves nothing in it."""
-    existed = folder.exists()
+    """Remove a folder, and those around it, that did not exist before if the body fails and leaves nothing in it."""
+    new = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         yield
     except BaseException:
-        if not existed and folder.is_dir() and not any(folder.iterdir()):
-            shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # one that is not empty stays, and so do those around it
+            for place in new:
+                place.rmdir()
         raise
 
 

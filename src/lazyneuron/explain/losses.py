@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from lazyneuron.core.arguments import described
 from lazyneuron.core.errors import ConfigError
 
 Loss = Callable[[Any, Any], Tensor]
@@ -25,6 +26,8 @@ def scale_of(loss_scale: float | HasScale) -> float:
     Raises:
         ConfigError: it is not positive.
     """
+    if not isinstance(loss_scale, int | float) and not hasattr(loss_scale, "get_scale"):
+        raise ConfigError(f"loss_scale is a number > 0 or a gradient scaler, got {described(loss_scale)}.")
     scale = float(loss_scale if isinstance(loss_scale, int | float) else loss_scale.get_scale())
     if not scale > 0:
         raise ConfigError(f"loss_scale is a number > 0, got {scale}.")

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from lazyneuron.blocks.block import MLPBlock
-from lazyneuron.blocks.find import find
+from lazyneuron.core.arguments import check_batches, described
 from lazyneuron.core.batch import call_model
-from lazyneuron.core.errors import DataError
+from lazyneuron.core.errors import ConfigError, DataError
 from lazyneuron.core.record import Record
 from lazyneuron.explain.block_explanation import BlockExplanation
 from lazyneuron.explain.capture import Capture
@@ -22,6 +22,7 @@ from lazyneuron.explain.marchenko_pastur import SpectrumFit, marchenko_pastur
 from lazyneuron.explain.spectrum import SpectralReport, gram_eigenvalues, spectral_concentration
 from lazyneuron.explain.sums import Sums, Wanted
 from lazyneuron.measure.observe import observing
+from lazyneuron.measure.run import found_in
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,7 +105,12 @@ def explain(
         block.
     """
     scale = scale_of(loss_scale)
-    found = find(model).or_raise().blocks if blocks is None else tuple(blocks)
+    if loss is not None and (not callable(loss) or isinstance(loss, type)):
+        raise ConfigError(f"loss is a function from (output, batch) to numbers, got {described(loss)}.")
+    if not isinstance(thresholds, Sequence) or not all(isinstance(t, int | float) for t in thresholds):
+        raise ConfigError(f"thresholds are a sequence of numbers, got {thresholds!r}.")
+    looked = found_in(model, blocks)
+    found = looked.blocks
     wanted = Wanted(thresholds=tuple(thresholds), diagonality=diagonality, histograms=histograms)
     sums = {block.name: Sums(block, wanted) for block in found}
     total = math.nan
@@ -116,7 +122,7 @@ def explain(
         blocks=ran,
         spectra=tuple(map(_spectrum, found)) if spectra else (),
         loss=total,
-        notes=tuple(f"{name} did not run, or no gradient reached it." for name in silent),
+        notes=(*(f"{name} did not run, or no gradient reached it." for name in silent), *map(str, looked.rejected)),
     )
 
 
@@ -133,6 +139,7 @@ def _gradients(
     capture = Capture(blocks)
     total, count = 0.0, 0
     with observing(model), capture.hooked(), torch.enable_grad():
+        check_batches(batches)
         for batch in batches:
             capture.begin()
             output = call_model(model, batch)

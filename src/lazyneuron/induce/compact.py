@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lazyneuron.blocks.block import LinearSite, MLPBlock
 from lazyneuron.blocks.find import find
+from lazyneuron.core.arguments import check_batches
 from lazyneuron.core.errors import CheckpointError, ConfigError, NoBlocksError
 from lazyneuron.core.receipt import BlockChange, Receipt
 from lazyneuron.core.undo import Transaction, transaction
@@ -46,6 +47,8 @@ def compact_(model: nn.Module, batches: Iterable[Any] | None = None, *, mode: Mo
         raise ConfigError(f"mode is 'proved' or 'observed', got {mode!r}.")
     if mode == "observed" and batches is None:
         raise ConfigError("mode='observed' needs batches to observe; pass them, or use mode='proved'.")
+    if batches is not None:
+        check_batches(batches)
     blocks = find(model).or_raise().blocks
     silent = _proved(model, blocks) if mode == "proved" else _observed(model, blocks, batches or ())
     changes, kept = [], {}

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from lazyneuron.core.arguments import check_patterns
 from lazyneuron.core.errors import CheckpointError, ConfigError
 from lazyneuron.induce.jsrelu import JSReLU
 from lazyneuron.induce.norm_floor import NormBias
@@ -53,8 +54,7 @@ class DoublyBiased:
     noise_rho: float | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.blocks, str) or not self.blocks:
-            raise ConfigError(f"`blocks` is a tuple of at least one glob pattern, got {self.blocks!r}.")
+        check_patterns(self.blocks)
         if not (self.jsrelu or self.zeroth_bias or self.norm_floor is not None or self.noise_rho is not None):
             raise ConfigError("Every component of DoublyBiased is off; switch on jsrelu, zeroth_bias or norm_floor.")
         if self.position not in ("input", "output") or self.norm_bias not in ("drop", "freeze", "keep"):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.core.arguments import check_patterns
 from lazyneuron.core.errors import CheckpointError, ConfigError, DataError
 from lazyneuron.core.receipt import BlockChange
 from lazyneuron.core.undo import Transaction
@@ -45,8 +46,7 @@ class L1:
     blocks: tuple[str, ...] = ("*",)
 
     def __post_init__(self) -> None:
-        if isinstance(self.blocks, str) or not self.blocks:
-            raise ConfigError(f"`blocks` is a tuple of at least one glob pattern, got {self.blocks!r}.")
+        check_patterns(self.blocks)
         if self.penalty not in ("l1", "hoyer"):
             raise ConfigError(f"`penalty` is 'l1' or 'hoyer', got {self.penalty!r}.")
         _ = self.schedule

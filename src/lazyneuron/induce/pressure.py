@@ -91,15 +91,15 @@ def pre_activations(blocks: Sequence[MLPBlock]) -> Iterator[dict[str, Tensor]]:
     """
     caught: dict[str, Tensor] = {}
 
-    def catch(name: str) -> Any:
+    def catch(block: MLPBlock) -> Any:
         def hook(_: nn.Module, __: Any, output: Tensor) -> None:
-            caught[name] = output
+            caught[block.name] = block.switch.part_of(output)
 
         return hook
 
     with contextlib.ExitStack() as stack:
         for block in blocks:
-            stack.callback(block.switch.module.register_forward_hook(catch(block.name)).remove)
+            stack.callback(block.switch.module.register_forward_hook(catch(block)).remove)
         yield caught
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from lazyneuron.core.arguments import check_model
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.core.receipt import BlockChange, Receipt
 from lazyneuron.core.undo import Transaction, transaction
@@ -31,6 +32,7 @@ def project_(model: nn.Module, *, step: int | None = None, record: bool = False)
 
     Cost: an element-wise pass over scales and zeroth biases.
     """
+    check_model(model)
     entries: tuple[Installed, ...] = model.__dict__.get(INSTALLED, ())
     if not entries:
         raise ConfigError("This model carries no recipe to project; apply sparsify_(model, DoublyBiased()) first.")

@@ -7,12 +7,10 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from torch import nn
-
 from lazyneuron.blocks.activation import Activation
 from lazyneuron.blocks.block import MLPBlock
-from lazyneuron.blocks.find import find_blocks
-from lazyneuron.core.errors import CheckpointError, ConfigError, NoBlocksError
+from lazyneuron.core.arguments import check_patterns, described
+from lazyneuron.core.errors import CheckpointError, ConfigError
 from lazyneuron.core.receipt import BlockChange
 
 RELU = Activation("relu")
@@ -38,9 +36,14 @@ class Relufy:
     rectify_up: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.blocks, str) or not self.blocks:
-            raise ConfigError(f"`blocks` is a tuple of at least one glob pattern, got {self.blocks!r}.")
+        check_patterns(self.blocks)
+        if not isinstance(self.per_block, Mapping):
+            raise ConfigError(f"`per_block` maps names of blocks to activations, got {described(self.per_block)}.")
         for activation in (self.activation, *self.per_block.values()):
+            if not isinstance(activation, Activation):
+                raise ConfigError(
+                    f"Relufy installs an Activation, got {described(activation)}; use Activation('relu')."
+                )
             if activation.zero.empty:
                 raise ConfigError(
                     f"Activation {activation.kind!r} is zero nowhere, so no neuron would fall silent; "
@@ -109,29 +112,8 @@ class Plan:
         return tuple(change.block for change in self.changes if change.action == "replaced")
 
 
-def plan(model: nn.Module, config: Relufy) -> Plan:
-    """Say what :func:`lazyneuron.sparsify_` would do, without doing it.
-
-    Args:
-        model: any model.
-        config: what to change.
-
-    Returns:
-        One entry for each MLP block found.
-
-    Raises:
-        NoBlocksError: the model has no MLP block.
-    """
-    return propose(model, find_blocks(model), config=config)
-
-
-def propose(model: nn.Module, blocks: Sequence[MLPBlock], *, config: Relufy) -> Plan:
-    """The plan for blocks that were found already; see :func:`plan`."""
-    if not blocks:
-        raise NoBlocksError(
-            f"Found no MLP block in this {type(model).__name__}; a block is linear, activation, linear, "
-            "optionally with a gate: pass a model that has one."
-        )
+def propose(blocks: Sequence[MLPBlock], *, config: Relufy) -> Plan:
+    """The plan for blocks that were found already."""
     names = [block.name for block in blocks]
     unmatched = [p for p in config.blocks if not any(fnmatchcase(name, p) for name in names)]
     unmatched += [name for name in config.per_block if name not in names]

@@ -9,9 +9,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from lazyneuron.blocks.block import MLPBlock
-from lazyneuron.blocks.find import find_blocks
+from lazyneuron.blocks.find import Found, find
 from lazyneuron.blocks.rectify import rectify_up_
 from lazyneuron.blocks.splice import replace_activation_
+from lazyneuron.core.arguments import check_batches, check_model, described
 from lazyneuron.core.errors import CheckpointError, ConfigError, NoBlocksError
 from lazyneuron.core.receipt import BlockChange, Receipt
 from lazyneuron.core.undo import Transaction, transaction
@@ -72,17 +73,32 @@ def plan(model: nn.Module, config: Recipe) -> Plan:
             changes=tuple(change for one in plans for change in one.changes),
             unmatched=tuple(pattern for one in plans for pattern in one.unmatched),
         )
-    return _propose(model, _blocks_for(model, config), config)
+    _check_recipe(config)
+    found = _found_for(model, config)
+    proposal = _propose(model, found.blocks, config)
+    return dataclasses.replace(proposal, changes=(*proposal.changes, *_left_out(found)))
 
 
-def _blocks_for(model: nn.Module, config: Recipe) -> list[MLPBlock]:
-    blocks = find_blocks(model)
-    return with_norms(model, blocks) if isinstance(config, DoublyBiased) else blocks
+def _check_recipe(config: Any) -> None:
+    if isinstance(config, type) or not isinstance(config, Recipe):
+        known = "Relufy, DoublyBiased, KeepTop, Threshold, L1, RouteFFN or a Chain of them"
+        raise ConfigError(f"A recipe is a {known}, got {described(config)}; pass one, such as lazyneuron.Relufy().")
+
+
+def _found_for(model: nn.Module, config: Recipe) -> Found:
+    found = find(model).or_raise()
+    if isinstance(config, DoublyBiased):
+        return dataclasses.replace(found, blocks=tuple(with_norms(model, found.blocks)))
+    return found
+
+
+def _left_out(found: Found) -> tuple[BlockChange, ...]:
+    return tuple(BlockChange(block=r.name, action="skipped", reason=r.reason) for r in found.rejected)
 
 
 def _propose(model: nn.Module, blocks: Sequence[MLPBlock], config: Recipe) -> Plan:
-    if isinstance(config, Relufy) or not blocks:
-        return propose(model, blocks, config=config if isinstance(config, Relufy) else Relufy())
+    if isinstance(config, Relufy):
+        return propose(blocks, config=config)
     if isinstance(config, KeepTop):
         return propose_top(blocks, config=config)
     if isinstance(config, Threshold):
@@ -125,10 +141,15 @@ def sparsify_(model: nn.Module, config: Recipe, *, batches: Iterable[Any] | None
 
     Raises:
         NoBlocksError: the model has no MLP block, or there is none to change, as when the verb is applied twice.
-        ConfigError: a pattern of the config hits nothing, or another change in force forbids it.
+        ConfigError: ``config`` is no recipe, a pattern of it hits nothing, or another change in force forbids it.
+        DataError: ``batches`` is a single batch, or no iterable.
 
     Cost: none at run time beyond the new function's own.
     """
+    check_model(model)
+    _check_recipe(config)
+    if batches is not None:
+        check_batches(batches)
     draft = Receipt(verb="sparsify_", config={}, changes=())
     recipes = config.recipes if isinstance(config, Chain) else (config,)
     with transaction(model, draft.id) as change:
@@ -152,8 +173,9 @@ class _Made:
 def _apply(change: Transaction, config: Recipe, batches: Iterable[Any] | None) -> _Made:
     """Apply one recipe within a transaction, which the caller rolls back when this raises."""
     model = change.model
-    blocks = {block.name: block for block in _blocks_for(model, config)}
-    proposal = _propose(model, list(blocks.values()), config)
+    found = _found_for(model, config)
+    blocks = {block.name: block for block in found.blocks}
+    proposal = _propose(model, found.blocks, config)
     if not proposal.replaced:
         reasons = sorted({change.reason for change in proposal.changes})
         raise NoBlocksError(
@@ -161,15 +183,15 @@ def _apply(change: Transaction, config: Recipe, batches: Iterable[Any] | None) -
             "choose other blocks or another activation."
         )
     notes = (*(f"The pattern {p!r} matched no block." for p in proposal.unmatched), *_notes(config))
-    changes = proposal.changes
+    changes = (*proposal.changes, *_left_out(found))
     limits: Mapping[str, Tensor] = {}
     if isinstance(config, Threshold) and not config.thresholds:
-        found = calibrate(model, [blocks[name] for name in proposal.replaced], config=config, batches=batches)
-        config, limits = found.config, found.limits
+        fitted = calibrate(model, [blocks[name] for name in proposal.replaced], config=config, batches=batches)
+        config, limits = fitted.config, fitted.limits
         changes = tuple(
-            dataclasses.replace(c, details={**c.details, **found.details.get(c.block, {})}) for c in changes
+            dataclasses.replace(c, details={**c.details, **fitted.details.get(c.block, {})}) for c in changes
         )
-        notes = (*notes, _reached(found))
+        notes = (*notes, _reached(fitted))
     for name in proposal.replaced:
         _change_block(change, blocks[name], config, limits)
     if isinstance(config, DoublyBiased) and config.zeroth_bias and config.per_position and hasattr(model, "config"):

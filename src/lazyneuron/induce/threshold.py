@@ -12,6 +12,7 @@ from torch import nn
 
 from lazyneuron.blocks.activation import Activation
 from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.core.arguments import check_fraction, check_patterns
 from lazyneuron.core.errors import CheckpointError, ConfigError
 from lazyneuron.core.receipt import BlockChange
 from lazyneuron.induce import allocation
@@ -52,12 +53,11 @@ class Threshold:
     thresholds: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if isinstance(self.blocks, str) or not self.blocks:
-            raise ConfigError(f"`blocks` is a tuple of at least one glob pattern, got {self.blocks!r}.")
+        check_patterns(self.blocks)
         if self.density is None and self.error is None:
             raise ConfigError("A Threshold recipe needs a goal; pass density=, error= or both.")
-        if self.density is not None and not 0 < self.density < 1:
-            raise ConfigError(f"A density is a fraction between 0 and 1, got {self.density}.")
+        if self.density is not None:
+            check_fraction("density", self.density)
         if self.error is not None and not 0 < self.error < 1:
             raise ConfigError(f"`error` is a share of the output's variance between 0 and 1, got {self.error}.")
         if self.criterion not in ("magnitude", "weighted") or self.allocate not in ("measured", "uniform"):

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.core.arguments import check_fraction, check_patterns
 from lazyneuron.core.errors import CheckpointError, ConfigError
 from lazyneuron.core.receipt import BlockChange
 from lazyneuron.induce.relufy import Plan
@@ -36,12 +37,10 @@ class KeepTop:
     blocks: tuple[str, ...] = ("*",)
 
     def __post_init__(self) -> None:
-        if not 0 < self.density < 1:
-            raise ConfigError(f"A density is a fraction between 0 and 1, got {self.density}.")
+        check_fraction("density", self.density)
         if self.group < 1 or (self.group > 1 and self.statistical):
             raise ConfigError(f"`group` is >= 1, and 1 if the cut is statistical, got {self.group}.")
-        if isinstance(self.blocks, str) or not self.blocks:
-            raise ConfigError(f"`blocks` is a tuple of at least one glob pattern, got {self.blocks!r}.")
+        check_patterns(self.blocks)
 
     def module_for(self, block: MLPBlock) -> TopK | StatisticalTopK | BlockTopK:
         """The activation that this block gets; at least one neuron of a token may fire."""

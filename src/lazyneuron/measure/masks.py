@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lazyneuron.core.arguments import check_batches, described
 from lazyneuron.core.batch import padding_mask
 from lazyneuron.core.errors import ConfigError, DataError
 from lazyneuron.measure.tally import Tokens
@@ -28,12 +29,14 @@ def with_masks(batches: Iterable[Any], tokens_mask: TokensMask | None) -> Iterat
         ConfigError: ``tokens_mask`` is a single tensor.
         DataError: ``batches`` is a single batch, a mask is no tensor, or there are fewer masks than batches.
     """
-    if isinstance(batches, Tensor | dict | str | bytes):
-        raise DataError(
-            f"Batches are an iterable of batches, got a single {type(batches).__name__}; wrap it in a list."
-        )
+    check_batches(batches)
     if isinstance(tokens_mask, Tensor):
         raise ConfigError("tokens_mask is a function or an iterable with one mask a batch, got one tensor; use a list.")
+    if not (tokens_mask is None or callable(tokens_mask) or isinstance(tokens_mask, Iterable)):
+        got = described(tokens_mask)
+        raise ConfigError(
+            f"tokens_mask is a function or an iterable with one mask a batch, got {got}; use one of them."
+        )
     if tokens_mask is None or callable(tokens_mask):
         of_batch = tokens_mask or padding_mask
         for batch in batches:

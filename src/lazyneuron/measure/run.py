@@ -11,6 +11,7 @@ from torch import nn
 
 from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.blocks.find import Found, find
+from lazyneuron.core.arguments import described
 from lazyneuron.core.batch import call_model
 from lazyneuron.core.errors import ConfigError, DataError, NoBlocksError, ShapeError
 from lazyneuron.core.undo import active_changes
@@ -60,11 +61,14 @@ def measure(
     Cost: two comparisons over each hidden activation (one for ReLU) and counting at an eighth of its size in words; at
         most 2 MiB plus one call's booleans are kept for each block. Nothing is copied to the host before the end.
     """
-    if threshold is not None and not (math.isfinite(threshold) and threshold >= 0):
+    if threshold is not None and not (isinstance(threshold, int | float) and 0 <= threshold < math.inf):
         raise ConfigError(
-            f"A threshold is a finite number >= 0, got {threshold}; leave it out to count exact zeros only."
+            f"A threshold is a finite number >= 0, got {threshold!r}; leave it out to count exact zeros only."
         )
-    watches = [BlockWatch(model, block, threshold) for block in blocks_of(model, blocks)]
+    if cost is not None and not callable(cost):
+        raise ConfigError(f"cost is a function that predicts times, got {described(cost)}; leave it out.")
+    found = found_in(model, blocks)
+    watches = [BlockWatch(model, block, threshold) for block in found.blocks]
     count = 0
     with observing(model), _hooked(watches):
         for batch, mask in with_masks(batches, tokens_mask):
@@ -76,27 +80,40 @@ def measure(
             raise DataError("There are no batches to measure on; pass at least one.")
         measured = tuple(watch.result(cost) for watch in watches)
     if not any(b.tokens for b in measured):
-        raise NoBlocksError(
-            f"None of the {len(measured)} blocks saw a real token in {count} batches; "
-            "pass batches that run through them, and a mask that is not zero everywhere."
-        )
+        raise NoBlocksError(_nothing_seen(measured, count))
     if tokens_mask is not None and not any(b.padding == EXCLUDED for b in measured):
         raise ShapeError(_misfit(measured, watches))
-    return SparsityReport(blocks=measured, batches=count, threshold=threshold, training=model.training)
+    return SparsityReport(
+        blocks=measured, batches=count, threshold=threshold, training=model.training, rejected=found.rejected
+    )
 
 
 def blocks_of(model: nn.Module, blocks: Sequence[MLPBlock] | None) -> Sequence[MLPBlock]:
-    """The given blocks, or all of the model's.
+    """The blocks of :func:`found_in`."""
+    return found_in(model, blocks).blocks
+
+
+def found_in(model: nn.Module, blocks: Sequence[MLPBlock] | None) -> Found:
+    """The given blocks, or all of the model's and what was rejected.
 
     Raises:
         NoBlocksError: there are none.
+        ConfigError: what was given are no blocks.
     """
-    if blocks:
-        return blocks
-    found = find(model) if blocks is None else Found(blocks=(), rejected=())
-    if not found.blocks and active_changes(model):
+    if blocks is not None and not (isinstance(blocks, Iterable) and all(isinstance(b, MLPBlock) for b in blocks)):
+        raise ConfigError(f"`blocks` are MLPBlocks, as find_blocks gives them, got {described(blocks)}; pass a list.")
+    found = find(model) if blocks is None else Found(blocks=tuple(blocks), rejected=())
+    if blocks is None and not found.blocks and active_changes(model):
         raise NoBlocksError("No MLP block was found in this model; restore the changes that are in force on it first.")
-    return found.or_raise().blocks
+    return found.or_raise()
+
+
+def _nothing_seen(measured: Sequence[BlockSparsity], count: int) -> str:
+    seen = f"None of the {len(measured)} blocks saw a real token in {count} batches"
+    if any(b.padding == EXCLUDED for b in measured):
+        return f"{seen}, because the masks are zero everywhere; pass masks that are nonzero where a token is real."
+    notes = dict.fromkeys(note for b in measured for note in b.notes)
+    return f"{seen} ({' '.join(notes)}); pass batches that run through them."
 
 
 def _misfit(measured: Sequence[BlockSparsity], watches: Sequence[BlockWatch]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lazyneuron.blocks.rejected import Rejected
 from lazyneuron.core.record import Record
 from lazyneuron.measure.cost import StepTime, Traffic, traffic
 
@@ -174,6 +175,7 @@ class SparsityReport:
         training: whether the model was in training mode.
         mlp_time_share: share of a forward's time spent in MLP blocks, when it was measured.
         notes: sentences about the whole measurement.
+        rejected: what looks like a block and could not be measured, with the reasons.
     """
 
     blocks: tuple[BlockSparsity, ...]
@@ -182,6 +184,7 @@ class SparsityReport:
     training: bool
     mlp_time_share: float | None = None
     notes: tuple[str, ...] = ()
+    rejected: tuple[Rejected, ...] = ()
 
     @property
     def density(self) -> float:
@@ -199,6 +202,7 @@ class SparsityReport:
             "mlp_time_share": self.mlp_time_share,
             "notes": list(self.notes),
             "blocks": [b.to_data(firing_counts=firing_counts) for b in self.blocks],
+            "rejected": [dataclasses.asdict(r) for r in self.rejected],
         }
 
     def to_record(self, *, settings: Mapping[str, Any] | None = None, firing_counts: bool = False) -> Record:
@@ -224,7 +228,11 @@ class SparsityReport:
         table.append(f"density {self.density:.4f} over all blocks; {self.batches} batches, {rule}")
         if self.mlp_time_share is not None:
             table.append(f"MLP share of a forward's time {self.mlp_time_share:.2f}")
-        table += [*self.notes, *(f"{b.name}: {note}" for b in self.blocks for note in b.notes)]
+        table += [
+            *self.notes,
+            *(f"{b.name}: {note}" for b in self.blocks for note in b.notes),
+            *map(str, self.rejected),
+        ]
         return "\n".join(line.rstrip() for line in table)
 
 

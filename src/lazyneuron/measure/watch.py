@@ -50,6 +50,8 @@ class BlockWatch:
 
     @torch.no_grad()
     def _on_switch(self, _: nn.Module, __: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and output.dim():
+            output = self.block.switch.part_of(output)
         admitted = self._admit(output)
         if admitted is None:
             return
@@ -110,7 +112,7 @@ class BlockWatch:
         unions = tuple(
             UnionDensity(tokens=t, density=u, windows=w) for t, (u, w) in zip(UNION_SIZES, totals.unions, strict=True)
         )
-        if not totals.calls:
+        if not totals.calls and not self.notes:
             self.notes["It did not run."] = None
         if self.padding == MISFIT:
             self.notes["The mask does not have this block's token axes, so every token counts as real."] = None

@@ -32,7 +32,11 @@ def view(record: Record) -> dict[str, Any]:
             "mlp_share": data["mlp_time_share"],
             "rows": [_row(b) for b in blocks],
             "plots": _plots(ran),
-            "notes": [*data["notes"], *(f"{b['name']}: {note}" for b in blocks for note in b["notes"])],
+            "notes": [
+                *data["notes"],
+                *(f"{b['name']}: {note}" for b in blocks for note in b["notes"]),
+                *(f"{r['name']}: {r['reason']}" for r in data.get("rejected", ())),
+            ],
             "settings": dict(data.get("settings") or {}),
         }
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from lazyneuron.core.arguments import check_patterns
 from lazyneuron.core.errors import CheckpointError, ConfigError
 from lazyneuron.route.hash_routers import HyperplaneLSH, RandomHash
 from lazyneuron.route.router import Router
@@ -136,8 +137,7 @@ class RouteFFN:
             raise ConfigError(f"router is one of {', '.join(ROUTERS)}, got {self.router!r}.")
         if self.experts < 2 or (self.router == "lsh" and self.experts & (self.experts - 1)):
             raise ConfigError(f"There are at least two experts, a power of two for 'lsh'; got {self.experts}.")
-        if isinstance(self.blocks, str) or not self.blocks:
-            raise ConfigError(f"`blocks` is a tuple of at least one glob pattern, got {self.blocks!r}.")
+        check_patterns(self.blocks)
         if not (self.jitter >= 0 and math.isfinite(self.jitter)):
             raise ConfigError(f"jitter is not negative, got {self.jitter}.")
 

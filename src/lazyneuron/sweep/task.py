@@ -52,7 +52,7 @@ def check_settings(task: Task, name: str, settings: Mapping[str, Setting]) -> No
     try:
         inspect.signature(task).bind(**settings)
     except TypeError as error:
-        known = ", ".join(inspect.signature(task).parameters)
+        known = ", ".join(inspect.signature(task).parameters) or "none"
         raise ConfigError(f"The task {name} does not take these settings ({error}); it takes {known}.") from error
 
 
