@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from torch import nn
 
 from lazyneuron.accelerate.execution import BlockExecution
+from lazyneuron.core.arguments import check_model
 from lazyneuron.core.errors import NoBlocksError
 from lazyneuron.core.receipt import BlockChange, Receipt
 from lazyneuron.core.undo import changed_modules
@@ -78,6 +79,7 @@ def status(model: nn.Module) -> Status:
 
     Raises:
         NoBlocksError: the model carries no acceleration.
+        ConfigError: this is no model.
 
     Example:
         >>> import torch, lazyneuron as lazy
@@ -95,7 +97,9 @@ def executions(model: nn.Module) -> list[BlockExecution]:
 
     Raises:
         NoBlocksError: there are none.
+        ConfigError: this is no model.
     """
+    check_model(model)
     modules = (*changed_modules(model), *model.modules())  # a replaced module is not part of the model any more
     runs = (getattr(module.__dict__.get("train"), "run", None) for module in modules)
     found = [run for run in dict.fromkeys(runs) if isinstance(run, BlockExecution)]
@@ -120,6 +124,7 @@ def refresh_(model: nn.Module, *, progress: Callable[[str], None] = lambda messa
 
     Raises:
         NoBlocksError: the model carries no acceleration.
+        ConfigError: this is no model.
 
     Cost:
         One pass over the weights, and the packing of those that changed.
