@@ -79,6 +79,11 @@ void run_on_pool(int64_t workers, void (*body)(void*), void* context) {
   torch::stable::parallel_for(0, workers, 1, [&](int64_t, int64_t) { body(context); });
 }
 
+Tensor contiguous(const char* what, const Tensor& t) {
+  check_memory(what, t, t.const_data_ptr());  // torch's own copy reads without a look
+  return t.is_contiguous() ? t : torch::stable::contiguous(t);
+}
+
 // The tensors of a block, as the operator gets them.
 struct Weights {
   const Tensor &sketch, &certificate, &switch_rows, &down_rows;
@@ -145,7 +150,7 @@ Tensor sparse_mlp(Tensor x, Tensor sketch, Tensor certificate, Tensor switch_row
   int64_t* total = write<int64_t>("counts", counts, ScalarType::Long, {4});
   const Level level = level_for(isa);
 
-  const Tensor input = x.is_contiguous() ? x : torch::stable::contiguous(x);
+  const Tensor input = contiguous("The input", x);
   std::vector<int64_t> shape(x.sizes().begin(), x.sizes().end());
   shape.back() = p.d_out;
   Tensor y = torch::stable::empty(shape, x.scalar_type());
@@ -158,7 +163,6 @@ Tensor sparse_mlp(Tensor x, Tensor sketch, Tensor certificate, Tensor switch_row
   p.low = static_cast<float>(low);
   p.high = static_cast<float>(high);
   p.x = input.const_data_ptr();
-  check_memory("The input", input, p.x);
   p.y = y.mutable_data_ptr();
   int64_t counted[2] = {0, 0};
   p.counts = counted;
@@ -178,22 +182,20 @@ Tensor elementwise(const Tensor& x, const Tensor* gradient, double mix, double c
   Tensor out = torch::stable::empty_like(x);
   const Elements e = {dtype, x.const_data_ptr(), gradient ? gradient->const_data_ptr() : nullptr,
                       out.mutable_data_ptr(), static_cast<float>(mix), static_cast<float>(cap)};
-  check_memory("JSReLU's input", x, e.x);
-  if (gradient) check_memory("JSReLU's gradient", *gradient, e.gradient);
   torch::stable::parallel_for(0, x.numel(), kGrain, [&](int64_t begin, int64_t end) { run(e, begin, end); });
   return out;
 }
 
 Tensor jsrelu(Tensor x, double mix, double cap, int64_t isa) {
-  return elementwise(x.is_contiguous() ? x : torch::stable::contiguous(x), nullptr, mix, cap, isa);
+  return elementwise(contiguous("JSReLU's input", x), nullptr, mix, cap, isa);
 }
 
 Tensor jsrelu_backward(Tensor gradient, Tensor x, double mix, double cap, int64_t isa) {
   LAZY_CHECK(gradient.scalar_type() == x.scalar_type() && gradient.sizes().equals(x.sizes()),
              "JSReLU's input and gradient must have the same shape and dtype, got ", name_of(x.scalar_type()), " of shape ",
              written(x.sizes()), " and ", name_of(gradient.scalar_type()), " of shape ", written(gradient.sizes()), ".");
-  const Tensor g = gradient.is_contiguous() ? gradient : torch::stable::contiguous(gradient);
-  return elementwise(x.is_contiguous() ? x : torch::stable::contiguous(x), &g, mix, cap, isa);
+  const Tensor g = contiguous("JSReLU's gradient", gradient);
+  return elementwise(contiguous("JSReLU's input", x), &g, mix, cap, isa);
 }
 
 }  // namespace
