@@ -1,9 +1,15 @@
-"""What all tests share: no network, and no time limit on a single hypothesis example (machines differ)."""
+"""What all tests share: no network, no time limit on one hypothesis example, and fresh memory that holds NaN."""
 
 import os
 
+import torch
 from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 settings.register_profile("lazyneuron", deadline=None)
 settings.load_profile("lazyneuron")
+
+# torch.empty and its kin, from Python and from C++, give NaN or the largest integer: what is read before it is written
+# shows. torch.use_deterministic_algorithms does the same after seconds of importing torch.compile's modules.
+torch._C._set_deterministic_algorithms(True, warn_only=False)
+torch.utils.deterministic.fill_uninitialized_memory = True

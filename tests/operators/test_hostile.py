@@ -154,13 +154,19 @@ def _elsewhere(made: Arguments) -> Arguments:
     return {"index": torch.where(entries == 0, 0, (entries & ~0xFFFFFFFF) | 31)}  # type: ignore[operator]
 
 
+def _no_features(made: Arguments) -> Arguments:
+    sketch = torch.empty(2, 0, 64, 4, dtype=torch.uint8)
+    return {"x": torch.ones(2, 0), "switch_rows": torch.ones(70, 0), "sketch": sketch}
+
+
 def _narrow_scale(made: Arguments) -> Arguments:
     return {"down_scale": made["down_scale"].double()}  # type: ignore[attr-defined]
 
 
 NAMED: list[tuple[str, Callable[[Arguments], Arguments], str]] = [
     ("sparse_mlp", lambda m: {"x": m["x"].to(torch.int8)}, "float32, bfloat16 and float16, got int8"),
-    ("sparse_mlp", lambda m: {"x": torch.ones(2, 0), "switch_rows": torch.ones(70, 0)}, "1 to 32768 features, got 0"),
+    ("sparse_mlp int8", lambda m: {"x": m["x"].to(torch.int8)}, "float32, bfloat16 and float16, got int8"),
+    ("sparse_mlp", _no_features, "1 to 32768 features, got 0"),
     ("sparse_mlp", lambda m: {"x": torch.ones(2, 12)}, "input has 12 features, and the block's first layer takes 20"),
     ("sparse_mlp", lambda m: {"x": torch.ones(())}, "at least one axis"),
     ("sparse_mlp", lambda m: {"x": m["x"].bfloat16()}, "rows of the first layer must be a contiguous bfloat16"),
