@@ -17,9 +17,10 @@ UNITS = {
 def limits(dtype: torch.dtype, *, length: int, elements: int, roundings: int = 0) -> tuple[float, float, float]:
     """Largest allowed RMS and element error, relative to the RMS of what is expected, and to the element itself.
 
-    Wide sums of ``length`` terms lose about sqrt(length) units. A 16-bit result rounds such a sum where the reference
-    rounds its own: they agree, except that a share of the hidden values, ``p = sqrt(length) * wide / (2 unit)``, falls
-    the other way by one step, and with them no more than sqrt(p) of the outputs.
+    Wide sums of ``length`` terms lose about sqrt(length) units, more relative to few elements, which may cancel. A
+    16-bit result rounds such a sum where the reference rounds its own: they agree, except that a share of the hidden
+    values, ``p = sqrt(length) * wide / (2 unit)``, falls the other way by one step, and with them at most sqrt(p) of
+    the outputs.
 
     Args:
         dtype: of the result.
@@ -29,7 +30,7 @@ def limits(dtype: torch.dtype, *, length: int, elements: int, roundings: int = 0
     """
     unit, wide = UNITS[dtype]
     if unit == wide:
-        rms = 4 * unit * length**0.5
+        rms = 8 * unit * length**0.5 * (1 + 64 / elements)
         return rms, 12 * rms, 0.0
     share = (length**0.5 * wide / (2 * unit)) ** 0.5
     rms = unit * (4 * (share + 4 / elements) + 2 * roundings) ** 0.5

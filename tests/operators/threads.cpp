@@ -50,6 +50,11 @@ void pool(int64_t workers, void (*body)(void*), void* context) {
   for (auto& t : threads) t.join();
 }
 
+// One thread does what several could: a layout for several threads sums in its own order.
+void alone(int64_t workers, void (*body)(void*), void* context) {
+  for (int64_t i = 0; i < workers; ++i) body(context);
+}
+
 template <class F>
 void share(int threads, int64_t count, const F& unit) {
   struct Work { std::atomic<int64_t> next{0}; int64_t count; const F& unit; } work{{}, count, unit};
@@ -97,13 +102,13 @@ struct Block {
     p.down_bias = hold(type, d_out);
   }
 
-  std::vector<uint8_t> run(Kernel kernel, int threads) const {
+  std::vector<uint8_t> run(Kernel kernel, int threads, Parallel parallel) const {
     std::vector<uint8_t> y(p.tokens * p.d_out * (p.dtype == Dtype::f32 ? 4 : 2), 0xff);
     int64_t counts[2] = {};
     Problem mine = p;
     mine.y = y.data();
     mine.counts = counts;
-    kernel(mine, threads, pool);
+    kernel(mine, threads, parallel);
     const auto* bytes = reinterpret_cast<const uint8_t*>(counts);
     y.insert(y.end(), bytes, bytes + sizeof counts);
     return y;
@@ -120,9 +125,10 @@ void blocks(Kernel kernel) {
       for (const auto& [d_in, d_hidden, d_out] : {std::array<int64_t, 3>{1, 1, 1}, {37, 70, 24}, {130, 700, 300}})
         for (const int kind : {0, 1, 2}) {
           const Block b(tokens, d_in, d_hidden, d_out, type, kind == 1, kind == 2, 1 + static_cast<int>(tokens) % 2);
-          const auto one = b.run(kernel, 1);
-          require(b.run(kernel, kThreads) == one, "sparse_mlp");
-          share(2, 2, [&](int64_t) { require(b.run(kernel, 2) == one, "sparse_mlp, called twice at once"); });
+          for (const int threads : {1, kThreads})
+            require(b.run(kernel, threads, pool) == b.run(kernel, threads, alone), "sparse_mlp");
+          const auto two = b.run(kernel, 2, alone);
+          share(2, 2, [&](int64_t) { require(b.run(kernel, 2, pool) == two, "sparse_mlp, called twice at once"); });
         }
 }
 
