@@ -84,14 +84,14 @@ def check_against_definition(op: Callable[..., object], name: str, made: Argumen
 
 @pytest.mark.parametrize("name", OPERATORS)
 @given(data=st.data())
-@settings(max_examples=30)
+@settings(max_examples=20)
 def test_an_operator_is_its_definition(name: str, data: st.DataObject) -> None:
     check_against_definition(operator(name), name, data.draw(arguments(name)))
 
 
 @pytest.mark.parametrize("name", OPERATORS)
 @given(data=st.data())
-@settings(max_examples=10)
+@settings(max_examples=6)
 def test_levels_and_threads_give_the_same_bits(name: str, data: st.DataObject) -> None:
     made = data.draw(arguments(name))
     before, found = torch.get_num_threads(), []

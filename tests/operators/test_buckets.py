@@ -66,7 +66,7 @@ def check_against_definition(op: Callable[..., object], name: str, made: Argumen
 
 @pytest.mark.parametrize("name", OPERATORS)
 @given(data=st.data())
-@settings(max_examples=30)
+@settings(max_examples=20)
 def test_an_operator_is_its_definition(name: str, data: st.DataObject) -> None:
     sizes = {"rows": data.draw(ROWS), "features": data.draw(st.integers(1, 9)), "hashes": data.draw(st.integers(1, 19))}
     kind = {"degree": data.draw(st.integers(0, 1)), "outputs": data.draw(st.integers(1, 3))}
@@ -74,7 +74,7 @@ def test_an_operator_is_its_definition(name: str, data: st.DataObject) -> None:
 
 
 @given(rows=ROWS, hashes=st.integers(1, 9), seed=st.integers(0, 99))
-@settings(max_examples=30)
+@settings(max_examples=20)
 def test_a_table_made_anew_finds_the_same(rows: int, hashes: int, seed: int) -> None:
     keys = grid(rows, hashes, seed=seed).to(torch.int32)
     index, held, state = table(keys, room=rows + 1, entries=256)
