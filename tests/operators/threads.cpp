@@ -1,5 +1,5 @@
-// Every kernel at every level on threads of the driver's own, for ThreadSanitizer (scripts/sanitize); what several
-// threads compute must be, bit for bit, what one computes.
+// Every kernel at every level on threads of the driver's own, in memory of just the right size, for the sanitizers
+// (scripts/sanitize); what several threads compute must be, bit for bit, what one computes.
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -243,7 +243,7 @@ void level(const char* name, bool runs, Kernel kernel, ElementKernel jsrelu, con
     elements(jsrelu);
     buckets(bucket);
   }
-  std::printf("%s: %s\n", name, runs ? "no race" : "not on this processor");
+  std::printf("%s: %s\n", name, runs ? "the same on several threads" : "not on this processor");
 }
 
 }  // namespace
@@ -264,5 +264,5 @@ int main() {
   if (narrow) require(cube(boolean::avx2::kernels(), kThreads) == one, "the Boolean cube with avx2");
   if (wide && __builtin_cpu_supports("avx512vpopcntdq"))
     require(cube(boolean::avx512_popcnt::kernels(), kThreads) == one, "the Boolean cube with avx512");
-  std::puts("the Boolean cube: no race");
+  std::puts("the Boolean cube: the same on several threads and at every level");
 }
