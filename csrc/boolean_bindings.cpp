@@ -3,14 +3,15 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
-#include <torch/headeronly/util/Exception.h>
 
 #include <algorithm>
 #include <atomic>
 #include <memory>
+#include <new>
 #include <vector>
 
 #include "boolean.h"
+#include "checks.h"
 
 namespace lazy::boolean {
 
@@ -23,13 +24,13 @@ LAZY_DECLARE(avx512_popcnt)
 
 namespace {
 
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-
 constexpr int64_t kContiguousBytes = 524288;  // part of the transform that one worker does in its second-level cache
 constexpr int kStrided = 10;                  // levels of one strided pass
 constexpr int64_t kTileBytes = 524288;        // of one tile of it, in the second-level cache
 constexpr int64_t kRowBytes = 4096;           // most bytes of one row of a tile
+constexpr int64_t kMaxColumns = 1 << 20;      // coordinates of a cube
+constexpr int64_t kMaxSubsets = int64_t{1} << 40;
+constexpr int64_t kMaxWords = 1 << 20;        // of a packed row: distances are int32
 
 int64_t best_level() {
 #ifndef LAZY_PORTABLE_ONLY
@@ -46,8 +47,8 @@ int64_t best_level() {
 
 const Kernels& kernels_for(int64_t isa) {
   static const int64_t best = best_level();
-  STD_TORCH_CHECK(isa <= best, "The kernel level asked for (", isa, ") is above what this processor runs (", best,
-                  "); ask for a lower one, or -1 for the best.");
+  LAZY_CHECK(isa >= -1 && isa <= best, "The kernel level asked for (", isa, ") is none, or above what this processor runs (",
+             best, "); ask for one from 0 to that, or -1 for the best.");
 #ifndef LAZY_PORTABLE_ONLY
   switch (isa < 0 ? best : isa) {
     case 2: return avx512_popcnt::kernels();
@@ -74,7 +75,9 @@ void share(int64_t count, const F& unit) {
 
 template <class T>
 struct Aligned {
-  explicit Aligned(int64_t n) : p(static_cast<T*>(std::aligned_alloc(64, (n * sizeof(T) + 63) / 64 * 64))) {}
+  explicit Aligned(int64_t n) : p(static_cast<T*>(std::aligned_alloc(64, (n * sizeof(T) + 63) / 64 * 64))) {
+    if (!p) throw std::bad_alloc();
+  }
   ~Aligned() { std::free(p); }
   T* p;
 };
@@ -100,8 +103,10 @@ void transform_rows(T* x, int64_t vectors, int levels, Near near, Far far) {
 
 Tensor fwht_(Tensor x, int64_t isa) {
   const int64_t length = x.dim() ? x.size(x.dim() - 1) : 0;
-  STD_TORCH_CHECK(length > 0 && (length & (length - 1)) == 0, "The last axis must be a power of two long, got ", length);
-  STD_TORCH_CHECK(x.is_contiguous(), "The transform in place takes a contiguous tensor.");
+  LAZY_CHECK(length > 0 && (length & (length - 1)) == 0, "The last axis must be a power of two long, got ", length,
+             "; give the values at all points.");
+  LAZY_CHECK(x.is_contiguous(), "The transform in place takes a contiguous tensor; copy it first.");
+  check_memory("x", x, x.const_data_ptr());
   const Kernels& k = kernels_for(isa);
   const int levels = __builtin_ctzll(static_cast<uint64_t>(length));
   const int64_t vectors = x.numel() / length;
@@ -110,7 +115,7 @@ Tensor fwht_(Tensor x, int64_t isa) {
   else if (x.scalar_type() == ScalarType::Float)
     transform_rows(static_cast<float*>(x.mutable_data_ptr()), vectors, levels, k.transform_f32, k.strided_f32);
   else
-    STD_TORCH_CHECK(false, "The transform takes float32 and float64.");
+    refuse("The transform takes float32 and float64, got ", name_of(x.scalar_type()), "; convert the tensor.");
   return x;
 }
 
@@ -118,10 +123,13 @@ struct Table {
   Table(int64_t n, int64_t degree) : binomial((n + 1) * (degree + 1)), offset(degree + 2) {
     for (int64_t t = 0; t <= n; ++t)
       for (int64_t i = 0; i <= degree; ++i)
-        binomial[t * (degree + 1) + i] = i == 0 ? 1 : t == 0 ? 0 : at(t - 1, i - 1, degree) + at(t - 1, i, degree);
-    for (int64_t k = 0; k <= degree; ++k) offset[k + 1] = offset[k] + at(n, k, degree);
+        binomial[t * (degree + 1) + i] = i == 0 ? 1 : t == 0 ? 0 : sum(at(t - 1, i - 1, degree), at(t - 1, i, degree));
+    for (int64_t k = 0; k <= degree; ++k) offset[k + 1] = sum(offset[k], at(n, k, degree));
+    LAZY_CHECK(size() < kMaxSubsets, "There are too many subsets of up to ", degree, " of ", n,
+               " coordinates to be numbered; take a lower degree or fewer columns.");
     order = {binomial.data(), offset.data(), static_cast<int>(degree)};
   }
+  static int64_t sum(int64_t a, int64_t b) { return std::min(a + b, kMaxSubsets); }  // what is larger is refused
   int64_t at(int64_t t, int64_t i, int64_t degree) const { return binomial[t * (degree + 1) + i]; }
   int64_t size() const { return offset.back(); }
   std::vector<int64_t> binomial, offset;
@@ -129,12 +137,17 @@ struct Table {
 };
 
 Columns columns_of(const Tensor& bits, int64_t rows, int64_t degree) {
-  STD_TORCH_CHECK(bits.dim() == 2 && bits.is_contiguous() && bits.scalar_type() == ScalarType::Long,
-                  "Packed columns are a contiguous int64 tensor of shape (n, words).");
-  STD_TORCH_CHECK(rows >= 0 && rows < (int64_t{1} << 31) && bits.size(1) == (rows + 63) / 64,
-                  "The number of words does not fit the number of rows.");
-  STD_TORCH_CHECK(degree >= 0 && degree <= kMaxDegree && degree <= bits.size(0), "The degree is out of range.");
-  return {static_cast<const uint64_t*>(bits.const_data_ptr()), bits.size(0), bits.size(1), rows};
+  LAZY_CHECK(rows >= 0 && rows < (int64_t{1} << 31), "The number of rows is at least 0 and below 2^31, got ", rows, ".");
+  const auto* p = read<uint64_t>("Packed columns", bits, ScalarType::Long, {kAny, (rows + 63) / 64});
+  const Columns c = {p, bits.size(0), bits.size(1), rows};
+  LAZY_CHECK(c.n <= kMaxColumns, "A cube has at most 2^20 coordinates here, got ", c.n, ".");
+  LAZY_CHECK(degree >= 0 && degree <= kMaxDegree && degree <= c.n, "The degree is at least 0 and at most 16 and the "
+             "number of columns, ", c.n, ", got ", degree, ".");
+  // one word a column, next to a pass over all words for every subset
+  for (int64_t t = 0; t < c.n && rows % 64; ++t)
+    LAZY_CHECK(p[(t + 1) * c.words - 1] >> (rows % 64) == 0, "Packed columns hold bits behind their last row; pack "
+               "them again.");
+  return c;
 }
 
 // The units of work of a walk over subsets: (first, second), second -1 for the singleton.
@@ -161,18 +174,22 @@ Tensor walsh_moments(Tensor bits, int64_t rows, int64_t degree, int64_t isa) {
   return result;
 }
 
-void check_doubles(const Tensor& t, int64_t count, const char* what) {
-  STD_TORCH_CHECK(t.scalar_type() == ScalarType::Double && t.is_contiguous() && t.numel() == count, what,
-                  " must be ", count, " contiguous float64 numbers.");
+// As many numbers, whatever their axes are.
+const double* doubles(const char* what, const Tensor& t, int64_t count) {
+  LAZY_CHECK(t.scalar_type() == ScalarType::Double && t.is_contiguous() && t.numel() == count, what, " must be ", count,
+             " contiguous float64 numbers, got ", t.is_contiguous() ? "" : "strided ", name_of(t.scalar_type()),
+             " of shape ", written(t.sizes()), ".");
+  const void* p = t.const_data_ptr();
+  check_memory(what, t, p);
+  return static_cast<const double*>(p);
 }
 
 Tensor walsh_analysis(Tensor bits, Tensor y, int64_t degree, int64_t isa) {
   const int64_t rows = y.numel();
   const Columns c = columns_of(bits, rows, degree);
-  check_doubles(y, rows, "y");
+  const double* in = doubles("y", y, rows);
   const Table table(c.n, degree);
   Aligned<double> padded(c.words * 64 + 8);
-  const double* in = static_cast<const double*>(y.const_data_ptr());
   std::copy(in, in + rows, padded.p);
   std::fill(padded.p + rows, padded.p + c.words * 64, 0.0);
   Tensor result = torch::stable::empty({table.size()}, ScalarType::Double);
@@ -189,10 +206,9 @@ Tensor walsh_analysis(Tensor bits, Tensor y, int64_t degree, int64_t isa) {
 Tensor walsh_synthesis(Tensor bits, Tensor coefficient, int64_t rows, int64_t degree, int64_t isa) {
   const Columns c = columns_of(bits, rows, degree);
   const Table table(c.n, degree);
-  check_doubles(coefficient, table.size(), "The coefficients");
+  const double* in = doubles("The coefficients", coefficient, table.size());
   Tensor result = torch::stable::empty({rows}, ScalarType::Double);
   Aligned<double> padded(c.words * 64 + 8);
-  const double* in = static_cast<const double*>(coefficient.const_data_ptr());
   const Kernels& k = kernels_for(isa);
   share((c.words + 31) / 32, [&](int64_t i) {
     k.synthesis(c, table.order, 32 * i, std::min(c.words, 32 * (i + 1)), in, padded.p);
@@ -201,17 +217,29 @@ Tensor walsh_synthesis(Tensor bits, Tensor coefficient, int64_t rows, int64_t de
   return result;
 }
 
+// Linear in the subsets, next to the quadratic number of pairs: their symmetric differences index the moments.
+void check_subsets(const int16_t* sets, int64_t size, int64_t degree, int64_t n) {
+  for (int64_t s = 0; s < size && degree; ++s) {
+    const int16_t* set = sets + s * degree;
+    for (int64_t i = 0; i < degree; ++i) {
+      const bool absent = set[i] == -1 && (i + 1 == degree || set[i + 1] == -1);
+      const bool present = set[i] >= 0 && set[i] < n && (i == 0 || set[i - 1] < set[i]);
+      LAZY_CHECK(absent || present, "A subset lists its elements, from 0 to ", n - 1,
+                 ", in rising order, and -1 behind them; subset ", s, " does not.");
+    }
+  }
+}
+
 Tensor walsh_gram(Tensor subsets, Tensor moments, int64_t n, int64_t isa) {
-  STD_TORCH_CHECK(subsets.dim() == 2 && subsets.is_contiguous() && subsets.scalar_type() == ScalarType::Short,
-                  "Subsets are a contiguous int16 tensor of shape (count, degree).");
-  const int64_t size = subsets.size(0), degree = subsets.size(1), wide = std::min(n, 2 * degree);
-  const Table table(n, wide);
-  STD_TORCH_CHECK(moments.scalar_type() == ScalarType::Int && moments.is_contiguous() && moments.numel() == table.size(),
-                  "The moments are those of twice the degree.");
+  const auto* sets = read<int16_t>("Subsets", subsets, ScalarType::Short, {kAny, kAny});
+  const int64_t size = subsets.size(0), degree = subsets.size(1);
+  LAZY_CHECK(n >= 0 && n <= 32767, "Subsets are of 0 to 32767 coordinates, got ", n, ".");
+  LAZY_CHECK(degree <= kMaxDegree, "Subsets have at most 16 elements, got room for ", degree, ".");
+  const Table table(n, std::min(n, 2 * degree));
+  const auto* values = read<int32_t>("The moments of twice the degree", moments, ScalarType::Int, {table.size()});
   Tensor result = torch::stable::empty({size, size}, ScalarType::Float);
   float* out = static_cast<float*>(result.mutable_data_ptr());
-  const auto* sets = static_cast<const int16_t*>(subsets.const_data_ptr());
-  const auto* values = static_cast<const int32_t*>(moments.const_data_ptr());
+  check_subsets(sets, size, degree, n);
   const Kernels& k = kernels_for(isa);
   const int64_t tile = 64, tiles = (size + tile - 1) / tile;
   share(tiles, [&](int64_t i) {
@@ -225,13 +253,9 @@ Tensor walsh_gram(Tensor subsets, Tensor moments, int64_t n, int64_t isa) {
 
 Tensor gram_product(Tensor gram, Tensor x, int64_t isa) {
   const int64_t size = x.numel();
-  STD_TORCH_CHECK(gram.dim() == 2 && gram.size(0) == size && gram.size(1) == size && gram.is_contiguous() &&
-                      gram.scalar_type() == ScalarType::Float,
-                  "The Gram matrix is a contiguous square float32 tensor.");
-  check_doubles(x, size, "x");
+  const auto* g = read<float>("The Gram matrix", gram, ScalarType::Float, {size, size});
+  const double* in = doubles("x", x, size);
   Tensor result = torch::stable::empty({size}, ScalarType::Double);
-  const auto* g = static_cast<const float*>(gram.const_data_ptr());
-  const auto* in = static_cast<const double*>(x.const_data_ptr());
   auto* out = static_cast<double*>(result.mutable_data_ptr());
   const Kernels& k = kernels_for(isa);
   share((size + 127) / 128,
@@ -240,22 +264,18 @@ Tensor gram_product(Tensor gram, Tensor x, int64_t isa) {
 }
 
 const uint64_t* packed_rows(const Tensor& t) {
-  STD_TORCH_CHECK(t.dim() == 2 && t.is_contiguous() && t.scalar_type() == ScalarType::Long,
-                  "Packed rows are a contiguous int64 tensor of shape (rows, words).");
-  return static_cast<const uint64_t*>(t.const_data_ptr());
+  const auto* p = read<uint64_t>("Packed rows", t, ScalarType::Long, {kAny, kAny});
+  LAZY_CHECK(t.size(1) <= kMaxWords, "A packed row has at most 2^20 words, got ", t.size(1), ".");
+  return p;
 }
 
 Tensor hamming_lookup(Tensor a, Tensor b, Tensor table, int64_t isa) {
   const uint64_t *left = packed_rows(a), *right = packed_rows(b);
   const int64_t words = a.size(1), rows = a.size(0), columns = b.size(0);
-  STD_TORCH_CHECK(b.size(1) == words, "Both sides must have the same number of words.");
-  check_doubles(table, table.numel(), "The table");
-  STD_TORCH_CHECK(table.numel() > 64 * (words - 1), "The table needs a value for each distance.");
+  LAZY_CHECK(b.size(1) == words, "Both sides must have the same number of words, got ", words, " and ", b.size(1), ".");
+  const double* values = doubles("The table of values for each distance", table, 64 * words + 1);
   Tensor result = torch::stable::empty({rows, columns}, ScalarType::Double);
   auto* out = static_cast<double*>(result.mutable_data_ptr());
-  std::vector<double> values(64 * words + 1, 0.0);
-  const auto* given = static_cast<const double*>(table.const_data_ptr());
-  std::copy(given, given + std::min<int64_t>(table.numel(), static_cast<int64_t>(values.size())), values.begin());
   const Kernels& k = kernels_for(isa);
   share(rows, [&](int64_t i) {
     int32_t distance[512];
@@ -268,13 +288,22 @@ Tensor hamming_lookup(Tensor a, Tensor b, Tensor table, int64_t isa) {
   return result;
 }
 
+// A pair further apart than n would be left out of the sums; linear in the rows, next to their pairs.
+void check_bits(const uint64_t* bits, int64_t rows, int64_t words, int64_t n) {
+  LAZY_CHECK(n >= 0 && n <= 64 * words, "n is at least 0 and at most the bits of a packed row, ", 64 * words, ", got ", n,
+             ".");
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t w = n / 64; w < words; ++w)
+      LAZY_CHECK(bits[r * words + w] >> (w == n / 64 ? n % 64 : 0) == 0, "Packed rows hold bits behind n = ", n,
+                 "; pack them again.");
+}
+
 // out[h] = sum of y_a y_b over pairs a < b at Hamming distance h.
 Tensor hamming_sums(Tensor rows, Tensor y, int64_t n, int64_t isa) {
   const uint64_t* bits = packed_rows(rows);
   const int64_t m = rows.size(0), words = rows.size(1), width = 64 * words + 1, chunk = 128;
-  check_doubles(y, m, "y");
-  STD_TORCH_CHECK(n >= 0 && n < width, "n does not fit the packed rows.");
-  const auto* value = static_cast<const double*>(y.const_data_ptr());
+  const double* value = doubles("y", y, m);
+  check_bits(bits, m, words, n);
   const int64_t chunks = (m + chunk - 1) / chunk;
   std::vector<double> partial(chunks * width, 0.0);
   const Kernels& k = kernels_for(isa);

@@ -1,5 +1,5 @@
 // Kernels on the Boolean cube. Compiled once for each ISA level. Counts are exact; sums of doubles have an order that
-// depends neither on the level nor on the number of threads.
+// depends neither on the level nor on the number of threads, and no products but with 1 and -1.
 #include <algorithm>
 #include <cstring>
 
@@ -14,7 +14,6 @@ constexpr int64_t kCountWords = 512; // words of one block of a popcount pass
 constexpr int64_t kSumWords = 32;    // words (of 64 rows) of one block of a pass with doubles
 
 typedef double v8d __attribute__((vector_size(64)));
-typedef float v8f __attribute__((vector_size(32)));
 typedef float v16f __attribute__((vector_size(64)));
 typedef uint64_t v8u __attribute__((vector_size(64)));
 typedef int64_t v8i __attribute__((vector_size(64)));
@@ -301,23 +300,9 @@ void gram(const int16_t* subsets, const Order& o, const int32_t* moments, int64_
           static_cast<float>(moments[difference(subsets + r * degree, subsets + c * degree, degree, o)]);
 }
 
-void gram_product(const float* gram, int64_t size, int64_t begin, int64_t end, const double* x, double* out) {
-  for (int64_t r = begin; r < end; ++r) {
-    const float* row = gram + r * size;
-    v8d sum[4] = {};
-    int64_t k = 0;
-    for (; k + 32 <= size; k += 32)
-#pragma GCC unroll 4
-      for (int g = 0; g < 4; ++g)
-        sum[g] += __builtin_convertvector(load<v8f>(row + k + 8 * g), v8d) * load<v8d>(x + k + 8 * g);
-    const v8d s = (sum[0] + sum[1]) + (sum[2] + sum[3]);
-    double total = ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7]));
-    for (; k < size; ++k) total += static_cast<double>(row[k]) * x[k];
-    out[r] = total;
-  }
-}
-
 }  // namespace
+
+void gram_product(const float* gram, int64_t size, int64_t begin, int64_t end, const double* x, double* out);
 
 const Kernels& kernels() {
   static const Kernels table = {transform<float>, transform<double>, strided<float>, strided<double>, moments,

@@ -37,9 +37,10 @@ inline uint64_t mix(const int32_t* key, int64_t n) {
 inline bool same(const int32_t* a, const int32_t* b, int64_t n) { return std::memcmp(a, b, n * sizeof(int32_t)) == 0; }
 inline uint64_t tag(uint64_t h) { return h & 0xFFFFFFFF00000000ull; }
 inline int64_t slot_of(uint64_t entry) { return static_cast<int64_t>(entry & 0xFFFFFFFFull) - 1; }
+inline bool in_use(const Table& t, int64_t slot) { return static_cast<uint64_t>(slot) < static_cast<uint64_t>(t.count); }
 
 template <class T>
-HashStatus hash_lanes(const Affine& a, const T* x, int64_t rows, int32_t* out) {
+RowStatus hash_lanes(const Affine& a, const T* x, int64_t rows, int32_t* out) {
   bool finite = true, inside = true;
   for (int64_t r = 0; r < rows; ++r) {
     const T* row = x + r * a.features;
@@ -68,49 +69,66 @@ HashStatus hash_lanes(const Affine& a, const T* x, int64_t rows, int32_t* out) {
       else std::memcpy(out + r * a.hashes + c, z, n * sizeof(int32_t));
     }
   }
-  return !finite ? HashStatus::not_finite : !inside ? HashStatus::overflow : HashStatus::fine;
+  return !finite ? RowStatus::not_finite : !inside ? RowStatus::overflow : RowStatus::fine;
 }
 
-HashStatus hash_rows(const Affine& a, int64_t begin, int64_t end, int32_t* out) {
+RowStatus hash_rows(const Affine& a, int64_t begin, int64_t end, int32_t* out) {
   if (a.single) return hash_lanes(a, static_cast<const float*>(a.x) + begin * a.features, end - begin, out);
   return hash_lanes(a, static_cast<const double*>(a.x) + begin * a.features, end - begin, out);
 }
 
-HashStatus hash(const Affine& a, int64_t begin, int64_t end, int32_t* out) {
+RowStatus hash(const Affine& a, int64_t begin, int64_t end, int32_t* out) {
   return hash_rows(a, begin, end, out + begin * a.hashes);
 }
 
+// Asks for the key that a hash leads to first; an index that is not of these keys may lead anywhere.
+inline void ask_key(const Table& t, uint64_t h) {
+  const uint64_t entry = static_cast<uint64_t>(t.index[h & t.mask]);
+  if (entry && tag(entry) == tag(h) && in_use(t, slot_of(entry))) ask(t.keys + slot_of(entry) * t.hashes);
+}
+
+constexpr int64_t kAbsent = -1, kForeign = -2;
+
+// The slot of a key: kAbsent when it has none, with its empty place in `at`.
+inline int64_t probe(const Table& t, const int32_t* key, uint64_t h, uint64_t& at) {
+  at = h & t.mask;
+  for (uint64_t left = t.mask + 1; left; --left, at = (at + 1) & t.mask) {
+    const uint64_t entry = static_cast<uint64_t>(t.index[at]);
+    if (entry == 0) return kAbsent;
+    if (tag(entry) != tag(h)) continue;
+    const int64_t slot = slot_of(entry);
+    if (!in_use(t, slot)) return kForeign;
+    if (same(t.keys + slot * t.hashes, key, t.hashes)) return slot;
+  }
+  return kForeign;
+}
+
 // The slots of at most kBlock rows.
-inline void find_block(const Table& t, const int32_t* rows, int64_t n, int64_t* slots) {
-  uint64_t h[kBlock];
+inline RowStatus find_block(const Table& t, const int32_t* rows, int64_t n, int64_t* slots) {
+  uint64_t h[kBlock], at;
   for (int64_t r = 0; r < n; ++r) {
     h[r] = mix(rows + r * t.hashes, t.hashes);
     ask(t.index + (h[r] & t.mask));
   }
+  for (int64_t r = 0; r < n; ++r) ask_key(t, h[r]);
+  bool foreign = false;
   for (int64_t r = 0; r < n; ++r) {
-    const uint64_t entry = static_cast<uint64_t>(t.index[h[r] & t.mask]);
-    if (entry && tag(entry) == tag(h[r])) ask(t.keys + slot_of(entry) * t.hashes);
+    const int64_t slot = probe(t, rows + r * t.hashes, h[r], at);
+    foreign |= slot == kForeign;
+    slots[r] = std::max(slot, kAbsent);
   }
-  for (int64_t r = 0; r < n; ++r) {
-    uint64_t at = h[r] & t.mask;
-    int64_t slot = -1;
-    for (uint64_t entry; (entry = static_cast<uint64_t>(t.index[at])) != 0; at = (at + 1) & t.mask) {
-      if (tag(entry) == tag(h[r]) && same(t.keys + slot_of(entry) * t.hashes, rows + r * t.hashes, t.hashes)) {
-        slot = slot_of(entry);
-        break;
-      }
-    }
-    slots[r] = slot;
-  }
+  return foreign ? RowStatus::foreign : RowStatus::fine;
 }
 
-void find(const Table& t, const int32_t* rows, int64_t begin, int64_t end, int64_t* slots) {
+RowStatus find(const Table& t, const int32_t* rows, int64_t begin, int64_t end, int64_t* slots) {
+  RowStatus worst = RowStatus::fine;
   for (int64_t r = begin; r < end; r += kBlock)
-    find_block(t, rows + r * t.hashes, std::min(kBlock, end - r), slots + r);
+    worst = std::max(worst, find_block(t, rows + r * t.hashes, std::min(kBlock, end - r), slots + r));
+  return worst;
 }
 
-// Ends early, at the first row without room; the number of rows done is returned.
-int64_t insert(Table& t, const int32_t* rows, int64_t begin, int64_t end, int64_t* slots) {
+RowStatus insert(Table& t, const int32_t* rows, int64_t begin, int64_t end, int64_t* slots, int64_t* done) {
+  *done = 0;
   for (int64_t start = begin; start < end; start += kBlock) {
     const int64_t stop = std::min(end, start + kBlock);
     uint64_t h[kBlock];
@@ -118,31 +136,24 @@ int64_t insert(Table& t, const int32_t* rows, int64_t begin, int64_t end, int64_
       h[r - start] = mix(rows + r * t.hashes, t.hashes);
       ask(t.index + (h[r - start] & t.mask));
     }
-    for (int64_t r = start; r < stop; ++r) {
-      const uint64_t entry = static_cast<uint64_t>(t.index[h[r - start] & t.mask]);
-      if (entry && tag(entry) == tag(h[r - start])) ask(t.keys + slot_of(entry) * t.hashes);
-    }
+    for (int64_t r = start; r < stop; ++r) ask_key(t, h[r - start]);
     for (int64_t r = start; r < stop; ++r) {
       const int32_t* key = rows + r * t.hashes;
       const uint64_t own = h[r - start];
-      uint64_t at = own & t.mask, entry;
-      int64_t slot = -1;
-      for (; (entry = static_cast<uint64_t>(t.index[at])) != 0; at = (at + 1) & t.mask) {
-        if (tag(entry) == tag(own) && same(t.keys + slot_of(entry) * t.hashes, key, t.hashes)) {
-          slot = slot_of(entry);
-          break;
-        }
-      }
-      if (slot < 0) {
-        if (t.count >= t.capacity) return r - begin;
+      uint64_t at;
+      int64_t slot = probe(t, key, own, at);
+      if (slot == kForeign) return RowStatus::foreign;
+      if (slot == kAbsent) {
+        if (t.count >= t.capacity) return RowStatus::fine;
         slot = t.count++;
-        std::memcpy(t.keys + slot * t.hashes, key, t.hashes * sizeof(int32_t));
+        std::memmove(t.keys + slot * t.hashes, key, t.hashes * sizeof(int32_t));  // rows may be keys of this table
         t.index[at] = static_cast<int64_t>(tag(own) | static_cast<uint64_t>(slot + 1));
       }
       slots[r] = slot;
+      ++*done;
     }
   }
-  return end - begin;
+  return RowStatus::fine;
 }
 
 void rehash(Table& t) {
@@ -213,16 +224,14 @@ inline void evaluate_block(const T* x, int64_t d, const double* values, int64_t 
   }
 }
 
-HashStatus predict(const Affine& a, const Table& t, const double* values, int64_t outputs, int64_t degree,
+RowStatus predict(const Affine& a, const Table& t, const double* values, int64_t outputs, int64_t degree,
                    int64_t begin, int64_t end, double* y, int64_t* slots) {
   int32_t keys[kStackKeys];
   const int64_t block = std::min(kBlock, kStackKeys / a.hashes);
-  HashStatus worst = HashStatus::fine;
+  RowStatus worst = RowStatus::fine;
   for (int64_t r = begin; r < end; r += block) {
     const int64_t n = std::min(block, end - r);
-    const HashStatus status = hash_rows(a, r, r + n, keys);
-    if (status != HashStatus::fine) worst = status;
-    find_block(t, keys, n, slots + r);
+    worst = std::max({worst, hash_rows(a, r, r + n, keys), find_block(t, keys, n, slots + r)});
     if (a.single)
       evaluate_block(static_cast<const float*>(a.x) + r * a.features, a.features, values, outputs, degree, n,
                      slots + r, y + r * outputs);

@@ -29,16 +29,18 @@ struct Sums {
   int64_t width, features, outputs, degree;
 };
 
-enum class HashStatus : int { fine = 0, not_finite = 1, overflow = 2 };
+// In rising order of what is said first; foreign: the index is not one of the keys.
+enum class RowStatus : int { fine = 0, foreign = 1, overflow = 2, not_finite = 3 };
 
 struct BucketKernels {
-  HashStatus (*hash)(const Affine&, int64_t begin, int64_t end, int32_t* out);
-  void (*find)(const Table&, const int32_t* rows, int64_t begin, int64_t end, int64_t* slots);
-  int64_t (*insert)(Table&, const int32_t* rows, int64_t begin, int64_t end, int64_t* slots);
+  RowStatus (*hash)(const Affine&, int64_t begin, int64_t end, int32_t* out);
+  RowStatus (*find)(const Table&, const int32_t* rows, int64_t begin, int64_t end, int64_t* slots);
+  // ends early, at the first row without room; done: rows that have their slot
+  RowStatus (*insert)(Table&, const int32_t* rows, int64_t begin, int64_t end, int64_t* slots, int64_t* done);
   void (*rehash)(Table&);
   void (*accumulate)(const Sums&, const int64_t* slots, const double* x, const double* y, int64_t rows);
   // hash, find and evaluate; values: (capacity, outputs, 1 + degree * features); a row without a bucket gets slot -1
-  HashStatus (*predict)(const Affine&, const Table&, const double* values, int64_t outputs, int64_t degree,
+  RowStatus (*predict)(const Affine&, const Table&, const double* values, int64_t outputs, int64_t degree,
                         int64_t begin, int64_t end, double* y, int64_t* slots);
 };
 

@@ -1,5 +1,6 @@
-// The fingerprint of weights as torch sees it; included by bindings.cpp, which has the headers and the choice of the ISA.
+// The fingerprint of weights as torch sees it; included by bindings.cpp, which has headers and the choice of the ISA.
 #pragma once
+#include "checks.h"
 #include "fingerprint.h"
 
 namespace lazy {
@@ -45,16 +46,20 @@ struct Bytes {
 };
 
 Bytes bytes_of(const Tensor& t) {
-  STD_TORCH_CHECK(t.scalar_type() == ScalarType::Byte && (t.dim() == 1 || t.dim() == 2),
-                  "A fingerprint is taken of uint8 vectors and matrices.");
+  LAZY_CHECK(t.scalar_type() == ScalarType::Byte && (t.dim() == 1 || t.dim() == 2),
+             "A fingerprint is taken of uint8 vectors and matrices, got ", name_of(t.scalar_type()), " of shape ",
+             written(t.sizes()), "; view the memory as uint8.");
   const int64_t inner = t.dim() - 1, size = t.size(inner);
-  STD_TORCH_CHECK(size < 2 || t.stride(inner) == 1, "A fingerprint is taken of rows that are contiguous.");
+  LAZY_CHECK(size < 2 || t.stride(inner) == 1, "A fingerprint is taken of rows whose bytes lie side by side, got ",
+             t.stride(inner), " apart; pass a contiguous tensor.");
   const uint8_t* data = static_cast<const uint8_t*>(t.const_data_ptr());
+  check_memory("The memory of a fingerprint", t, data);
   if (inner == 1) return {data, t.size(0), size, t.stride(0), size};
   const int64_t rows = (size + kPrintPiece - 1) / kPrintPiece;
   return {data, rows, kPrintPiece, kPrintPiece, size - (rows - 1) * kPrintPiece};
 }
 
+constexpr int64_t kMostTurns = int64_t{1} << 31;  // so that a row's number times a turn's fits
 constexpr int64_t kPrintGrain = 1 << 18;  // bytes that are worth a thread
 
 int64_t grain_of(const Bytes& b) { return std::max<int64_t>(1, kPrintGrain / std::max<int64_t>(b.width, 1)); }
@@ -82,15 +87,15 @@ bool differs(const Bytes& b, const int64_t* wanted, int64_t begin, int64_t end) 
 
 // Looks at part `turn` of `turns` equal parts of every tensor, at one row of each at least; -1 when all is as wanted.
 int64_t first_change(std::vector<Tensor> memory, Tensor wanted, int64_t turn, int64_t turns) {
-  STD_TORCH_CHECK(turns >= 1 && turn >= 0 && turn < turns && turns <= (int64_t{1} << 31), "turn is one of turns, got ",
-                  turn, " of ", turns, ".");
-  STD_TORCH_CHECK(wanted.scalar_type() == ScalarType::Long && wanted.dim() == 1 && wanted.is_contiguous(),
-                  "The fingerprint to compare with is a contiguous int64 vector.");
-  const int64_t* at = static_cast<const int64_t*>(wanted.const_data_ptr());
-  int64_t left = wanted.size(0), number = 0;
+  LAZY_CHECK(turns >= 1 && turn >= 0 && turn < turns && turns <= kMostTurns,
+             "turn is from 0 to turns - 1, and turns from 1 to ", kMostTurns, ", got ", turn, " of ", turns, ".");
+  const int64_t* at = read<int64_t>("The fingerprint to compare with", wanted, ScalarType::Long, {kAny});
+  int64_t rows = 0, number = 0;
+  for (const Tensor& t : memory) rows += bytes_of(t).rows;
+  LAZY_CHECK(wanted.size(0) == rows, "The fingerprint to compare with is of ", wanted.size(0),
+             " pieces, the memory of ", rows, "; take it of the same tensors.");
   for (const Tensor& t : memory) {
     const Bytes b = bytes_of(t);
-    STD_TORCH_CHECK(b.rows <= left, "The fingerprint to compare with is of fewer rows.");
     if (turns == 1) {
       std::atomic<bool> changed{false};
       torch::stable::parallel_for(0, b.rows, grain_of(b), [&](int64_t begin, int64_t end) {
@@ -102,7 +107,6 @@ int64_t first_change(std::vector<Tensor> memory, Tensor wanted, int64_t turn, in
       if (differs(b, at, begin, end)) return number;
     }
     at += b.rows;
-    left -= b.rows;
     ++number;
   }
   return -1;

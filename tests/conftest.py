@@ -1,7 +1,8 @@
-"""What all tests share: no network, threads that sleep while they wait, and no time limit on a hypothesis example."""
+"""What all tests share: no network, no time limits of hypothesis, sleeping threads, and fresh memory that holds NaN."""
 
 import os
 
+import torch
 from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -9,3 +10,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 settings.register_profile("lazyneuron", deadline=None)
 settings.load_profile("lazyneuron")
+
+# torch.empty and its kin, from Python and from C++, give NaN or the largest integer: what is read before it is written
+# shows. torch.use_deterministic_algorithms does the same after seconds of importing torch.compile's modules.
+torch._C._set_deterministic_algorithms(True, warn_only=False)
+torch.utils.deterministic.fill_uninitialized_memory = True

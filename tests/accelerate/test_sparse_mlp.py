@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -86,7 +87,8 @@ def test_gather_is_the_definition(gated: bool, rectifies_up: bool, dtype: torch.
     packed = pack(make_block(48, 96, 40, gated=gated, rectifies_up=rectifies_up, dtype=dtype))
     for tokens in (0, 1, 9):
         x = inputs(tokens, 48, dtype)
-        check_close(gather.sparse_mlp(packed, x), reference.sparse_mlp(packed, x), length=144)
+        # torch rounds the product, then the sum with the bias
+        check_close(gather.sparse_mlp(packed, x), reference.sparse_mlp(packed, x), length=144, roundings=1)
 
 
 def test_strides_and_leading_axes_do_not_matter() -> None:
@@ -147,18 +149,6 @@ def test_weights_that_are_not_finite_are_refused(layer: str) -> None:
         pack(block)
 
 
-def test_shapes_and_dtypes_that_do_not_fit_raise() -> None:
-    packed = pack(make_block(8, 16, 8))
-    with pytest.raises(RuntimeError, match="sketch does not fit"):
-        native.sparse_mlp(packed, torch.randn(2, 12))
-    with pytest.raises(RuntimeError, match="float32, bfloat16 and float16"):
-        native.sparse_mlp(packed, torch.randn(2, 8, dtype=torch.float64))
-    with pytest.raises(RuntimeError, match="same dtype"):
-        native.sparse_mlp(packed, torch.randn(2, 8, dtype=torch.bfloat16))
-    with pytest.raises(RuntimeError, match="above what this processor runs"):
-        native.sparse_mlp(packed, torch.randn(2, 8), isa=99)
-
-
 def test_the_operator_passes_torchs_own_checks() -> None:
     packed = pack(make_block(8, 16, 8))
     arguments = (torch.randn(2, 8), *native.arguments(packed, native.new_counts(), planes=2))
@@ -168,27 +158,53 @@ def test_the_operator_passes_torchs_own_checks() -> None:
     )
 
 
-def _dropped(packed: PackedBlock) -> PackedBlock:
+def _dropped(packed: PackedBlock, x: torch.Tensor) -> torch.Tensor:
+    """One neuron is forgotten: of those that fire, the one that fires for the fewest tokens."""
+    times = (reference.hidden(packed, x) != 0).sum(0)
     rows = packed.down_rows.clone()
-    rows[int(packed.switch_bias.argmax())] = 0  # type: ignore[union-attr]
-    return dataclasses.replace(packed, down_rows=rows)
+    rows[int(torch.where(times > 0, times, len(x) + 1).argmin())] = 0
+    return native.sparse_mlp(dataclasses.replace(packed, down_rows=rows), x)
 
 
-def _shifted(packed: PackedBlock) -> PackedBlock:
-    return dataclasses.replace(packed, down_rows=packed.down_rows.roll(1, 0))
+def _neighbour(packed: PackedBlock, x: torch.Tensor) -> torch.Tensor:
+    """One neuron takes the row behind its own."""
+    i = int((reference.hidden(packed, x) != 0).sum(0).argmax())
+    rows = packed.down_rows.clone()
+    rows[i] = rows[(i + 1) % len(rows)]
+    return native.sparse_mlp(dataclasses.replace(packed, down_rows=rows), x)
 
 
-def _other_activation(packed: PackedBlock) -> PackedBlock:
-    return dataclasses.replace(packed, activation=Activation("squared_relu"))
+def _other_activation(packed: PackedBlock, x: torch.Tensor) -> torch.Tensor:
+    return native.sparse_mlp(dataclasses.replace(packed, activation=Activation("jsrelu", (0.05, float("inf")))), x)
 
 
-def _coarse(packed: PackedBlock) -> PackedBlock:
-    return dataclasses.replace(packed, down_rows=packed.down_rows.bfloat16().float())
+def _narrow_sums(packed: PackedBlock, x: torch.Tensor) -> torch.Tensor:
+    """A sum that is rounded once on its way: to the model's dtype, or to float16 for float32."""
+    h, down = reference.hidden(packed, x), packed.down_rows.double()
+    half, narrow = h.shape[1] // 2, torch.float16 if packed.dtype == torch.float32 else packed.dtype
+    first = (h[:, :half] @ down[:half]).to(narrow).double()
+    return (first + h[:, half:] @ down[half:] + packed.down_bias.double()).to(packed.dtype)
 
 
-@pytest.mark.parametrize("fault", [_dropped, _shifted, _other_activation, _coarse])
-def test_the_comparison_notices_planted_faults(fault: object) -> None:
-    packed = pack(make_block(64, 256, 64))
-    x = inputs(32, 64, torch.float32)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("fault", [_dropped, _neighbour, _other_activation, _narrow_sums])
+@pytest.mark.parametrize("gated", [False, True])
+def test_the_comparison_notices_planted_faults(
+    fault: Callable[[PackedBlock, torch.Tensor], torch.Tensor], dtype: torch.dtype, gated: bool
+) -> None:
+    packed = pack(make_block(64, 256, 64, gated=gated, dtype=dtype))
+    x = inputs(32, 64, dtype)
+    wanted = reference.sparse_mlp(packed, x)
+    for roundings in (0, 1):
+        check_close(native.sparse_mlp(packed, x), wanted, length=320, roundings=roundings)
+        if roundings == 0 or fault is not _narrow_sums:  # which is one rounding more
+            with pytest.raises(AssertionError):
+                check_close(fault(packed, x), wanted, length=320, roundings=roundings)
+
+
+def test_a_16_bit_element_may_be_off_by_a_step_and_not_by_a_hundredth() -> None:
+    wanted = torch.randn(64, 64, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+    got = wanted.clone()
+    got[3, 5] = got[3, 5] + (0.02 if abs(float(got[3, 5])) < 0.5 else 0.04)
     with pytest.raises(AssertionError):
-        check_close(native.sparse_mlp(fault(packed), x), reference.sparse_mlp(packed, x), length=320)  # type: ignore[operator]
+        check_close(got, wanted, length=600)

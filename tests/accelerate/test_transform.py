@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 import lazyneuron as lazy
-from lazyneuron.accelerate import prepare, transform, tune
+from lazyneuron.accelerate import transform
 from lazyneuron.accelerate.choice import Candidates, bucket_of
 from lazyneuron.accelerate.cost_model import Line
 from lazyneuron.accelerate.execution import BlockExecution
-from lazyneuron.accelerate.following import LOOKS, PROBE_EVERY, REVIEW_EVERY, Following, Runner
+from lazyneuron.accelerate.following import REVIEW_EVERY
 from lazyneuron.accelerate.native import load
 from lazyneuron.core.errors import (
     CheckpointError,
@@ -23,7 +23,6 @@ from lazyneuron.core.errors import (
     DataError,
     ImplUnavailable,
     NoBlocksError,
-    TimingWarning,
 )
 
 pytestmark = pytest.mark.skipif(not load.status().available, reason="the native kernels are not built")
@@ -210,12 +209,20 @@ def test_weights_that_became_nan_run_densely() -> None:
     assert torch.isnan(run(model, x)[:, 0]).all()
 
 
-def test_compile_and_export_take_the_original_path() -> None:
-    model, x = mlp(), torch.randn(4, 24)
-    wanted = run(model, x)
+@pytest.mark.parametrize("name", ["sequential", "encoder", "gated layer"])
+def test_compile_and_export_take_the_original_path(name: str) -> None:
+    """Exported, and compiled with gradients: torch's own operators, and bit for bit what the dense model says."""
+    build, make = MODELS[name]
+    model, x = build(), make()
+    wanted = build()(x)  # with gradients, so that torch's encoder takes no fused way of its own
     lazy.accelerate_(model, impl="native")
     with torch.no_grad():
-        torch.testing.assert_close(torch.compile(model, backend="eager")(x), wanted)
+        program = torch.export.export(model, (x,))
+    assert not [n for n in program.graph.nodes if "lazyneuron" in str(n.target)]
+    assert torch.equal(run(program.module(), x), wanted)
+    y = torch.compile(model, backend="eager")(x)
+    assert y.requires_grad and torch.equal(y, wanted)
+    assert calls(model) == 0
 
 
 def test_int8_weights_report_their_error() -> None:
@@ -406,96 +413,3 @@ def test_compiled_model_trains_on_the_original_path() -> None:
     wanted(x).square().sum().backward()
     assert calls(model) == 0
     torch.testing.assert_close(model[0].weight.grad, wanted[0].weight.grad)
-
-
-def test_exported_model_is_plain_torch() -> None:
-    model, x = mlp(), torch.randn(6, 24)
-    wanted = run(model, x)
-    lazy.accelerate_(model, impl="native")
-    with torch.no_grad():
-        program = torch.export.export(model, (x,))
-    assert not [n for n in program.graph.nodes if "lazyneuron" in str(n.target)]
-    assert torch.equal(program.module()(x), wanted)
-
-
-def _as_if_timed(monkeypatch: pytest.MonkeyPatch, *rounds: dict[str, float]) -> list[int]:
-    """Let tune measure these times (in us) instead of the machine, one dictionary a look, the last one for ever."""
-    looks: list[int] = []
-
-    def timed(block: object, packed: object, candidates: Candidates, *_: object) -> dict[str, float]:
-        now = rounds[min(len(looks), len(rounds) - 1)]
-        looks.append(1)
-        return {path: now["dense" if path == "dense" else "sparse"] for path in ("dense", *candidates.lines)}
-
-    monkeypatch.setattr(tune, "_time_bucket", timed)
-    return looks
-
-
-def test_one_bad_timing_does_not_decide(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cost model of these tests predicts sparse at a third of dense; the first look says the opposite."""
-    looks = _as_if_timed(monkeypatch, {"dense": 100.0, "sparse": 400.0}, {"dense": 100.0, "sparse": 35.0})
-    receipt = lazy.accelerate_(mlp(), [torch.randn(1, 24)])
-    assert len(looks) == 2 and receipt.changes[0].action == "accelerated" and not receipt.notes
-    assert set(receipt.changes[0].details["path_by_tokens"].values()) != {"dense"}
-
-
-def test_a_busy_machine_is_told_of_and_does_not_decide_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    looks = _as_if_timed(monkeypatch, {"dense": 100.0, "sparse": 130.0})
-    with pytest.warns(TimingWarning, match="other work holds the cores"):
-        receipt = lazy.accelerate_(mlp(), [torch.randn(1, 24)])
-    assert len(looks) == 2 and "timed again while they run" in receipt.notes[0]
-    predicted = receipt.changes[0].details["predicted_us"]["1"]
-    assert receipt.changes[0].details["path_by_tokens"]["<= 1"].startswith("certified")
-    assert predicted["dense"] == 100.0 and predicted["certified-2"] < 95.0
-
-
-def test_a_block_that_runs_densely_is_called_dense(monkeypatch: pytest.MonkeyPatch) -> None:
-    line = Line(fixed_us=10.0, slope_us=2000.0)
-    costly = Candidates(dense_us=(100.0,) * 13, lines={"certified-2": (line,) * 13}, rows=1)
-    monkeypatch.setattr(prepare, "_candidates", lambda *_: costly)
-    model = mlp()
-    receipt = lazy.accelerate_(model)
-    assert receipt.changes[0].action == "dense" and "timed again" in receipt.changes[0].reason
-    run(model, torch.randn(3, 24))
-    assert lazy.status(model).blocks[0].last == "dense" and calls(model) == 0
-    split = (Line(fixed_us=10.0, slope_us=10.0),) * 7 + (line,) * 6
-    mixed = Candidates(dense_us=(100.0,) * 13, lines={"certified-2": split}, rows=1)
-    monkeypatch.setattr(prepare, "_candidates", lambda *_: mixed)
-    change = lazy.accelerate_(mlp()).changes[0]
-    assert change.action == "accelerated" and "up to 64 tokens" in change.reason
-
-
-def test_times_are_taken_again_while_the_model_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Dense was chosen on a bad timing; looks while running find sparse three times as fast, and it is taken."""
-    model, x = mlp(), torch.randn(2, 24)
-    lazy.accelerate_(model, [torch.randn(64, 24)])
-    execution = executions(model)[0]
-    now = execution.following
-    bad = {path: (Line(fixed_us=90.0, slope_us=400.0),) * 13 for path in now.candidates.lines}
-    now.candidates = Candidates(dense_us=(100.0,) * 13, lines=bad, rows=1)
-    now.table = now.candidates.choose(now.shares)
-    set_table(execution, now.table)
-    assert now.table[1] == "dense"
-    real = Following._timed
-
-    def timed(self: Following, x: torch.Tensor, bucket: int, path: str, run: Runner) -> torch.Tensor:
-        y = real(self, x, bucket, path, run)
-        self._times[bucket, path][-1] = 90.0 if path == "dense" else 30.0
-        return y
-
-    monkeypatch.setattr(Following, "_timed", timed)
-    for _ in range(PROBE_EVERY * (LOOKS + 1)):
-        run(model, x)
-    assert now.table[1].startswith("certified") and lazy.status(model).blocks[0].last == now.table[1]
-    monkeypatch.setattr(Following, "_timed", lambda *a: _slow_sparse(real, *a))
-    for _ in range(PROBE_EVERY * (LOOKS + 2)):
-        run(model, x)
-    assert now.table[1] == "dense"
-
-
-def _slow_sparse(
-    real: Callable[..., torch.Tensor], self: Following, x: torch.Tensor, bucket: int, path: str, run: Runner
-) -> torch.Tensor:
-    y = real(self, x, bucket, path, run)
-    self._times[bucket, path][-1] = 30.0 if path == "dense" else 90.0
-    return y

@@ -18,7 +18,8 @@ BUILT_IN = {
 
 def test_the_list_is_complete():
     defined = {name for name, value in vars(errors).items() if isinstance(value, type)}
-    assert defined == {*BUILT_IN, "LazyNeuronError"}
+    assert defined == {*BUILT_IN, "LazyNeuronError", "TimingWarning"}
+    assert issubclass(errors.TimingWarning, UserWarning)
 
 
 @pytest.mark.parametrize("name", BUILT_IN)

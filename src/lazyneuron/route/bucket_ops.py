@@ -43,7 +43,7 @@ def new_rows(*shape: int, dtype: torch.dtype, ops: Any = None) -> Tensor:
     """An uninitialised tensor for random reads: on large pages where the system offers them."""
     rows = torch.empty(*shape, dtype=dtype)
     if ops is not None:
-        ops.bucket_advise(rows, rows.numel() * rows.element_size())
+        ops.bucket_advise(rows)
     return rows
 
 

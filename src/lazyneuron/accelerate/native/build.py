@@ -33,13 +33,14 @@ _ISA_FLAGS = {
     "avx512": _AVX512,
     "avx512_vnni": (*_AVX512, "-mavx512vnni", "-mavx512bf16"),
 }
-_BOOLEAN_FLAGS = {  # of boolean_kernels.cpp: what counts there is a wide popcount
+_BOOLEAN_FLAGS = {  # of the Boolean cube: what counts there is a wide popcount
     "portable": (),
     "avx2": _AVX2,
     "avx512_popcnt": (*_AVX512, "-mavx512vpopcntdq"),
 }
-_LEVELS = {"boolean_kernels": _BOOLEAN_FLAGS}  # every other source has those of _ISA_FLAGS
+_LEVELS = dict.fromkeys(("boolean_kernels", "boolean_products"), _BOOLEAN_FLAGS)  # of others: _ISA_FLAGS
 _SOURCE_FLAGS = {  # same bits at every ISA level
+    "boolean_products": ("-ffp-contract=off",),
     "buckets": ("-ffp-contract=off",),
     "elementwise": ("-ffp-contract=off", "-fno-trapping-math", "-funroll-loops"),
 }

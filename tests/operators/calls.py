@@ -1,0 +1,169 @@
+"""A good call of every native operator: its arguments by name, made anew for each use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from lazyneuron.accelerate.native.load import load
+from lazyneuron.accelerate.packed import pack
+from lazyneuron.accelerate.sparse_mlp import native
+from tests.accelerate.blocks import make_block
+from tests.accelerate.comparison import check_close
+from tests.operators import definitions
+
+Arguments = dict[str, object]
+
+
+def operator(name: str) -> torch._ops.OpOverload:
+    load()
+    return getattr(torch.ops.lazyneuron, name.split(maxsplit=1)[0]).default
+
+
+def normal(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)), dtype=torch.float64).to(dtype)
+
+
+def packed_bits(rows: int, columns: int, *, seed: int = 0) -> Tensor:
+    """Random words of ``columns`` bits a row; what is behind them is zero."""
+    bits = torch.randint(0, 2, (rows, columns), generator=torch.Generator().manual_seed(seed))
+    words = torch.zeros(rows, (columns + 63) // 64, dtype=torch.int64)
+    for c in range(columns):
+        words[:, c // 64] |= bits[:, c] << (c % 64)
+    return words
+
+
+def table(keys: Tensor, *, room: int, entries: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Index, keys and number of slots in use after the rows of ``keys`` were inserted."""
+    index, held = torch.zeros(entries, dtype=torch.int64), torch.zeros(room, keys.shape[1], dtype=torch.int32)
+    state, slots = torch.zeros(1, dtype=torch.int64), torch.empty(len(keys), dtype=torch.int64)
+    operator("bucket_insert")(keys, index, held, state, slots, 0)
+    return index, held, state
+
+
+def block(*, gated: bool = False, weights: str = "keep") -> Arguments:
+    packed = pack(make_block(20, 70, 24, gated=gated), weights)  # type: ignore[arg-type]
+    values = (normal(5, 20, dtype=torch.float32), *native.arguments(packed, native.new_counts(), planes=2))
+    names = [a.name for a in operator("sparse_mlp")._schema.arguments]
+    return dict(zip(names, values, strict=True))
+
+
+def buckets() -> Arguments:
+    """Rows on a grid, so that hashes repeat, and a table that knows half of them."""
+    x = torch.randint(0, 3, (40, 3), generator=torch.Generator().manual_seed(0)).double()
+    w = torch.zeros(3, 8, dtype=torch.float64)
+    w[:, :2] = torch.tensor([[1.0, 2.0], [0.5, -1.0], [-1.0, 1.5]])
+    b = torch.full((8,), 0.25, dtype=torch.float64)
+    rows = operator("bucket_hash")(x, w, b, 2, 0)
+    index, keys, state = table(rows[:20], room=30, entries=64)
+    return {"x": x, "w": w, "b": b, "rows": rows, "index": index, "keys": keys, "state": state}
+
+
+def _of_buckets(*names: str, **others: Callable[[Arguments], object]) -> Callable[[], Arguments]:
+    def make() -> Arguments:
+        made = buckets()
+        made.update({name: value(made) for name, value in others.items()})
+        return {name: made[name] for name in (*names, *(n for n in others if n not in names))}
+
+    return make
+
+
+def _count(made: Arguments) -> int:
+    return int(made["state"][0])  # type: ignore[index]
+
+
+def _moments() -> Arguments:
+    return {"bits": packed_bits(5, 70), "rows": 70, "degree": 3, "isa": -1}
+
+
+def _gram() -> Arguments:
+    subsets = torch.tensor([[-1, -1], [0, -1], [3, -1], [0, 1], [1, 4], [0, 4]], dtype=torch.int16)
+    moments = operator("walsh_moments")(packed_bits(5, 70), 70, 4, -1)
+    return {"subsets": subsets, "moments": moments, "n": 5, "isa": -1}
+
+
+def _memory() -> list[Tensor]:
+    """A vector of two pieces, rows that lie apart, and nothing."""
+    g = torch.Generator().manual_seed(4)
+    bytes_of = [torch.randint(0, 256, shape, dtype=torch.uint8, generator=g) for shape in ((5000,), (7, 300), (0,))]
+    return [bytes_of[0], bytes_of[1][:, :259], bytes_of[2]]
+
+
+PREDICT = ["x", "w", "b", "shift", "index", "keys", "count", "values", "outputs", "degree", "y", "slots"]
+CALLS: dict[str, Callable[[], Arguments]] = {
+    "sparse_mlp": block,
+    "sparse_mlp gated": lambda: block(gated=True),
+    "sparse_mlp int8": lambda: block(weights="int8"),
+    "jsrelu": lambda: {"x": normal(3, 17, dtype=torch.float32), "mix": 0.5, "cap": 1.0, "isa": -1},
+    "jsrelu_backward": lambda: {
+        "gradient": normal(17, 3, dtype=torch.float32).T, "x": normal(3, 17, dtype=torch.float32), "mix": 0.5,
+        "cap": 1.0, "isa": -1,
+    },
+    "fingerprint": lambda: {"memory": _memory()},
+    "first_change": lambda: {
+        "memory": _memory(), "wanted": operator("fingerprint")(_memory()), "turn": 1, "turns": 3
+    },
+    "best_isa": dict,
+    "fwht_": lambda: {"x": normal(3, 32), "isa": -1},
+    "walsh_moments": _moments,
+    "walsh_analysis": lambda: {"bits": packed_bits(5, 70), "y": normal(70), "degree": 3, "isa": -1},
+    "walsh_synthesis": lambda: {
+        "bits": packed_bits(5, 70), "coefficient": normal(26), "rows": 70, "degree": 3, "isa": -1
+    },
+    "walsh_gram": _gram,
+    "gram_product": lambda: {"gram": normal(37, 37, dtype=torch.float32), "x": normal(37), "isa": -1},
+    "hamming_lookup": lambda: {
+        "a": packed_bits(6, 70), "b": packed_bits(5, 70, seed=1), "table": normal(129), "isa": -1
+    },
+    "hamming_sums": lambda: {"rows": packed_bits(9, 70), "y": normal(9), "n": 70, "isa": -1},
+    "best_boolean_isa": dict,
+    "bucket_hash": _of_buckets("x", "w", "b", hashes=lambda _: 2, shift=lambda _: 1),
+    "bucket_find": _of_buckets("rows", "index", "keys", count=_count),
+    "bucket_insert": _of_buckets(
+        "rows", "index", "keys", "state", slots=lambda _: torch.full((40,), -7), start=lambda _: 3
+    ),
+    "bucket_rehash": _of_buckets("index", "keys", count=_count),
+    "bucket_advise": lambda: {"t": normal(7)},
+    "bucket_accumulate": lambda: {
+        "sums": torch.zeros(4, 27, dtype=torch.float64), "slots": torch.tensor([0, 3, -1, 3, 1]), "x": normal(5, 4),
+        "y": normal(5, 2), "degree": 1,
+    },
+    "bucket_predict": _of_buckets(
+        *PREDICT[:3], shift=lambda _: 0, index=lambda m: m["index"], keys=lambda m: m["keys"], count=_count,
+        values=lambda m: normal(_count(m), 2 * 4), outputs=lambda _: 2, degree=lambda _: 1,
+        y=lambda _: torch.empty(40, 2, dtype=torch.float64), slots=lambda _: torch.empty(40, dtype=torch.int64),
+    ),
+}  # fmt: skip
+
+
+def written(op: torch._ops.OpOverload) -> list[str]:
+    """The arguments that an operator writes."""
+    return [a.name for a in op._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
+
+
+def expected(name: str, arguments: Arguments) -> definitions.Written | None:
+    """What the definition says about these arguments, or None when there is none."""
+    define = getattr(definitions, name.split(maxsplit=1)[0], None) if name != "sparse_mlp int8" else None
+    return None if define is None else define(*arguments.values())
+
+
+def run(op: Callable[..., object], name: str, arguments: Arguments) -> definitions.Written:
+    """Call an operator, and put what it wrote behind what it returned."""
+    returned = op(*arguments.values())
+    return (returned, *(arguments[key] for key in written(operator(name))))
+
+
+def check(got: definitions.Written, wanted: definitions.Written, *, length: int) -> None:
+    """Whole numbers are equal, others close: limits for chains of ``length`` sums; None is not compared."""
+    assert len(got) == len(wanted)
+    for one, other in zip(got, wanted, strict=True):
+        if other is None:
+            continue
+        if isinstance(other, Tensor) and other.dtype.is_floating_point:
+            check_close(one, other, length=length)  # type: ignore[arg-type]
+        elif isinstance(other, Tensor):
+            assert torch.equal(one, other)  # type: ignore[arg-type]
+        else:
+            assert one == other

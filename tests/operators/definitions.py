@@ -1,0 +1,187 @@
+"""What each native operator returns, by its definition: loops and tables over a few rows, no compiled code."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lazyneuron.induce import jsrelu_op
+
+Written = tuple[object, ...]  # what comes back, then each argument that is written, in the operator's order
+
+
+def signs(words: Tensor, count: int) -> Tensor:
+    """Each row of packed words as +-1, (rows, count)."""
+    bits = words.numpy().view(np.uint8).reshape(len(words), 8 * words.shape[1])
+    return torch.from_numpy(1.0 - 2.0 * np.unpackbits(bits, axis=1, bitorder="little")[:, :count])
+
+
+def subsets_of(n: int, degree: int) -> list[tuple[int, ...]]:
+    """Graded colexicographic order: by size, then by the largest element, and so on."""
+    sets = [s for k in range(degree + 1) for s in itertools.combinations(range(n), k)]
+    return sorted(sets, key=lambda s: (len(s), s[::-1]))
+
+
+def features(bits: Tensor, rows: int, degree: int) -> Tensor:
+    """The character of every subset on every row, (rows, subsets)."""
+    x = signs(bits, rows).T
+    return torch.stack([x[:, list(s)].prod(1) for s in subsets_of(bits.shape[0], degree)], 1)
+
+
+def _print(piece: np.ndarray) -> int:
+    """64 polynomials modulo 2^32 side by side, then one sum modulo 2^64, as a signed number."""
+    words = np.pad(piece, (0, -len(piece) % 256)).view("<u4").tolist()
+    lanes = [0] * 64
+    for number, word in enumerate(words):
+        lanes[number % 64] = (lanes[number % 64] * 0x9E3779B1 + word) % 2**32
+    mix = 0x9E3779B97F4A7C15
+    total = (len(piece) + sum(lane * pow(mix, k + 1, 2**64) for k, lane in enumerate(lanes))) % 2**64
+    return total - 2**64 if total >= 2**63 else total
+
+
+def _pieces(memory: Tensor) -> list[np.ndarray]:
+    data = memory.numpy()
+    return list(data) if data.ndim == 2 else [data[k : k + 4096] for k in range(0, len(data), 4096)]
+
+
+def fingerprint(memory: list[Tensor]) -> Written:
+    return (torch.tensor([_print(piece) for each in memory for piece in _pieces(each)], dtype=torch.int64),)
+
+
+def first_change(memory: list[Tensor], wanted: Tensor, turn: int, turns: int) -> Written:
+    at = 0
+    for number, each in enumerate(memory):
+        count = len(_pieces(each))
+        begin = count * turn // turns
+        for k in range(begin, min(max(begin + 1, count * (turn + 1) // turns), count)):
+            if _print(_pieces(each)[k]) != int(wanted[at + k]):
+                return (number,)
+        at += count
+    return (-1,)
+
+
+def fwht_(x: Tensor, isa: int) -> Written:
+    length = x.shape[-1]
+    if x.numel() == 0:
+        return x, x
+    index = np.arange(length)
+    common = [[bin(int(a & b)).count("1") for b in index] for a in index]
+    found = (x.double() @ (1.0 - 2.0 * (torch.tensor(common) % 2).double())).to(x.dtype)
+    return found, found
+
+
+def walsh_moments(bits: Tensor, rows: int, degree: int, isa: int) -> Written:
+    return (features(bits, rows, degree).sum(0).to(torch.int32),)
+
+
+def walsh_analysis(bits: Tensor, y: Tensor, degree: int, isa: int) -> Written:
+    return (features(bits, y.numel(), degree).T @ y.flatten(),)
+
+
+def walsh_synthesis(bits: Tensor, coefficient: Tensor, rows: int, degree: int, isa: int) -> Written:
+    return (features(bits, rows, degree) @ coefficient.flatten(),)
+
+
+def walsh_gram(subsets: Tensor, moments: Tensor, n: int, isa: int) -> Written:
+    place = {s: k for k, s in enumerate(subsets_of(n, min(n, 2 * subsets.shape[1])))}
+    sets = [{t for t in row if t >= 0} for row in subsets.tolist()]
+    found = [[moments[place[tuple(sorted(a ^ b))]] for b in sets] for a in sets]
+    return (torch.tensor(found, dtype=torch.float32).reshape(len(sets), len(sets)),)
+
+
+def gram_product(gram: Tensor, x: Tensor, isa: int) -> Written:
+    return (gram.double() @ x.flatten(),)
+
+
+def distances(a: Tensor, b: Tensor) -> Tensor:
+    p, q = signs(a, 64 * a.shape[1]), signs(b, 64 * b.shape[1])
+    return (p[:, None] != q[None]).sum(2)
+
+
+def hamming_lookup(a: Tensor, b: Tensor, table: Tensor, isa: int) -> Written:
+    return (table.flatten()[distances(a, b)],)
+
+
+def hamming_sums(rows: Tensor, y: Tensor, n: int, isa: int) -> Written:
+    found, apart, value = torch.zeros(n + 1, dtype=torch.float64), distances(rows, rows), y.flatten()
+    for i, j in itertools.combinations(range(len(rows)), 2):
+        found[apart[i, j]] += value[i] * value[j]
+    return (found,)
+
+
+def bucket_hash(x: Tensor, w: Tensor, b: Tensor, hashes: int, shift: int) -> Written:
+    z = torch.floor(x.double() @ w[:, :hashes] + b[:hashes])
+    return (z.to(torch.int32) >> shift,)
+
+
+def known(keys: Tensor, count: int) -> dict[tuple[int, ...], int]:
+    return {tuple(key): slot for slot, key in reversed(list(enumerate(keys[:count].tolist())))}
+
+
+def bucket_find(rows: Tensor, index: Tensor, keys: Tensor, count: int) -> Written:
+    slots = known(keys, count)
+    return (torch.tensor([slots.get(tuple(row), -1) for row in rows.tolist()], dtype=torch.int64),)
+
+
+def bucket_insert(rows: Tensor, index: Tensor, keys: Tensor, state: Tensor, slots: Tensor, start: int) -> Written:
+    """The index is left out (None): where in it an entry lies is its own affair."""
+    keys, slots, found = keys.clone(), slots.clone(), known(keys, int(state[0]))
+    for r in range(start, len(rows)):
+        row = tuple(rows[r].tolist())
+        if row not in found:
+            if len(found) == len(keys):
+                return r, None, keys, torch.tensor([len(found)]), slots
+            keys[len(found)] = rows[r]
+            found[row] = len(found)
+        slots[r] = found[row]
+    return len(rows), None, keys, torch.tensor([len(found)]), slots
+
+
+def bucket_accumulate(sums: Tensor, slots: Tensor, x: Tensor, y: Tensor, degree: int) -> Written:
+    sums = sums.clone()
+    for r, slot in enumerate(slots.tolist()):
+        if slot < 0:
+            continue
+        moments = [torch.ones(1, dtype=torch.float64), y[r], y[r] ** 2]
+        if degree:
+            d = x.shape[1]
+            moments += [x[r], *(x[r, i] * x[r, i:] for i in range(d)), *(x[r] * out for out in y[r])]
+        sums[slot] += torch.cat(moments)
+    return None, sums
+
+
+def bucket_predict(
+    x: Tensor, w: Tensor, b: Tensor, shift: int, index: Tensor, keys: Tensor, count: int, values: Tensor,
+    outputs: int, degree: int, y: Tensor, slots: Tensor,
+) -> Written:  # fmt: skip
+    (at,) = bucket_find(bucket_hash(x, w, b, keys.shape[1], shift)[0], index, keys, count)
+    one = torch.ones(len(x), 1, dtype=torch.float64)
+    row = torch.cat([one, x.double()], 1) if degree else one
+    held = values[at.clamp(min=0)].reshape(len(x), outputs, row.shape[1])
+    found = (held * row[:, None]).sum(2) * (at >= 0)[:, None]
+    return None, found, at
+
+
+def jsrelu(x: Tensor, mix: float, cap: float, isa: int) -> Written:
+    return (jsrelu_op.reference(x, mix, cap),)
+
+
+def jsrelu_backward(gradient: Tensor, x: Tensor, mix: float, cap: float, isa: int) -> Written:
+    return (jsrelu_op.reference_backward(gradient, x, mix, cap),)
+
+
+def sparse_mlp(
+    x: Tensor, sketch: Tensor, certificate: Tensor, switch_rows: Tensor, up_rows: Tensor | None,
+    up_bias: Tensor | None, rectify_up: bool, down_rows: Tensor, down_scale: Tensor | None, down_bias: Tensor | None,
+    counts: Tensor, *rest: object,
+) -> Written:  # fmt: skip
+    """A ReLU block that keeps its weights; counts are left out."""
+    h = (x.double() @ switch_rows.double().T + certificate[1, : len(switch_rows)].double()).relu()
+    if up_rows is not None:
+        up = x.double() @ up_rows.double().T + (0 if up_bias is None else up_bias.double())
+        h = h * (up.relu() if rectify_up else up)
+    y = h @ down_rows.double() + (0 if down_bias is None else down_bias.double())
+    return y.to(x.dtype), None
