@@ -4,11 +4,9 @@ from lazyneuron.cli.output import check_writable
 from lazyneuron.core.errors import DataError
 
 
-def test_folders_are_made_and_nothing_is_left_in_them(tmp_path):
-    path = tmp_path / "a" / "b.json"
-    check_writable(None, path)
-    assert path.parent.is_dir()
-    assert list(path.parent.iterdir()) == []
+def test_nothing_is_made_before_there_is_something_to_write(tmp_path):
+    check_writable(None, tmp_path / "a" / "b" / "c.json", tmp_path / "d.json")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_cannot_be_written_is_named(tmp_path):

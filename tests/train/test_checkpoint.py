@@ -143,11 +143,11 @@ def test_other_parts_are_refused(tmp_path):
         Checkpoints(tmp_path, model, keep=0)
 
 
-@pytest.mark.parametrize("name", ["shared.safetensors", "shared.json", "rank-0.json"])
+@pytest.mark.parametrize("name", ["shared-*.safetensors", "rank-0-*.safetensors", "checkpoint.json"])
 def test_a_damaged_checkpoint_is_one_sentence(tmp_path, name):
     model, optimizer = parts()
     checkpoints = Checkpoints(tmp_path, model, optimizer=optimizer)
-    file = checkpoints.save(3) / name
+    (file,) = checkpoints.save(3).glob(name)
     file.write_bytes(file.read_bytes()[:20])
     before = [v.clone() for v in model.state_dict().values()]
     with pytest.raises(CheckpointError, match="does not hold a training state"):
@@ -164,14 +164,14 @@ def test_trees_come_back_exactly(tmp_path):
         "array": np.arange(6).reshape(2, 3)[:, ::2],
         (1, "key"): {},
     }
-    write_tree(tree, tmp_path / "x")
-    back = read_tree(tmp_path / "x")
+    write_tree(tree, tmp_path, "x")
+    back = read_tree(tmp_path, "x")
     assert list(back) == list(tree) and back[0] == tree[0] and back["f"] == tree["f"] and back[(1, "key")] == {}
     assert str(back["f"][2]) == "-0.0"
     assert torch.equal(back["bf16"], tree["bf16"]) and back["empty"].shape == (0, 3)
     assert np.array_equal(back["array"], tree["array"])
     with pytest.raises(CheckpointError, match=r"the state\['bad'\]\[0\] is a object, which cannot be saved"):
-        write_tree({"bad": [object()]}, tmp_path / "y")
+        write_tree({"bad": [object()]}, tmp_path, "y")
 
 
 def test_orders_are_permutations_and_split_over_processes():

@@ -153,6 +153,7 @@ def _accelerate(
         raise _nothing_to_do((*changes, *plan.skipped))
     receipt = Receipt(verb="accelerate_", config=config, changes=(*changes, *plan.skipped), notes=_notes(model))
     with transaction(model, receipt.id) as change_set:
+        change_set.receipt = receipt
         for block, execution in prepared:
             splice_(change_set, block, execution, model=model)
     return receipt

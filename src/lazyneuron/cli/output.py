@@ -9,7 +9,7 @@ from lazyneuron.core.errors import DataError
 
 
 def check_writable(*paths: Path | None) -> None:
-    """Make sure, before any work is done, that these files can be written; their folders are created.
+    """Make sure, before any work is done, that these files can be written; nothing is made or left.
 
     Args:
         paths: the files; None stands for one that was not asked for.
@@ -23,8 +23,7 @@ def check_writable(*paths: Path | None) -> None:
         if path.is_dir():
             raise DataError(f"{path} is a folder; name a file in it.")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=path.parent):
+            with tempfile.TemporaryFile(dir=next(p for p in path.parents if p.exists())):
                 pass
         except OSError as error:
             raise DataError(f"Cannot write {path} ({error.strerror}); choose a folder that you can write.") from error

@@ -38,3 +38,16 @@ class AssumptionError(LazyNeuronError, ValueError):
 
 class DivergedError(LazyNeuronError, ArithmeticError):
     """A training whose loss is no longer a finite number."""
+
+
+# what reading a damaged or foreign file raises somewhere inside; a reader turns it into one of the errors above
+MALFORMED = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,  # RecursionError is one
+    MemoryError,
+)

@@ -32,11 +32,16 @@ class _Entry:
 
 
 class Transaction:
-    """Collects attribute changes on a model's modules; made by :func:`transaction`."""
+    """Collects attribute changes on a model's modules; made by :func:`transaction`.
+
+    Attributes:
+        receipt: what the verb returned; set by the verb, so that saving knows every change in force.
+    """
 
     def __init__(self, model: nn.Module, name: str) -> None:
         self.model = model
         self.name = name
+        self.receipt: Receipt | None = None
         self.entries: list[_Entry] = []
 
     def set(self, module: nn.Module, attribute: str, value: Any) -> None:
@@ -90,6 +95,23 @@ def transaction(model: nn.Module, name: str) -> Iterator[Transaction]:
 def active_changes(model: nn.Module) -> tuple[str, ...]:
     """Names (receipt ids) of the changes that are in force on ``model``, oldest first."""
     return tuple(model.__dict__.get(_LOG, {}))
+
+
+def receipts(model: nn.Module) -> tuple[Receipt, ...]:
+    """The receipts of the changes that are in force on ``model``, oldest first.
+
+    Raises:
+        ConfigError: a change was made without one, so that it cannot be said what it was.
+
+    Example:
+        >>> receipts(nn.Linear(2, 2))
+        ()
+    """
+    log: dict[str, Transaction] = model.__dict__.get(_LOG, {})
+    for name, change in log.items():
+        if change.receipt is None:
+            raise ConfigError(f"The change {name!r} of this model has no receipt; restore it first.")
+    return tuple(change.receipt for change in log.values() if change.receipt is not None)
 
 
 def restore_(model: nn.Module, receipt: Receipt | str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from lazyneuron.core.errors import CheckpointError, ConfigError
+from lazyneuron.core.errors import MALFORMED, CheckpointError, ConfigError, ImplUnavailable
 from lazyneuron.route.affine_hash import AffineHash
 from lazyneuron.route.bucket_ops import moment_width
 from lazyneuron.route.bucket_regression import BucketRegression
@@ -73,7 +73,9 @@ def load_estimator(folder: str | Path) -> LSHRegressor | LSHClassifier:
         else:
             estimator.single_output_ = bool(facts["single_output"])
         estimator.model_ = _model(estimator._settings(), tensors, facts)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except ImplUnavailable:
+        raise
+    except MALFORMED as error:
         raise CheckpointError(f"The estimator in {folder} is damaged ({error}); save it again.") from error
     return estimator
 
