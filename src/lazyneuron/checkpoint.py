@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lazyneuron.accelerate.transform import accelerate_again_
-from lazyneuron.core.errors import MALFORMED, CheckpointError, ConfigError, ImplUnavailable, LazyNeuronError
+from lazyneuron.core.errors import MALFORMED, CheckpointError, ConfigError, ImplUnavailable, LazyNeuronError, said
 from lazyneuron.core.receipt import Receipt
 from lazyneuron.core.sealed import read_sealed, write_sealed
 from lazyneuron.core.undo import receipts, restore_
@@ -170,6 +170,6 @@ def _again(model: nn.Module, receipt: Receipt) -> Receipt:
     except (CheckpointError, ImplUnavailable):
         raise
     except MALFORMED as error:
-        said = str(error) if isinstance(error, LazyNeuronError) else f"{type(error).__name__}: {error}"
-        raise CheckpointError(f"The saved {receipt.verb} does not fit this model: {said}") from error
+        why = str(error) if isinstance(error, LazyNeuronError) else f"{type(error).__name__}, {said(error)}."
+        raise CheckpointError(f"The saved {receipt.verb} does not fit this model: {why}") from error
     raise CheckpointError(f"The saved change {receipt.verb!r} is not known to this version; update lazyneuron.")

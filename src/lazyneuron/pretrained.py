@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lazyneuron.checkpoint import bring_back_, read_saved
-from lazyneuron.core.errors import CheckpointError, ImplUnavailable, LazyNeuronError
+from lazyneuron.core.errors import CheckpointError, ImplUnavailable, LazyNeuronError, said
 
 
 def from_pretrained(folder: str | Path, *, accelerate: bool = True) -> nn.Module:
@@ -61,7 +61,7 @@ def _built(content: Mapping[str, Any], folder: str | Path) -> nn.Module:
     except LazyNeuronError:
         raise
     except Exception as error:  # transformers documents no closed list
-        raise CheckpointError(f"Cannot build the model that is saved in {folder} ({error}).") from error
+        raise CheckpointError(f"Cannot build the model that is saved in {folder} ({said(error)}).") from error
     return model
 
 

@@ -13,7 +13,7 @@ import platformdirs
 import torch
 
 from lazyneuron.core.environment import environment
-from lazyneuron.core.errors import MALFORMED, CheckpointError
+from lazyneuron.core.errors import MALFORMED, CheckpointError, said
 from lazyneuron.core.record import write_text
 from lazyneuron.core.sealed import open_text, seal_text
 
@@ -141,7 +141,7 @@ def read(path: Path, mark: str) -> CostModel:
         return model
     except MALFORMED as error:
         raise CheckpointError(
-            f"The cost model in {path} cannot be used ({error}); run `lazyneuron doctor --recalibrate`."
+            f"The cost model in {path} cannot be used ({said(error)}); run `lazyneuron doctor --recalibrate`."
         ) from error
 
 

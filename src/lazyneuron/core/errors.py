@@ -51,3 +51,9 @@ MALFORMED = (
     RuntimeError,  # RecursionError is one
     MemoryError,
 )
+
+
+def said(error: BaseException) -> str:
+    """What an error of another library says, as a part of one sentence."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200].rstrip(".") if lines else type(error).__name__

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from lazyneuron.core.errors import MALFORMED, CheckpointError
+from lazyneuron.core.errors import MALFORMED, CheckpointError, said
 
 FORMAT = 1
 
@@ -74,8 +74,9 @@ class Receipt:
                 raise ValueError("a name in it is no text")
             if not all(isinstance(facts, dict) for facts in (receipt.config, *(c.details for c in changes))):
                 raise ValueError("its arguments or details are no table")
+            receipt.to_json()  # what is nested too deeply can be read, but not written
             return receipt
         except MALFORMED as error:
             raise CheckpointError(
-                f"This is not a lazyneuron receipt ({error}); pass the JSON text that Receipt.to_json wrote."
+                f"This is not a lazyneuron receipt ({said(error)}); pass the JSON text that Receipt.to_json wrote."
             ) from error

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lazyneuron.core.environment import Environment, environment
-from lazyneuron.core.errors import MALFORMED, CheckpointError, DataError
+from lazyneuron.core.errors import MALFORMED, CheckpointError, DataError, said
 
 FORMAT = 1
 
@@ -52,10 +52,11 @@ class Record:
             record = Record(environment=Environment(**{**facts, "isa": tuple(facts["isa"])}), **raw)
             if not isinstance(record.kind, str) or not isinstance(record.data, dict):
                 raise ValueError("its kind is no text, or its data are no table")
+            record.to_json()  # what is nested too deeply can be read, but not written
             return record
         except MALFORMED as error:
             raise CheckpointError(
-                f"This is not a lazyneuron record ({error}); pass a file that lazyneuron wrote."
+                f"This is not a lazyneuron record ({said(error)}); pass a file that lazyneuron wrote."
             ) from error
 
 

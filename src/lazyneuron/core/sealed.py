@@ -20,7 +20,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from lazyneuron.core.errors import MALFORMED, CheckpointError, DataError
+from lazyneuron.core.errors import MALFORMED, CheckpointError, DataError, said
 from lazyneuron.core.record import made_folder, to_disk, write_bytes, write_text
 
 FORMAT = 2  # 1 was without checksums
@@ -135,7 +135,7 @@ def read_sealed(
         except (*MALFORMED, SafetensorError) as error:
             if _bytes(folder / document) == seen:  # else it was saved anew in between
                 raise CheckpointError(
-                    f"{folder} does not hold a {what} ({_brief(error)}); name the folder that it was saved in, "
+                    f"{folder} does not hold a {what} ({said(error)}); name the folder that it was saved in, "
                     "or another copy of it."
                 ) from error
 
@@ -245,8 +245,3 @@ def _bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError:
         return b""
-
-
-def _brief(error: BaseException) -> str:
-    said = str(error).strip().splitlines()
-    return f"{said[0][:200].rstrip('.')}" if said else type(error).__name__

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lazyneuron.core.errors import MALFORMED, CheckpointError, ImplUnavailable
+from lazyneuron.core.errors import MALFORMED, CheckpointError, ImplUnavailable, said
 from lazyneuron.core.sealed import read_sealed, write_sealed
 from lazyneuron.route.table import BucketTable
 
@@ -66,7 +66,7 @@ def table_from(tensors: Mapping[str, Tensor], facts: Mapping[str, Any], *, impl:
     except ImplUnavailable:
         raise
     except MALFORMED as error:
-        raise CheckpointError(f"The saved table is damaged ({error}); save it again.") from error
+        raise CheckpointError(f"The saved table is damaged ({said(error)}); save it again.") from error
     return table
 
 

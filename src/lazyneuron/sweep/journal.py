@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lazyneuron.core.errors import MALFORMED, ConfigError, DataError
+from lazyneuron.core.errors import MALFORMED, ConfigError, DataError, said
 from lazyneuron.core.record import write_text
 from lazyneuron.sweep.settings import Setting, key_of
 
@@ -83,7 +83,7 @@ class Journal:
             return point
         except MALFORMED as error:
             raise DataError(
-                f"Line {number} of {self.file} is no point of a sweep ({error}); name another file."
+                f"Line {number} of {self.file} is no point of a sweep ({said(error)}); name another file."
             ) from error
 
 

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from lazyneuron.core.errors import MALFORMED, CheckpointError, ConfigError, DataError, LazyNeuronError
+from lazyneuron.core.errors import MALFORMED, CheckpointError, ConfigError, DataError, LazyNeuronError, said
 from lazyneuron.core.sealed import seal, write_part
 from lazyneuron.induce.project import recipe_facts
 from lazyneuron.train.random_state import noise_generators, random_state, set_random_state
@@ -145,7 +145,7 @@ class Checkpoints:
             raise
         except MALFORMED as error:
             raise CheckpointError(
-                f"The checkpoint {path} is damaged ({type(error).__name__}: {error}); use an earlier one."
+                f"The checkpoint {path} is damaged ({type(error).__name__}: {said(error)}); use an earlier one."
             ) from error
 
     def _apply(self, shared: Mapping[str, Any], own: Mapping[str, Any], path: Path) -> int:
@@ -166,7 +166,7 @@ class Checkpoints:
                 optimizer.load_state_dict(like_parameters(saved[name], optimizer))
             except MALFORMED as error:
                 raise CheckpointError(
-                    f"The checkpoint {path} does not fit the optimiser {name!r} ({error}); make it for the same "
+                    f"The checkpoint {path} does not fit the optimiser {name!r} ({said(error)}); make it for the same "
                     "parameters, in the same groups."
                 ) from error
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from lazyneuron.core.errors import MALFORMED, CheckpointError
+from lazyneuron.core.errors import MALFORMED, CheckpointError, said
 from lazyneuron.induce.token_noise import TokenWeightNoise
 
 
@@ -36,7 +36,9 @@ def set_random_state(state: dict[str, Any]) -> None:
         _set(now)
         if isinstance(error, CheckpointError) or not isinstance(error, MALFORMED):
             raise
-        raise CheckpointError(f"The saved random state is damaged ({error}); use an earlier checkpoint.") from error
+        raise CheckpointError(
+            f"The saved random state is damaged ({said(error)}); use an earlier checkpoint."
+        ) from error
 
 
 def set_noise(model: nn.Module, states: Any) -> None:
@@ -54,7 +56,7 @@ def set_noise(model: nn.Module, states: Any) -> None:
         for name, generator in generators.items():
             generator.set_state(before[name])
         raise CheckpointError(
-            f"The saved states of the noise generators do not fit this model ({error}); use an earlier checkpoint."
+            f"The saved states of noise generators do not fit this model ({said(error)}); use another checkpoint."
         ) from error
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lazyneuron.core.errors import MALFORMED, CheckpointError
+from lazyneuron.core.errors import MALFORMED, CheckpointError, said
 from lazyneuron.core.sealed import read_sealed, write_sealed
 
 _PLAIN = (type(None), bool, int, float, str)
@@ -69,7 +69,7 @@ def decode(written: Any, tensors: Mapping[str, Tensor]) -> Any:
         return _decode(written, tensors)
     except MALFORMED as error:
         raise CheckpointError(
-            f"This is no training state ({type(error).__name__}: {error}); use an earlier checkpoint."
+            f"This is no training state ({type(error).__name__}: {said(error)}); use an earlier checkpoint."
         ) from error
 
 
