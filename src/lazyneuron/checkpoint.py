@@ -14,7 +14,7 @@ from lazyneuron.accelerate.transform import accelerate_again_
 from lazyneuron.core.errors import MALFORMED, CheckpointError, ConfigError, ImplUnavailable, LazyNeuronError, said
 from lazyneuron.core.receipt import Receipt
 from lazyneuron.core.sealed import read_sealed, write_sealed
-from lazyneuron.core.undo import receipts, restore_
+from lazyneuron.core.undo import active_changes, receipts, restore_
 from lazyneuron.induce.compact import compact_again_
 from lazyneuron.induce.sparsify import recipe_from_data, sparsify_
 from lazyneuron.route.ffn import RouteFFN
@@ -36,6 +36,7 @@ def save(model: nn.Module, folder: str | Path, *receipts: Receipt, beside: Mappi
 
     Raises:
         DataError: the folder cannot be written.
+        CheckpointError: the state holds something else than tensors.
         ConfigError: a receipt is of a change that is not in force on this very model, or a change has no receipt.
     """
     made = _all_receipts(model, receipts)
@@ -110,6 +111,12 @@ def bring_back_(
 
 def _all_receipts(model: nn.Module, given: tuple[Receipt, ...]) -> tuple[Receipt, ...]:
     in_force = receipts(model)
+    inside = [name for name, part in model.named_modules() if name and active_changes(part)]
+    if inside:
+        raise ConfigError(
+            f"A change was made on {inside[0]!r}, a part of this {type(model).__name__}, and would be lost; save that "
+            "part, or make the change on the whole model."
+        )
     known = {receipt.id for receipt in in_force}
     foreign = [r for r in given if r.id not in known and r.verb not in _IN_THE_WEIGHTS]
     if foreign:
@@ -122,6 +129,11 @@ def _all_receipts(model: nn.Module, given: tuple[Receipt, ...]) -> tuple[Receipt
 
 def _state(model: nn.Module) -> dict[str, Tensor]:
     """The state with tied tensors once; ``load_`` ties them again by the model itself."""
+    odd = {key: type(value).__name__ for key, value in model.state_dict().items() if not isinstance(value, Tensor)}
+    if odd:
+        raise CheckpointError(
+            f"The state holds {odd}, which cannot be saved without pickle; keep tensors only in a state_dict."
+        )
     state = {key: value.detach() for key, value in model.state_dict().items()}
     first: dict[tuple[Any, ...], str] = {}
     for key, value in state.items():

@@ -51,18 +51,21 @@ def _built(content: Mapping[str, Any], folder: str | Path) -> nn.Module:
     try:
         if "config" not in content:  # saved by the command line of an earlier version
             config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-            return transformers.AutoModel.from_config(config, trust_remote_code=False)
+            auto: Any = transformers.AutoModel
+            built: nn.Module = auto.from_config(config, trust_remote_code=False)
+            return built
         facts = dict(content["config"])
         (name,) = facts["architectures"]
         config = transformers.CONFIG_MAPPING[facts["model_type"]].from_dict(facts)
-        model: nn.Module = getattr(transformers, name)(config)
+        model: Any = getattr(transformers, name)(config)
         if "generation_config" in content:
             model.generation_config = transformers.GenerationConfig.from_dict(content["generation_config"])
+        whole: nn.Module = model
     except LazyNeuronError:
         raise
     except Exception as error:  # transformers documents no closed list
         raise CheckpointError(f"Cannot build the model that is saved in {folder} ({said(error)}).") from error
-    return model
+    return whole
 
 
 def _cast_(model: nn.Module, state: Mapping[str, Tensor]) -> None:

@@ -23,7 +23,7 @@ from transformers import (
 import lazyneuron as lazy
 from lazyneuron.accelerate import calibrate
 from lazyneuron.blocks import Activation
-from lazyneuron.core.errors import CheckpointError, ConfigError
+from lazyneuron.core.errors import CheckpointError, ConfigError, DataError
 from tests.accelerate.conftest import made_up
 from tests.blocks.architectures import KNOWN
 from tests.core.resealed import reseal
@@ -172,6 +172,18 @@ def test_receipts_that_are_not_in_force_are_refused(tmp_path):
     lazy.restore_(model, receipt)
     with pytest.raises(ConfigError, match="is not in force on this BertModel"):
         lazy.save(model, tmp_path, receipt)
+    lazy.sparsify_(model.encoder, lazy.Relufy())
+    with pytest.raises(ConfigError, match="A change was made on 'encoder', a part of this BertModel"):
+        lazy.save(model, tmp_path)
+
+    class Odd(nn.Linear):
+        def get_extra_state(self):
+            return {"a": object()}
+
+    with pytest.raises(CheckpointError, match="cannot be saved without pickle"):
+        lazy.save(Odd(2, 2), tmp_path)
+    with pytest.raises(DataError, match="Cannot write to"):
+        lazy.save(nn.Linear(2, 2, device="meta"), tmp_path)
     assert not list(tmp_path.iterdir())
 
 

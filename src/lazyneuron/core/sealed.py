@@ -20,7 +20,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from lazyneuron.core.errors import MALFORMED, CheckpointError, DataError, said
+from lazyneuron.core.errors import MALFORMED, CheckpointError, DataError, LazyNeuronError, said
 from lazyneuron.core.record import made_folder, to_disk, write_bytes, write_text
 
 FORMAT = 2  # 1 was without checksums
@@ -71,8 +71,10 @@ def write_sealed(
                         write_bytes(folder / name, replaced[name])
                     _sweep(folder, document, (*tensors, *beside), keep=before, also=set(beside))
                 raise
-    except (OSError, SafetensorError) as error:
-        raise DataError(f"Cannot write to {folder} ({error}); choose a folder that you can write.") from error
+    except LazyNeuronError:
+        raise
+    except (*MALFORMED, SafetensorError) as error:  # a full disk, or a tensor that the format does not know
+        raise DataError(f"Cannot write to {folder} ({said(error)}); choose a folder that you can write.") from error
 
 
 def write_part(folder: Path, stem: str, tensors: Tensors) -> dict[str, str]:

@@ -38,10 +38,11 @@ class Transaction:
         receipt: what the verb returned; set by the verb, so that saving knows every change in force.
     """
 
+    receipt: Receipt | None = None
+
     def __init__(self, model: nn.Module, name: str) -> None:
         self.model = model
         self.name = name
-        self.receipt: Receipt | None = None
         self.entries: list[_Entry] = []
 
     def set(self, module: nn.Module, attribute: str, value: Any) -> None:
