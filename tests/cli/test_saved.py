@@ -32,7 +32,6 @@ FAT = ("--recipe", "relufy", "--set", 'activation=["fatrelu", 0.1]')
 SAVING = {
     "sparsify": [("sparsify", *FAT)],
     "accelerate": [("accelerate",)],
-    "sparsify, accelerate": [("sparsify", *FAT), ("accelerate",)],
     "sparsify, sparsify, accelerate": [("sparsify", *FAT), ("sparsify", "--recipe", "relufy"), ("accelerate",)],
 }
 READING = {
