@@ -7,7 +7,7 @@ from lazyneuron.accelerate.transform import accelerate_, plan_acceleration
 from lazyneuron.blocks.find import find_blocks
 from lazyneuron.checkpoint import load_, save
 from lazyneuron.core.receipt import Receipt
-from lazyneuron.core.undo import restore_
+from lazyneuron.core.undo import receipts, restore_
 from lazyneuron.explain.run import explain
 from lazyneuron.induce.compact import compact_
 from lazyneuron.induce.doubly_biased import DoublyBiased
@@ -15,6 +15,7 @@ from lazyneuron.induce.project import project_
 from lazyneuron.induce.relufy import Relufy
 from lazyneuron.induce.sparsify import sparsify_
 from lazyneuron.measure.run import measure
+from lazyneuron.pretrained import from_pretrained
 from lazyneuron.route.ffn import RouteFFN
 
 __all__ = [
@@ -26,10 +27,12 @@ __all__ = [
     "compact_",
     "explain",
     "find_blocks",
+    "from_pretrained",
     "load_",
     "measure",
     "plan_acceleration",
     "project_",
+    "receipts",
     "refresh_",
     "restore_",
     "save",

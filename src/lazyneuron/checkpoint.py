@@ -3,102 +3,168 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 
 from lazyneuron.accelerate.transform import accelerate_again_
 from lazyneuron.core.arguments import check_folder, check_model, check_receipts
-from lazyneuron.core.errors import CheckpointError, ConfigError, DataError, NoBlocksError
+from lazyneuron.core.errors import MALFORMED, CheckpointError, ConfigError, ImplUnavailable, LazyNeuronError, said
 from lazyneuron.core.receipt import Receipt
-from lazyneuron.core.record import write_text
-from lazyneuron.core.undo import restore_
+from lazyneuron.core.sealed import read_sealed, write_sealed
+from lazyneuron.core.undo import active_changes, receipts, restore_
 from lazyneuron.induce.compact import compact_again_
 from lazyneuron.induce.sparsify import recipe_from_data, sparsify_
 from lazyneuron.route.ffn import RouteFFN
 
-WEIGHTS, RECEIPTS = "model.safetensors", "receipts.json"
+RECEIPTS = "receipts.json"
+_WEIGHTS = "model"
+_IN_THE_WEIGHTS = ("project_", "revive_")  # what these moved needs no replay
 
 
-def save(model: nn.Module, folder: str | Path, *receipts: Receipt) -> None:
-    """Write a model's state and the receipts of its changes.
+def save(model: nn.Module, folder: str | Path, *receipts: Receipt, beside: Mapping[str, bytes] | None = None) -> None:
+    """Write a model's state and the receipts of all its changes; a kill at any moment leaves the old or the new ones.
 
     Args:
-        model: the model; ``state_dict`` keys are those of the unchanged model and of what its changes added.
-        folder: made if it is missing.
-        receipts: in the order in which the changes were made.
+        model: the model; ``state_dict`` keys are those of the unchanged model and of what its changes added. The config
+            of a transformers model is saved too, also as ``config.json`` for other programs.
+        folder: made if it is missing; its other files stay.
+        receipts: those that the model carries are known and need not be given.
+        beside: other files to write with them, by name, such as a tokenizer's.
 
     Raises:
         ConfigError: an argument is of the wrong kind.
         DataError: the folder cannot be written.
+        CheckpointError: the state holds something else than tensors.
+        ConfigError: a receipt is of a change that is not in force on this very model, or a change has no receipt.
     """
     check_model(model)
     check_folder(folder)
     check_receipts(receipts)
-    folder = Path(folder)
-    state = {key: value.detach().contiguous() for key, value in model.state_dict().items()}
-    storages: dict[int, str] = {}
-    for key, value in list(state.items()):  # tied tensors are stored once; load_ ties them again by the model itself
-        first = storages.setdefault(value.data_ptr(), key) if value.numel() else key
-        if first != key and state[first].shape == value.shape:
-            del state[key]
-    temporary = folder / f".{WEIGHTS}.part"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        safetensors.torch.save_file(state, temporary)
-        temporary.replace(folder / WEIGHTS)
-    except (OSError, SafetensorError) as error:
-        raise DataError(f"Cannot write to {folder} ({error}); choose a folder that you can write.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    write_text(folder / RECEIPTS, json.dumps([json.loads(receipt.to_json()) for receipt in receipts], indent=1))
+    made = _all_receipts(model, receipts)
+    content: dict[str, Any] = {"receipts": [receipt.to_data() for receipt in made]}
+    files = dict(beside or {})
+    for name, config in (("config", _config(model)), ("generation_config", _text(model, "generation_config"))):
+        if config is not None:
+            content[name] = json.loads(config)
+            files[f"{name}.json"] = config.encode()
+    write_sealed(Path(folder), RECEIPTS, content, {_WEIGHTS: _state(model)}, beside=files)
 
 
-def load_(model: nn.Module, folder: str | Path) -> tuple[Receipt, ...]:
-    """Make the saved changes on a fresh model and load the saved weights into it.
+def load_(model: nn.Module, folder: str | Path, *, accelerate: bool = True) -> tuple[Receipt, ...]:
+    """Make the saved changes on a fresh model and load the saved weights into it; all of it or nothing.
 
     Args:
         model: built as the saved one was before its changes.
         folder: what :func:`save` wrote.
+        accelerate: make a saved ``accelerate_`` again, for this machine; False leaves it out.
 
     Returns:
-        New receipts, one for each change, in order. An ``accelerate_`` is made again for this machine.
+        New receipts, one for each change, in order.
 
     Raises:
-        CheckpointError: a file is missing, corrupt or does not fit the model; the model's weights are then untouched.
+        CheckpointError: a file is missing, damaged or does not fit the model.
+        ImplUnavailable: the acceleration names an implementation that cannot run here.
     """
     check_model(model)
     check_folder(folder)
-    folder = Path(folder)
-    try:
-        state = safetensors.torch.load_file(folder / WEIGHTS)
-        raw = json.loads((folder / RECEIPTS).read_text(encoding="utf-8"))
-    except (OSError, ValueError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{folder} does not hold a saved model ({error}); pass a folder that save wrote."
-        ) from error
-    if not isinstance(raw, list):
-        raise CheckpointError(f"{folder / RECEIPTS} is not a list of receipts; pass a folder that save wrote.")
-    saved = [Receipt.from_json(json.dumps(item)) for item in raw]
-    first: list[Receipt] = []
+    state, content = read_saved(folder)
+    return bring_back_(model, state, content, accelerate=accelerate)
+
+
+def read_saved(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The weights and the other content that :func:`save` wrote, checked but not yet made sense of.
+
+    Raises:
+        CheckpointError: a file is missing or damaged.
+    """
+    content, tensors = read_sealed(Path(folder), RECEIPTS, what="saved model", unsealed=_WEIGHTS)
+    if isinstance(content, list):  # an earlier version's
+        content = {"receipts": content}
+    if not isinstance(content, dict) or not isinstance(content.get("receipts"), list) or _WEIGHTS not in tensors:
+        raise CheckpointError(f"{Path(folder) / RECEIPTS} holds no receipts; pass a folder that save wrote.")
+    return tensors[_WEIGHTS], content
+
+
+def bring_back_(
+    model: nn.Module, state: dict[str, Tensor], content: Mapping[str, Any], *, accelerate: bool
+) -> tuple[Receipt, ...]:
+    """What :func:`load_` does with what :func:`read_saved` read."""
+    saved = [Receipt.from_json(json.dumps(item)) for item in content["receipts"]]
+    later = [receipt for receipt in saved if receipt.verb == "accelerate_"]
+    done: list[Receipt] = []
+    before: dict[str, Tensor] = {}
     try:
         for receipt in saved:
-            if receipt.verb not in ("accelerate_", "project_", "revive_"):  # what these two moved is in the weights
-                first.append(_again(model, receipt))
+            if receipt not in later and receipt.verb not in _IN_THE_WEIGHTS:
+                done.append(_again(model, receipt))
         _check_state(model, state)
+        before = {key: value.detach().clone() for key, value in model.state_dict().items() if key in state}
+        with torch.no_grad():
+            model.load_state_dict(state, strict=False)
+        for receipt in later if accelerate else []:
+            done.append(_again(model, receipt))
     except BaseException:
-        for receipt in reversed(first):
+        with torch.no_grad():
+            model.load_state_dict(before, strict=False)
+        for receipt in reversed(done):
             restore_(model, receipt)
         raise
-    with torch.no_grad():
-        model.load_state_dict(state, strict=False)
-    return (*first, *(_again(model, receipt) for receipt in saved if receipt.verb == "accelerate_"))
+    return tuple(done)
 
 
-def _check_state(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
+def _all_receipts(model: nn.Module, given: tuple[Receipt, ...]) -> tuple[Receipt, ...]:
+    in_force = receipts(model)
+    inside = [name for name, part in model.named_modules() if name and active_changes(part)]
+    if inside:
+        raise ConfigError(
+            f"A change was made on {inside[0]!r}, a part of this {type(model).__name__}, and would be lost; save that "
+            "part, or make the change on the whole model."
+        )
+    known = {receipt.id for receipt in in_force}
+    foreign = [r for r in given if r.id not in known and r.verb not in _IN_THE_WEIGHTS]
+    if foreign:
+        raise ConfigError(
+            f"The change {foreign[0].verb} {foreign[0].id} is not in force on this {type(model).__name__}; save the "
+            "very model that was changed, without the receipts of what was restored."
+        )
+    return in_force
+
+
+def _state(model: nn.Module) -> dict[str, Tensor]:
+    """The state with tied tensors once; ``load_`` ties them again by the model itself."""
+    odd = {key: type(value).__name__ for key, value in model.state_dict().items() if not isinstance(value, Tensor)}
+    if odd:
+        raise CheckpointError(
+            f"The state holds {odd}, which cannot be saved without pickle; keep tensors only in a state_dict."
+        )
+    state = {key: value.detach() for key, value in model.state_dict().items()}
+    first: dict[tuple[Any, ...], str] = {}
+    for key, value in state.items():
+        same = (value.data_ptr(), value.shape, value.stride(), value.dtype) if value.numel() else (key,)
+        first.setdefault(same, key)
+    return {key: state[key] for key in first.values()}
+
+
+def _text(owner: Any, name: str) -> str | None:
+    write = getattr(getattr(owner, name, None), "to_json_string", None)
+    return write() if callable(write) else None
+
+
+def _config(model: nn.Module) -> str | None:
+    """The JSON text of a transformers config that builds the model as it was before its changes."""
+    text = _text(model, "config")
+    if text is None:
+        return None
+    facts = {**json.loads(text), "architectures": [type(model).__name__]}
+    dtype = getattr(model, "dtype", None)
+    return json.dumps(facts | ({} if dtype is None else {"dtype": str(dtype).removeprefix("torch.")}), indent=2) + "\n"
+
+
+def _check_state(model: nn.Module, state: dict[str, Tensor]) -> None:
     own = model.state_dict()
     wrong = [key for key in state if key not in own or own[key].shape != state[key].shape]
     held = {own[key].data_ptr() for key in state if key in own}
@@ -111,15 +177,18 @@ def _check_state(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
 
 
 def _again(model: nn.Module, receipt: Receipt) -> Receipt:
-    if receipt.verb == "sparsify_":
-        data = dict(receipt.config)
-        recipe = RouteFFN.from_data(data) if data.get("config") == "RouteFFN" else recipe_from_data(data)
-        try:
+    try:
+        if receipt.verb == "sparsify_":
+            data = dict(receipt.config)
+            recipe = RouteFFN.from_data(data) if data.get("config") == "RouteFFN" else recipe_from_data(data)
             return sparsify_(model, recipe)
-        except (ConfigError, NoBlocksError) as error:
-            raise CheckpointError(f"The saved recipe does not fit this model: {error}") from error
-    if receipt.verb == "compact_":
-        return compact_again_(model, receipt)
-    if receipt.verb == "accelerate_":
-        return accelerate_again_(model, receipt)
+        if receipt.verb == "compact_":
+            return compact_again_(model, receipt)
+        if receipt.verb == "accelerate_":
+            return accelerate_again_(model, receipt)
+    except (CheckpointError, ImplUnavailable):
+        raise
+    except MALFORMED as error:
+        why = str(error) if isinstance(error, LazyNeuronError) else f"{type(error).__name__}, {said(error)}."
+        raise CheckpointError(f"The saved {receipt.verb} does not fit this model: {why}") from error
     raise CheckpointError(f"The saved change {receipt.verb!r} is not known to this version; update lazyneuron.")

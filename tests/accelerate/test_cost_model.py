@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from lazyneuron.accelerate.choice import Candidates, bucket_of, from_cost_model
 from lazyneuron.accelerate.cost_model import CostModel, Line
 from lazyneuron.accelerate.timing import interleaved_us
 from lazyneuron.core.errors import CheckpointError
+from tests.core.resealed import reseal
 
 SHAPES, TOKENS = ((16, 64), (32, 128), (64, 256)), (1, 4, 16)
 
@@ -74,17 +74,28 @@ def test_round_trip(tmp_path: Path) -> None:
         lambda text: "",
         lambda text: "[1, 2]",
         lambda text: "null",
-        lambda text: json.dumps(json.loads(text) | {"dense_us": [[1.0]]}),
-        lambda text: json.dumps(json.loads(text) | {"dense_us": [[float("nan")] * 3] * 3}),
-        lambda text: json.dumps(json.loads(text) | {"dense_us": [[0.0] * 3] * 3}),
-        lambda text: json.dumps(json.loads(text) | {"lines": 3}),
-        lambda text: json.dumps(json.loads(text) | {"format": -1}),
+        {"dense_us": [[1.0]]},
+        {"dense_us": [[float("nan")] * 3] * 3},
+        {"dense_us": [[0.0] * 3] * 3},
+        {"lines": 3},
+        {"format": -1},
+        {"tokens": [0, 1, 2]},
+        {"tokens": [4, 2, 1]},
+        {"shapes": [[0, 5]]},
+        {"shapes": []},
+        {"computed": [[0.1, 2.0]]},
+        {"lines": {"certified-9": []}},
+        {"lines": {"gather": [[[-1.0, 1.0]] * 3] * 3}},
+        {"lines": {"gather": [[[1.0, float("nan")]] * 3] * 3}},
     ],
 )
 def test_a_damaged_file_is_refused_and_kept(tmp_path: Path, damage) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path / "cost.json"
     cost_model.save(lawful(), path)
-    path.write_text(damage(path.read_text()))
+    if callable(damage):
+        path.write_text(damage(path.read_text()))
+    else:
+        reseal(path, lambda facts: facts | damage)
     before = path.read_bytes()
     with pytest.raises(CheckpointError, match="cannot be used"):
         cost_model.read(path, "here")

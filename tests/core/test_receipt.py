@@ -58,7 +58,19 @@ def test_a_missing_part_is_refused(key):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("format", 2), ("changes", None), ("changes", ["x"]), ("changes", [{"block": "0"}]), ("notes", 3), ("extra", 1)],
+    [
+        ("format", 2),
+        ("changes", None),
+        ("changes", ["x"]),
+        ("changes", [{"block": "0"}]),
+        ("notes", 3),
+        ("extra", 1),
+        ("verb", 3),
+        ("config", [1]),
+        ("id", None),
+        ("notes", [3]),
+        ("changes", [{"block": 0, "action": "a", "reason": "r"}]),
+    ],
 )
 def test_a_wrong_part_is_refused(key, value):
     raw = {**json.loads(small().to_json()), key: value}

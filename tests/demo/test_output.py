@@ -5,26 +5,7 @@ import os
 import pytest
 
 from lazyneuron.core.errors import DataError
-from lazyneuron.demo.output import all_or_nothing, check_folder, removed_if_empty
-
-
-def test_files_appear_together(tmp_path):
-    (tmp_path / "a").write_text("old")
-    with all_or_nothing(tmp_path) as new:
-        (new / "a").write_text("new")
-        (new / "b").write_text("more")
-        assert (tmp_path / "a").read_text() == "old"
-        assert not (tmp_path / "b").exists()
-    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"a": "new", "b": "more"}
-
-
-@pytest.mark.parametrize("failure", [KeyboardInterrupt, RuntimeError])
-def test_a_failure_leaves_what_was_there(tmp_path, failure):
-    (tmp_path / "a").write_text("old")
-    with pytest.raises(failure), all_or_nothing(tmp_path) as new:
-        (new / "a").write_text("half")
-        raise failure
-    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"a": "old"}
+from lazyneuron.demo.output import check_folder, removed_if_empty
 
 
 def test_folders_that_cannot_be_written_are_found_out(tmp_path):

@@ -27,11 +27,12 @@ ALLOWED |= {
     "demo": PUBLIC | {"checkpoint"},
     "bench": {"core", "blocks", "measure", "accelerate", "report"},
     "reproduce": PUBLIC | {"demo"},
-    "cli": PUBLIC | {"bench", "checkpoint", "demo", "reproduce"},
+    "cli": PUBLIC | {"bench", "checkpoint", "demo", "pretrained", "reproduce"},
 }
 ALLOWED["checkpoint"] = {"core", "accelerate", "induce", "route"}
+ALLOWED["pretrained"] = {"core", "checkpoint"}
 ALLOWED["__main__"] = {"cli"}
-ALLOWED["__init__"] = PUBLIC | {"checkpoint"}  # the package's own __init__.py
+ALLOWED["__init__"] = PUBLIC | {"checkpoint", "pretrained"}  # the package's own __init__.py
 
 
 def room_of(path: Path) -> str:

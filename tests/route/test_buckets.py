@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
 from pathlib import Path
@@ -24,6 +23,7 @@ from lazyneuron.route.estimators import (
     save_estimator,
 )
 from lazyneuron.route.least_squares import TopStatistics, _conjugate_gradients, solve_top, units
+from tests.core.resealed import reseal
 
 IMPLS = ["native", "python"] if load.status().available else ["python"]
 
@@ -281,15 +281,14 @@ def test_files_bring_back_the_same_predictions(tmp_path: Path) -> None:
 def test_damaged_files_are_refused(tmp_path: Path) -> None:
     x, y = sample(300)
     save_estimator(LSHRegressor().fit(x, y), tmp_path)
-    facts = json.loads((tmp_path / "route.json").read_text())
+    document = tmp_path / "route.json"
+    good = document.read_text()
     for key, value in (
-        ("estimator", "Other"),
-        ("outputs", 3),
-        ("bases", ["x"]),
-        ("parameters", {"a": 1}),
-        ("kind", "x"),
-    ):
-        (tmp_path / "route.json").write_text(json.dumps({**facts, key: value}))
+        ("estimator", "Other"), ("estimator", []), ("outputs", 3), ("outputs", 10**30), ("bases", ["x"]),
+        ("parameters", {"a": 1}), ("parameters", 3), ("kind", "x"), ("errors", [[0, "x"]]), ("rows", None),
+    ):  # fmt: skip
+        document.write_text(good)
+        reseal(document, lambda facts, key=key, value=value: {**facts, key: value})
         with pytest.raises(CheckpointError):
             load_estimator(tmp_path)
     with pytest.raises(CheckpointError):

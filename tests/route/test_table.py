@@ -11,11 +11,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from torch import Tensor
 
 from lazyneuron.accelerate.native import load
 from lazyneuron.core.errors import CheckpointError, ConfigError, DataError, ImplUnavailable, ShapeError
-from lazyneuron.route import BucketTable, bucket_ops, load_table, random_hash, save_table
+from lazyneuron.route import BucketTable, bucket_ops, load_table, random_hash, save_table, table_file
+from tests.core.resealed import reseal
 
 NATIVE = load.status().available
 IMPLS = [pytest.param("native", marks=pytest.mark.skipif(not NATIVE, reason="not built here")), "python"]
@@ -95,21 +97,44 @@ def test_corrupt_and_foreign_files(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="does not hold a saved bucket table"):
         load_table(tmp_path)
     save_table(table, tmp_path)
-    good, facts = (tmp_path / "route.safetensors").read_bytes(), (tmp_path / "route.json").read_text()
-    (tmp_path / "route.safetensors").write_bytes(good[:-9])
-    with pytest.raises(CheckpointError, match="does not hold a saved bucket table"):
-        load_table(tmp_path)
-    (tmp_path / "route.safetensors").write_bytes(good.replace(b"\3\0\0\0\4\0\0\0", b"\1\0\0\0\2\0\0\0"))
-    with pytest.raises(CheckpointError, match="one bucket twice"):
-        load_table(tmp_path)
-    (tmp_path / "route.safetensors").write_bytes(good)
-    for key, value in (("kind", "cake"), ("format", 9), ("hashes", 3), ("hashes", "x"), ("capacity", 1)):
-        (tmp_path / "route.json").write_text(json.dumps({**json.loads(facts), key: value}))
+    document = tmp_path / "route.json"
+    (tensors,) = tmp_path.glob("route-*.safetensors")
+    good, facts = tensors.read_bytes(), document.read_text()
+    for damaged in (good[:-9], good.replace(b"\3\0\0\0\4\0\0\0", b"\1\0\0\0\2\0\0\0")):
+        tensors.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match="is not the file that was saved"):
+            load_table(tmp_path)
+    tensors.write_bytes(good)
+    for change in (
+        {"kind": "cake"}, {"format": 9}, {"hashes": 3}, {"hashes": "x"}, {"hashes": 10**30}, {"capacity": 1},
+        {"capacity": None}, {"shared_rows": 10**30}, {"shared_rows": -1}, {"shared_rows": 3}, {"on_full": []},
+    ):  # fmt: skip
+        document.write_text(facts)
+        reseal(document, lambda content, change=change: content | change)
         with pytest.raises(CheckpointError):
             load_table(tmp_path)
-    (tmp_path / "route.json").write_text("[]")
+    document.write_text("[]")
     with pytest.raises(CheckpointError):
         load_table(tmp_path)
+
+
+def test_a_bucket_that_is_named_twice_is_refused() -> None:
+    tensors, facts = table_file.table_tensors(BucketTable(2))
+    with pytest.raises(CheckpointError, match="one bucket twice"):
+        table_file.table_from({**tensors, "vectors": vectors_of([(1, 2), (1, 2)], 2)}, facts)
+
+
+def test_a_table_of_an_earlier_version_is_read_and_its_file_goes_when_it_is_saved_again(tmp_path: Path) -> None:
+    table = BucketTable(2)
+    table.add(vectors_of([(1, 2), (3, 4)], 2))
+    tensors, facts = table_file.table_tensors(table)
+    save_file(tensors, tmp_path / "route.safetensors")
+    (tmp_path / "route.json").write_text(json.dumps({"format": 1, "kind": "bucket table", **facts}))
+    again = load_table(tmp_path)
+    assert torch.equal(again.vectors, table.vectors)
+    save_table(again, tmp_path)
+    assert not (tmp_path / "route.safetensors").exists()
+    assert torch.equal(load_table(tmp_path).vectors, table.vectors)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -101,9 +101,13 @@ def test_files_and_tasks_that_do_not_fit_are_named(tmp_path):
     sweep(TOY, [{"strength": 0.1}], file=file, processes=1)
     with pytest.raises(ConfigError, match=r"is a sweep of tests.sweep.toy:point, not of tests.sweep.toy:nothing"):
         sweep("tests.sweep.toy:nothing", [{"strength": 0.1}], file=file)
-    file.write_text("no json\n")
-    with pytest.raises(DataError, match=r"Line 1 of .* is no point of a sweep"):
-        sweep(TOY, [{"strength": 0.1}], file=file)
+    good = json.loads(file.read_text())
+    wrong = [{"density": float("nan")}, {"density": 2}, {"density": None}, {"quality": "x"}, {"facts": {"a": [1e999]}}]
+    wrong += [{"facts": 3}, {"seconds": []}, {"settings": [1]}, {"task": None}, {"error": 3}]
+    for text in ("no json", "[" * 100_000, "3", *(json.dumps(good | part) for part in wrong)):
+        file.write_text(text + "\n")
+        with pytest.raises(DataError, match=r"Line 1 of .* is no point of a sweep"):
+            sweep(TOY, [{"strength": 0.1}], file=file)
     for name, message in (
         ("nothing", "A task is digits, or package.module:callable"),
         ("tests.sweep.toy:missing", "There is no task"),

@@ -17,6 +17,7 @@ from lazyneuron.core.errors import CheckpointError, ConfigError
 from lazyneuron.induce import DensityController, TargetDensity, TokenWeightNoise
 from lazyneuron.train import BatchOrder, Checkpoints
 from lazyneuron.train.tree import read_tree, write_tree
+from tests.core.resealed import reseal
 from tests.house.rooms import ROOT
 from tests.train.networks import data, net
 
@@ -143,11 +144,11 @@ def test_other_parts_are_refused(tmp_path):
         Checkpoints(tmp_path, model, keep=0)
 
 
-@pytest.mark.parametrize("name", ["shared.safetensors", "shared.json", "rank-0.json"])
+@pytest.mark.parametrize("name", ["shared-*.safetensors", "rank-0-*.safetensors", "checkpoint.json"])
 def test_a_damaged_checkpoint_is_one_sentence(tmp_path, name):
     model, optimizer = parts()
     checkpoints = Checkpoints(tmp_path, model, optimizer=optimizer)
-    file = checkpoints.save(3) / name
+    (file,) = checkpoints.save(3).glob(name)
     file.write_bytes(file.read_bytes()[:20])
     before = [v.clone() for v in model.state_dict().values()]
     with pytest.raises(CheckpointError, match="does not hold a training state"):
@@ -164,14 +165,14 @@ def test_trees_come_back_exactly(tmp_path):
         "array": np.arange(6).reshape(2, 3)[:, ::2],
         (1, "key"): {},
     }
-    write_tree(tree, tmp_path / "x")
-    back = read_tree(tmp_path / "x")
+    write_tree(tree, tmp_path, "x")
+    back = read_tree(tmp_path, "x")
     assert list(back) == list(tree) and back[0] == tree[0] and back["f"] == tree["f"] and back[(1, "key")] == {}
     assert str(back["f"][2]) == "-0.0"
     assert torch.equal(back["bf16"], tree["bf16"]) and back["empty"].shape == (0, 3)
     assert np.array_equal(back["array"], tree["array"])
     with pytest.raises(CheckpointError, match=r"the state\['bad'\]\[0\] is a object, which cannot be saved"):
-        write_tree({"bad": [object()]}, tmp_path / "y")
+        write_tree({"bad": [object()]}, tmp_path, "y")
 
 
 def test_orders_are_permutations_and_split_over_processes():
@@ -185,3 +186,89 @@ def test_orders_are_permutations_and_split_over_processes():
         BatchOrder(13, batch_size=4, seed=3, processes=2)
     with pytest.raises(ConfigError, match="at least 1"):
         BatchOrder(0, batch_size=4, seed=3)
+
+
+def small(folder, *, keep=2):
+    torch.manual_seed(0)
+    model = torch.nn.Linear(3, 3)
+    return Checkpoints(folder, model, keep=keep, optimizer=torch.optim.AdamW(model.parameters()))
+
+
+def test_a_damaged_newest_checkpoint_gives_way_to_an_older_one_with_a_word(tmp_path):
+    checkpoints = small(tmp_path)
+    checkpoints.save(1)
+    checkpoints.save(2)
+    (file,) = checkpoints.path(2).glob("shared-*")
+    file.unlink()  # as a removal that was cut short leaves it
+    with pytest.warns(UserWarning, match=r"goes on from .*step-0000000001, since: .*step-0000000002 does not hold"):
+        assert checkpoints.resume_() == 1
+    once = small(tmp_path, keep=1)
+    once.save(3)
+    assert once.steps() == [3]
+    (file,) = checkpoints.path(3).glob("shared-*")
+    file.unlink()
+    once.save(2)  # the newest is damaged, so the one just written has to stay
+    assert once.steps() == [2, 3]
+    with pytest.warns(UserWarning, match="goes on from"):
+        assert once.resume_() == 2
+
+
+def test_what_is_left_of_a_checkpoint_is_not_passed_over_in_silence(tmp_path):
+    checkpoints = small(tmp_path)
+    (checkpoints.save(1) / "checkpoint.json").unlink()
+    with pytest.warns(UserWarning, match="only what an interrupted saving left"):
+        assert checkpoints.resume_() == 0
+    checkpoints.save(5)
+    assert os.listdir(tmp_path) == ["step-0000000005"]
+    earlier = tmp_path / "earlier" / "step-0000000003"
+    earlier.mkdir(parents=True)
+    (earlier / "shared.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="those of an earlier version"):
+        small(tmp_path / "earlier").resume_()
+    small(tmp_path / "earlier").save(4)
+    assert earlier.is_dir()  # not ours to remove
+
+
+class Picky:
+    """A part that takes no state from a checkpoint after it has begun to."""
+
+    def __init__(self):
+        self.count = 7
+
+    def state_dict(self):
+        return {"count": self.count}
+
+    def load_state_dict(self, state):
+        self.count = state["count"]
+        if state["count"] == 3:
+            raise RuntimeError("not that one")
+
+
+@pytest.mark.parametrize("damage", ["part", "random", "generator", "optimizer"])
+def test_resuming_is_all_or_nothing(tmp_path, damage):
+    model, optimizer = parts()
+    picky, dice = Picky(), torch.Generator().manual_seed(4)
+    checkpoints = Checkpoints(tmp_path, model, optimizer=optimizer, picky=picky, dice=dice)
+    step_(model, optimizer)
+    picky.count = 3 if damage == "part" else 2
+    document = checkpoints.save(1) / "checkpoint.json"
+
+    def change(content):
+        rank = dict(content["rank-0"]["dict"])
+        if damage == "random":
+            dict(rank["random"]["dict"])["python"]["tuple"][1]["tuple"].pop()
+        if damage == "generator":
+            rank["generators"]["dict"][0][1] = {"list": [1]}
+        if damage == "optimizer":
+            dict(dict(content["shared"]["dict"])["optimizers"]["dict"])["optimizer"]["dict"].pop()
+
+    reseal(document, change)
+    step_(model, optimizer)
+    picky.count = 7
+    kept = [*model.state_dict().values(), *(t for s in optimizer.state.values() for t in s.values()), dice.get_state()]
+    before = [value.clone() for value in (*kept, torch.get_rng_state())]
+    with pytest.raises(CheckpointError, match=r"damaged|does not fit the optimiser"):
+        checkpoints.resume_()
+    now = [*model.state_dict().values(), *(t for s in optimizer.state.values() for t in s.values()), dice.get_state()]
+    assert all(map(torch.equal, before, (*now, torch.get_rng_state()))) and picky.count == 7
+    step_(model, optimizer)

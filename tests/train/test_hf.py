@@ -13,6 +13,9 @@ from lazyneuron.induce import TokenWeightNoise
 from lazyneuron.train.hf import SparsityCallback
 from tests.train.networks import data, net
 
+# the Trainer's checkpoints are resumed into a model that was changed already
+pytestmark = pytest.mark.filterwarnings("ignore:save_pretrained writes the weights:UserWarning")
+
 
 class Tiles(torch.utils.data.Dataset):
     def __init__(self, *, bad: int | None = None) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,10 +13,11 @@ import platformdirs
 import torch
 
 from lazyneuron.core.environment import environment
-from lazyneuron.core.errors import CheckpointError
+from lazyneuron.core.errors import MALFORMED, CheckpointError, said
 from lazyneuron.core.record import write_text
+from lazyneuron.core.sealed import open_text, seal_text
 
-FORMAT = 2
+FORMAT = 3
 PATHS = ("certified-2", "certified-1", "gather")  # besides "dense"; the number is of int8 planes of x
 SHAPES = ((384, 1536), (1024, 4096), (2048, 8192))
 TOKENS = (1, 4, 16, 64, 256)
@@ -106,13 +106,13 @@ def fingerprint(native: str) -> str:
 
 def cache_file(dtype: torch.dtype, mark: str) -> Path:
     """Where the cost model of a dtype lies, in the user's cache folder."""
-    name = hashlib.sha256(mark.encode()).hexdigest()[:16]
+    name = hashlib.sha256(f"{FORMAT}|{mark}".encode()).hexdigest()[:16]
     return platformdirs.user_cache_path("lazyneuron") / f"cost-{str(dtype).removeprefix('torch.')}-{name}.json"
 
 
 def save(model: CostModel, path: Path) -> None:
     """Write a cost model, whole or not at all."""
-    write_text(path, json.dumps({"format": FORMAT, **dataclasses.asdict(model)}))
+    write_text(path, seal_text({"format": FORMAT, **dataclasses.asdict(model)}))
 
 
 def read(path: Path, mark: str) -> CostModel:
@@ -122,7 +122,7 @@ def read(path: Path, mark: str) -> CostModel:
         CheckpointError: the file is corrupt, foreign or of another machine.
     """
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = open_text(path.read_bytes())
         if raw.pop("format") != FORMAT or raw["fingerprint"] != mark:
             raise ValueError("it belongs to another version or machine")
         model = CostModel(
@@ -137,13 +137,29 @@ def read(path: Path, mark: str) -> CostModel:
             },
             computed=tuple((float(a), float(c)) for a, c in raw["computed"]),
         )
-        grids = [model.dense_us, *model.lines.values()]
-        if any(len(g) != len(model.shapes) or any(len(r) != len(model.tokens) for r in g) for g in grids):
-            raise ValueError("its grid is incomplete")
-        if not all(v > 0 and math.isfinite(v) for row in model.dense_us for v in row):
-            raise ValueError("it holds impossible times")
+        _check(model)
         return model
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except MALFORMED as error:
         raise CheckpointError(
-            f"The cost model in {path} cannot be used ({error}); run `lazyneuron doctor --recalibrate`."
+            f"The cost model in {path} cannot be used ({said(error)}); run `lazyneuron doctor --recalibrate`."
         ) from error
+
+
+def _check(model: CostModel) -> None:
+    """Raise ValueError unless these are costs that could have been measured."""
+    grids = [model.dense_us, *model.lines.values()]
+    if not set(model.lines) <= set(PATHS):
+        raise ValueError("it holds unknown paths")
+    if any(len(g) != len(model.shapes) or any(len(r) != len(model.tokens) for r in g) for g in grids):
+        raise ValueError("its grid is incomplete")
+    sizes = [d * h for d, h in model.shapes if d > 0 and h > 0]
+    for axis, wanted in ((sizes, len(model.shapes)), ([t for t in model.tokens if t > 0], len(model.tokens))):
+        if not axis or len(axis) != wanted or any(a >= b for a, b in itertools.pairwise(axis)):
+            raise ValueError("its shapes or token counts do not ascend from 1")
+    times = [v for row in model.dense_us for v in row]
+    times += [v for grid in model.lines.values() for row in grid for cell in row for v in cell]
+    if not all(v > 0 and math.isfinite(v) for v in times):
+        raise ValueError("it holds impossible times")
+    firing = [f for f, _ in model.computed]
+    if firing != sorted(firing) or not all(0 <= v <= 1 for point in model.computed for v in point):
+        raise ValueError("it holds impossible shares")

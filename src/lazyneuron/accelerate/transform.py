@@ -172,6 +172,7 @@ def _accelerate(
     notes = (*_notes(model), *(_dispute(changes) if options.impl == "auto" else ()))
     receipt = Receipt(verb="accelerate_", config=config, changes=(*changes, *plan.skipped), notes=notes)
     with transaction(model, receipt.id) as change_set:
+        change_set.receipt = receipt
         for block, execution in prepared:
             execution.wiring = splice_(change_set, block, execution, model=model)
             module = block.down.module

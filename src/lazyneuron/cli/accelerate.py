@@ -41,16 +41,17 @@ def accelerate(
     from rich.console import Console
 
     from lazyneuron.accelerate import accelerate_
-    from lazyneuron.checkpoint import save
     from lazyneuron.cli.data import load_batches
     from lazyneuron.cli.model import load_model
     from lazyneuron.cli.output import check_writable
+    from lazyneuron.cli.saved import check_out, save_folder
     from lazyneuron.core.record import Record, write_text
 
     check_writable(json_file, None if out is None else out / "receipts.json")
     progress, console = Console(stderr=True), Console()
     with progress.status(f"Loading {model}") as status:
         loaded = load_model(model, allow_pickle=allow_pickle)
+        check_out(loaded, out)
         items = load_batches(data, loaded, batch_size=batch_size, batches=batches)
         receipt = accelerate_(
             loaded.model,
@@ -67,8 +68,8 @@ def accelerate(
         content = {"receipt": receipt.to_data(), "timing": timing, "model": loaded.name, "data": str(data)}
         write_text(json_file, Record(kind="accelerate", data=content, seed=None).to_json())
     if out is not None:
-        save(loaded.model, out, receipt)
-        console.print(f"Saved to {out}", highlight=False)
+        name = save_folder(loaded, out)
+        console.print(f"Saved to {out}; read it as {name}", soft_wrap=True, highlight=False)
 
 
 def _against_dense(model: nn.Module, receipt: Receipt, items: list[Any]) -> dict[str, float]:

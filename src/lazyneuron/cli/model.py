@@ -11,13 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lazyneuron.cli.saved import RECEIPTS, bring_back_, build_from_config
+from lazyneuron.cli.saved import RECEIPTS
 from lazyneuron.core.errors import CheckpointError, ConfigError, ImplUnavailable
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from lazyneuron.core.receipt import Receipt
 
 _CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -33,7 +31,6 @@ class LoadedModel:
         tokenizer: its own tokenizer, or None when it has none.
         notes: sentences about what was not as usual.
         folder: the directory that it was read from, or None.
-        receipts: of the changes that it was saved with.
     """
 
     name: str
@@ -41,11 +38,10 @@ class LoadedModel:
     tokenizer: Any = None
     notes: tuple[str, ...] = ()
     folder: Path | None = None
-    receipts: tuple[Receipt, ...] = ()
 
 
 def load_model(name: str, *, allow_pickle: bool = False) -> LoadedModel:
-    """Load what MODEL names; nothing is downloaded.
+    """Load what MODEL names; nothing is downloaded. A saved acceleration is left out: commands look at, or redo it.
 
     Args:
         name: a folder with ``config.json`` and safetensors weights, or ``package.module:callable``, which is imported
@@ -64,8 +60,11 @@ def load_model(name: str, *, allow_pickle: bool = False) -> LoadedModel:
     builder, _, saved = name.partition("@")
     if _CALLABLE.fullmatch(builder):
         model = _from_callable(builder).eval()
-        receipts = bring_back_(model, Path(saved)) if saved else ()
-        return LoadedModel(name=name, model=model, receipts=receipts)
+        if saved:
+            from lazyneuron.checkpoint import load_
+
+            load_(model, saved, accelerate=False)
+        return LoadedModel(name=name, model=model)
     raise ConfigError(
         f"There is no model {name!r}: MODEL is a local Hugging Face directory or package.module:callable; "
         "download a model from a hub first, nothing is downloaded here."
@@ -111,7 +110,6 @@ def _current_folder() -> Iterator[None]:
 
 def _from_folder(folder: Path, name: str, *, allow_pickle: bool) -> LoadedModel:
     safe = _is_safe(folder, allow_pickle=allow_pickle)
-    changed = (folder / RECEIPTS).is_file()
     try:
         import transformers
     except ImportError as error:
@@ -120,11 +118,11 @@ def _from_folder(folder: Path, name: str, *, allow_pickle: bool) -> LoadedModel:
             "run `pip install 'lazyneuron[hf]'`."
         ) from error
     with _quiet(transformers):
-        if changed:
-            model = build_from_config(transformers, folder).eval()
-            receipts = bring_back_(model, folder)
-            tokenizer = _tokenizer(transformers, folder)
-            return LoadedModel(name=name, model=model, tokenizer=tokenizer, folder=folder, receipts=receipts)
+        if (folder / RECEIPTS).is_file():
+            from lazyneuron.pretrained import from_pretrained
+
+            model = from_pretrained(folder, accelerate=False)
+            return LoadedModel(name=name, model=model, tokenizer=_tokenizer(transformers, folder), folder=folder)
         try:
             model, info = transformers.AutoModel.from_pretrained(
                 folder, local_files_only=True, use_safetensors=safe, trust_remote_code=False, output_loading_info=True

@@ -2,79 +2,63 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from lazyneuron.core.errors import CheckpointError, DataError
+from lazyneuron.core.errors import DataError
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from lazyneuron.cli.model import LoadedModel
-    from lazyneuron.core.receipt import Receipt
 
 RECEIPTS = "receipts.json"
 _DESCRIBE = (
-    "config.json", "generation_config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json",
+    "generation_config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json",
     "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model",
     "spiece.model", "chat_template.jinja",
 )  # fmt: skip
 
 
-def save_folder(loaded: LoadedModel, folder: Path, receipt: Receipt) -> str:
-    """Save a model with this receipt and those that it was loaded with.
+def check_out(loaded: LoadedModel, folder: Path | None) -> None:
+    """Make sure, before any work is done, that this model can be saved to a folder.
+
+    Args:
+        loaded: the model and where it came from.
+        folder: None if it was not asked for.
+
+    Raises:
+        DataError: the folder is the model's own, or holds files that describe another model.
+    """
+    if folder is None or loaded.folder is None:
+        return
+    if folder.resolve() == loaded.folder.resolve():
+        raise DataError(f"{folder} is the model's own folder; save to another one.")
+    for name, content in _described(loaded).items():
+        if (folder / name).is_file() and (folder / name).read_bytes() != content:
+            raise DataError(f"{folder / name} is another model's; save to another folder, or remove that one.")
+
+
+def save_folder(loaded: LoadedModel, folder: Path) -> str:
+    """Save a model with its changes.
 
     Args:
         loaded: the model and where it came from.
         folder: made if it is missing.
-        receipt: of the last change.
 
     Returns:
         What to pass as MODEL to read it.
 
     Raises:
-        DataError: the folder is the model's own, or cannot be written.
+        DataError: the folder holds another model's files, or cannot be written.
     """
     from lazyneuron.checkpoint import save
 
-    if loaded.folder is not None and folder.resolve() == loaded.folder.resolve():
-        raise DataError(f"{folder} is the model's own folder; save to another one.")
-    save(loaded.model, folder, *loaded.receipts, receipt)
-    described = [] if loaded.folder is None else [loaded.folder / name for name in _DESCRIBE]
-    for path in described:
-        if path.is_file():
-            try:
-                shutil.copyfile(path, folder / path.name)
-            except OSError as error:
-                raise DataError(f"Cannot write to {folder} ({error.strerror}); choose another folder.") from error
+    check_out(loaded, folder)
+    save(loaded.model, folder, beside=_described(loaded))
     builder = loaded.name.partition("@")[0] if ":" in loaded.name else None
     return str(folder) if builder is None else f"{builder}@{folder}"
 
 
-def bring_back_(model: nn.Module, folder: Path) -> tuple[Receipt, ...]:
-    """Make the saved changes on a model that was built anew, and load the saved weights.
-
-    Raises:
-        CheckpointError: the folder holds no saved model, or it does not fit.
-    """
-    from lazyneuron.checkpoint import load_
-
-    return load_(model, folder)
-
-
-def build_from_config(transformers: Any, folder: Path) -> nn.Module:
-    """The model that a folder's ``config.json`` describes, with random weights.
-
-    Raises:
-        CheckpointError: transformers cannot build it.
-    """
-    import torch
-
-    try:
-        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        model: nn.Module = transformers.AutoModel.from_config(config, trust_remote_code=False)
-    except Exception as error:  # transformers documents no closed list
-        raise CheckpointError(f"Cannot build the model that {folder / 'config.json'} describes ({error}).") from error
-    dtype = getattr(config, "dtype", None)
-    return model.to(dtype) if isinstance(dtype, torch.dtype) else model
+def _described(loaded: LoadedModel) -> dict[str, bytes]:
+    """The files that tell what goes in and out of the model; its config is a part of what is saved anyway."""
+    files = [] if loaded.folder is None else [loaded.folder / name for name in _DESCRIBE]
+    return {path.name: path.read_bytes() for path in files if path.is_file()}

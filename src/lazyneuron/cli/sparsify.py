@@ -48,7 +48,7 @@ def sparsify(
     from lazyneuron.cli.data import load_batches
     from lazyneuron.cli.model import load_model
     from lazyneuron.cli.output import check_writable
-    from lazyneuron.cli.saved import save_folder
+    from lazyneuron.cli.saved import check_out, save_folder
     from lazyneuron.core.record import write_text
     from lazyneuron.induce.sparsify import plan, sparsify_
 
@@ -57,6 +57,7 @@ def sparsify(
     progress, console = Console(stderr=True), Console()
     with progress.status(f"Loading {model}"):
         loaded = load_model(model, allow_pickle=allow_pickle)
+        check_out(loaded, out)
         items = None if data is None else load_batches(data, loaded, batch_size=batch_size, batches=batches)
     if out is None and json_file is None:
         _print(plan(loaded.model, config), console)
@@ -68,7 +69,7 @@ def sparsify(
     if json_file is not None:
         write_text(json_file, receipt.to_json())
     if out is not None:
-        name = save_folder(loaded, out, receipt)
+        name = save_folder(loaded, out)
         console.print(f"Saved to {out}; read it as {name}", soft_wrap=True, highlight=False)
 
 

@@ -42,3 +42,22 @@ class DivergedError(LazyNeuronError, ArithmeticError):
 
 class TimingWarning(UserWarning):
     """Times that contradict each other; what was decided on them is looked at again later."""
+
+
+# what reading a damaged or foreign file raises somewhere inside; a reader turns it into one of the errors above
+MALFORMED = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,  # RecursionError is one
+    MemoryError,
+)
+
+
+def said(error: BaseException) -> str:
+    """What an error of another library says, as a part of one sentence."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200].rstrip(".") if lines else type(error).__name__

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from lazyneuron.core.errors import CheckpointError
+from lazyneuron.core.errors import MALFORMED, CheckpointError, said
 
 FORMAT = 1
 
@@ -68,8 +68,15 @@ class Receipt:
             if raw.pop("format") != FORMAT:
                 raise ValueError("unknown format number")
             changes = tuple(BlockChange(**c) for c in raw.pop("changes"))
-            return Receipt(changes=changes, notes=tuple(raw.pop("notes")), **raw)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            receipt = Receipt(changes=changes, notes=tuple(raw.pop("notes")), **raw)
+            texts = [receipt.verb, receipt.id, *receipt.notes, *(t for c in changes for t in (c.block, c.action))]
+            if not all(isinstance(text, str) for text in texts):
+                raise ValueError("a name in it is no text")
+            if not all(isinstance(facts, dict) for facts in (receipt.config, *(c.details for c in changes))):
+                raise ValueError("its arguments or details are no table")
+            receipt.to_json()  # what is nested too deeply can be read, but not written
+            return receipt
+        except MALFORMED as error:
             raise CheckpointError(
-                f"This is not a lazyneuron receipt ({error}); pass the JSON text that Receipt.to_json wrote."
+                f"This is not a lazyneuron receipt ({said(error)}); pass the JSON text that Receipt.to_json wrote."
             ) from error

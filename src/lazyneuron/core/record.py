@@ -7,12 +7,12 @@ import dataclasses
 import json
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from lazyneuron.core.environment import Environment, environment
-from lazyneuron.core.errors import CheckpointError, DataError
+from lazyneuron.core.errors import MALFORMED, CheckpointError, DataError, said
 
 FORMAT = 1
 
@@ -49,15 +49,19 @@ class Record:
             if raw.pop("format") != FORMAT:
                 raise ValueError("unknown format number")
             facts = raw.pop("environment")
-            return Record(environment=Environment(**{**facts, "isa": tuple(facts["isa"])}), **raw)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            record = Record(environment=Environment(**{**facts, "isa": tuple(facts["isa"])}), **raw)
+            if not isinstance(record.kind, str) or not isinstance(record.data, dict):
+                raise ValueError("its kind is no text, or its data are no table")
+            record.to_json()  # what is nested too deeply can be read, but not written
+            return record
+        except MALFORMED as error:
             raise CheckpointError(
-                f"This is not a lazyneuron record ({error}); pass a file that lazyneuron wrote."
+                f"This is not a lazyneuron record ({said(error)}); pass a file that lazyneuron wrote."
             ) from error
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole file or nothing: a crash or Ctrl-C leaves what was there.
+    """Write a whole file or nothing: a crash, a power cut or Ctrl-C leaves what was there.
 
     Raises:
         DataError: the folder cannot be written.
@@ -66,7 +70,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a whole file or nothing: a crash or Ctrl-C leaves what was there.
+    """Write a whole file or nothing: a crash, a power cut or Ctrl-C leaves what was there, and no new empty folder.
 
     Raises:
         DataError: the folder cannot be written.
@@ -74,12 +78,42 @@ def write_bytes(path: Path, content: bytes) -> None:
     # not mkstemp: the file shall have the permissions that the user's other files have
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
-            file.write(content)
-        os.replace(temporary, path)
+        with made_folder(path.parent):
+            try:
+                with temporary.open("xb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(temporary, path)
+                to_disk(path.parent)
+            finally:
+                with contextlib.suppress(OSError):
+                    temporary.unlink(missing_ok=True)
     except OSError as error:
         raise DataError(f"Cannot write {path} ({error.strerror}); choose a folder that you can write.") from error
-    finally:
+
+
+@contextlib.contextmanager
+def made_folder(folder: Path) -> Iterator[None]:
+    """Make a folder with its parents; if the body fails, those that were made go again unless something is in them."""
+    missing = [p for p in (folder, *folder.parents) if not p.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
         with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+            for made in missing:
+                made.rmdir()
+        raise
+
+
+def to_disk(path: Path) -> None:
+    """Let a file, or a folder's list of files, survive a power cut; where folders cannot be opened, only files do."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

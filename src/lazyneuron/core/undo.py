@@ -36,7 +36,13 @@ class _Entry:
 
 
 class Transaction:
-    """Collects attribute changes on a model's modules; made by :func:`transaction`."""
+    """Collects attribute changes on a model's modules; made by :func:`transaction`.
+
+    Attributes:
+        receipt: what the verb returned; set by the verb, so that saving knows every change in force.
+    """
+
+    receipt: Receipt | None = None
 
     def __init__(self, model: nn.Module, name: str) -> None:
         self.model = model
@@ -98,6 +104,23 @@ def changed_modules(model: nn.Module) -> tuple[nn.Module, ...]:
     """The modules that the changes in force on ``model`` touched, also those that are no longer part of it."""
     log: dict[str, Transaction] = model.__dict__.get(_LOG, {})
     return tuple(dict.fromkeys(entry.module for change in log.values() for entry in change.entries))
+
+
+def receipts(model: nn.Module) -> tuple[Receipt, ...]:
+    """The receipts of the changes that are in force on ``model``, oldest first.
+
+    Raises:
+        ConfigError: a change was made without one, so that it cannot be said what it was.
+
+    Example:
+        >>> receipts(nn.Linear(2, 2))
+        ()
+    """
+    log: dict[str, Transaction] = model.__dict__.get(_LOG, {})
+    for name, change in log.items():
+        if change.receipt is None:
+            raise ConfigError(f"The change {name!r} of this model has no receipt; restore it first.")
+    return tuple(change.receipt for change in log.values() if change.receipt is not None)
 
 
 def restore_(model: nn.Module, receipt: Receipt | str) -> None:

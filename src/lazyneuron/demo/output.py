@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from lazyneuron.checkpoint import save
 from lazyneuron.core.errors import DataError
-from lazyneuron.core.record import write_text
 from lazyneuron.demo.run import Result
 from lazyneuron.report import demo_page
 
@@ -27,22 +25,6 @@ def check_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-    except OSError as error:
-        raise DataError(f"Cannot write into {folder} ({error.strerror}); choose another folder with --out.") from error
-
-
-@contextlib.contextmanager
-def all_or_nothing(folder: Path) -> Iterator[Path]:
-    """A temporary folder whose files replace those of ``folder`` when the body ends well, and vanish otherwise.
-
-    Raises:
-        DataError: the folder cannot be written.
-    """
-    try:
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as name:
-            yield Path(name)
-            for path in sorted(Path(name).iterdir()):
-                os.replace(path, folder / path.name)
     except OSError as error:
         raise DataError(f"Cannot write into {folder} ({error.strerror}); choose another folder with --out.") from error
 
@@ -70,7 +52,5 @@ def write(result: Result, folder: Path) -> None:
     Raises:
         DataError: the folder cannot be written.
     """
-    with all_or_nothing(folder) as new:
-        save(result.model, new, result.receipt)
-        write_text(new / RECORD, result.record.to_json())
-        write_text(new / PAGE, demo_page(result.record))
+    beside = {RECORD: result.record.to_json().encode(), PAGE: demo_page(result.record).encode()}
+    save(result.model, folder, result.receipt, beside=beside)

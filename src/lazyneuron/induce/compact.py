@@ -16,6 +16,7 @@ from lazyneuron.core.errors import CheckpointError, ConfigError, NoBlocksError
 from lazyneuron.core.receipt import BlockChange, Receipt
 from lazyneuron.core.undo import Transaction, transaction
 from lazyneuron.induce.norms import with_norms
+from lazyneuron.induce.saving import watch_saving_
 from lazyneuron.induce.silent import proved_silent
 from lazyneuron.induce.zeroth_bias import ZerothBias
 from lazyneuron.measure.run import measure
@@ -89,6 +90,8 @@ def _narrow(model: nn.Module, blocks: Mapping[str, MLPBlock], kept: Mapping[str,
                 if site is not None:
                     _keep_outputs(change, site, rows)
             _keep_inputs(change, block.down, rows)
+        change.receipt = receipt
+        watch_saving_(change, receipt)
     return receipt
 
 

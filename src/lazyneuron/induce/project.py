@@ -43,7 +43,10 @@ def project_(model: nn.Module, *, step: int | None = None, record: bool = False)
     draft = Receipt(verb="project_", config={"step": step, "record": record}, changes=())
     with transaction(model, draft.id) if record else contextlib.nullcontext() as change:
         changes = tuple(_project(entry, step, change) for entry in entries)
-    return Receipt(verb=draft.verb, config=draft.config, changes=changes, id=draft.id)
+        receipt = Receipt(verb=draft.verb, config=draft.config, changes=changes, id=draft.id)
+        if change is not None:
+            change.receipt = receipt
+    return receipt
 
 
 def _project(entry: Installed, step: int | None, change: Transaction | None) -> BlockChange:

@@ -65,6 +65,7 @@ def revive_(
         raise NoBlocksError(f"No neuron is to be revived in {len(changes)} MLP blocks: {reasons}")
     receipt = Receipt(verb="revive_", config={"share": share, "blocks": list(blocks)}, changes=changes)
     with transaction(model, receipt.id) as change:
+        change.receipt = receipt
         for block in wanted:
             shift = shifts[block.name]
             if isinstance(shift, Tensor) and bool((shift > 0).any()):

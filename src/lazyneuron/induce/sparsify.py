@@ -25,6 +25,7 @@ from lazyneuron.induce.l1 import L1, propose_l1, watch_
 from lazyneuron.induce.neuron_threshold import NeuronThreshold
 from lazyneuron.induce.norms import with_norms
 from lazyneuron.induce.relufy import Plan, Relufy, propose
+from lazyneuron.induce.saving import watch_saving_
 from lazyneuron.induce.threshold import Calibrated, Threshold, calibrate, propose_thresholds
 from lazyneuron.induce.topk_recipe import KeepTop, propose_top
 
@@ -154,13 +155,15 @@ def sparsify_(model: nn.Module, config: Recipe, *, batches: Iterable[Any] | None
     recipes = config.recipes if isinstance(config, Chain) else (config,)
     with transaction(model, draft.id) as change:
         made = [_apply(change, recipe, batches) for recipe in recipes]
-    done = tuple(one.config for one in made)
-    return dataclasses.replace(
-        draft,
-        config=(Chain(done) if isinstance(config, Chain) else done[0]).to_data(),
-        changes=tuple(c for one in made for c in one.changes),
-        notes=tuple(note for one in made for note in one.notes),
-    )
+        done = tuple(one.config for one in made)
+        change.receipt = dataclasses.replace(
+            draft,
+            config=(Chain(done) if isinstance(config, Chain) else done[0]).to_data(),
+            changes=tuple(c for one in made for c in one.changes),
+            notes=tuple(note for one in made for note in one.notes),
+        )
+        watch_saving_(change, change.receipt)
+    return change.receipt
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
-from lazyneuron.core.errors import CheckpointError
-from lazyneuron.core.record import write_bytes, write_text
+from lazyneuron.core.errors import MALFORMED, CheckpointError, ImplUnavailable, said
+from lazyneuron.core.sealed import read_sealed, write_sealed
 from lazyneuron.route.table import BucketTable
 
-TENSORS, FACTS = "route.safetensors", "route.json"
+FACTS = "route.json"
+_TENSORS = "route"
 FORMAT = 1
 
 
 def write_folder(folder: Path, *, kind: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Write tensors and facts of a kind; each file whole or not at all.
+    """Write tensors and facts of a kind; a kill at any moment leaves the old or the new ones.
 
     Raises:
         DataError: the folder cannot be written.
     """
-    held = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-    write_bytes(folder / TENSORS, safetensors.torch.save(held, metadata={"kind": kind}))
-    write_text(folder / FACTS, json.dumps({"format": FORMAT, "kind": kind, **facts}, indent=1))
+    write_sealed(folder, FACTS, {"format": FORMAT, "kind": kind, **facts}, {_TENSORS: tensors})
 
 
 def read_folder(folder: Path, *, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -37,15 +33,10 @@ def read_folder(folder: Path, *, kind: str) -> tuple[dict[str, Tensor], dict[str
     Raises:
         CheckpointError: a file is missing, corrupt, of another kind or version.
     """
-    try:
-        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-        if not isinstance(facts, dict) or facts.get("format") != FORMAT or facts.get("kind") != kind:
-            raise ValueError(f"its facts are not those of a {kind}")
-        return safetensors.torch.load((folder / TENSORS).read_bytes()), facts
-    except (OSError, ValueError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{folder} does not hold a saved {kind} ({error}); pass a folder that it wrote."
-        ) from error
+    facts, tensors = read_sealed(folder, FACTS, what=f"saved {kind}", unsealed=_TENSORS)
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT or facts.get("kind") != kind:
+        raise CheckpointError(f"{folder} does not hold a saved {kind}; its facts are not those of a {kind}.")
+    return tensors.get(_TENSORS, {}), facts
 
 
 def table_tensors(table: BucketTable) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -62,15 +53,20 @@ def table_from(tensors: Mapping[str, Tensor], facts: Mapping[str, Any], *, impl:
         CheckpointError: the vectors are not those of a table: another type, another length, or one twice.
     """
     try:
-        vectors = tensors["vectors"]
+        vectors, shared = tensors["vectors"], int(facts["shared_rows"])
         table = BucketTable(int(facts["hashes"]), capacity=int(facts["capacity"]), on_full=facts["on_full"], impl=impl)
         table.reserve(min(len(vectors), table.capacity))
         slots = table.add(vectors)
-        table.shared_rows = int(facts["shared_rows"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"The saved table is damaged ({error}); save it again.") from error
-    if not torch.equal(slots, torch.arange(len(vectors))):
-        raise CheckpointError("The saved table names one bucket twice, so it is damaged; save it again.")
+        full = table.on_full == "share" and len(table) == table.capacity
+        if not 0 <= shared <= (torch.iinfo(torch.int64).max if full else 0):
+            raise ValueError(f"{shared} rows cannot have shared a slot")
+        if not torch.equal(slots, torch.arange(len(vectors))):
+            raise ValueError("it names one bucket twice")
+        table.shared_rows = shared
+    except ImplUnavailable:
+        raise
+    except MALFORMED as error:
+        raise CheckpointError(f"The saved table is damaged ({said(error)}); save it again.") from error
     return table
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lazyneuron.core.errors import ConfigError, DataError
+from lazyneuron.core.errors import MALFORMED, ConfigError, DataError, said
 from lazyneuron.core.record import write_text
 from lazyneuron.sweep.settings import Setting, key_of
 
@@ -78,10 +78,12 @@ class Journal:
 
     def _read(self, line: str, number: int) -> Finished:
         try:
-            return Finished(**json.loads(line))
-        except (ValueError, TypeError) as error:
+            point = Finished(**json.loads(line))
+            _check(point)
+            return point
+        except MALFORMED as error:
             raise DataError(
-                f"Line {number} of {self.file} is no point of a sweep ({error}); name another file."
+                f"Line {number} of {self.file} is no point of a sweep ({said(error)}); name another file."
             ) from error
 
 
@@ -97,6 +99,21 @@ def read_finished(file: str | Path, *, task: str) -> tuple[Finished, ...]:
         ConfigError: it is of another task.
     """
     return tuple(Journal(Path(file), task=task).finished.values())
+
+
+def _check(point: Finished) -> None:
+    """Raise an error unless this is a point that a sweep could have written."""
+    _line(point)  # refuses NaN and infinity, wherever they are
+    key_of(point.settings)
+    if not isinstance(point.task, str) or not isinstance(point.facts, dict) or not isinstance(point.settings, dict):
+        raise TypeError("its task, settings or facts are of the wrong kind")
+    figures = [point.density, point.quality]
+    if point.error is None and not all(isinstance(v, int | float) and not isinstance(v, bool) for v in figures):
+        raise TypeError("its density or quality is no number")
+    if point.density is not None and not 0 <= point.density <= 1:
+        raise ValueError(f"a density lies in [0, 1], got {point.density}")
+    if not isinstance(point.seconds, int | float) or not (point.error is None or isinstance(point.error, str)):
+        raise TypeError("its time or error is of the wrong kind")
 
 
 def _line(point: Finished) -> str:

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import copy
-import os
-import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from lazyneuron.core.errors import CheckpointError, ConfigError, DataError
+from lazyneuron.core.errors import MALFORMED, CheckpointError, ConfigError, DataError, LazyNeuronError, said
+from lazyneuron.core.sealed import seal, write_part
 from lazyneuron.induce.project import recipe_facts
 from lazyneuron.train.random_state import noise_generators, random_state, set_random_state
 from lazyneuron.train.sharding import as_held, gather_only, like_parameters
-from lazyneuron.train.tree import read_tree, write_tree
-
-_NAME = re.compile(r"step-(\d{10})")
+from lazyneuron.train.steps import DOCUMENT, clean, folder_of, read_newest, whole_steps
+from lazyneuron.train.tree import encode
+from lazyneuron.train.untouched import untouched_on_failure
 
 
 class HasState(Protocol):
@@ -38,8 +36,9 @@ class Checkpoints:
 
     That is: the model's ``state_dict`` (weights, zeroth biases, the mix of a JSReLU in mid-ramp), the named parts, the
     global random states of Python, NumPy and torch, and the generators of the model's ``TokenWeightNoise`` modules.
-    Ramps of a recipe follow the step, which :meth:`resume_` returns. Files are safetensors and JSON, never pickle. A
-    checkpoint is written beside the others and then renamed, so that a kill at any moment leaves whole ones only.
+    Ramps of a recipe follow the step, which :meth:`resume_` returns. Files are safetensors and JSON, never pickle. The
+    document that makes a folder a checkpoint is written last and removed first, and holds a checksum for every file: a
+    kill at any moment, also while a step is saved again, leaves at least the checkpoint that was there.
 
     Under ``torch.distributed`` every process calls both methods; sharded parameters are gathered for saving and
     sharded again when resuming on as many processes.
@@ -74,13 +73,11 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """The steps that there are whole checkpoints of, ascending."""
-        if not self.folder.is_dir():
-            return []
-        return sorted(int(m[1]) for m in map(_NAME.fullmatch, os.listdir(self.folder)) if m)
+        return whole_steps(self.folder)
 
     def path(self, step: int) -> Path:
         """The folder of one checkpoint."""
-        return self.folder / f"step-{step:010d}"
+        return folder_of(self.folder, step)
 
     @property
     def last(self) -> str | None:
@@ -101,52 +98,60 @@ class Checkpoints:
             CheckpointError: a part's state holds what cannot be saved.
             DataError: the folder cannot be written.
         """
-        final, rank = self.path(step), _rank()
-        draft = final.with_suffix(".part")
+        folder, rank = self.path(step), _rank()
         if rank == 0:
-            shutil.rmtree(draft, ignore_errors=True)
             try:
-                draft.mkdir(parents=True)
+                folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise DataError(f"Cannot write to {self.folder} ({error.strerror}); choose another folder.") from error
         _wait()
         shared = {"step": step, "recipe": recipe_facts(self.model), "model": dict(self.model.state_dict())}
         shared["optimizers"] = {n: p.state_dict() for n, p in self._optimizers().items()}
-        if rank == 0:
-            write_tree(shared, draft / "shared")
-        else:
+        if rank != 0:
             gather_only(shared)
-        write_tree(self._own(), draft / f"rank-{rank}")
+        trees = {f"rank-{rank}": self._own()} | ({"shared": shared} if rank == 0 else {})
+        written = {name: encode(tree) for name, tree in trees.items()}
+        try:
+            mine = {name: (text, write_part(folder, name, tensors)) for name, (text, tensors) in written.items()}
+            parts = _gathered(mine)
+            if rank == 0:
+                texts = {name: text for name, (text, _) in parts.items()}
+                seal(folder, DOCUMENT, texts, {name: part for name, (_, part) in parts.items()})
+                clean(self.folder, keep=self.keep, saved=step)
+        except (OSError, SafetensorError) as error:
+            raise DataError(f"Cannot write to {folder} ({error}); choose another folder.") from error
         _wait()
-        if rank == 0:
-            self._publish(draft, final)
-        _wait()
-        return final
+        return folder
 
     def resume_(self) -> int:
-        """Bring everything back to the newest checkpoint.
+        """Bring everything back to the newest checkpoint that can be read; all of it or nothing.
 
         Returns:
-            The optimiser steps it was made after; 0, with nothing changed, when there is no checkpoint.
+            The optimiser steps it was made after; 0, with nothing changed, when there is no checkpoint. A warning says
+            so if a newer checkpoint is damaged, or if saving the first one was interrupted.
 
         Raises:
-            CheckpointError: the checkpoint is damaged or was made with another model, recipe or set of parts.
+            CheckpointError: no checkpoint can be read, or it was made with another model, recipe or set of parts.
         """
-        steps = self.steps()
-        if not steps:
+        found = read_newest(self.folder, ("shared", f"rank-{_rank()}"))
+        if found is None:
             return 0
-        path = self.path(steps[-1])
-        shared, own = read_tree(path / "shared"), read_tree(path / f"rank-{_rank()}")
-        self._check(shared, own, path)
-        before = {name: copy.deepcopy(part.state_dict()) for name, part in self._others().items()}
+        path, (shared, own) = found
         try:
-            for name, part in self._others().items():
-                part.load_state_dict(own["parts"][name])
-            self._load_optimizers(shared["optimizers"], path)
-        except BaseException:
-            for name, part in self._others().items():
-                part.load_state_dict(before[name])
+            self._check(shared, own, path)
+            with untouched_on_failure(self.model, self.parts | self._generators()):
+                return self._apply(shared, own, path)
+        except LazyNeuronError:
             raise
+        except MALFORMED as error:
+            raise CheckpointError(
+                f"The checkpoint {path} is damaged ({type(error).__name__}: {said(error)}); use an earlier one."
+            ) from error
+
+    def _apply(self, shared: Mapping[str, Any], own: Mapping[str, Any], path: Path) -> int:
+        for name, part in self._others().items():
+            part.load_state_dict(own["parts"][name])
+        self._load_optimizers(shared["optimizers"], path)
         with torch.no_grad():
             here = self.model.state_dict()
             self.model.load_state_dict({k: as_held(v, here[k]) for k, v in shared["model"].items()})
@@ -159,9 +164,9 @@ class Checkpoints:
         for name, optimizer in self._optimizers().items():
             try:
                 optimizer.load_state_dict(like_parameters(saved[name], optimizer))
-            except (ValueError, KeyError) as error:
+            except MALFORMED as error:
                 raise CheckpointError(
-                    f"The checkpoint {path} does not fit the optimiser {name!r} ({error}); make it for the same "
+                    f"The checkpoint {path} does not fit the optimiser {name!r} ({said(error)}); make it for the same "
                     "parameters, in the same groups."
                 ) from error
 
@@ -204,16 +209,6 @@ class Checkpoints:
                 f"The checkpoint {path} holds the parts {sorted(named)}, but {sorted(wanted)} were given; give those."
             )
 
-    def _publish(self, draft: Path, final: Path) -> None:
-        shutil.rmtree(final, ignore_errors=True)
-        draft.rename(final)
-        for step in self.steps()[: -self.keep]:
-            old = self.path(step)
-            gone = old.with_suffix(".part")  # renamed first, so that no half-removed one is ever taken for whole
-            shutil.rmtree(gone, ignore_errors=True)
-            old.rename(gone)
-            shutil.rmtree(gone, ignore_errors=True)
-
 
 def _shape(value: Any) -> Any:
     return tuple(value.shape) if isinstance(value, Tensor) else type(value)
@@ -221,6 +216,15 @@ def _shape(value: Any) -> Any:
 
 def _rank() -> int:
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def _gathered(mine: dict[str, Any]) -> dict[str, Any]:
+    """What every process has, on the first; elsewhere nothing."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return mine
+    all_of_them: list[Any] | None = [None] * dist.get_world_size() if _rank() == 0 else None
+    dist.gather_object(mine, all_of_them)
+    return {name: value for one in all_of_them or [] for name, value in one.items()}
 
 
 def _wait() -> None:

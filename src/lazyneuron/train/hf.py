@@ -14,7 +14,7 @@ from lazyneuron.induce.project import has_recipe, project_
 from lazyneuron.measure.run import blocks_of
 from lazyneuron.train.guard import LossGuard
 from lazyneuron.train.monitor import ScalarWriter, SparsityMonitor
-from lazyneuron.train.random_state import noise_generators
+from lazyneuron.train.random_state import noise_generators, set_noise
 from lazyneuron.train.tree import read_tree, write_tree
 
 try:
@@ -57,11 +57,9 @@ class SparsityCallback(TrainerCallback):  # type: ignore[misc]
         self._noting = self.model.register_forward_hook(self._note)
         if state.global_step:
             self._kept = str(_checkpoint(args, state))
-            extra = _checkpoint(args, state) / _EXTRA
-            if extra.with_suffix(".json").exists():
-                saved = read_tree(extra)
-                for name, generator in noise_generators(self.model).items():
-                    generator.set_state(saved[name])
+            folder = _checkpoint(args, state)
+            if (folder / f"{_EXTRA}.json").exists():
+                set_noise(self.model, read_tree(folder, _EXTRA))
         elif has_recipe(self.model):
             project_(self.model, step=0)
 
@@ -98,7 +96,7 @@ class SparsityCallback(TrainerCallback):  # type: ignore[misc]
         self._kept = str(folder)
         generators = noise_generators(self.model)
         if generators and state.is_world_process_zero:
-            write_tree({name: g.get_state() for name, g in generators.items()}, folder / _EXTRA)
+            write_tree({name: g.get_state() for name, g in generators.items()}, folder, _EXTRA)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Take all hooks off."""

@@ -11,7 +11,7 @@ from lazyneuron.induce.project import has_recipe, project_
 from lazyneuron.measure.run import blocks_of
 from lazyneuron.train.guard import LossGuard
 from lazyneuron.train.monitor import ScalarWriter, SparsityMonitor
-from lazyneuron.train.random_state import noise_generators
+from lazyneuron.train.random_state import noise_generators, set_noise
 
 try:
     from lightning.pytorch import Callback
@@ -93,8 +93,7 @@ class SparsityCallback(Callback):  # type: ignore[misc]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take them up again."""
-        for name, generator in noise_generators(self.model).items():
-            generator.set_state(state_dict[name])
+        set_noise(self.model, state_dict)
 
     def _stop(self) -> None:
         if self._guard is not None:

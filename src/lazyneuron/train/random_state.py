@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from lazyneuron.core.errors import CheckpointError
+from lazyneuron.core.errors import MALFORMED, CheckpointError, said
 from lazyneuron.induce.token_noise import TokenWeightNoise
 
 
@@ -27,8 +27,40 @@ def set_random_state(state: dict[str, Any]) -> None:
     """Put back what :func:`random_state` gave.
 
     Raises:
-        CheckpointError: it was taken with more devices than there are.
+        CheckpointError: it was taken with more devices than there are, or is no such state; nothing has changed then.
     """
+    now = random_state()
+    try:
+        _set(state)
+    except BaseException as error:
+        _set(now)
+        if isinstance(error, CheckpointError) or not isinstance(error, MALFORMED):
+            raise
+        raise CheckpointError(
+            f"The saved random state is damaged ({said(error)}); use an earlier checkpoint."
+        ) from error
+
+
+def set_noise(model: nn.Module, states: Any) -> None:
+    """Set the model's own generators, all or none.
+
+    Raises:
+        CheckpointError: a state is missing or none.
+    """
+    generators = noise_generators(model)
+    before = {name: generator.get_state() for name, generator in generators.items()}
+    try:
+        for name, generator in generators.items():
+            generator.set_state(states[name])
+    except MALFORMED as error:
+        for name, generator in generators.items():
+            generator.set_state(before[name])
+        raise CheckpointError(
+            f"The saved states of noise generators do not fit this model ({said(error)}); use another checkpoint."
+        ) from error
+
+
+def _set(state: dict[str, Any]) -> None:
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if len(state["cuda"]) > there:
         raise CheckpointError(

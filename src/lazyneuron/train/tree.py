@@ -2,52 +2,74 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
-from lazyneuron.core.errors import CheckpointError
-from lazyneuron.core.record import write_bytes, write_text
+from lazyneuron.core.errors import MALFORMED, CheckpointError, said
+from lazyneuron.core.sealed import read_sealed, write_sealed
 
 _PLAIN = (type(None), bool, int, float, str)
 
 
-def write_tree(tree: Any, path: Path) -> None:
-    """Write a state as ``path.json`` and ``path.safetensors``.
+def write_tree(tree: Any, folder: Path, name: str) -> None:
+    """Save a state in a folder, as the document ``name.json`` and a tensor file.
 
     Args:
-        tree: dictionaries, lists, tuples, tensors, NumPy arrays, numbers, strings, booleans and None, nested. Sharded
-            tensors are gathered, for which every process has to call.
-        path: without a suffix.
+        tree: as for :func:`encode`.
+        folder: made if it is missing.
+        name: of the state.
 
     Raises:
-        CheckpointError: the state holds something else.
+        CheckpointError: the state holds what cannot be saved.
         DataError: a file cannot be written.
     """
-    tensors: dict[str, Tensor] = {}
-    written = json.dumps(_encode(tree, tensors, "the state"))
-    write_bytes(path.with_suffix(".safetensors"), safetensors.torch.save(tensors))
-    write_text(path.with_suffix(".json"), written)
+    written, tensors = encode(tree)
+    write_sealed(folder, f"{name}.json", written, {name: tensors})
 
 
-def read_tree(path: Path) -> Any:
+def read_tree(folder: Path, name: str) -> Any:
     """The state that :func:`write_tree` wrote.
 
     Raises:
         CheckpointError: a file is missing or damaged.
     """
+    written, tensors = read_sealed(folder, f"{name}.json", what="training state")
+    return decode(written, tensors.get(name, {}))
+
+
+def encode(tree: Any) -> tuple[Any, dict[str, Tensor]]:
+    """Take a state apart into JSON and tensors.
+
+    Args:
+        tree: dictionaries, lists, tuples, tensors, NumPy arrays, numbers, strings, booleans and None, nested. Sharded
+            tensors are gathered, for which every process has to call.
+
+    Raises:
+        CheckpointError: the state holds something else.
+    """
+    tensors: dict[str, Tensor] = {}
     try:
-        tensors = safetensors.torch.load_file(path.with_suffix(".safetensors"))
-        return _decode(json.loads(path.with_suffix(".json").read_text(encoding="utf-8")), tensors)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        return _encode(tree, tensors, "the state"), tensors
+    except RecursionError as error:
+        raise CheckpointError("The state is nested too deeply, or holds itself; it cannot be saved.") from error
+
+
+def decode(written: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """The state that :func:`encode` took apart.
+
+    Raises:
+        CheckpointError: these are no such parts.
+    """
+    try:
+        return _decode(written, tensors)
+    except MALFORMED as error:
         raise CheckpointError(
-            f"{path} does not hold a training state ({type(error).__name__}: {error}); use an earlier checkpoint."
+            f"This is no training state ({type(error).__name__}: {said(error)}); use an earlier checkpoint."
         ) from error
 
 
@@ -82,7 +104,7 @@ def _encode(value: Any, tensors: dict[str, Tensor], place: str) -> Any:
     )
 
 
-def _decode(value: Any, tensors: dict[str, Tensor]) -> Any:
+def _decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     if not isinstance(value, dict):
         return value
     ((kind, content),) = value.items()
@@ -93,4 +115,4 @@ def _decode(value: Any, tensors: dict[str, Tensor]) -> Any:
     if kind == "dict":
         return {_decode(k, tensors): _decode(v, tensors) for k, v in content}
     items = [_decode(v, tensors) for v in content]
-    return tuple(items) if kind == "tuple" else items
+    return {"list": list, "tuple": tuple}[kind](items)

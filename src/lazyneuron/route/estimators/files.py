@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from lazyneuron.core.errors import CheckpointError, ConfigError
+from lazyneuron.core.errors import MALFORMED, CheckpointError, ConfigError, ImplUnavailable, said
 from lazyneuron.route.affine_hash import AffineHash
 from lazyneuron.route.bucket_ops import moment_width
 from lazyneuron.route.bucket_regression import BucketRegression
@@ -73,8 +73,13 @@ def load_estimator(folder: str | Path) -> LSHRegressor | LSHClassifier:
         else:
             estimator.single_output_ = bool(facts["single_output"])
         estimator.model_ = _model(estimator._settings(), tensors, facts)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"The estimator in {folder} is damaged ({error}); save it again.") from error
+        if estimator.n_features_in_ != estimator.model_.frame.features:
+            raise ValueError("its features do not fit its buckets")
+        estimator.predict(np.zeros((1, estimator.n_features_in_)))
+    except ImplUnavailable:
+        raise
+    except MALFORMED as error:
+        raise CheckpointError(f"The estimator in {folder} is damaged ({said(error)}); save it again.") from error
     return estimator
 
 

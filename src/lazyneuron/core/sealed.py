@@ -1,0 +1,249 @@
+"""A folder whose JSON names its tensor files and holds their checksums and its own; it is written last.
+
+A tensor file is called by its content, so saving anew never touches one that is in use. Replacing the JSON is the one
+moment at which the new content counts: a kill before it leaves the old content whole, a kill after it the new.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from lazyneuron.core.errors import MALFORMED, CheckpointError, DataError, LazyNeuronError, said
+from lazyneuron.core.record import made_folder, to_disk, write_bytes, write_text
+
+FORMAT = 2  # 1 was without checksums
+_CHUNK = 1 << 22
+_HEX = "[0-9a-f]"
+Tensors = Mapping[str, Tensor]
+
+
+def write_sealed(
+    folder: Path,
+    document: str,
+    content: Any,
+    tensors: Mapping[str, Tensors],
+    *,
+    beside: Mapping[str, bytes] | None = None,
+) -> None:
+    """Save JSON content and tensors: at any moment the folder holds all of the old or all of the new ones.
+
+    Args:
+        folder: made if it is missing; its other files stay.
+        document: name of the JSON file.
+        content: JSON-able.
+        tensors: for each tensor file, the beginning of its name and its tensors.
+        beside: whole other files by name, such as a copy of a config for other programs; they are not sealed, and a
+            kill (but no exception) may leave them new beside old content.
+
+    Raises:
+        DataError: the folder cannot be written.
+
+    Cost: a pass of SHA-256 over the tensors, and waiting until they are on the disk.
+    """
+    beside = beside or {}
+    replaced: dict[str, bytes] = {}
+    try:
+        with made_folder(folder), _alone(folder):
+            before, text = set(os.listdir(folder)), _bytes(folder / document)
+            try:
+                parts = {stem: write_part(folder, stem, held) for stem, held in tensors.items()}
+                for name, data in beside.items():
+                    held = _bytes(folder / name)
+                    if held != data:
+                        replaced[name] = held
+                        write_bytes(folder / name, data)
+                seal(folder, document, content, parts)
+            except BaseException:
+                if _bytes(folder / document) == text:  # it does not count yet
+                    for name in before & replaced.keys():
+                        write_bytes(folder / name, replaced[name])
+                    _sweep(folder, document, (*tensors, *beside), keep=before, also=set(beside))
+                raise
+    except LazyNeuronError:
+        raise
+    except (*MALFORMED, SafetensorError) as error:  # a full disk, or a tensor that the format does not know
+        raise DataError(f"Cannot write to {folder} ({said(error)}); choose a folder that you can write.") from error
+
+
+def write_part(folder: Path, stem: str, tensors: Tensors) -> dict[str, str]:
+    """Write one tensor file, through to the disk, without replacing any that is in use.
+
+    Returns:
+        What :func:`seal` has to be given: its name and its checksum.
+
+    Raises:
+        OSError, SafetensorError: it cannot be written.
+    """
+    temporary = folder / f"{stem}.{uuid.uuid4().hex}.part"
+    try:
+        safetensors.torch.save_file(_apart(tensors), temporary)
+        to_disk(temporary)
+        checksum = _sha256(temporary)
+        name = f"{stem}-{checksum[:16]}.safetensors"
+        os.replace(temporary, folder / name)
+        to_disk(folder)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return {"file": name, "sha256": checksum}
+
+
+def seal(folder: Path, document: str, content: Any, parts: Mapping[str, Mapping[str, str]]) -> None:
+    """Make parts that were written and JSON content count, and remove the files of what counted before.
+
+    Raises:
+        DataError: the folder cannot be written.
+    """
+    old = _named(folder, document, parts)
+    write_text(folder / document, seal_text({"parts": parts, "content": content}))
+    _sweep(folder, document, parts, keep={part["file"] for part in parts.values()}, also=old)
+
+
+def read_sealed(
+    folder: Path, document: str, *, what: str, only: tuple[str, ...] | None = None, unsealed: str | None = None
+) -> tuple[Any, dict[str, dict[str, Tensor]]]:
+    """What :func:`write_sealed` saved, after comparing every checksum.
+
+    Args:
+        folder: the folder.
+        document: name of the JSON file.
+        what: for the message, e.g. ``"saved model"``.
+        only: the tensor files to load, by the beginning of their names; None loads all. All are checked.
+        unsealed: beginning of the name of the one tensor file that earlier versions wrote beside such a document;
+            None refuses their folders.
+
+    Returns:
+        The content, and the tensors of each file.
+
+    Raises:
+        CheckpointError: a file is missing, damaged or not the one that was saved.
+    """
+    while True:
+        seen = b""
+        try:
+            seen = (folder / document).read_bytes()
+            return _read(folder, seen, only, unsealed)
+        except (*MALFORMED, SafetensorError) as error:
+            if _bytes(folder / document) == seen:  # else it was saved anew in between
+                raise CheckpointError(
+                    f"{folder} does not hold a {what} ({said(error)}); name the folder that it was saved in, "
+                    "or another copy of it."
+                ) from error
+
+
+def seal_text(content: Any) -> str:
+    """JSON content with its checksum, as a document."""
+    plain = json.loads(json.dumps(content))
+    return json.dumps({"format": FORMAT, "sha256": _checksum(plain), "sealed": plain}, indent=1) + "\n"
+
+
+def open_text(text: str | bytes) -> Any:
+    """The content of what :func:`seal_text` wrote.
+
+    Raises:
+        ValueError, LookupError, TypeError, RecursionError: it is damaged, or no such document.
+    """
+    raw = json.loads(text)
+    if not isinstance(raw, dict) or raw.get("format") != FORMAT or "sealed" not in raw:
+        raise ValueError("it was not written by this version of lazyneuron")
+    if _checksum(raw["sealed"]) != raw["sha256"]:
+        raise ValueError("its text is not the one that was saved")
+    return raw["sealed"]
+
+
+def _read(
+    folder: Path, text: bytes, only: tuple[str, ...] | None, unsealed: str | None
+) -> tuple[Any, dict[str, dict[str, Tensor]]]:
+    raw = json.loads(text)
+    if unsealed is not None and not (isinstance(raw, dict) and "sealed" in raw):
+        return raw, {unsealed: safetensors.torch.load_file(folder / f"{unsealed}.safetensors")}
+    sealed = open_text(text)
+    tensors = {}
+    for stem, part in sealed["parts"].items():
+        name, checksum = part["file"], part["sha256"]
+        if name != f"{stem}-{checksum[:16]}.safetensors" or Path(name).name != name:
+            raise ValueError(f"{name!r} is no name of a tensor file")
+        if _sha256(folder / name) != checksum:
+            raise ValueError(f"{name} is not the file that was saved")
+        if only is None or stem in only:
+            tensors[stem] = safetensors.torch.load_file(folder / name)
+    return sealed["content"], tensors
+
+
+def _sweep(folder: Path, document: str, stems: Iterable[str], *, keep: set[str], also: set[str]) -> None:
+    """Remove the tensor files of these stems and what an interrupted saving left, but for what is kept."""
+    stem = "|".join(map(re.escape, stems))
+    debris = re.compile(rf"(?:{stem})-{_HEX}{{16}}\.safetensors|(?:{stem}|{re.escape(document)})\.{_HEX}{{32}}\.part")
+    for name in os.listdir(folder):
+        if name not in keep and (name in also or debris.fullmatch(name)):
+            with contextlib.suppress(OSError):
+                (folder / name).unlink()
+
+
+def _named(folder: Path, document: str, stems: Iterable[str]) -> set[str]:
+    """The tensor files that go with the document as it is, as far as it can be read."""
+    try:
+        raw = json.loads((folder / document).read_bytes())
+        if isinstance(raw, list) or raw.get("format") == 1:
+            return {f"{stem}.safetensors" for stem in stems}
+        return {Path(part["file"]).name for part in raw["sealed"]["parts"].values()}
+    except MALFORMED:
+        return set()
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let one process at a time publish into a folder; where the file system knows no locks, each has to see to it."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _apart(tensors: Tensors) -> dict[str, Tensor]:
+    """The tensors in a form that the format takes: contiguous, and no two in one storage."""
+    held, storages = {}, set()
+    for key, tensor in tensors.items():
+        value = tensor.detach().contiguous()
+        storage = value.untyped_storage().data_ptr()
+        held[key] = value.clone() if storage in storages else value
+        storages.add(storage)
+    return held
+
+
+def _checksum(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""

@@ -1,0 +1,197 @@
+"""Everything that saves, each as two contents that take turns in one folder; for kills and for damage."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import functools
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import lazyneuron as lazy
+from lazyneuron.blocks import Activation
+from lazyneuron.core.errors import CheckpointError
+from lazyneuron.route import BucketTable, load_table, save_table
+from lazyneuron.route.estimators import LSHClassifier, LSHRegressor, load_estimator, save_estimator
+from lazyneuron.train import Checkpoints
+from lazyneuron.train.tree import read_tree, write_tree
+
+
+class Other(Exception):
+    """What was loaded is none of the contents that were saved."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Saver:
+    """Saves content 0 or 1 (or a later one, where every number is a content) and tells which one a folder holds."""
+
+    save: Callable[[Path, int], Any]
+    load: Callable[
+        [Path], int
+    ]  # raises what the library raises, or Other; and AssertionError if it half changed a target
+    contents: int = 2
+
+
+def plain() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(64, 256), nn.GELU(), nn.Linear(256, 64))
+
+
+@functools.cache
+def _models() -> list[nn.Sequential]:
+    made = []
+    for threshold in (1.0, 2.0):
+        model = plain()
+        lazy.sparsify_(model, lazy.Relufy(activation=Activation("fatrelu", (threshold,))))
+        for parameter in model.parameters():
+            nn.init.constant_(parameter, threshold)
+        made.append(model)
+    return made
+
+
+def _load_model(folder: Path) -> int:
+    model = plain()
+    with unchanged_on_failure(lambda: [*model.state_dict().values(), *map(hash, vars(model)["_modules"].values())]):
+        lazy.load_(model, folder)
+    (block,) = lazy.find_blocks(model)
+    return _one_of({*_extremes(model.state_dict().values()), *block.activation.parameters}) - 1
+
+
+@contextlib.contextmanager
+def unchanged_on_failure(state: Callable[[], list[Any]]) -> Iterator[None]:
+    """Asserts that what a failing body works on is as it was."""
+    before = copy.deepcopy(state())
+    try:
+        yield
+    except Exception as error:
+        same = [
+            torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in zip(before, state(), strict=True)
+        ]
+        assert all(same), f"half loaded: {error}"
+        raise
+
+
+def _extremes(tensors: Iterable[Any]) -> set[float]:
+    tensors = list(tensors)
+    if not all(isinstance(t, torch.Tensor) and t.numel() for t in tensors):
+        raise Other("no tensors")
+    return {float(v) for t in tensors for v in (t.detach().min(), t.detach().max())}
+
+
+def _one_of(values: set[Any]) -> int:
+    if len(values) != 1:
+        raise Other(f"a mix of {sorted(map(str, values))}")
+    return int(values.pop())
+
+
+@functools.cache
+def _estimators() -> tuple[np.ndarray, list[Any], list[np.ndarray]]:
+    x = np.random.default_rng(0).normal(size=(400, 3))
+    made = [LSHRegressor(tables=2).fit(x, x[:, 0]), LSHClassifier().fit(x, np.where(x[:, 1] > 0, "a", "b"))]
+    return x[:50], made, [m.predict(x[:50]) for m in made]
+
+
+def _load_estimator(folder: Path) -> int:
+    x, made, wanted = _estimators()
+    got = load_estimator(folder)
+    for number, (model, y) in enumerate(zip(made, wanted, strict=True)):
+        if got.get_params() == model.get_params() and np.array_equal(got.predict(x), y):
+            return number
+    raise Other("another estimator")
+
+
+@functools.cache
+def _tables() -> list[BucketTable]:
+    made = [BucketTable(3, capacity=40_000), BucketTable(3, capacity=500, on_full="share")]
+    for seed, table in enumerate(made):
+        dice = torch.Generator().manual_seed(seed)
+        table.add(torch.randint(-50, 50, (30_000, 3), generator=dice, dtype=torch.int32))
+    return made
+
+
+def _load_table(folder: Path) -> int:
+    got = load_table(folder)
+    facts = (got.capacity, got.on_full, got.shared_rows)
+    for number, table in enumerate(_tables()):
+        if facts == (table.capacity, table.on_full, table.shared_rows) and torch.equal(got.vectors, table.vectors):
+            return number
+    raise Other("another table")
+
+
+class Counting:
+    """A part of a training whose state is one number."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"count": self.count}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.count = state["count"] + 0
+
+
+def training(folder: Path) -> tuple[Checkpoints, nn.Module, torch.optim.Optimizer, Counting, torch.Generator]:
+    model = nn.Linear(256, 256)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9)
+    part, dice = Counting(), torch.Generator()
+    return Checkpoints(folder, model, keep=1, optimizer=optimizer, part=part, dice=dice), model, optimizer, part, dice
+
+
+def _save_training(folder: Path, content: int, *, step: int | None = None) -> None:
+    checkpoints, model, optimizer, part, dice = training(folder)
+    part.count = content
+    dice.manual_seed(content)
+    for parameter in model.parameters():
+        nn.init.constant_(parameter, content)
+        optimizer.state[parameter]["momentum_buffer"] = torch.full_like(parameter, content)
+    checkpoints.save(content + 1 if step is None else step)
+
+
+def _load_training(folder: Path, *, step: int | None = None) -> int:
+    checkpoints, model, optimizer, part, dice = training(folder)
+
+    def state() -> list[Any]:
+        moments = [s["momentum_buffer"] for s in optimizer.state.values()]
+        return [*model.state_dict().values(), len(moments), *moments, part.count, dice.get_state()]
+
+    with unchanged_on_failure(state), warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        try:
+            found = checkpoints.resume_()
+        except UserWarning as said:
+            raise CheckpointError(str(said)) from said
+    moments = [s["momentum_buffer"] for s in optimizer.state.values()]
+    values = _extremes([*model.parameters(), *moments]) | {part.count, dice.initial_seed()}
+    return _one_of(values | (set() if step else {found - 1}))
+
+
+def _trees() -> list[Any]:
+    return [{"a": torch.full((50, 50), k), "b": [k, float(k), {"c": (k, None)}]} for k in range(2)]
+
+
+def _load_tree(folder: Path) -> int:
+    got = read_tree(folder, "x")
+    for number, tree in enumerate(_trees()):
+        if repr(got) == repr(tree) and torch.equal(got["a"], tree["a"]):
+            return number
+    raise Other("another tree")
+
+
+SAVERS = {
+    "save": Saver(lambda folder, k: lazy.save(_models()[k], folder), _load_model),
+    "save_estimator": Saver(lambda folder, k: save_estimator(_estimators()[1][k], folder), _load_estimator),
+    "save_table": Saver(lambda folder, k: save_table(_tables()[k], folder), _load_table),
+    "Checkpoints.save, the same step": Saver(
+        lambda folder, k: _save_training(folder, k, step=7), lambda folder: _load_training(folder, step=7)
+    ),
+    "Checkpoints.save, further steps": Saver(_save_training, _load_training, contents=1 << 30),
+    "write_tree": Saver(lambda folder, k: write_tree(_trees()[k], folder, "x"), _load_tree),
+}
