@@ -115,7 +115,7 @@ Tensor sparse_mlp(Tensor x, Tensor sketch, Tensor certificate, Tensor switch_row
   STD_TORCH_CHECK(activation >= 0 && activation <= 6, "Unknown activation number ", activation, ".");
   STD_TORCH_CHECK(sketch.numel() == padded_hidden * p.padded_in && sketch.is_contiguous(),
                   "The sketch does not fit this block; build it again with pack().");
-  check_rows("certificate", certificate, 5, padded_hidden);
+  check_rows("certificate", certificate, 6, padded_hidden);
   STD_TORCH_CHECK(dtype_of(certificate) == Dtype::f32, "The certificate must be float32.");
   if (!p.rows_i8) {
     check_rows("The rows of the first layer", switch_rows, p.d_hidden, p.d_in);
@@ -136,6 +136,8 @@ Tensor sparse_mlp(Tensor x, Tensor sketch, Tensor certificate, Tensor switch_row
                   "Bad bias of down.");
 
   const Tensor input = x.is_contiguous() ? x : torch::stable::contiguous(x);
+  // torch adds the bias in a second operation there, to what is rounded already
+  p.rounds_twice = sizes.size() >= 3 && !x.is_contiguous();
   std::vector<int64_t> shape(sizes.begin(), sizes.end());
   shape.back() = p.d_out;
   Tensor y = torch::stable::empty(shape, x.scalar_type());
@@ -148,7 +150,8 @@ Tensor sparse_mlp(Tensor x, Tensor sketch, Tensor certificate, Tensor switch_row
   p.x = input.const_data_ptr();
   p.sketch = static_cast<const uint8_t*>(sketch.const_data_ptr());
   const float* c = static_cast<const float*>(certificate.const_data_ptr());
-  p.certificate = {c, c + padded_hidden, c + 2 * padded_hidden, c + 3 * padded_hidden, c + 4 * padded_hidden};
+  p.certificate = {c, c + padded_hidden, c + 2 * padded_hidden, c + 3 * padded_hidden, c + 4 * padded_hidden,
+                   c + 5 * padded_hidden};
   p.switch_rows = switch_rows.const_data_ptr();
   p.up_rows = pointer(up_rows);
   p.up_bias = pointer(up_bias);
