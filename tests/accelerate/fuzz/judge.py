@@ -82,12 +82,13 @@ def judge(case: Case, fault: Fault | None = None) -> Iterator[Verdict]:
         case: from :func:`make_case`.
         fault: what to do to the packed block before it runs, to see that it is noticed.
     """
-    packed = pack(case.block, case.weights)  # type: ignore[arg-type]
-    tokens = case.x.reshape(-1, packed.d_in).contiguous()
-    known = bounds(packed, tokens)
     torch.set_flush_denormal(case.flush)
     try:
         packed = pack(case.block, case.weights)  # type: ignore[arg-type]
+        tokens = case.x.reshape(-1, packed.d_in).contiguous()
+        torch.set_flush_denormal(False)
+        known = bounds(packed, tokens)
+        torch.set_flush_denormal(case.flush)
         deciding, wanted = dense(case.block, case.x)
         deciding, wanted = deciding.reshape(len(tokens), -1), wanted.reshape(len(tokens), -1)
         if case.weights == "int8":
@@ -98,7 +99,7 @@ def judge(case: Case, fault: Fault | None = None) -> Iterator[Verdict]:
             if fault is None:
                 yield _verdict("gather", known, gather.sparse_mlp(run, case.x), wanted, None, deciding)
         wide = tokens.float()
-        for isa, planes in _levels():
+        for isa, planes in levels():
             got = native.sparse_mlp(run, case.x, isa=isa, planes=planes)
             if case.weights == "keep":
                 silent = skipped(run, wide, isa=isa, planes=planes)
@@ -119,7 +120,8 @@ def _definition(packed: PackedBlock, x: Tensor) -> Tensor:
     return (y if packed.down_bias is None else y + packed.down_bias.double()).to(packed.dtype)
 
 
-def _levels() -> list[tuple[int, int]]:
+def levels() -> list[tuple[int, int]]:
+    """Numbers of the ISA levels that this processor runs, with the planes that make a difference there."""
     native.op()
     best = int(torch.ops.lazyneuron.best_isa())
     return [(isa, planes) for isa in range(best + 1) for planes in ((2, 1) if isa == 3 else (2,))]
