@@ -206,14 +206,13 @@ def test_another_rounding_mode_certifies_nothing() -> None:
 
 def test_a_dense_layer_of_less_than_float32_is_not_what_is_promised() -> None:
     """Products in bfloat16, as ``torch.set_float32_matmul_precision("medium")`` allows, round more than the slack."""
-    weight, bias, x = aimed(1.0)
+    weight, bias = torch.tensor([[127.0, -127.0]]).repeat(64, 1), torch.full((64,), 0.05)
+    x = torch.tensor([[1.0, 1.0 + 2.0**-10]])
     packed = pack(plain(weight, bias))
-    coarse = x.bfloat16().double() @ weight.bfloat16().double().T + bias.double()
+    assert bool((F.linear(x, weight, bias) < 0).all())
+    assert bool((F.linear(x.bfloat16(), weight.bfloat16(), bias.bfloat16()) > 0).all())
     for isa, planes in levels():
-        silent = skipped(packed, x, isa=isa, planes=planes)
-        assert not bool((silent & (F.linear(x, weight, bias) > 0)).any())
-    narrow = certified_silent(packed.with_slack(0.02).sketch, x, packed.zero)
-    assert bool((narrow & (coarse > 0)).any())
+        assert planes == 1 or bool(skipped(packed, x, isa=isa, planes=planes).all())
 
 
 @pytest.mark.parametrize("site", ["weight", "bias"])

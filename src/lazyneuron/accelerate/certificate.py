@@ -2,7 +2,8 @@
 
 Row ``i`` of the weight is ``w_i = c_i q_i + e_i`` with ``q_i`` in int8. For every input ``x`` the pre-activation
 ``z_i = w_i . x + b_i``, in exact arithmetic and in every fp32 summation order, is within
-``slack_i ||x|| + quantised_i ||x - x_quantised|| + absolute_i`` of its sketch value. docs/accelerate.md has the proof.
+``slack_i ||x|| + quantised_i ||x - x_quantised|| + absolute_i`` of its sketch value, as long as ``||x|| <= limit_i``.
+docs/accelerate.md has the proof.
 """
 
 from __future__ import annotations
@@ -161,8 +162,8 @@ def _range(dtype: torch.dtype) -> float:
 def inner_zero_set(activation: Activation, dtype: torch.dtype) -> ZeroInterval:
     """The zero set with its ends moved inwards to numbers of ``dtype``, and further where ``dtype`` rounds twice.
 
-    A model in ``dtype`` rounds ``z = w . x + b`` before the activation; rounding is monotone, so every ``z`` in this set
-    is evaluated to exactly zero. That is so, too, where ``w . x`` is rounded before ``b`` is added.
+    A model in ``dtype`` rounds ``z = w . x + b`` before the activation; rounding is monotone, so every ``z`` in this
+    set is evaluated to exactly zero. That is so, too, where ``w . x`` is rounded before ``b`` is added.
     """
     zero = activation.compared(dtype).zero
     facts = torch.finfo(dtype)
@@ -198,4 +199,5 @@ def certified_silent(sketch: Sketch, x: Tensor, zero: ZeroInterval) -> Tensor:
     z = wide @ (scale[:, None] * sketch.quantised_rows().double()).T + bias
     norm = wide.norm(dim=-1, keepdim=True)
     reach = norm * slack + absolute
-    return zero.holds(z - reach, z + reach) & (norm <= limit)  # false where x is not finite
+    silent: Tensor = zero.holds(z - reach, z + reach) & (norm <= limit)  # false where x is not finite
+    return silent

@@ -176,10 +176,17 @@ KINDS: dict[str, _Kind] = {
     "squared_relu": _Kind(lambda z: F.relu(z).square(), _relu_family),
     "jsrelu": _Kind(_jsrelu, _relu_family, ("mix", "cap"), _check_jsrelu),
     "fatrelu": _Kind(_fatrelu, ZeroInterval, ("t",), _check_shift),
-    "thresholded_silu": _Kind(thresholded(F.silu), thresholded_zero(silu, -1.2784645, noise=0.0, quiet=-88.8), ("t",), _check_threshold),
-    "thresholded_gelu": _Kind(thresholded(F.gelu), thresholded_zero(gelu, -0.7517916, noise=2.0**-20, quiet=-8.0), ("t",), _check_threshold),
+    "thresholded_silu": _Kind(
+        thresholded(F.silu), thresholded_zero(silu, -1.2784645, noise=0.0, quiet=-88.8), ("t",), _check_threshold
+    ),
+    "thresholded_gelu": _Kind(
+        thresholded(F.gelu), thresholded_zero(gelu, -0.7517916, noise=2.0**-20, quiet=-8.0), ("t",), _check_threshold
+    ),
     "thresholded_gelu_tanh": _Kind(
-        thresholded(_gelu_tanh_tensor), thresholded_zero(gelu_tanh, -0.7524614, noise=2.0**-20, quiet=-8.0), ("t",), _check_threshold
+        thresholded(_gelu_tanh_tensor),
+        thresholded_zero(gelu_tanh, -0.7524614, noise=2.0**-20, quiet=-8.0),
+        ("t",),
+        _check_threshold,
     ),
     "shifted_squared_relu": _Kind(
         _shifted(lambda z: F.relu(z).square()), _shifted_zero, ("h", "dx", "dy"), _check_shifted, _shifted_flat

@@ -114,7 +114,7 @@ def judge(case: Case, fault: Fault | None = None) -> Iterator[Verdict]:
 
 
 def _definition(packed: PackedBlock, x: Tensor) -> Tensor:
-    """With int8 weights: the sums of the definition in float64, the hidden activation in float32, which may overflow."""
+    """With int8 weights: sums in float64, and the hidden activation in float32, which may overflow."""
     h = reference.hidden(packed, x).float().double()
     y = h @ (packed.down_rows.double() * packed.down_scale.double()[:, None])  # type: ignore[union-attr]
     return (y if packed.down_bias is None else y + packed.down_bias.double()).to(packed.dtype)
