@@ -22,8 +22,10 @@ def main() -> int:
     began, tally, done = time.perf_counter(), Tally(), 0
     while done < arguments.blocks:
         many = min(1000, arguments.blocks - done)
-        tally.add(run(arguments.seed, range(arguments.first + done, arguments.first + done + many)))
+        more = run(arguments.seed, range(arguments.first + done, arguments.first + done + many))
+        tally.add(more)
         done += many
+        print(*more.failures, sep="\n", file=sys.stderr)
         print(f"{done} blocks, {time.perf_counter() - began:.0f} s, {len(tally.failures)} failures", file=sys.stderr)
     print(tally.text(seed=arguments.seed, seconds=time.perf_counter() - began))
     return 1 if tally.failures else 0

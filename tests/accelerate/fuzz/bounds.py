@@ -52,23 +52,30 @@ class Bounds:
 
 
 def subnormal(t: Tensor) -> Tensor:
-    """Magnitudes of what a processor may take for zero, else 0."""
-    return torch.where(t.abs() < SMALLEST, t.abs(), torch.zeros_like(t))
+    """What a processor may take for zero, else 0."""
+    return torch.where(t.abs() < SMALLEST, t, torch.zeros_like(t))
+
+
+def positive(a: Tensor, b: Tensor) -> Tensor:
+    """The sum of the positive products of ``a @ b.T``."""
+    return a.relu() @ b.relu().T + (-a).relu() @ (-b).relu().T
 
 
 def sums(x: Tensor, weight: Tensor, bias: Tensor | None, extra: Tensor | None = None) -> Range:
-    """Of ``weight . x + bias``, before it is rounded to ``dtype``; ``extra`` is an error that x has besides."""
+    """Of ``weight . x + bias``, before it is rounded to its dtype; ``extra`` is an error that x has besides."""
     b = weight.new_zeros(len(weight)) if bias is None else bias.double()
-    middle = x @ weight.T + b
-    size = x.abs() @ weight.abs().T + b.abs()
-    flushed = subnormal(x) @ weight.abs().T + x.abs() @ subnormal(weight).T + 4 * (x.shape[1] + 2) * SMALLEST
-    error = (x.shape[1] + 3) * UNIT * 1.01 * size + flushed + (0.0 if extra is None else extra)
-    fixed = torch.isfinite(middle)
-    error = torch.where(fixed, error, torch.zeros_like(error))
-    finite_part = x.nan_to_num(0.0, 0.0, 0.0).abs() @ weight.abs().T + b.abs()
+    middle, finite = x @ weight.T + b, x.nan_to_num(0.0, 0.0, 0.0)
+    size = finite.abs() @ weight.abs().T + b.abs()
+    error = (x.shape[1] + 3) * UNIT * 1.01 * size + 4 * (x.shape[1] + 2) * SMALLEST + (0.0 if extra is None else extra)
+    small, less = subnormal(finite), subnormal(weight)
+    # a product that is flushed is missing: that moves the sum to one side
+    below = error + positive(small, weight) + positive(finite, less)
+    above = error + positive(small, -weight) + positive(finite, -less)
+    zero, fixed = torch.zeros_like(middle), torch.isfinite(middle)
+    below, above = torch.where(fixed, below, zero), torch.where(fixed, above, zero)
     # infinity times what may be flushed is infinity or NaN
-    open_ = torch.isinf(x).any(1)[:, None] & (subnormal(weight) > 0).any(1)
-    return Range(low=middle - error, high=middle + error, overflows=(finite_part * 1.001 > FLOAT_MAX) | open_)
+    open_ = torch.isinf(x).any(1)[:, None] & (less != 0).any(1)
+    return Range(low=middle - below, high=middle + above, overflows=(size * 1.001 > FLOAT_MAX) | open_)
 
 
 def rounded(r: Range, bias: Tensor | None, dtype: torch.dtype, *, twice: bool) -> Range:
@@ -101,8 +108,10 @@ def activated(act: Activation, z: Range, dtype: torch.dtype) -> tuple[Range, Ten
         points = torch.stack([z.low, z.high, *(z.low.clamp_min(p).minimum(z.high) for p in inside)])
         values = function(points)
         errors = RELATIVE * values.abs() + TINY + noise * points.abs() * (points > -8)
-        low, high = (values - errors).amin(0), (values + errors).amax(0)
         silent = ((values.abs() + errors) <= t).all(0)
+        if noise:  # torch's may be exactly 0 there
+            errors = torch.where(points <= -8, errors.maximum(values.abs()), errors)
+        low, high = (values - errors).amin(0), (values + errors).amax(0)
         may = (values.abs() - errors).amin(0).to(dtype).double() <= t  # compared after rounding
         if noise:  # torch has evaluations that differ at infinity
             z = dataclasses.replace(z, overflows=z.overflows | torch.isinf(z.low) | torch.isinf(z.high))
@@ -178,7 +187,7 @@ def _output(h: Range, down: Tensor, packed: PackedBlock) -> tuple[Range, Tensor,
     dtype, b = packed.dtype, 0.0 if packed.down_bias is None else packed.down_bias.double()
     middle, radius = (h.low + h.high) / 2, (h.high - h.low) / 2
     size = torch.maximum(h.low.abs(), h.high.abs())
-    flushed = subnormal(h.low).maximum(subnormal(h.high)) @ down.abs() + size @ subnormal(down)
+    flushed = subnormal(size) @ down.abs() + size @ subnormal(down).abs()
     terms = len(down) + 3
     error = radius @ down.abs() + terms * UNIT * 1.01 * (size @ down.abs()) + flushed + 8 * terms * SMALLEST
     if packed.down_scale is not None:
@@ -193,5 +202,5 @@ def _output(h: Range, down: Tensor, packed: PackedBlock) -> tuple[Range, Tensor,
     fixed = (torch.isfinite(h.low) & torch.isfinite(h.high)) | (h.low == h.high) | (h.low.isnan() & h.high.isnan())
     certain = ~h.overflows.any(1) & fixed.all(1) & within
     apart = torch.isfinite(y) & ((y.abs() + error) >= facts.max / 4)
-    open_ = torch.isinf(size).any(1) & bool((subnormal(down) > 0).any())
+    open_ = torch.isinf(size).any(1) & bool((subnormal(down) != 0).any())
     return Range(low=y - error, high=y + error, overflows=~finite), finite, certain & ~apart.any(1) & ~open_
