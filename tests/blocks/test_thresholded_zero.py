@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lazyneuron.blocks.activation import Activation
 from lazyneuron.blocks.thresholded import RELATIVE, TINY
+from tests.accelerate.fuzz.bounds import gelu, gelu_tanh
 
 KINDS = ("thresholded_silu", "thresholded_gelu", "thresholded_gelu_tanh")
 THRESHOLDS = (0.2, 0.17, 0.169, 0.1, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-12, 2e-16, 1e-17, 1e-30)
@@ -56,25 +57,13 @@ def test_the_left_piece_of_a_tiny_threshold_is_far_to_the_left() -> None:
     assert Activation("thresholded_silu", (1e-44,)).zero.empty
 
 
-def _silu(z: Tensor) -> Tensor:
-    return z / (1 + torch.exp(-z))
-
-
-def _gelu(z: Tensor) -> Tensor:
-    return 0.5 * z * torch.special.erfc(-z / math.sqrt(2))
-
-
-def _gelu_tanh(z: Tensor) -> Tensor:
-    return z / (1 + torch.exp(-2 * math.sqrt(2 / math.pi) * (z + 0.044715 * z**3)))
-
-
 @pytest.mark.parametrize("step", [20011, pytest.param(101, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("torchs", "exact", "noise", "quiet"),
     [
-        (F.silu, _silu, 0.0, 0.0),
-        (F.gelu, _gelu, 2.0**-20, -8.0),
-        (lambda z: F.gelu(z, approximate="tanh"), _gelu_tanh, 2.0**-20, -8.0),
+        (F.silu, lambda z: z / (1 + torch.exp(-z)), 0.0, 0.0),
+        (F.gelu, gelu, 2.0**-20, -8.0),
+        (lambda z: F.gelu(z, approximate="tanh"), gelu_tanh, 2.0**-20, -8.0),
     ],
     ids=["silu", "gelu", "gelu_tanh"],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +17,22 @@ from lazyneuron.blocks.thresholded import RELATIVE, TINY
 UNIT = 2.0**-24
 SMALLEST = 2.0**-126
 FLOAT_MAX = float(torch.finfo(torch.float32).max)
+
+
+def gelu(z: Tensor) -> Tensor:
+    """Without the cancellation that torch's has in float64 too."""
+    return 0.5 * z * torch.special.erfc(-z / math.sqrt(2))
+
+
+def gelu_tanh(z: Tensor) -> Tensor:
+    """(1 + tanh u) / 2 as a logistic function, for the same reason."""
+    return z * torch.sigmoid(2 * math.sqrt(2 / math.pi) * (z + 0.044715 * z**3))
+
+
 _SMOOTH = {
     "thresholded_silu": (F.silu, -1.2784645, 0.0),
-    "thresholded_gelu": (F.gelu, -0.7517916, 2.0**-20),
-    "thresholded_gelu_tanh": (lambda z: F.gelu(z, approximate="tanh"), -0.7524614, 2.0**-20),
+    "thresholded_gelu": (gelu, -0.7517916, 2.0**-20),
+    "thresholded_gelu_tanh": (gelu_tanh, -0.7524614, 2.0**-20),
 }
 
 
