@@ -87,7 +87,7 @@ def judge(case: Case, fault: Fault | None = None) -> Iterator[Verdict]:
         packed = pack(case.block, case.weights)  # type: ignore[arg-type]
         tokens = case.x.reshape(-1, packed.d_in).contiguous()
         torch.set_flush_denormal(False)
-        known = bounds(packed, tokens)
+        known = {planes: bounds(packed, tokens, grid=grid) for planes, grid in _grids(case).items()}
         torch.set_flush_denormal(case.flush)
         deciding, wanted = dense(case.block, case.x)
         deciding, wanted = deciding.reshape(len(tokens), -1), wanted.reshape(len(tokens), -1)
@@ -95,9 +95,9 @@ def judge(case: Case, fault: Fault | None = None) -> Iterator[Verdict]:
             wanted = _definition(packed, tokens)
         run = packed if fault is None else fault(packed)
         if case.weights == "keep":
-            yield _verdict("dense", known, wanted, wanted, None, deciding)
+            yield _verdict("dense", known[0], wanted, wanted, None, deciding)
             if fault is None:
-                yield _verdict("gather", known, gather.sparse_mlp(run, case.x), wanted, None, deciding)
+                yield _verdict("gather", known[0], gather.sparse_mlp(run, case.x), wanted, None, deciding)
         wide = tokens.float()
         for isa, planes in levels():
             got = native.sparse_mlp(run, case.x, isa=isa, planes=planes)
@@ -106,11 +106,15 @@ def judge(case: Case, fault: Fault | None = None) -> Iterator[Verdict]:
                 fires = (deciding != 0) | torch.isnan(deciding)
             else:
                 silent = fires = None
-                vnni = native.ISA_LEVELS[isa] == "avx512_vnni"
-                known = bounds(packed, tokens, grid=(0.51 / (32512 if planes == 2 else 127)) if vnni else 0.0)
-            yield _verdict(f"{native.ISA_LEVELS[isa]}-{planes}", known, got, wanted, silent, fires)
+            grid = planes if case.weights == "int8" and native.ISA_LEVELS[isa] == "avx512_vnni" else 0
+            yield _verdict(f"{native.ISA_LEVELS[isa]}-{planes}", known[grid], got, wanted, silent, fires)
     finally:
         torch.set_flush_denormal(False)
+
+
+def _grids(case: Case) -> dict[int, float]:
+    """Planes -> half a step of the grid of x over its largest entry; 0 where x is taken as it is."""
+    return {0: 0.0} | ({2: 0.51 / 32512, 1: 0.51 / 127} if case.weights == "int8" else {})
 
 
 def _definition(packed: PackedBlock, x: Tensor) -> Tensor:
