@@ -25,8 +25,8 @@ def main() -> int:
         more = run(arguments.seed, range(arguments.first + done, arguments.first + done + many))
         tally.add(more)
         done += many
-        print(*more.failures, sep="\n", file=sys.stderr)
-        print(f"{done} blocks, {time.perf_counter() - began:.0f} s, {len(tally.failures)} failures", file=sys.stderr)
+        progress = f"{done} blocks, {time.perf_counter() - began:.0f} s, {len(tally.failures)} failures"
+        print(*more.failures, progress, sep="\n", file=sys.stderr)
     print(tally.text(seed=arguments.seed, seconds=time.perf_counter() - began))
     return 1 if tally.failures else 0
 
