@@ -110,7 +110,8 @@ def activated(act: Activation, z: Range, dtype: torch.dtype) -> tuple[Range, Ten
     if act.kind not in _SMOOTH and act.kind != "fatrelu":
         low, high = act(z.low), act(z.high)
         if act.kind == "jsrelu":  # a product on the way may overflow where the value does not
-            steep = z.high.relu() * z.high.relu().clamp_min(min(act.parameters[1], FLOAT_MAX))
+            cap = act.parameters[1] if math.isfinite(act.parameters[1]) else 0.0
+            steep = z.high.relu() * z.high.relu().clamp_min(cap)
             z = dataclasses.replace(z, overflows=z.overflows | (steep > FLOAT_MAX / 4))
         grain = 8 * UNIT
         return _stored(low * (1 - grain), high * (1 + grain) + SMALLEST * (high > 0), z, dtype), z.high <= 0
