@@ -11,25 +11,28 @@ LAZY_INLINE float smooth_gelu_tanh(float z) {
   return 0.5f * z * (1.f + std::tanh(0.79788456080286536f * (z + 0.044715f * z * z * z)));
 }
 
-// NaN comes out as NaN: every comparison is written so that it is false for NaN on the side of zero.
+// In T, as torch stores it: it compares a smooth function with its threshold after rounding. NaN comes out as NaN: every
+// comparison is written so that it is false for NaN on the side of zero.
+template <class T>
 LAZY_INLINE float activate(const Problem& p, float z) {
   const float t = p.parameter0;
   switch (p.activation) {
     case Activation::relu: return z <= 0.f ? 0.f : z;
-    case Activation::squared_relu: return z <= 0.f ? 0.f : z * z;
+    case Activation::squared_relu: return z <= 0.f ? 0.f : rounded<T>(z * z);
     case Activation::jsrelu: {
       if (z <= 0.f) return 0.f;
       const float mix = p.parameter0, cap = p.parameter1;
       if (mix == 0.f) return z;
       const float inside = z > cap ? cap : z;
-      return std::isinf(cap) ? z + 0.5f * mix * z * z : z + mix * (0.5f * inside * inside + cap * (z - inside));
+      return rounded<T>(std::isinf(cap) ? z + 0.5f * mix * z * z
+                                        : z + mix * (0.5f * inside * inside + cap * (z - inside)));
     }
     case Activation::fatrelu: return z <= t ? 0.f : z;
     default: break;
   }
-  const float s = p.activation == Activation::thresholded_silu   ? smooth_silu(z)
-                  : p.activation == Activation::thresholded_gelu ? smooth_gelu(z)
-                                                                 : smooth_gelu_tanh(z);
+  const float s = rounded<T>(p.activation == Activation::thresholded_silu   ? smooth_silu(z)
+                             : p.activation == Activation::thresholded_gelu ? smooth_gelu(z)
+                                                                            : smooth_gelu_tanh(z));
   return std::fabs(s) <= t ? 0.f : s;
 }
 

@@ -114,8 +114,8 @@ void read_weights(ScalarType type, const Weights& w, Problem& p) {
   p.switch_rows = read("The rows of the first layer", w.switch_rows, type, {p.d_hidden, p.d_in});
   const int64_t padded = padded_hidden(p);  // no overflow from here on: as many rows lie in memory
   p.sketch = read<uint8_t>("The sketch", w.sketch, ScalarType::Byte, {padded / kPanel, p.padded_in / 4, kPanel, 4});
-  const float* c = read<float>("The certificate", w.certificate, kFloat, {5, padded});
-  p.certificate = {c, c + padded, c + 2 * padded, c + 3 * padded, c + 4 * padded};
+  const float* c = read<float>("The certificate", w.certificate, kFloat, {6, padded});
+  p.certificate = {c, c + padded, c + 2 * padded, c + 3 * padded, c + 4 * padded, c + 5 * padded};
   p.down_rows = read("The rows of the last layer", w.down_rows, p.rows_i8 ? ScalarType::Char : type,
                      {p.d_hidden, p.d_out});
   LAZY_CHECK(!p.rows_i8 || (w.down_scale && !p.gated), "int8 rows need their scales, and a block without a gate.");
@@ -151,6 +151,8 @@ Tensor sparse_mlp(Tensor x, Tensor sketch, Tensor certificate, Tensor switch_row
   const Level level = level_for(isa);
 
   const Tensor input = contiguous("The input", x);
+  // torch adds the bias in a second operation there, to what is rounded already
+  p.rounds_twice = x.dim() >= 3 && !x.is_contiguous();
   std::vector<int64_t> shape(x.sizes().begin(), x.sizes().end());
   shape.back() = p.d_out;
   Tensor y = torch::stable::empty(shape, x.scalar_type());

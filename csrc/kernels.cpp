@@ -204,7 +204,8 @@ class Run {
       float* out = wide_ + t * p_.d_in;
       for (int64_t k = 0; k < p_.d_in; ++k) out[k] = to_float(x[k]);
     }
-    tokens_[t] = quantise(wide_row(t), p_.d_in, p_.padded_in, p_.planes, planes_ + t * p_.planes * p_.padded_in);
+    tokens_[t] = measure(wide_row(t), p_.d_in, p_.padded_in, p_.planes, planes_ + t * p_.planes * p_.padded_in);
+    if (!nearest_) tokens_[t].norm = NAN;
   }
 
   // Which neurons of a panel have to be computed, for which tokens of the tile.
@@ -237,6 +238,9 @@ class Run {
     Asked& now = w.asked[w.steps & 1];
     sketch_panel(p_, p_.sketch + first * p_.padded_in, tokens_ + t0, planes, wide, count, now.sketch, w.ahead,
                  row_bytes_);
+    for (int t = 0; t < count; ++t)
+      if (const Token& token = tokens_[t0 + t]; token.odd)
+        odd_product(p_.sketch + first * p_.padded_in, wide[t], p_.d_in, token.unscale, now.sketch + t * kPanel);
     ask(first, tokens_ + t0, count, now);
     w.ahead.clear();
     if (row_bytes_)
@@ -254,7 +258,7 @@ class Run {
     const int64_t t0 = w.tile * l_.tile, count = std::min(l_.tile, p_.tokens - t0);
     const X* x[kMaxTile];
     for (int64_t t = 0; t < count; ++t) x[t] = x_row(t0 + t);
-    exact(w.panel, w.asked[(w.steps - 1) & 1], x, fired(w.lists, w.panel));
+    exact(w.panel, w.asked[(w.steps - 1) & 1], tokens_ + t0, x, fired(w.lists, w.panel));
     w.tile = -1;
   }
 
@@ -271,7 +275,7 @@ class Run {
     }
   }
 
-  void exact(int64_t panel, const Asked& asked, const X* const* x, Fired* out) {
+  void exact(int64_t panel, const Asked& asked, const Token* tokens, const X* const* x, Fired* out) {
     const int64_t first = panel * kPanel;
     out->neurons = out->pairs = 0;
     int64_t computed = 0;
@@ -279,7 +283,7 @@ class Run {
       const int i = __builtin_ctzll(left);
       computed += asked.count[i];
       if constexpr (std::is_same_v<W, int8_t>) keep_sketch(out, i, first, asked.token[i], asked.count[i], asked.sketch);
-      else compute(out, i, first, asked.token[i], asked.count[i], x);
+      else compute(out, i, first, asked.token[i], asked.count[i], tokens, x);
     }
     computed_.fetch_add(computed, std::memory_order_relaxed);
     hits_.fetch_add(out->pairs, std::memory_order_relaxed);
@@ -302,7 +306,7 @@ class Run {
     const float scale = p_.down_scale[first + i];
     for (int a = 0; a < n; ++a) {
       const float z = rounded<T>(sketch[asked[a] * kPanel + i]);
-      keep(out, i, &kept, asked[a], rounded<T>(activate(p_, z)) * scale);
+      keep(out, i, &kept, asked[a], activate<T>(p_, z) * scale);
     }
     close(out, kept);
   }
@@ -323,7 +327,11 @@ class Run {
     }
   }
 
-  void compute(Fired* out, int i, int64_t first, const uint8_t* asked, int n, const X* const* x) {
+  float pre_activation(float dot, float bias) const {
+    return rounded<T>((p_.rounds_twice ? rounded<T>(dot) : dot) + bias);
+  }
+
+  void compute(Fired* out, int i, int64_t first, const uint8_t* asked, int n, const Token* tokens, const X* const* x) {
     const T* rows = static_cast<const T*>(p_.switch_rows);
     const int64_t d = p_.d_in;
     const float bias = p_.certificate.bias[first + i];
@@ -331,15 +339,16 @@ class Run {
     row_dots(rows + (first + i) * d, d, x, asked, n, z);
     int kept = 0;
     if (!p_.gated) {
-      for (int a = 0; a < n; ++a) keep(out, i, &kept, asked[a], rounded<T>(activate(p_, rounded<T>(z[a] + bias))));
+      for (int a = 0; a < n; ++a) keep(out, i, &kept, asked[a], activate<T>(p_, pre_activation(z[a], bias)));
       return close(out, kept);
     }
     uint8_t open[kMaxTile];
     float gate[kMaxTile], up[kMaxTile];
     int n_open = 0;
     for (int a = 0; a < n; ++a) {
-      const float s = rounded<T>(activate(p_, rounded<T>(z[a] + bias)));
-      if (s == 0.f) continue;
+      const float s = activate<T>(p_, pre_activation(z[a], bias));
+      // beyond the limit `up` may overflow, and 0 * inf is NaN
+      if (s == 0.f && tokens[asked[a]].norm <= p_.certificate.limit[first + i]) continue;
       gate[n_open] = s;
       open[n_open++] = asked[a];
     }
@@ -348,9 +357,8 @@ class Run {
     row_dots(up_row, d, x, open, n_open, up);
     const float up_bias = p_.up_bias ? to_float(static_cast<const T*>(p_.up_bias)[first + i]) : 0.f;
     for (int a = 0; a < n_open; ++a) {
-      const float second = rounded<T>(up[a] + up_bias);
-      const float h = p_.rectify_up && second <= 0.f ? 0.f : rounded<T>(gate[a] * second);
-      keep(out, i, &kept, open[a], h);
+      const float second = pre_activation(up[a], up_bias);
+      keep(out, i, &kept, open[a], rounded<T>(gate[a] * (p_.rectify_up && second <= 0.f ? 0.f : second)));
     }
     close(out, kept);
   }
@@ -451,6 +459,7 @@ class Run {
   int64_t row_bytes_;  // of one row that the first pass may ask for
   char* fired_;
   bool prepared_ = false;
+  const bool nearest_ = rounds_to_nearest();  // as the thread that calls does
   Counter zeroth_, first_, second_;
   std::atomic<int64_t> workers_{0}, computed_{0}, hits_{0};
 };

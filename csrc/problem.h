@@ -23,6 +23,7 @@ struct Certificate {
   const float* slack;      // multiplies ||x||: sketch error, rounding of the sketch dot and of the dense dot
   const float* quantised;  // multiplies ||x - quantised x||: c_i ||q_i||
   const float* absolute;   // rounding that does not scale with x
+  const float* limit;      // of ||x||, up to which no sum of the neuron can overflow, its `up` included
 };
 
 struct Problem {
@@ -32,6 +33,7 @@ struct Problem {
   bool rows_i8;            // weights="int8": the sketch is the weight, down rows are int8 with down_scale
   bool gated;
   bool rectify_up;         // of a gated block: s(gate) * relu(up)
+  bool rounds_twice;       // as torch does here: w . x is rounded to the model's dtype before the bias is added
   int planes;              // int8 planes of x: 1 or 2
   Activation activation;
   float parameter0, parameter1;

@@ -1,5 +1,6 @@
 // Sixteen-lane float vectors in GCC's portable vector notation; each ISA build lowers them to its own registers.
 #pragma once
+#include <cfenv>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -19,6 +20,15 @@ typedef uint16_t v16h __attribute__((vector_size(32)));
 typedef int8_t v16b __attribute__((vector_size(16)));
 
 #define LAZY_INLINE inline __attribute__((always_inline))
+
+// The bounds on rounding are those of IEEE round-to-nearest.
+inline bool rounds_to_nearest() {
+#if defined(__x86_64__)
+  return (_mm_getcsr() & _MM_ROUND_MASK) == _MM_ROUND_NEAREST;
+#else
+  return std::fegetround() == FE_TONEAREST;
+#endif
+}
 
 struct bf16 { uint16_t bits; };
 struct f16 { uint16_t bits; };

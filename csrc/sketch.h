@@ -9,10 +9,12 @@ namespace LAZY_ISA {
 
 // What the certificate needs to know of one token.
 struct Token {
-  float norm;       // >= ||x||, NaN when x is not finite: then nothing is certified
+  float norm;       // >= ||x||, NaN when nothing may be certified
   float error;      // >= ||x - quantised x||
   float step;       // x ~ step * (256 * high + low), or step * high with one plane
+  float unscale;    // the sketch product is of x / unscale
   int32_t sum[2];   // sums of the planes, to undo the offset of 128 in the sketch bytes
+  bool odd;         // the grid cannot hold x: odd_product takes the place of the panel product
 };
 
 #if defined(__AVX512VNNI__) && defined(__AVX512F__)
@@ -21,7 +23,10 @@ struct Token {
 #define LAZY_VNNI 0
 #endif
 
-// Squared norm of x / largest, or NaN when x is not finite; no overflow, no harmful underflow.
+constexpr float kSmallest = 0x1p-126f;           // what is below may be flushed to zero
+constexpr float kLeast = 0x1p-100f, kMost = 0x1p100f;  // largest entries between which no sketch sum leaves fp32
+constexpr float kOddFactor = 0x1p-64f;           // what brings the others back
+
 LAZY_INLINE float largest_magnitude(const float* x, int64_t n, bool* finite) {
   v16f top = {};
   v16f poison = {};
@@ -48,32 +53,31 @@ LAZY_INLINE float scaled_square_sum(const float* x, int64_t n, float factor) {
   return total;
 }
 
-// planes: padded_in bytes each, high first. Bounds carry a relative margin far above the rounding made here.
-inline Token quantise(const float* x, int64_t n, int64_t padded, int planes, int8_t* out) {
-  Token t = {};
-  bool finite = false;
-  const float largest = largest_magnitude(x, n, &finite);
-  std::memset(out, 0, static_cast<size_t>(padded) * planes);
-  if (!finite || (largest != 0.f && largest < 1e-30f)) {
-    t.norm = NAN;
-    if (!finite) t.step = NAN;
-    return t;
-  }
-  if (largest == 0.f) return t;
-  const float margin = 1.f + 4e-7f * static_cast<float>(n + 64);
-  t.norm = largest * std::sqrt(scaled_square_sum(x, n, 1.f / largest)) * margin;
+// A power of two within a factor of 4 of a magnitude; it and its reciprocal are normal numbers.
+LAZY_INLINE float power_near(float magnitude) {
+  const uint32_t field = load_as<uint32_t>(&magnitude) >> 23;
+  const uint32_t bits = (field < 1 ? 1u : field > 253 ? 253u : field) << 23;
+  return load_as<float>(&bits);
+}
+
 #if LAZY_VNNI
+
+// The grid of x. planes: padded_in bytes each, high first. Everything is measured on x * factor, whose largest entry is
+// between 1 and 2: squares of the misses of a small x would underflow, and hide them.
+LAZY_INLINE void quantise(const float* x, int64_t n, int64_t padded, int planes, float factor, float largest,
+                          float margin, int8_t* out, Token& t) {
   const float levels = planes == 2 ? 32512.f : 127.f;
-  t.step = largest / levels;
-  const float inverse = levels / largest;
-  if (!std::isfinite(inverse) || t.step < 1e-36f) { t.norm = NAN; return t; }
+  const float step = largest * factor / levels;
+  const float inverse = levels / (largest * factor);
   const v16f magic = splat(12582912.f);  // adding 1.5 * 2^23 rounds to the nearest integer
   v16f miss = {};
   v16i high_sum = {}, low_sum = {};
   float miss_tail = 0.f;
-  auto put = [&](int64_t k, v16f v, int lanes) {
+  auto put = [&](int64_t k, v16f x16, int lanes) {
+    const v16f v = x16 * factor;
     v16f q = (v * inverse + magic) - magic;
-    v16f f = v - q * t.step;
+    q = q > levels ? splat(levels) : q < -levels ? splat(-levels) : q;
+    v16f f = v - q * step;
     if (lanes == 16) miss += f * f;
     else for (int i = 0; i < lanes; ++i) miss_tail += f[i] * f[i];
     v16i p = __builtin_convertvector(q, v16i);
@@ -95,11 +99,45 @@ inline Token quantise(const float* x, int64_t n, int64_t padded, int planes, int
     std::memcpy(&tail, x + k, static_cast<size_t>(n - k) * sizeof(float));
     put(k, tail, static_cast<int>(n - k));
   }
+  t.step = step / factor;
   // the recorded misses are themselves rounded: add that rounding, and never go below what it could hide
-  t.error = std::sqrt(reduce(miss) + miss_tail) * margin + t.norm * 3e-7f;
+  t.error = std::sqrt(reduce(miss) + miss_tail) / factor * margin + t.norm * 3e-7f;
   for (int i = 0; i < 16; ++i) { t.sum[0] += high_sum[i]; t.sum[1] += low_sum[i]; }
+}
+
+#endif
+
+// Bounds carry a relative margin far above the rounding made here, and what flushing to zero could hide.
+inline Token measure(const float* x, int64_t n, int64_t padded, int planes, int8_t* out) {
+  Token t = {};
+  bool finite = false;
+  const float largest = largest_magnitude(x, n, &finite);
+  std::memset(out, 0, static_cast<size_t>(padded) * planes);
+  t.step = t.unscale = 1.f;
+  const float power = power_near(largest), factor = 1.f / power;
+  const float margin = 1.f + 4e-7f * static_cast<float>(n + 64);
+  const float flushed = 2.f * kSmallest * std::sqrt(static_cast<float>(n));
+  t.norm = finite ? power * std::sqrt(scaled_square_sum(x, n, factor)) * margin + flushed : NAN;
+  t.odd = !finite || (largest != 0.f && largest < kLeast) || largest > kMost;
+  if (t.odd) {
+    if (!finite || largest > kMost) t.unscale = 1.f / kOddFactor;
+    return t;
+  }
+  t.error = flushed;
+#if LAZY_VNNI
+  if (largest != 0.f) quantise(x, n, padded, planes, factor, largest, margin, out, t);
 #endif
   return t;
+}
+
+// The sketch dot products of one token that the grid cannot hold, in fp32 and scaled so that no sum overflows.
+inline void odd_product(const uint8_t* panel, const float* x, int64_t n, float unscale, float* out) {
+  const float factor = 1.f / unscale;
+  std::memset(out, 0, kPanel * sizeof(float));
+  for (int64_t k = 0; k < n; ++k) {
+    const uint8_t* bytes = panel + k / 4 * 4 * kPanel + k % 4;
+    for (int i = 0; i < kPanel; ++i) out[i] += static_cast<float>(bytes[4 * i] - 128) * (x[k] * factor);
+  }
 }
 
 #if LAZY_VNNI
@@ -210,12 +248,13 @@ LAZY_INLINE uint64_t undecided(const Problem& p, int64_t first, const Token& tok
   for (int c = 0; c < kPanel; c += 16) {
     const int64_t i = first + c;
     const v16f scale = load16(p.certificate.scale + i), bias = load16(p.certificate.bias + i);
-    const v16f z = load16(values + c) * scale + bias;
+    const v16f z = load16(values + c) * scale * token.unscale + bias;
     v16f slack = load16(p.certificate.slack + i) * token.norm + load16(p.certificate.absolute + i);
     slack += load16(p.certificate.quantised + i) * token.error;
     const v16f upper = z + slack, lower = z - slack;
-    // comparisons are false for NaN, so what is not finite is never proved
-    const v16i proved = (upper <= p.left) | ((lower >= p.low) & (upper <= p.high));
+    // comparisons are false for NaN, so what is not finite is never proved; within the limit nothing overflows
+    const v16i within = splat(token.norm) <= load16(p.certificate.limit + i);
+    const v16i proved = within & ((upper <= p.left) | ((lower >= p.low) & (upper <= p.high)));
     std::memcpy(values + c, &z, 64);
 #if defined(__AVX512F__)
     const uint64_t mask = static_cast<uint16_t>(~_mm512_movepi32_mask(reinterpret_cast<__m512i>(proved)));

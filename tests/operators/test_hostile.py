@@ -230,7 +230,7 @@ def test_blocks_without_tokens_neurons_or_outputs(shape: tuple[int, ...]) -> Non
     assert operator("sparse_mlp")(*{**CALLS["sparse_mlp"](), "x": x}.values()).shape == (*shape[:-1], 24)
     made = CALLS["sparse_mlp"]()
     empty = {
-        "sketch": torch.empty(0, 5, 64, 4, dtype=torch.uint8), "certificate": torch.empty(5, 0),
+        "sketch": torch.empty(0, 5, 64, 4, dtype=torch.uint8), "certificate": torch.empty(6, 0),
         "switch_rows": torch.empty(0, 20), "down_rows": torch.empty(0, 24),
     }  # fmt: skip
     y = operator("sparse_mlp")(*{**made, "x": x, **empty}.values())

@@ -87,10 +87,14 @@ struct Block {
     p.padded_in = (d_in + 3) / 4 * 4, p.dtype = type, p.rows_i8 = rows_i8, p.gated = gated, p.planes = planes;
     p.low = 1, p.high = -1;
     const int64_t padded = (d_hidden + kPanel - 1) / kPanel * kPanel;
-    certificate.resize(5 * padded);
-    for (int64_t i = 0; i < 5 * padded; ++i) certificate[i] = i < padded ? 0.01f : i < 2 * padded ? any() - 0.5f : 1e-3f;
+    certificate.assign(6 * padded, 1e-3f);
+    for (int64_t i = 0; i < padded; ++i) {
+      certificate[i] = 0.01f;
+      certificate[padded + i] = any() - 0.5f;
+      certificate[5 * padded + i] = 1e30f;
+    }
     const float* c = certificate.data();
-    p.certificate = {c, c + padded, c + 2 * padded, c + 3 * padded, c + 4 * padded};
+    p.certificate = {c, c + padded, c + 2 * padded, c + 3 * padded, c + 4 * padded, c + 5 * padded};
     const auto hold = [&](Dtype t, int64_t n) { return held.emplace_back(numbers(t, n)).data(); };
     held.reserve(9);
     p.x = hold(type, tokens * d_in);

@@ -90,16 +90,11 @@ class PackedBlock:
     @property
     def compared(self) -> Activation:
         """The function with the thresholds that torch compares with in the model's dtype."""
-        kind, parameters = self.activation.kind, self.activation.parameters
-        if kind != "fatrelu" and not kind.startswith("thresholded"):
-            return self.activation
-        return Activation(kind, tuple(torch.tensor(p).to(self.dtype).item() for p in parameters))
+        return self.activation.compared(self.dtype)
 
     def with_slack(self, factor: float) -> PackedBlock:
         """The same block with every slack multiplied by ``factor`` (the calibrated mode)."""
-        certificate = self.sketch.certificate.clone()
-        certificate[2:] *= factor
-        return dataclasses.replace(self, sketch=dataclasses.replace(self.sketch, certificate=certificate))
+        return dataclasses.replace(self, sketch=self.sketch.with_slack(factor))
 
 
 def pack(block: MLPBlock, weights: Weights = "keep") -> PackedBlock:
@@ -128,19 +123,19 @@ def pack(block: MLPBlock, weights: Weights = "keep") -> PackedBlock:
     switch_rows = _rows(block.switch.weight)
     switch_bias = _vector(block.switch.bias)
     down = block.down.weight.detach()
-    if not bool(torch.isfinite(down).all()):
-        raise AssumptionError(f"The weights of {block.down.name} hold NaN or infinity; a skipped row could hide them.")
-    sketch = build_sketch(switch_rows, switch_bias)
+    for site, weight in ((block.down, down), (block.up, block.up.weight), (block.up, block.up.bias)):
+        if weight is not None and not bool(torch.isfinite(weight).all()):
+            raise AssumptionError(f"The weights of {site.name} hold NaN or infinity; a skipped row could hide them.")
+    up_rows, up_bias = (_rows(block.up.weight), _vector(block.up.bias)) if block.gate is not None else (None, None)
+    up = None if up_rows is None else (up_rows, up_bias)
+    sketch = build_sketch(switch_rows, switch_bias, activation=block.activation, up=up)
     down_rows = down.t().contiguous()
     down_scale = None
     if weights == "int8":
         if block.gate is not None:
             raise ConfigError("weights='int8' is for plain blocks; use weights='keep' for gated ones.")
         down_rows, down_scale = _quantise_rows(down_rows)
-        sketch = _as_the_weight(sketch)
-    up_rows = _rows(block.up.weight) if block.gate is not None else None
-    if up_rows is not None and not bool(torch.isfinite(up_rows).all()):
-        raise AssumptionError(f"The weights of {block.up.name} hold NaN or infinity; a skipped row could hide them.")
+        sketch = sketch.with_slack(0.0)  # it is the weight: the zero set decides alone
     own = {block.switch.weight.data_ptr(), block.up.weight.data_ptr(), block.down.weight.data_ptr()}
     copies = [t for t in (switch_rows, up_rows, down_rows) if t is not None and t.data_ptr() not in own]
     for tensor in (sketch.panels, switch_rows, down_rows, *([up_rows] if up_rows is not None else [])):
@@ -150,7 +145,7 @@ def pack(block: MLPBlock, weights: Weights = "keep") -> PackedBlock:
         switch_rows=switch_rows,
         switch_bias=switch_bias,
         up_rows=up_rows,
-        up_bias=_vector(block.up.bias) if block.gate is not None else None,
+        up_bias=up_bias,
         rectifies_up=block.rectifies_up,
         down_rows=down_rows,
         down_scale=down_scale,
@@ -187,10 +182,3 @@ def _quantise_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
     scale = rows.abs().amax(1).float() / 127
     safe = torch.where(scale > 0, scale, torch.ones_like(scale))
     return (rows.float() / safe[:, None]).round().clamp(-127, 127).to(torch.int8), scale
-
-
-def _as_the_weight(sketch: Sketch) -> Sketch:
-    """With int8 weights the sketch has no error: every slack is zero and the zero set decides alone."""
-    certificate = sketch.certificate.clone()
-    certificate[2:] = 0
-    return dataclasses.replace(sketch, certificate=certificate)

@@ -78,7 +78,7 @@ def sketch_levels(packed: PackedBlock) -> Tensor:
 
 
 def _undecided(packed: PackedBlock, levels: Tensor, x: Tensor) -> Tensor:
-    scale, bias, slack, _, absolute = packed.sketch.certificate[:, : packed.d_hidden]
+    scale, bias, slack, _, absolute, _ = packed.sketch.certificate[:, : packed.d_hidden]
     wide = x.float()
     z = wide @ levels.T * scale + bias
     reach = wide.norm(dim=-1, keepdim=True) * slack + absolute

@@ -71,6 +71,18 @@ class Activation:
             return self.function(z)
         return KINDS[self.kind].value(z, *self.parameters)
 
+    def compared(self, dtype: torch.dtype) -> Activation:
+        """The function with the threshold that torch compares with when the pre-activation is of ``dtype``.
+
+        Raises:
+            ConfigError: the threshold is beyond what ``dtype`` holds.
+        """
+        if self.kind != "fatrelu" and not self.kind.startswith("thresholded"):
+            return self
+        # F.threshold compares 16-bit numbers in float32, a comparison operator in their own dtype
+        compares = torch.float32 if self.kind == "fatrelu" else dtype
+        return Activation(self.kind, tuple(torch.tensor(t).to(compares).item() for t in self.parameters))
+
     def derivative(self, z: Tensor) -> Tensor:
         """The derivative at each pre-activation, 0 where the function is exactly zero."""
         with torch.enable_grad():
@@ -103,13 +115,13 @@ def _relu_family(*_: float) -> ZeroInterval:
 
 
 def _jsrelu(z: Tensor, mix: float, cap: float) -> Tensor:
-    r = F.relu(z)
     if mix == 0:  # 0 * inf would be NaN
-        return r
+        return F.relu(z)
+    r = F.relu(z.float() if z.element_size() == 2 else z)  # rounded once, at the end, as the module's own kernel does
     if math.isinf(cap):
-        return r + mix / 2 * r * r
+        return (r + mix / 2 * r * r).to(z.dtype)
     inside = torch.clamp(r, max=cap)
-    return r + mix * (inside * inside / 2 + cap * (r - inside))
+    return (r + mix * (inside * inside / 2 + cap * (r - inside))).to(z.dtype)
 
 
 def _shifted(s: Callable[[Tensor], Tensor]) -> Callable[[Tensor, float, float, float], Tensor]:
@@ -164,10 +176,17 @@ KINDS: dict[str, _Kind] = {
     "squared_relu": _Kind(lambda z: F.relu(z).square(), _relu_family),
     "jsrelu": _Kind(_jsrelu, _relu_family, ("mix", "cap"), _check_jsrelu),
     "fatrelu": _Kind(_fatrelu, ZeroInterval, ("t",), _check_shift),
-    "thresholded_silu": _Kind(thresholded(F.silu), thresholded_zero(silu, -1.2784645), ("t",), _check_threshold),
-    "thresholded_gelu": _Kind(thresholded(F.gelu), thresholded_zero(gelu, -0.7517916), ("t",), _check_threshold),
+    "thresholded_silu": _Kind(
+        thresholded(F.silu), thresholded_zero(silu, -1.2784645, noise=0.0, quiet=-88.8), ("t",), _check_threshold
+    ),
+    "thresholded_gelu": _Kind(
+        thresholded(F.gelu), thresholded_zero(gelu, -0.7517916, noise=2.0**-20, quiet=-8.0), ("t",), _check_threshold
+    ),
     "thresholded_gelu_tanh": _Kind(
-        thresholded(_gelu_tanh_tensor), thresholded_zero(gelu_tanh, -0.7524614), ("t",), _check_threshold
+        thresholded(_gelu_tanh_tensor),
+        thresholded_zero(gelu_tanh, -0.7524614, noise=2.0**-20, quiet=-8.0),
+        ("t",),
+        _check_threshold,
     ),
     "shifted_squared_relu": _Kind(
         _shifted(lambda z: F.relu(z).square()), _shifted_zero, ("h", "dx", "dy"), _check_shifted, _shifted_flat

@@ -22,11 +22,12 @@ def sparse_mlp(packed: PackedBlock, x: Tensor) -> Tensor:
         Bytes for a few tokens: ``d_hidden itemsize (d_in + 2 d_out a)`` with a the union's firing share: the rows that
         fire are gathered, then multiplied.
     """
-    tokens = x.reshape(-1, packed.d_in)
-    h = packed.activation(F.linear(tokens, packed.switch_rows, packed.switch_bias))
+    # on x as it is: torch rounds once or twice, depending on its strides
+    h = packed.activation(F.linear(x, packed.switch_rows, packed.switch_bias))
     if packed.up_rows is not None:
-        up = F.linear(tokens, packed.up_rows, packed.up_bias)
+        up = F.linear(x, packed.up_rows, packed.up_bias)
         h = h * (F.relu(up) if packed.rectifies_up else up)
+    h = h.reshape(-1, packed.d_hidden)
     fires = (h != 0).any(0).nonzero()[:, 0]
     y = h.index_select(1, fires) @ packed.down_rows.index_select(0, fires)
     if packed.down_bias is not None:

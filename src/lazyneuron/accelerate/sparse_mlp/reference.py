@@ -25,7 +25,10 @@ def hidden(packed: PackedBlock, x: Tensor, *, compute: torch.dtype = torch.float
     z = wide @ _switch_weight(packed).to(compute).T
     if packed.switch_bias is not None:
         z = z + packed.switch_bias.to(compute)
-    h = rounded(packed.compared(rounded(z)))
+    activation = packed.compared
+    h = rounded(activation(rounded(z)))
+    if activation.kind.startswith("thresholded"):  # torch compares what is rounded
+        h = torch.where(h.abs() <= activation.parameters[0], torch.zeros_like(h), h)
     if packed.up_rows is not None:
         up = wide @ packed.up_rows.to(compute).T
         if packed.up_bias is not None:

@@ -1,0 +1,151 @@
+"""Runs one case at every level and compares with torch's dense block and with the bounds."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lazyneuron.accelerate.packed import KERNEL_ACTIVATIONS, PackedBlock, pack
+from lazyneuron.accelerate.sparse_mlp import gather, native, reference
+from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.induce.jsrelu import JSReLU
+from tests.accelerate.fuzz.bounds import SMALLEST, Bounds, bounds
+from tests.accelerate.fuzz.case import Case
+
+Fault = Callable[[PackedBlock], PackedBlock]
+WRONG_SKIP, OUTPUT, PATTERN = "skips what may fire", "output out of bounds", "NaN or infinity elsewhere than dense"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """Of one case on one path.
+
+    Attributes:
+        path: ISA level and planes, "gather" or "dense".
+        pairs, skipped: (token, neuron) pairs, and those that were proved silent.
+        compared: tokens whose output was compared, with bounds or by the pattern of what is not finite.
+        faults: what is wrong -> how often.
+    """
+
+    path: str
+    pairs: int
+    skipped: int
+    compared: int
+    faults: dict[str, int]
+
+
+def dense(block: MLPBlock, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The deciding activation and the output, as torch's modules compute them."""
+    act, switch = block.activation, block.switch
+    function = JSReLU(act.parameters[0], act.parameters[1]) if act.kind == "jsrelu" else act
+    s = function(F.linear(x, switch.weight, switch.bias))
+    h = s
+    if block.gate is not None:
+        up = F.linear(x, block.up.weight, block.up.bias)
+        h = s * (F.relu(up) if block.rectifies_up else up)
+    return s, F.linear(h, block.down.weight, block.down.bias)
+
+
+def skipped(packed: PackedBlock, x: Tensor, *, isa: int, planes: int) -> Tensor:
+    """Which pairs the kernel proves silent: it is given rows of zeros, so that what it computes is the bias, never 0.
+
+    A bias that may be taken for zero becomes the least normal number; the slack has room for that.
+    """
+    hidden = packed.d_hidden
+    certificate = packed.sketch.certificate.clone()
+    bias = certificate[1, :hidden]
+    bias[bias.abs() < SMALLEST] = -SMALLEST
+    zero = packed.zero
+    rows, eye = torch.zeros(hidden, packed.d_in), torch.eye(hidden)
+    kind, parameters = KERNEL_ACTIVATIONS.index("fatrelu"), (-math.inf, 0.0)
+    before = (packed.sketch.panels, certificate, rows, None, None, False, eye, None, None)
+    after = (kind, *parameters, zero.left, zero.low, zero.high, planes, isa)
+    counts = native.new_counts()
+    seen = native.op()(x, *before, counts, *after)
+    bad = ~torch.isfinite(x).all(1)
+    if bool(bad.any()):  # their rows are NaN throughout, whatever was skipped
+        counts = native.new_counts()
+        native.op()(x[bad].contiguous(), *before, counts, *after)
+        assert int(counts[0]) == int(bad.sum()) * hidden, "something is certified for an input that is not finite"
+    return seen == 0
+
+
+def judge(case: Case, fault: Fault | None = None) -> Iterator[Verdict]:
+    """Verdicts of a case: torch's own dense output, the gather path, and the kernels at every level.
+
+    Args:
+        case: from :func:`make_case`.
+        fault: what to do to the packed block before it runs, to see that it is noticed.
+    """
+    torch.set_flush_denormal(case.flush)
+    try:
+        packed = pack(case.block, case.weights)  # type: ignore[arg-type]
+        tokens = case.x.reshape(-1, packed.d_in).contiguous()
+        torch.set_flush_denormal(False)
+        known = {planes: bounds(packed, tokens, grid=grid) for planes, grid in _grids(case).items()}
+        torch.set_flush_denormal(case.flush)
+        deciding, wanted = dense(case.block, case.x)
+        deciding, wanted = deciding.reshape(len(tokens), -1), wanted.reshape(len(tokens), -1)
+        if case.weights == "int8":
+            wanted = _definition(packed, tokens)
+        run = packed if fault is None else fault(packed)
+        if case.weights == "keep":
+            yield _verdict("dense", known[0], wanted, wanted, None, deciding)
+            if fault is None:
+                yield _verdict("gather", known[0], gather.sparse_mlp(run, case.x), wanted, None, deciding)
+        wide = tokens.float()
+        for isa, planes in levels():
+            got = native.sparse_mlp(run, case.x, isa=isa, planes=planes)
+            if case.weights == "keep":
+                silent = skipped(run, wide, isa=isa, planes=planes)
+                fires = (deciding != 0) | torch.isnan(deciding)
+            else:
+                silent = fires = None
+            grid = planes if case.weights == "int8" and native.ISA_LEVELS[isa] == "avx512_vnni" else 0
+            yield _verdict(f"{native.ISA_LEVELS[isa]}-{planes}", known[grid], got, wanted, silent, fires)
+    finally:
+        torch.set_flush_denormal(False)
+
+
+def _grids(case: Case) -> dict[int, float]:
+    """Planes -> half a step of the grid of x over its largest entry; 0 where x is taken as it is."""
+    return {0: 0.0} | ({2: 0.51 / 32512, 1: 0.51 / 127} if case.weights == "int8" else {})
+
+
+def _definition(packed: PackedBlock, x: Tensor) -> Tensor:
+    """With int8 weights: sums in float64, and the hidden activation in float32, which may overflow."""
+    h = reference.hidden(packed, x).float().double()
+    y = h @ (packed.down_rows.double() * packed.down_scale.double()[:, None])  # type: ignore[union-attr]
+    return (y if packed.down_bias is None else y + packed.down_bias.double()).to(packed.dtype)
+
+
+def levels() -> list[tuple[int, int]]:
+    """Numbers of the ISA levels that this processor runs, with the planes that make a difference there."""
+    native.op()
+    best = int(torch.ops.lazyneuron.best_isa())
+    return [(isa, planes) for isa in range(best + 1) for planes in ((2, 1) if isa == 3 else (2,))]
+
+
+def _verdict(
+    path: str, known: Bounds, got: Tensor, wanted: Tensor, silent: Tensor | None, fires: Tensor | None
+) -> Verdict:
+    got, wanted = got.reshape(wanted.shape).double(), wanted.double()
+    faults = {}
+    if silent is not None and fires is not None:
+        faults[WRONG_SKIP] = int((silent & (fires | ~known.silent | ~known.safe)).sum())
+    within = (got >= known.y.low) & (got <= known.y.high)
+    faults[OUTPUT] = int((~within)[known.clean].sum())
+    marks = [torch.stack([t.isnan(), t == math.inf, t == -math.inf]) for t in (got, wanted)]
+    faults[PATTERN] = int((marks[0] != marks[1]).any(0)[known.settled].sum())
+    return Verdict(
+        path=path,
+        pairs=0 if silent is None else silent.numel(),
+        skipped=0 if silent is None else int(silent.sum()),
+        compared=int((known.clean | known.settled).sum()),
+        faults={name: count for name, count in faults.items() if count},
+    )
