@@ -37,13 +37,16 @@ def limits(dtype: torch.dtype, *, length: int, elements: int, roundings: int = 0
     return rms, (2 + 6 * roundings) * unit, 2 * unit
 
 
-def check_close(got: Tensor, wanted: Tensor, *, length: int, roundings: int = 0) -> None:
-    """Fail unless both limits of :func:`limits` hold."""
+def check_close(
+    got: Tensor, wanted: Tensor, *, length: int, roundings: int = 0, magnitude: Tensor | None = None
+) -> None:
+    """Fail unless both limits of :func:`limits` hold; with ``magnitude``, what sums that cancel are made of, beside it."""
     assert got.shape == wanted.shape and got.dtype == wanted.dtype
     if got.numel() == 0:
         return
     a, b = got.double(), wanted.double()
-    scale = float(b.square().mean().sqrt()) or 1.0
+    terms = b if magnitude is None else torch.maximum(b.abs(), magnitude.double())
+    scale = float(terms.square().mean().sqrt()) or 1.0
     rms, worst, step = limits(got.dtype, length=length, elements=got.numel(), roundings=roundings)
     error = (a - b).abs()
     assert float(error.square().mean().sqrt()) / scale <= rms
