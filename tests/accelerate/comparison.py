@@ -40,7 +40,7 @@ def limits(dtype: torch.dtype, *, length: int, elements: int, roundings: int = 0
 def check_close(
     got: Tensor, wanted: Tensor, *, length: int, roundings: int = 0, magnitude: Tensor | None = None
 ) -> None:
-    """Fail unless both limits of :func:`limits` hold; with ``magnitude``, what sums that cancel are made of, beside it."""
+    """Fail unless both limits of :func:`limits` hold; ``magnitude`` is what sums that cancel are made of."""
     assert got.shape == wanted.shape and got.dtype == wanted.dtype
     if got.numel() == 0:
         return
