@@ -179,6 +179,24 @@ def jsrelu_table(record: Record) -> str:
     return f"{markdown_table(table)}\n\n{provenance(record)}\n"
 
 
+def checks_table(record: Record) -> str:
+    """A ``benchmark/checks`` record as Markdown."""
+    table = [
+        {
+            "block": row["shape"],
+            "kernel us": row["kernel_us"],
+            "with all checks us": row["checked_us"],
+            "checks us": row["checks_us"],
+            "their bytes alone us": row["bytes_us"],
+            "dense us": row["dense_us"],
+            "checks where dense is chosen us": row["declined_us"],
+            "calls to see all": row["calls_to_see_all"],
+        }
+        for row in record.data["rows"]
+    ]
+    return f"{markdown_table(table)}\n\n{provenance(record)}\n"
+
+
 def learn_page(speed: Record | None, experiments: Sequence[Record]) -> str:
     """What learning costs, and what each experiment on sparsely activated classes shows."""
     parts = []
@@ -228,6 +246,7 @@ def sweep_table(record: Record) -> str:
 
 _PAGES: dict[str, tuple[str, Callable[[Record], str]]] = {
     "accelerate": ("benchmarks.md", accelerate_page),
+    "checks": ("reliability.md", checks_table),
     "explain": ("explain.md", explain_cost),
     "jsrelu": ("induce.md", jsrelu_table),
     "recipes": ("accelerate.md", recipes_table),
