@@ -295,3 +295,11 @@ def test_a_full_disk_is_not_filled_with_halves_of_checkpoints(tmp_path, monkeypa
         checkpoints.save(2)
     assert [path.name for path in tmp_path.iterdir()] == ["step-0000000001"]
     assert checkpoints.resume_() == 1
+
+
+def test_a_checkpoint_that_is_let_go_stops_counting_before_its_files_go(tmp_path, monkeypatch):
+    monkeypatch.setattr("lazyneuron.train.steps.shutil.rmtree", lambda *_, **__: None)  # as if killed there
+    checkpoints = Checkpoints(tmp_path, net(), keep=1)
+    checkpoints.save(1)
+    checkpoints.save(2)
+    assert checkpoints.steps() == [2]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from numbers import Integral
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -68,7 +67,7 @@ class Checkpoints:
         self, folder: str | Path, model: nn.Module, *, keep: int = 2, **parts: HasState | torch.Generator
     ) -> None:
         check_folder(folder)
-        if not isinstance(keep, Integral) or keep < 1:
+        if not isinstance(keep, int) or keep < 1:
             raise ConfigError(f"At least one checkpoint has to stay, got keep={keep!r}.")
         for name, part in parts.items():
             if not isinstance(part, torch.Generator) and not hasattr(part, "load_state_dict"):
@@ -103,7 +102,7 @@ class Checkpoints:
             CheckpointError: a part's state holds what cannot be saved.
             DataError: the folder cannot be written.
         """
-        if not isinstance(step, Integral) or not 0 <= step <= MOST_STEPS:
+        if not hasattr(step, "__index__") or not 0 <= step <= MOST_STEPS:
             raise ConfigError(f"A step is a whole number from 0 to {MOST_STEPS}, got {step!r}.")
         folder, rank = self.path(step), _rank()
         if rank == 0:
