@@ -1,22 +1,27 @@
 """Run only the neurons that fire: measure, induce and exactly exploit activation sparsity in PyTorch models."""
 
-__version__ = "0.1.0"
+from typing import TYPE_CHECKING
 
-from lazyneuron.accelerate.status import refresh_, status
-from lazyneuron.accelerate.transform import accelerate_, plan_acceleration
-from lazyneuron.blocks.find import find_blocks
-from lazyneuron.checkpoint import load_, save
-from lazyneuron.core.receipt import Receipt
-from lazyneuron.core.undo import receipts, restore_
-from lazyneuron.explain.run import explain
-from lazyneuron.induce.compact import compact_
-from lazyneuron.induce.doubly_biased import DoublyBiased
-from lazyneuron.induce.project import project_
-from lazyneuron.induce.relufy import Relufy
-from lazyneuron.induce.sparsify import sparsify_
-from lazyneuron.measure.run import measure
-from lazyneuron.pretrained import from_pretrained
-from lazyneuron.route.ffn import RouteFFN
+from lazyneuron.core.lazy_names import import_on_use
+
+if TYPE_CHECKING:
+    from lazyneuron.accelerate.status import refresh_, status
+    from lazyneuron.accelerate.transform import accelerate_, plan_acceleration
+    from lazyneuron.blocks.find import find_blocks
+    from lazyneuron.checkpoint import load_, save
+    from lazyneuron.core.receipt import Receipt
+    from lazyneuron.core.undo import receipts, restore_
+    from lazyneuron.explain.run import explain
+    from lazyneuron.induce.compact import compact_
+    from lazyneuron.induce.doubly_biased import DoublyBiased
+    from lazyneuron.induce.project import project_
+    from lazyneuron.induce.relufy import Relufy
+    from lazyneuron.induce.sparsify import sparsify_
+    from lazyneuron.measure.run import measure
+    from lazyneuron.pretrained import from_pretrained
+    from lazyneuron.route.ffn import RouteFFN
+
+__version__ = "0.1.0"
 
 __all__ = [
     "DoublyBiased",
@@ -39,3 +44,28 @@ __all__ = [
     "sparsify_",
     "status",
 ]
+
+import_on_use(
+    __name__,
+    {
+        "DoublyBiased": "lazyneuron.induce.doubly_biased",
+        "Receipt": "lazyneuron.core.receipt",
+        "Relufy": "lazyneuron.induce.relufy",
+        "RouteFFN": "lazyneuron.route.ffn",
+        "accelerate_": "lazyneuron.accelerate.transform",
+        "compact_": "lazyneuron.induce.compact",
+        "explain": "lazyneuron.explain.run",
+        "find_blocks": "lazyneuron.blocks.find",
+        "from_pretrained": "lazyneuron.pretrained",
+        "load_": "lazyneuron.checkpoint",
+        "measure": "lazyneuron.measure.run",
+        "plan_acceleration": "lazyneuron.accelerate.transform",
+        "project_": "lazyneuron.induce.project",
+        "receipts": "lazyneuron.core.undo",
+        "refresh_": "lazyneuron.accelerate.status",
+        "restore_": "lazyneuron.core.undo",
+        "save": "lazyneuron.checkpoint",
+        "sparsify_": "lazyneuron.induce.sparsify",
+        "status": "lazyneuron.accelerate.status",
+    },
+)

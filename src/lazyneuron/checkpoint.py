@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -70,7 +71,6 @@ def load_(model: nn.Module, folder: str | Path, *, accelerate: bool = True) -> t
         ImplUnavailable: the acceleration names an implementation that cannot run here.
     """
     check_model(model)
-    check_folder(folder)
     state, content = read_saved(folder)
     return bring_back_(model, state, content, accelerate=accelerate)
 
@@ -79,8 +79,10 @@ def read_saved(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The weights and the other content that :func:`save` wrote, checked but not yet made sense of.
 
     Raises:
+        ConfigError: ``folder`` is neither text nor a path.
         CheckpointError: a file is missing or damaged.
     """
+    check_folder(folder)
     content, tensors = read_sealed(Path(folder), RECEIPTS, what="saved model", unsealed=_WEIGHTS)
     if isinstance(content, list):  # an earlier version's
         content = {"receipts": content}
@@ -103,13 +105,12 @@ def bring_back_(
                 done.append(_again(model, receipt))
         _check_state(model, state)
         before = {key: value.detach().clone() for key, value in model.state_dict().items() if key in state}
-        with torch.no_grad():
-            model.load_state_dict(state, strict=False)
+        _load_state_(model, state)
         for receipt in later if accelerate else []:
             done.append(_again(model, receipt))
     except BaseException:
-        with torch.no_grad():
-            model.load_state_dict(before, strict=False)
+        with contextlib.suppress(CheckpointError):  # where writing is refused, nothing was written
+            _load_state_(model, before)
         for receipt in reversed(done):
             restore_(model, receipt)
         raise
@@ -164,8 +165,23 @@ def _config(model: nn.Module) -> str | None:
     return json.dumps(facts | ({} if dtype is None else {"dtype": str(dtype).removeprefix("torch.")}), indent=2) + "\n"
 
 
+def _load_state_(model: nn.Module, state: dict[str, Tensor]) -> None:
+    try:
+        with torch.no_grad():
+            model.load_state_dict(state, strict=False)
+    except MALFORMED as error:
+        why = " ".join(str(error).split()).rstrip(".")
+        raise CheckpointError(f"This {type(model).__name__} does not take its weights back: {why}.") from error
+
+
 def _check_state(model: nn.Module, state: dict[str, Tensor]) -> None:
     own = model.state_dict()
+    unmade = [key for key in state if key in own and own[key].is_meta]
+    if unmade:
+        raise CheckpointError(
+            f"{len(unmade)} tensors of this {type(model).__name__} (such as {unmade[:1]}) lie on the meta device, "
+            "where nothing can be loaded; build the model on a real one."
+        )
     wrong = [key for key in state if key not in own or own[key].shape != state[key].shape]
     held = {own[key].data_ptr() for key in state if key in own}
     missing = [key for key, value in own.items() if key not in state and value.data_ptr() not in held]

@@ -94,6 +94,8 @@ def test_what_names_no_folder(wrong):
         lazy.save(model(), wrong)
     with pytest.raises(ConfigError, match="A folder is named by text or a path"):
         lazy.load_(model(), wrong)
+    with pytest.raises(ConfigError, match="A folder is named by text or a path"):
+        lazy.from_pretrained(wrong)
 
 
 @pytest.mark.parametrize(

@@ -184,3 +184,13 @@ def test_files_of_others_stay_and_a_folder_that_cannot_be_written_is_a_sentence(
     with pytest.raises(DataError, match="Cannot write"):
         write_sealed(tmp_path / "x.json", "x.json", 0, {})
     assert json.loads((tmp_path / "x.json").read_text())["sealed"]["content"] == 1
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_all_files_may_be_read_by_whom_the_user_lets_read(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        write_sealed(tmp_path / "saved", "all.json", {}, {"part": {"x": torch.ones(2)}}, beside={"more": b""})
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "saved").iterdir()} == {0o666 & ~umask}

@@ -189,3 +189,23 @@ def test_doctor_build_without_a_compiler_is_one_sentence(monkeypatch, capsys, tm
 def test_the_module_runs_as_a_command():
     command = [sys.executable, "-c", "from lazyneuron.cli.main import main; main()", "--version"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == f"{__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "importing", ["lazyneuron.cli.main", "typer", "lazyneuron.cli.sweep", "typer.rich_utils", "torch"]
+)
+def test_ctrl_c_while_importing_is_one_sentence_and_exit_130(importing):
+    code = f"""
+import runpy, sys
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == {importing!r}:
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupting())
+sys.argv = ["lazyneuron", *{["doctor"] if importing == "torch" else ["--help"]}]
+runpy.run_module("lazyneuron", run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "Interrupted; nothing was left half-written.\n")

@@ -17,7 +17,7 @@ FORBIDDEN = {
 
 
 def project_files():
-    named = [p for p in ROOT.iterdir() if p.is_file() and p.name != ".gitignore"]
+    named = [p for p in ROOT.iterdir() if p.is_file() and p.name not in (".git", ".gitignore")]
     nested = [p for place in PLACES for p in (ROOT / place).rglob("*") if p.is_file()]
     return [p for p in named + nested if p.suffix in TEXT and "__pycache__" not in p.parts and p.name != "LICENSE"]
 

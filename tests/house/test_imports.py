@@ -71,7 +71,7 @@ def modules():
     return {name.split(".")[0] for name in sys.modules}
 
 before, of_torch = facts(), modules()
-import MODULE
+IMPORTING
 after = facts()
 print(json.dumps({
     "modules": sorted(modules() - of_torch),
@@ -80,9 +80,69 @@ print(json.dumps({
 """
 
 
-@pytest.mark.parametrize("module", ["lazyneuron", "lazyneuron.cli.main"])
-def test_importing_has_no_side_effect(module):
-    command = [sys.executable, "-W", "error", "-c", _PROBE.replace("MODULE", module)]
-    seen = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+@pytest.mark.parametrize("importing", ["from lazyneuron import *", "import lazyneuron.cli.main"])
+def test_importing_has_no_side_effect(importing):
+    seen = json.loads(python(_PROBE.replace("IMPORTING", importing)))
     assert not {"triton", "transformers", "matplotlib", "plotly", "sklearn", "scipy", "jinja2"} & set(seen["modules"])
     assert seen["changed"] == []
+
+
+def python(code):
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True
+    ).stdout
+
+
+@pytest.mark.parametrize(
+    ("doing", "most"),
+    [
+        ("import lazyneuron", 30),
+        ("import lazyneuron.__main__", 40),
+        ("import lazyneuron.cli.main", 200),
+        (
+            "import contextlib, io, lazyneuron.cli.main as main\n"
+            "sys.argv = ['lazyneuron', '--help']\n"
+            "with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()): main.main()",
+            450,
+        ),
+    ],
+)
+def test_what_has_to_be_quick_imports_little(doing, most):
+    loaded = json.loads(
+        python(f"import json, sys\nbefore = set(sys.modules)\n{doing}\nprint(json.dumps([*{{*sys.modules}} - before]))")
+    )
+    assert not {"torch", "numpy", "safetensors"} & set(loaded)
+    assert len(loaded) <= most
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        "import lazyneuron.measure, lazyneuron.explain",
+        "import lazyneuron.measure.run, lazyneuron.explain.run",
+        "from lazyneuron.measure import traffic; from lazyneuron.explain import sharpness",
+        "import lazyneuron; lazyneuron.measure; import lazyneuron.explain, lazyneuron.measure",
+        "from lazyneuron import *",
+        "from importlib import import_module as get; get('lazyneuron.explain'); get('lazyneuron.measure')",
+    ],
+)
+def test_a_function_named_like_a_room_stays_the_function(order):
+    python(
+        f"{order}\n"
+        "import lazyneuron, types\n"
+        "from lazyneuron import measure, explain\n"
+        "assert isinstance(measure, types.FunctionType) and isinstance(explain, types.FunctionType)\n"
+        "assert lazyneuron.measure is measure and lazyneuron.explain is explain\n"
+        "from lazyneuron.measure import measure as same, BlockCost\n"
+        "assert same is measure"
+    )
+
+
+def test_names_that_are_imported_on_use_behave_as_ever():
+    python(
+        "import lazyneuron as lazy, sys\n"
+        "assert set(lazy.__all__) <= set(dir(lazy)) and 'torch' not in sys.modules\n"
+        "names = {}; exec('from lazyneuron import *', names)\n"
+        "assert all(names[name] is getattr(lazy, name) for name in lazy.__all__)\n"
+        "assert lazy.train.Checkpoints and not hasattr(lazy, 'trains') and not hasattr(lazy, '__wrapped__')"
+    )

@@ -6,6 +6,7 @@ import inspect
 
 import pytest
 
+import lazyneuron
 from tests.house.public_names import CHECKED_IN, listed, package_of, public_names
 from tests.house.rooms import PACKAGE
 
@@ -20,15 +21,28 @@ def test_public_names_are_the_reviewed_ones():
 def test_an_init_lists_names_and_does_nothing_else(path):
     tree = ast.parse(path.read_text())
     assert ast.get_docstring(tree)
-    imported = set()
+    imported = {}
     for node in tree.body[1:]:
-        if isinstance(node, ast.ImportFrom):
-            imported |= {alias.asname or alias.name for alias in node.names if node.module != "__future__"}
+        if path.parent == PACKAGE and not isinstance(node, ast.Assign):
+            imported |= names_on_use(node)
+        elif isinstance(node, ast.ImportFrom):
+            imported |= {alias.asname or alias.name: node.module for alias in node.names}
         else:
             assert isinstance(node, ast.Assign) and {t.id for t in node.targets} <= {"__all__", "__version__"}
     names = listed(path)
     assert len(names) == len(set(names))
-    assert {name for name in names if name != "__version__"} == imported
+    assert set(names) == set(imported)
+
+
+def names_on_use(node):
+    """The names that the package's own ``__init__`` imports for type checkers, and gives the homes of for use."""
+    if isinstance(node, ast.If):
+        assert ast.unparse(node.test) == "TYPE_CHECKING"
+        homes = {alias.name: line.module for line in node.body for alias in line.names}
+        assert homes == object.__getattribute__(lazyneuron, "_homes")
+        return homes
+    assert isinstance(node, ast.ImportFrom) or ast.unparse(node.value.func) == "import_on_use"
+    return {}
 
 
 @pytest.mark.parametrize("name", CHECKED_IN.read_text().split())

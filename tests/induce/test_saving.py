@@ -205,3 +205,29 @@ def test_loading_is_all_or_nothing(tmp_path):
     assert not lazy.receipts(fresh) and [type(m) for m in fresh.modules()] == modules
     assert [r.verb for r in lazy.load_(fresh, tmp_path, accelerate=False)] == ["sparsify_"]
     assert torch.equal(run(fresh), run(lazy.from_pretrained(tmp_path, accelerate=False)))
+
+
+class OneForAll(nn.Sequential):
+    """A buffer that is one number in memory: torch refuses to write into it, after it has written all others."""
+
+    def __init__(self):
+        super().__init__(nn.Linear(4, 16), nn.GELU(), nn.Linear(16, 4))
+        self.register_buffer("scale", torch.ones(1).expand(5))
+
+
+def test_weights_that_cannot_be_written_leave_the_model_as_it_was(tmp_path):
+    model = OneForAll()
+    lazy.sparsify_(model, lazy.Relufy())
+    lazy.save(model, tmp_path)
+    fresh = OneForAll()
+    before = copy.deepcopy(fresh.state_dict())
+    with pytest.raises(CheckpointError, match=r"This OneForAll does not take its weights back: .*single memory"):
+        lazy.load_(fresh, tmp_path)
+    assert all(torch.equal(value, before[key]) for key, value in fresh.state_dict().items())
+    assert isinstance(fresh[1], nn.GELU) and not lazy.receipts(fresh)
+
+
+def test_nothing_is_loaded_onto_the_meta_device(tmp_path):
+    lazy.save(nn.Linear(2, 2), tmp_path)
+    with pytest.raises(CheckpointError, match=r"2 tensors of this Linear .* lie on the meta device"):
+        lazy.load_(nn.Linear(2, 2, device="meta"), tmp_path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import json
 import subprocess
 from typing import TYPE_CHECKING, Annotated, Any
@@ -150,6 +149,8 @@ def _gpu() -> Finding:
 
 
 def _package(distribution: str, extra: str) -> Finding:
+    import importlib.metadata
+
     try:
         return Finding(name=distribution, works=True, fact=importlib.metadata.version(distribution))
     except importlib.metadata.PackageNotFoundError:

@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from lazyneuron import __version__
+from lazyneuron.cli.interrupted import INTERRUPTED, end_interrupted
 from lazyneuron.core.errors import LazyNeuronError
 
 _SUB_COMMANDS = (
@@ -30,11 +31,10 @@ _SUB_COMMANDS = (
     "sparsify",
     "sweep",
 )
-_INTERRUPTED = 130  # what a shell reports for a process that Ctrl-C ended
 
 
 class _Commands(TyperGroup):
-    """Turns the errors that lazyneuron raises on purpose, and Ctrl-C, into one sentence and an exit status."""
+    """Turns the errors that lazyneuron raises on purpose into one sentence and an exit status."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -52,9 +52,6 @@ class _Commands(TyperGroup):
                 f"No permission for {what}; name one that you may read, or a folder that you can write.", err=True
             )
             raise typer.Exit(2) from error
-        except KeyboardInterrupt as error:
-            typer.echo("Interrupted; nothing was left half-written.", err=True)
-            raise typer.Exit(_INTERRUPTED) from error
 
 
 app = typer.Typer(
@@ -93,6 +90,8 @@ def main() -> None:
     arguments = _debug_first(sys.argv[1:])
     try:
         status = app(arguments, prog_name="lazyneuron", standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        end_interrupted()
     except Exception as error:
         if hasattr(error, "format_message"):  # of typer or click, whichever parses: a wrong command line
             _print_usage_error(error, arguments)
@@ -102,6 +101,8 @@ def main() -> None:
         name = type(error).__name__
         typer.echo(f"Unexpected {name}: {error}. This is a fault in lazyneuron; --debug shows where.", err=True)
         sys.exit(1)
+    if status == INTERRUPTED:  # typer takes Ctrl-C as an exit without a word
+        end_interrupted()
     sys.exit(status if isinstance(status, int) else 0)
 
 

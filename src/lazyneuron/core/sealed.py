@@ -88,7 +88,10 @@ def write_part(folder: Path, stem: str, tensors: Tensors) -> dict[str, str]:
     """
     temporary = folder / f"{stem}.{uuid.uuid4().hex}.part"
     try:
+        temporary.touch(exist_ok=False)
+        mode = temporary.stat().st_mode & 0o777
         safetensors.torch.save_file(_apart(tensors), temporary)
+        temporary.chmod(mode)  # the format's own writer lets nobody else read it, whatever the user's umask
         to_disk(temporary)
         checksum = _sha256(temporary)
         name = f"{stem}-{checksum[:16]}.safetensors"

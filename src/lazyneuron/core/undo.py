@@ -55,9 +55,8 @@ class Transaction:
         orders = {home: tuple(getattr(module, home)) for home in _REGISTRIES if home in originals}
         entry = _Entry(module, attribute, originals, orders)
         self.entries.append(entry)
-        # a slot may hold a function now and a module next; setattr itself guards parameters and buffers
+        # a slot may hold a module now and a function next; setattr itself sees to all other homes
         module._modules.pop(attribute, None)
-        module.__dict__.pop(attribute, None)
         setattr(module, attribute, value)
         _keep_order(entry)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,12 +12,13 @@ import torch.distributed as dist
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from lazyneuron.core.arguments import check_folder
 from lazyneuron.core.errors import MALFORMED, CheckpointError, ConfigError, DataError, LazyNeuronError, said
 from lazyneuron.core.sealed import seal, write_part
 from lazyneuron.induce.project import recipe_facts
 from lazyneuron.train.random_state import noise_generators, random_state, set_random_state
 from lazyneuron.train.sharding import as_held, gather_only, like_parameters
-from lazyneuron.train.steps import DOCUMENT, clean, folder_of, read_newest, whole_steps
+from lazyneuron.train.steps import DOCUMENT, MOST_STEPS, clean, folder_of, read_newest, whole_steps
 from lazyneuron.train.tree import encode
 from lazyneuron.train.untouched import untouched_on_failure
 
@@ -51,7 +53,7 @@ class Checkpoints:
             name of your choice. Optimisers have to be made for this very model.
 
     Raises:
-        ConfigError: ``keep`` is below 1, or a part has no state.
+        ConfigError: ``keep`` is no number from 1 on, a part has no state, or ``folder`` names none.
 
     Example:
         >>> import tempfile
@@ -64,8 +66,9 @@ class Checkpoints:
     def __init__(
         self, folder: str | Path, model: nn.Module, *, keep: int = 2, **parts: HasState | torch.Generator
     ) -> None:
-        if keep < 1:
-            raise ConfigError(f"At least one checkpoint has to stay, got keep={keep}.")
+        check_folder(folder)
+        if not isinstance(keep, int) or keep < 1:
+            raise ConfigError(f"At least one checkpoint has to stay, got keep={keep!r}.")
         for name, part in parts.items():
             if not isinstance(part, torch.Generator) and not hasattr(part, "load_state_dict"):
                 raise ConfigError(f"The part {name!r} is a {type(part).__name__} without state_dict; leave it out.")
@@ -95,9 +98,12 @@ class Checkpoints:
             Its folder.
 
         Raises:
+            ConfigError: no step is counted so.
             CheckpointError: a part's state holds what cannot be saved.
             DataError: the folder cannot be written.
         """
+        if not hasattr(step, "__index__") or not 0 <= step <= MOST_STEPS:
+            raise ConfigError(f"A step is a whole number from 0 to {MOST_STEPS}, got {step!r}.")
         folder, rank = self.path(step), _rank()
         if rank == 0:
             try:
@@ -105,7 +111,7 @@ class Checkpoints:
             except OSError as error:
                 raise DataError(f"Cannot write to {self.folder} ({error.strerror}); choose another folder.") from error
         _wait()
-        shared = {"step": step, "recipe": recipe_facts(self.model), "model": dict(self.model.state_dict())}
+        shared = {"step": int(step), "recipe": recipe_facts(self.model), "model": dict(self.model.state_dict())}
         shared["optimizers"] = {n: p.state_dict() for n, p in self._optimizers().items()}
         if rank != 0:
             gather_only(shared)
@@ -119,6 +125,8 @@ class Checkpoints:
                 seal(folder, DOCUMENT, texts, {name: part for name, (_, part) in parts.items()})
                 clean(self.folder, keep=self.keep, saved=step)
         except (OSError, SafetensorError) as error:
+            with contextlib.suppress(OSError):
+                clean(self.folder, keep=None, saved=step)  # what was written may be what fills the disk
             raise DataError(f"Cannot write to {folder} ({error}); choose another folder.") from error
         _wait()
         return folder

@@ -18,6 +18,7 @@ from lazyneuron.core.sealed import read_sealed
 from lazyneuron.train.tree import decode
 
 DOCUMENT = "checkpoint.json"
+MOST_STEPS = 10**10 - 1  # what a folder's name has room for
 _NAME = re.compile(r"step-\d{10}(\.part)?")  # with .part: left by an earlier version
 _OURS = re.compile(r"(shared|rank-\d+)-[0-9a-f]{16}\.safetensors|[\w.-]+\.[0-9a-f]{32}\.part")
 
@@ -75,15 +76,15 @@ def read_newest(folder: Path, wanted: tuple[str, ...]) -> tuple[Path, list[Any]]
     return None
 
 
-def clean(folder: Path, *, keep: int, saved: int) -> None:
+def clean(folder: Path, *, keep: int | None, saved: int) -> None:
     """Let the oldest checkpoints go, and what interrupted savings left.
 
     Args:
         folder: of all checkpoints.
-        keep: how many stay.
+        keep: how many stay; None lets all stay that are whole.
         saved: the step that was just written; it stays, since a newer one may be damaged.
     """
-    for step in whole_steps(folder)[:-keep]:
+    for step in whole_steps(folder)[:-keep] if keep else []:
         if step != saved:
             (folder_of(folder, step) / DOCUMENT).unlink()
             to_disk(folder_of(folder, step))
