@@ -33,9 +33,19 @@ class Wiring:
         self._whole = block.container is not None
         self._class = type(self._top)
         self._links = tuple(_links(block, model, top))
-        parents = self._top.modules() if self._whole else ()
-        self._sizes = tuple((parent, len(parent._modules)) for parent in parents if parent._modules)
-        self._empty = tuple((p, key) for p, _ in self._sizes for key, child in p._modules.items() if child is None)
+        parents = dict.fromkeys((*(self._top.modules() if self._whole else ()), *(link[1] for link in self._links)))
+        self._families = tuple(
+            (
+                parent,
+                len(parent._modules) if self._whole else -1,
+                tuple(link for link in self._links if link[1] is parent),
+            )
+            for parent in parents
+            if parent._modules
+        )
+        self._empty = tuple(
+            (p, key) for p in parents if self._whole for key, child in p._modules.items() if child is None
+        )
         site = block.site
         linked = site is not None and any(link[3] is site.held for link in self._links)
         self._held = None if site is None or linked else (site.owner, site.attribute)
@@ -55,15 +65,17 @@ class Wiring:
 
     def change(self) -> str | None:
         """What is no longer as it was, as a sentence, or None."""
-        for name, parent, key, child, kind, forward, hooks in self._links:
-            if parent._modules.get(key) is not child:
-                return f"{name} was replaced or wrapped after the acceleration."
-            if type(child) is not kind or child.__dict__.get("forward") is not forward:
-                return f"The code of {name} was replaced after the acceleration."
-            if (child._forward_hooks or child._forward_pre_hooks or hooks) and _hooks(child) != hooks:
-                return f"The hooks of {name} changed after the acceleration."
-        for parent, size in self._sizes:
-            if len(parent._modules) != size:
+        for parent, size, links in self._families:
+            slots = parent._modules
+            for name, _, key, child, kind, forward, hooks in links:
+                if slots.get(key) is not child:
+                    return f"{name} was replaced or wrapped after the acceleration."
+                own = child.__dict__
+                if type(child) is not kind or own.get("forward") is not forward:
+                    return f"The code of {name} was replaced after the acceleration."
+                if (own["_forward_hooks"] or own["_forward_pre_hooks"] or hooks) and _hooks(child) != hooks:
+                    return f"The hooks of {name} changed after the acceleration."
+            if size >= 0 and len(slots) != size:
                 return f"A module was put into {self._block.name or 'the block'} after the acceleration."
         for parent, key in self._empty:
             if parent._modules.get(key) is not None:
