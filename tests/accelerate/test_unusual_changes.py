@@ -287,3 +287,24 @@ def test_a_double_model_is_not_packed_at_each_call() -> None:
         each.float()
     agree(model, plain)
     assert last(model).startswith(("certified", "gather"))
+
+
+@pytest.mark.parametrize("way", ["in place", "another address"])
+def test_one_number_whose_change_leaves_a_mark_is_seen_at_once(way: str) -> None:
+    """Content alone would see it within many calls: the version counter tells, and the address."""
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Linear(64, 2048), nn.ReLU(), nn.Linear(2048, 64)).eval()
+    model, x = copy.deepcopy(plain), torch.randn(1, 64)
+    lazy.accelerate_(model, impl=IMPL)
+    agree(model, plain, x)
+    fired = int((plain[0](x) > 0)[0].nonzero()[-1])
+    for each in (model, plain):
+        weight = each[2].weight
+        if way == "in place":
+            with torch.no_grad():
+                weight[63, fired] += 1e2
+        else:
+            other = weight.data.clone()
+            other[63, fired] += 1e2
+            weight.data = other
+    torch.testing.assert_close(run(model, x), run(plain, x), rtol=1e-4, atol=1e-3)
