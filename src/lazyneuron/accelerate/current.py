@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from lazyneuron.accelerate.freshness import Freshness
+from lazyneuron.accelerate.freshness import Freshness, Unwatched, unwatchable
 from lazyneuron.accelerate.packed import PackedBlock, Weights, pack
 from lazyneuron.accelerate.sparse_mlp import native
 from lazyneuron.blocks.block import MLPBlock
@@ -35,7 +35,7 @@ class State:
     """
 
     packed: PackedBlock | None
-    freshness: Freshness
+    freshness: Freshness | Unwatched
     counts: Tensor
     runs: tuple[Path | None, ...] = ()
     why: str = ""
@@ -66,11 +66,13 @@ class Current:
         self.state: State | None = None
         self._with_runs = with_runs
         self._before = (0, 0, 0, 0)
-        self._doubt = False  # something happened that may have changed the weights: look at all before the next use
+        self._widths = (0, 0)
+        self._doubt = self._settled = object()  # two while something may have changed the weights: look at all of them
         self._calls, self._quick, self._wait = 0, 0, 0
 
     def start(self, packed: PackedBlock, freshness: Freshness) -> None:
         """Begin with what is packed already."""
+        self._widths = (packed.d_in, packed.d_out)
         self.state = self._with_runs(State(packed, freshness, native.new_counts()))
 
     def now(self) -> State:
@@ -83,25 +85,24 @@ class Current:
 
     def doubt(self) -> None:
         """Something happened that often comes with changed weights: look at all of them before the next use."""
-        self._doubt = True
+        self._doubt = object()
 
     def doubt_settings(self) -> None:
-        """Look at the plain attributes of the activation module."""
+        """Look at the plain attributes of the block's modules."""
         if self._has_other_settings():
-            self._doubt = True
+            self.doubt()
 
     def for_call(self, tokens: int) -> State | None:
         """The state of the weights as they are now, or None while they change again and again."""
         self._calls += 1
         state = self.state
-        if state is None or self._doubt or not state.freshness.holds_at_a_glance(tokens):
+        if state is None or self._doubt is not self._settled or not state.freshness.holds_at_a_glance(tokens):
             return self.renewed(state)
         return state
 
     def check(self) -> bool:
         """Compare every byte of the weights with what was packed, and pack what changed; was all as it was?"""
         self._wait = 0
-        self._doubt = True
         before = self.state
         return self.renewed(before, patient=False) is before
 
@@ -127,26 +128,34 @@ class Current:
         with self.lock:
             if state is not self.state:
                 return self.state  # another thread has packed meanwhile
-            doubted, self._doubt = self._doubt, False
-            if doubted and state is not None and self._is_as_packed(state):
+            doubt = self._doubt
+            if state is not None and self._is_as_packed(state):
+                self._settled = doubt  # after the look: until then calls in other threads wait for it
                 return state
             self._quick = self._quick + 1 if patient and self._calls < SOON else 0
             self._wait = min(2 ** (self._quick - QUICK_REPACKS), LONGEST_WAIT) if self._quick > QUICK_REPACKS else 0
             self._calls = 0
             self.state = self._packed()
+            self._settled = doubt
             return self.state
 
     def _is_as_packed(self, state: State) -> bool:
+        if isinstance(state.freshness, Unwatched):
+            return state.freshness.holds()
         return state.packed is not None and not self._has_other_settings() and state.freshness.holds()
 
     def _packed(self) -> State:
         """Pack the weights. What they are is read before they are packed: a write in between counts as a change."""
-        freshness = Freshness(self.block)
         self._before = self.totals()
+        if (why := unwatchable(self.block)) is not None:
+            return State(None, Unwatched(self.block), native.new_counts(), why=why)
+        freshness = Freshness(self.block)
         try:
             if self._has_other_settings():
-                raise ConfigError("The settings of the activation module were changed after the acceleration.")
+                raise ConfigError("The settings of its modules were changed after the acceleration.")
             packed = pack(self.block, self.weights)
+            if (packed.d_in, packed.d_out) != self._widths:
+                raise ConfigError(f"The widths of {self.block.name} were changed after the acceleration.")
         except ValueError as error:
             return State(None, freshness, native.new_counts(), why=str(error))
         self.repacked += 1

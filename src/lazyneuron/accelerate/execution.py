@@ -18,12 +18,17 @@ from lazyneuron.accelerate.current import Current, Path, State
 from lazyneuron.accelerate.dense import dense
 from lazyneuron.accelerate.following import Following
 from lazyneuron.accelerate.freshness import Freshness
-from lazyneuron.accelerate.packed import PackedBlock, Weights
+from lazyneuron.accelerate.packed import DTYPES, PackedBlock, Weights
 from lazyneuron.accelerate.sparse_mlp import gather, native
 from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.blocks.wiring import Wiring
 
-SETTINGS_EVERY = 64  # calls between two looks at the plain attributes of the activation module
+SETTINGS_EVERY = 64  # calls between two looks at the plain attributes of the block's modules
+# bound once: each look at torch's submodules takes as long as the call
+_functorch_level = torch._C._functorch.peek_interpreter_stack
+_tracing_state, _dispatch_modes = torch._C._get_tracing_state, torch._C._len_torch_dispatch_stack
+_is_grad_enabled, _is_autocast_enabled = torch.is_grad_enabled, torch.is_autocast_enabled
+CHANGING = "weights that keep changing"
 
 
 class BlockExecution:
@@ -121,7 +126,7 @@ class BlockExecution:
             self.current.doubt_settings()
         state = self.current.for_call(tokens)
         if state is None:
-            return self._decline("weights that keep changing")
+            return self._decline(CHANGING)
         if state.packed is None:
             return self._decline(state.why)
         y = self._review(state, x, bucket) if due else None
@@ -139,25 +144,29 @@ class BlockExecution:
         """Why the original path has to run for this input, or None."""
         if type(x) is not Tensor:
             return f"an input of type {type(x).__name__}"
+        if x.is_nested or x.layout is not torch.strided:
+            return "an input of another layout"
         if (standing := self.standing()) is not None:
             self.current.doubt()
             return standing
         if (
-            torch._C._functorch.peek_interpreter_stack() is not None
-            or torch._C._get_tracing_state() is not None
+            _functorch_level() is not None
+            or _tracing_state() is not None
             or forward_ad._current_level >= 0
+            or _dispatch_modes() > 0
         ):
             return "a function transform or a trace"
-        if torch.is_grad_enabled() and (x.requires_grad or self._wants_gradient()):
+        if _is_grad_enabled() and (x.requires_grad or self._wants_gradient()):
             self.current.doubt()
             return "a gradient is wanted"
-        if x.dtype is not self.dtype and not self._follow_dtype(x.dtype):
-            return f"an input of {x.dtype} where the weights are {self.dtype}"
+        if x.dtype is not self.dtype and (why := self._follow_dtype(x.dtype)) is not None:
+            return why
         if not x.is_cpu:
             return f"an input on {x.device}"
-        if x.ndim == 0 or x.shape[-1] != self.d_in or x.numel() == 0:
-            return f"an input of shape {tuple(x.shape)}"
-        if torch.is_autocast_enabled("cpu"):
+        shape = x.shape
+        if not shape or shape[-1] != self.d_in or 0 in shape:
+            return "an input that is empty or of another width"
+        if _is_autocast_enabled("cpu"):
             return "autocast"
         return None
 
@@ -172,7 +181,7 @@ class BlockExecution:
             torch.compiler.is_exporting()
             or self.standing() is not None
             or (torch.is_grad_enabled() and (x.requires_grad or self._wants_gradient()))
-            or x.dtype != self.block.down.weight.dtype
+            or any(x.dtype != site.weight.dtype for site in self.block.linears)
             or x.device.type != "cpu"
             or x.ndim == 0
             or x.shape[-1] != self.d_in
@@ -183,12 +192,16 @@ class BlockExecution:
         held = (p for site in self.block.linears for p in site.module._parameters.values())
         return any(p is not None and p.requires_grad for p in held)
 
-    def _follow_dtype(self, dtype: torch.dtype) -> bool:
-        """Pack anew when the model was converted; False when input and weights just differ."""
-        if any(site.weight.dtype != dtype for site in self.block.linears):
-            return False
+    def _follow_dtype(self, dtype: torch.dtype) -> str | None:
+        """Pack anew when the model was converted; why not, as when input and weights just differ."""
+        held = (site.module._parameters.get("weight") for site in self.block.linears)
+        if dtype not in DTYPES or any(p is None or p.dtype != dtype for p in held):
+            return f"an input of {dtype} where the weights are {self.dtype}"
         self.current.doubt()
-        return self.current.renewed(self.current.state) is not None and self.dtype == dtype
+        state = self.current.renewed(self.current.state)
+        if state is None:
+            return CHANGING
+        return state.why or None
 
     def with_runs(self, state: State) -> State:
         """The state with the paths of the present table, for its own weights."""

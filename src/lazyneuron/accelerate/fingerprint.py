@@ -44,7 +44,7 @@ class Fingerprint:
         native = load.status().available
         self._first_change: Callable[[list[Tensor], Tensor, int, int], int]
         if native:
-            self._first_change = torch.ops.lazyneuron.first_change.default
+            self._first_change = torch.ops.lazyneuron.first_change.default._op  # without its wrapper in Python
             self._wanted = torch.ops.lazyneuron.fingerprint.default(self._memory)
         else:
             self._first_change = _first_change

@@ -153,7 +153,7 @@ def _refreshed(run: BlockExecution) -> BlockChange:
 
 def _block_status(run: BlockExecution) -> BlockStatus:
     computed, fired, tokens, _ = run.current.totals()
-    pairs = tokens * run.block.d_hidden
+    pairs = tokens * run.following.d_hidden
     ran = dict(run.ran)
     paths = {path: ran[path] for path in _PATHS if path in ran}
     return BlockStatus(

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from lazyneuron.accelerate.execution import BlockExecution
-from lazyneuron.accelerate.fingerprint import can_be_read
+from lazyneuron.accelerate.freshness import unwatchable
 from lazyneuron.accelerate.native import load
 from lazyneuron.accelerate.packed import KERNEL_ACTIVATIONS, Weights
 from lazyneuron.accelerate.prepare import Guarantee, Options, prepare
@@ -252,11 +252,7 @@ def _why_not(block: MLPBlock, weights: Weights) -> str | None:
         return "weights='int8' is for plain blocks; this one is gated."
     if block.up.weight.device.type != "cpu":
         return f"There is no kernel for the device {block.up.weight.device.type!r}."
-    if any(s is not None and s.weight.is_inference() for s in (block.up, block.gate, block.down)):
-        return "Its weights are inference tensors, whose changes cannot be noticed; load them outside inference_mode."
-    if not all(can_be_read(p) for site in block.linears for p in site.module.parameters(recurse=False)):
-        return "Its weights are spread in memory, so changes of them cannot be noticed; make them contiguous."
-    return None
+    return unwatchable(block)
 
 
 def _notes(model: nn.Module) -> tuple[str, ...]:

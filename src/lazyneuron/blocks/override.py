@@ -11,6 +11,7 @@ import types
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class Neutral(Override):
 
     def __call__(self, x: Tensor) -> Any:
         """A scalar 1, or in training mode and in a block that was changed the layer's own output."""
-        if stands_down(self.wiring):
+        if stands_down(self.wiring, x):
             return type(self.module).forward(self.module, x)
         return x.new_ones(())
 
@@ -113,7 +114,7 @@ class Both(Override):
 
     def __call__(self, x: Tensor) -> Any:
         """The block's output or, when ``run`` declines, the gated hidden activation; else as :class:`Neutral`."""
-        if stands_down(self.wiring):
+        if stands_down(self.wiring, x):
             return type(self.module).forward(self.module, x)
         y = self.run(x)
         if y is not None:
@@ -134,7 +135,7 @@ class Pass(Override):
 
     def __call__(self, x: Tensor) -> Any:
         """``x`` itself if it is a block's output or neutral, else the original."""
-        if x.ndim == 0 or x.shape[-1] == self.d_out:
+        if is_dense(x) and (x.ndim == 0 or x.shape[-1] == self.d_out):
             return x
         if isinstance(self.original, nn.Module):
             return type(self.original).forward(self.original, x)
@@ -154,6 +155,12 @@ class Mode:
         return type(self.module).train(self.module, mode)
 
 
-def stands_down(wiring: Wiring) -> bool:
+def stands_down(wiring: Wiring, x: Tensor) -> bool:
     """Must gate, activation and ``up`` each do their own work?"""
-    return wiring.in_training() or wiring.change() is not None
+    return wiring.in_training() or not is_dense(x) or wiring.change() is not None
+
+
+def is_dense(x: Tensor) -> bool:
+    """Is this a tensor that a block may answer for, and no subclass, symbol, sparse or nested one?"""
+    # the type last: a symbol of torch.fx has to raise here, since what it stands for cannot be told
+    return not x.is_nested and x.layout is torch.strided and type(x) is Tensor

@@ -52,6 +52,7 @@ def refuse(block: MLPBlock, model: nn.Module, sites: Mapping[str, LinearSite]) -
         *(refusal_of_linear(site, entrance=_is_entrance(site, block)) for site in block.linears),
         _replaced(block, model),
         _inner_hooks(block, model),
+        _other_tensors(block, model),
         _spread(block, model, sites) if block.container is None else None,
     )
     return next((reason for reason in reasons if reason is not None), None)
@@ -101,6 +102,19 @@ def _inner_hooks(block: MLPBlock, model: nn.Module) -> str | None:
     for name, module in named:
         if hooks_of(module):
             return f"{name} has hooks, which would not be called; remove them first."
+    return None
+
+
+def _other_tensors(block: MLPBlock, model: nn.Module) -> str | None:
+    """Tensors that the block's code may read beside its weights: what they will be is not known."""
+    own = {site.module for site in block.linears}
+    site = block.site
+    parts: list[nn.Module] = [] if block.container is None else list(model.get_submodule(block.container).modules())
+    parts += [site.held] if site is not None and isinstance(site.held, nn.Module) else []
+    for module in parts:
+        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if module not in own and tensor is not None:
+                return f"Its {type(module).__name__} holds the tensor {name!r}, whose changes would not be taken in."
     return None
 
 
