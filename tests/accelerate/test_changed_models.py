@@ -376,6 +376,33 @@ def test_a_changed_setting_of_the_activation_is_seen() -> None:
     assert lazy.status(model).blocks[0].last.startswith(("certified", "gather"))
 
 
+def test_products_of_fewer_bits_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a processor would that has products in bfloat16: the certificate does not cover them."""
+    exact, before = nn.functional.linear, torch.get_float32_matmul_precision()
+
+    def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        narrow = torch.get_float32_matmul_precision() == "medium"
+        return exact(x.bfloat16().float(), weight.bfloat16().float(), bias) if narrow else exact(x, weight, bias)
+
+    plain, model = build("whole"), build("whole")
+    lazy.accelerate_(model, impl=IMPL)
+    monkeypatch.setattr(nn.functional, "linear", linear)
+    try:
+        torch.set_float32_matmul_precision("medium")
+        for _ in range(execution.SETTINGS_EVERY):
+            run(model)
+        assert torch.equal(run(model), run(plain))
+        assert "products round to bf16" in lazy.status(model).blocks[0].last
+        skipped = build("whole")
+        assert "set_float32_matmul_precision" in lazy.accelerate_(skipped, impl="gather").changes[0].reason
+        torch.set_float32_matmul_precision("highest")
+        lazy.refresh_(model)
+        agree(model, plain)
+        assert lazy.status(model).blocks[0].last.startswith(("certified", "gather"))
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 @pytest.mark.parametrize("moment", ["before packing", "after packing"])
 def test_a_write_while_packing_is_not_taken_for_current(moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The race: another thread writes between the reading of the weights and the noting of what they were."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from lazyneuron.accelerate import products
 from lazyneuron.accelerate.freshness import Freshness
 from lazyneuron.accelerate.packed import PackedBlock, Weights, pack
 from lazyneuron.accelerate.sparse_mlp import native
@@ -66,6 +67,7 @@ class Current:
         self.state: State | None = None
         self._with_runs = with_runs
         self._before = (0, 0, 0, 0)
+        self._products = products.allowed()
         self._doubt = False  # something happened that may have changed the weights: look at all before the next use
         self._calls, self._quick, self._wait = 0, 0, 0
 
@@ -86,8 +88,8 @@ class Current:
         self._doubt = True
 
     def doubt_settings(self) -> None:
-        """Look at the plain attributes of the activation module."""
-        if self._has_other_settings():
+        """Look at the plain attributes of the activation module, and at what torch's products may round."""
+        if self._has_other_settings() or self._products != products.allowed():
             self._doubt = True
 
     def for_call(self, tokens: int) -> State | None:
@@ -137,12 +139,14 @@ class Current:
             return self.state
 
     def _is_as_packed(self, state: State) -> bool:
-        return state.packed is not None and not self._has_other_settings() and state.freshness.holds()
+        as_set = self._products == products.allowed() and not self._has_other_settings()
+        return state.packed is not None and as_set and state.freshness.holds()
 
     def _packed(self) -> State:
         """Pack the weights. What they are is read before they are packed: a write in between counts as a change."""
         freshness = Freshness(self.block)
         self._before = self.totals()
+        self._products = products.allowed()
         try:
             if self._has_other_settings():
                 raise ConfigError("The settings of the activation module were changed after the acceleration.")
