@@ -138,6 +138,8 @@ def test_rounding_twice_is_done_where_torch_does_it_and_covered_everywhere(
         assert torch.equal(native.sparse_mlp(packed, x.contiguous(), isa=isa, planes=planes) == 0, once == 0)
         silent = skipped(packed, x.reshape(-1, 4).float(), isa=isa, planes=planes).reshape(once.shape)
         assert bool(silent.any()) and not bool((silent & ((once != 0) | (twice != 0))).any())
+        row = torch.stack([x[0, 0], x[0, 0]], -1)[..., 0]  # one axis, strided
+        assert torch.equal(native.sparse_mlp(packed, row, isa=isa, planes=planes), dense(block, row)[1])
     assert torch.equal(gather.sparse_mlp(packed, x) == 0, twice == 0)
 
 
