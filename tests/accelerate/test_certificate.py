@@ -122,7 +122,8 @@ def test_another_bias_has_its_own_rounding_and_limit(bias: float) -> None:
     got, least = (s.certificate[4, :HIDDEN].double() for s in (moved, wanted))
     assert bool((got >= least * (1 - 2**-23)).all()) and bool((got <= least * 1.001 + 1e-5 * first.abs()).all())
     got, most = (s.certificate[5, :HIDDEN].double() for s in (moved, wanted))
-    assert bool(((got <= most * (1 + 2**-20)) | (got < 0)).all()) and bool(((got >= most * 0.999) | (most < 0)).all())
+    assert bool(((got <= most * (1 + 2**-20)) | (got < 0)).all())
+    assert bool(((got >= most * 0.999) | (most < 0) | (most == 2.0**126)).all())  # the last: of rows of zeros
 
 
 def test_what_is_not_finite_is_never_certified() -> None:
