@@ -152,7 +152,7 @@ Tensor sparse_mlp(Tensor x, Tensor sketch, Tensor certificate, Tensor switch_row
 
   const Tensor input = contiguous("The input", x);
   // torch adds the bias in a second operation there, to what is rounded already
-  p.rounds_twice = x.dim() >= 3 && !x.is_contiguous();
+  p.rounds_twice = x.dim() != 2 && !x.is_contiguous();
   std::vector<int64_t> shape(x.sizes().begin(), x.sizes().end());
   shape.back() = p.d_out;
   Tensor y = torch::stable::empty(shape, x.scalar_type());

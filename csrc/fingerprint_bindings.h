@@ -36,6 +36,7 @@ RowPrint row_print() {
 }
 
 constexpr int64_t kPrintPiece = 4096;
+constexpr int64_t kMostPrints = int64_t{1} << 31;  // rows of one tensor, and turns: their product fits
 
 // Rows of bytes: those of a matrix, or a vector's pieces of 4096, of which the last may be shorter.
 struct Bytes {
@@ -54,12 +55,13 @@ Bytes bytes_of(const Tensor& t) {
              t.stride(inner), " apart; pass a contiguous tensor.");
   const uint8_t* data = static_cast<const uint8_t*>(t.const_data_ptr());
   check_memory("The memory of a fingerprint", t, data);
-  if (inner == 1) return {data, t.size(0), size, t.stride(0), size};
-  const int64_t rows = (size + kPrintPiece - 1) / kPrintPiece;
+  const int64_t rows = inner == 1 ? t.size(0) : size / kPrintPiece + (size % kPrintPiece != 0);
+  LAZY_CHECK(rows <= kMostPrints, "A fingerprint is taken of at most ", kMostPrints, " rows a tensor, got ", rows,
+             "; pass less at once.");
+  if (inner == 1) return {data, rows, size, t.stride(0), size};
   return {data, rows, kPrintPiece, kPrintPiece, size - (rows - 1) * kPrintPiece};
 }
 
-constexpr int64_t kMostTurns = int64_t{1} << 31;  // so that a row's number times a turn's fits
 constexpr int64_t kPrintGrain = 1 << 18;  // bytes that are worth a thread
 
 int64_t grain_of(const Bytes& b) { return std::max<int64_t>(1, kPrintGrain / std::max<int64_t>(b.width, 1)); }
@@ -87,8 +89,8 @@ bool differs(const Bytes& b, const int64_t* wanted, int64_t begin, int64_t end) 
 
 // Looks at part `turn` of `turns` equal parts of every tensor, at one row of each at least; -1 when all is as wanted.
 int64_t first_change(std::vector<Tensor> memory, Tensor wanted, int64_t turn, int64_t turns) {
-  LAZY_CHECK(turns >= 1 && turn >= 0 && turn < turns && turns <= kMostTurns,
-             "turn is from 0 to turns - 1, and turns from 1 to ", kMostTurns, ", got ", turn, " of ", turns, ".");
+  LAZY_CHECK(turns >= 1 && turn >= 0 && turn < turns && turns <= kMostPrints,
+             "turn is from 0 to turns - 1, and turns from 1 to ", kMostPrints, ", got ", turn, " of ", turns, ".");
   const int64_t* at = read<int64_t>("The fingerprint to compare with", wanted, ScalarType::Long, {kAny});
   int64_t rows = 0, number = 0;
   for (const Tensor& t : memory) rows += bytes_of(t).rows;

@@ -113,6 +113,19 @@ def test_the_sketch_reproduces_the_weight_within_its_error() -> None:
     assert bool((scale * 127 >= weight.double().abs().amax(1) * (1 - 1e-6)).all())
 
 
+@pytest.mark.parametrize("bias", [0.0, -3.0, 1e20, -8e37, 3e38])
+def test_another_bias_has_its_own_rounding_and_limit(bias: float) -> None:
+    weight, first, _ = cases(0)
+    moved = build_sketch(weight, first).with_bias(torch.full((HIDDEN,), bias))
+    wanted = build_sketch(weight, torch.full((HIDDEN,), bias))
+    assert torch.equal(moved.certificate[:4, :HIDDEN], wanted.certificate[:4, :HIDDEN])
+    got, least = (s.certificate[4, :HIDDEN].double() for s in (moved, wanted))
+    assert bool((got >= least * (1 - 2**-23)).all()) and bool((got <= least * 1.001 + 1e-5 * first.abs()).all())
+    got, most = (s.certificate[5, :HIDDEN].double() for s in (moved, wanted))
+    assert bool(((got <= most * (1 + 2**-20)) | (got < 0)).all())
+    assert bool(((got >= most * 0.999) | (most < 0) | (most == 2.0**126)).all())  # the last: of rows of zeros
+
+
 def test_what_is_not_finite_is_never_certified() -> None:
     weight, bias, x = cases(0)
     x[0, 0], x[1, 1] = float("nan"), float("inf")

@@ -15,6 +15,7 @@ from lazyneuron.accelerate import current, execution, fingerprint
 from lazyneuron.accelerate.execution import BlockExecution
 from lazyneuron.accelerate.native import load
 from lazyneuron.accelerate.status import executions
+from lazyneuron.core.errors import NoBlocksError
 
 IMPL = "native" if load.status().available else "gather"
 D, H = 24, 160
@@ -374,6 +375,33 @@ def test_a_changed_setting_of_the_activation_is_seen() -> None:
     lazy.refresh_(model)
     agree(model, plain)
     assert lazy.status(model).blocks[0].last.startswith(("certified", "gather"))
+
+
+def test_products_of_fewer_bits_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a processor would that has products in bfloat16: the certificate does not cover them."""
+    exact, before = nn.functional.linear, torch.get_float32_matmul_precision()
+
+    def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        narrow = torch.get_float32_matmul_precision() == "medium"
+        return exact(x.bfloat16().float(), weight.bfloat16().float(), bias) if narrow else exact(x, weight, bias)
+
+    plain, model = build("whole"), build("whole")
+    lazy.accelerate_(model, impl=IMPL)
+    monkeypatch.setattr(nn.functional, "linear", linear)
+    try:
+        torch.set_float32_matmul_precision("medium")
+        for _ in range(execution.SETTINGS_EVERY):
+            run(model)
+        assert torch.equal(run(model), run(plain))
+        assert "products round to bf16" in lazy.status(model).blocks[0].last
+        with pytest.raises(NoBlocksError, match="set_float32_matmul_precision"):
+            lazy.accelerate_(build("whole"), impl="gather")
+        torch.set_float32_matmul_precision("highest")
+        lazy.refresh_(model)
+        agree(model, plain)
+        assert lazy.status(model).blocks[0].last.startswith(("certified", "gather"))
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @pytest.mark.parametrize("moment", ["before packing", "after packing"])

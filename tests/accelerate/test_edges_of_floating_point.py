@@ -77,9 +77,10 @@ def test_no_scale_of_the_input_hides_its_quantisation_error(scale: float) -> Non
 
 
 @pytest.mark.usefixtures("flushed")
-@pytest.mark.parametrize("scale", [1e-37, 1e-24, 1.0, 2e37])
-def test_flushing_to_zero_loses_no_norm(scale: float) -> None:
-    weight, bias, x = aimed(scale, size=0.1)
+@pytest.mark.parametrize(("scale", "size"), [(1e-37, 0.1), (2e-35, 1e5), (1e-24, 0.1), (1.0, 0.1), (2e37, 0.1)])
+def test_flushing_to_zero_loses_neither_norm_nor_grid(scale: float, size: float) -> None:
+    """Of the second input the steps would be subnormal: it must not be taken for zero."""
+    weight, bias, x = aimed(scale, size=size)
     some, wrong = wrongly_skipped(pack(plain(weight, bias)), x)
     assert wrong == 0 and (some > 100 or not 1e-35 < scale < 1e30)
 
@@ -138,6 +139,8 @@ def test_rounding_twice_is_done_where_torch_does_it_and_covered_everywhere(
         assert torch.equal(native.sparse_mlp(packed, x.contiguous(), isa=isa, planes=planes) == 0, once == 0)
         silent = skipped(packed, x.reshape(-1, 4).float(), isa=isa, planes=planes).reshape(once.shape)
         assert bool(silent.any()) and not bool((silent & ((once != 0) | (twice != 0))).any())
+        row = torch.stack([x[0, 0], x[0, 0]], -1)[..., 0]  # one axis, strided
+        assert torch.equal(native.sparse_mlp(packed, row, isa=isa, planes=planes), dense(block, row)[1])
     assert torch.equal(gather.sparse_mlp(packed, x) == 0, twice == 0)
 
 

@@ -8,12 +8,15 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+import lazyneuron as lazy
 from lazyneuron.accelerate import opaque
 from lazyneuron.accelerate.native import load
+from lazyneuron.accelerate.status import executions
 from lazyneuron.core.errors import ConfigError
-from tests.operators.calls import CALLS, Arguments, check, expected, operator, run
+from tests.accelerate.comparison import check_close
+from tests.operators.calls import CALLS, Arguments, check, expected, normal, operator, run
 
 pytestmark = pytest.mark.skipif(not load.status().available, reason="the native kernels are not built")
 
@@ -104,11 +107,12 @@ def test_every_operator_has_a_good_call() -> None:
 def test_a_wrong_tensor_is_refused_or_answered_rightly(name: str) -> None:
     wrong = []
     for key, value in CALLS[name]().items():
-        if not isinstance(value, Tensor):
+        first, *others = value if isinstance(value, list) else [value]
+        if not isinstance(first, Tensor):
             continue
         for kinds, defined in ((reshaped, True), (refilled, False)):
-            for kind, hostile in kinds(value):
-                found = outcome(name, {key: hostile}, defined=defined)
+            for kind, hostile in kinds(first):
+                found = outcome(name, {key: [hostile, *others] if others else hostile}, defined=defined)
                 wrong += [f"{key}, {kind}: {found}"] * bool(found)
     assert not wrong
 
@@ -163,6 +167,11 @@ def _narrow_scale(made: Arguments) -> Arguments:
     return {"down_scale": made["down_scale"].double()}  # type: ignore[attr-defined]
 
 
+def _endless(made: Arguments) -> Arguments:
+    """Four times 2^62 rows, which are none where a sum wraps around."""
+    return {"memory": [torch.empty(2**62, 0, dtype=torch.uint8)] * 4, "wanted": torch.empty(0, dtype=torch.int64)}
+
+
 NAMED: list[tuple[str, Callable[[Arguments], Arguments], str]] = [
     ("sparse_mlp", lambda m: {"x": m["x"].to(torch.int8)}, "float32, bfloat16 and float16, got int8"),
     ("sparse_mlp int8", lambda m: {"x": m["x"].to(torch.int8)}, "float32, bfloat16 and float16, got int8"),
@@ -182,6 +191,7 @@ NAMED: list[tuple[str, Callable[[Arguments], Arguments], str]] = [
     ("first_change", lambda m: {"memory": m["memory"][:1]}, "is of 9 pieces, the memory of 2"),
     ("first_change", lambda m: {"memory": [*m["memory"], m["memory"][0]]}, "is of 9 pieces, the memory of 11"),
     ("first_change", lambda m: {"turn": 3}, "turn is from 0 to turns - 1"),
+    ("first_change", _endless, "at most 2147483648 rows a tensor"),
     ("jsrelu", lambda m: {"x": m["x"].to(torch.int8)}, "float32, bfloat16 and float16, got int8"),
     ("fwht_", lambda m: {"x": torch.ones(6, dtype=torch.float64)}, "power of two long, got 6"),
     ("walsh_moments", lambda m: {"bits": torch.full((5, 2), -1)}, "bits behind their last row"),
@@ -211,7 +221,7 @@ def test_what_is_wrong_is_said(name: str, change: Callable[[Arguments], Argument
     assert sentence(caught.value)
 
 
-@pytest.mark.parametrize("name", [n for n, make in CALLS.items() if not n.startswith("best") and "isa" in make()])
+@pytest.mark.parametrize("name", [n for n in CALLS if not n.startswith(("best", "bucket", "fingerprint", "first"))])
 @pytest.mark.parametrize("isa", [-2, 99, 2**62])
 def test_a_level_that_is_none_is_refused(name: str, isa: int) -> None:
     with pytest.raises(RuntimeError, match="ask for one from 0 to that, or -1 for the best"):
@@ -222,6 +232,26 @@ def test_a_block_that_is_gone_is_refused() -> None:
     for number in (-1, 2**62):
         with pytest.raises(ConfigError, match="acceleration that is gone"):
             opaque.op()(torch.ones(2, 3), number, 3)
+
+
+@pytest.mark.parametrize("spread", [False, True])
+def test_a_block_called_as_an_operator_with_something_else_than_its_input(spread: bool) -> None:
+    body = nn.Sequential(nn.Linear(20, 70), nn.ReLU(), nn.Linear(70, 24))
+    model = (nn.Sequential(nn.LayerNorm(20), *body) if spread else body).eval().requires_grad_(False)
+    lazy.accelerate_(model, impl="native")
+    (execution,) = executions(model)
+    call, number, x = opaque.op(), execution._number, normal(3, 20, dtype=torch.float32)
+    check_close(call(x, number, 24), execution.original(x), length=90)
+    for width in (-1, 0, 20, 25, 2**62):
+        with pytest.raises(ConfigError, match="outputs are 24 wide"):
+            call(x, number, width)
+    for wrong, match in ((x[:, :19], "shapes cannot be multiplied"), (x.double(), "same dtype"), (x[0, 0], "1D")):
+        with pytest.raises(RuntimeError, match=match):
+            call(wrong, number, 24)
+    assert call(x[:0], number, 24).shape == (0, 24)
+    assert call(x.to("meta"), number, 24).shape == (3, 24)
+    with pytest.raises(RuntimeError, match="autograd"):
+        call(x.clone().requires_grad_(), number, 24).sum().backward()
 
 
 @pytest.mark.parametrize("shape", [(0, 20), (2, 0, 20), (20,), (1, 1, 1, 20)])

@@ -14,6 +14,7 @@
 #include "boolean.h"
 #include "buckets.h"
 #include "elementwise.h"
+#include "fingerprint.h"
 #include "problem.h"
 
 namespace lazy {
@@ -23,6 +24,7 @@ namespace lazy {
   void kernel(const Problem&, int threads, Parallel);    \
   void jsrelu(const Elements&, int64_t, int64_t);        \
   BucketKernels bucket_kernels();                        \
+  uint64_t row_print(const uint8_t*, int64_t);           \
   }                                                      \
   namespace boolean::isa { const Kernels& kernels(); }
 DECLARE(portable)
@@ -176,6 +178,15 @@ void buckets(const BucketKernels& k) {
   require(one == many && predicted == slots, "bucket_predict");
 }
 
+// Of rows of every length up to two strides, each in memory of its own.
+std::vector<uint64_t> prints(RowPrint print, int threads) {
+  std::vector<std::vector<uint8_t>> rows;
+  for (int64_t bytes = 0; bytes <= 513; ++bytes) rows.push_back(numbers(Dtype::i8, bytes));
+  std::vector<uint64_t> out(rows.size());
+  share(threads, static_cast<int64_t>(rows.size()), [&](int64_t i) { out[i] = print(rows[i].data(), rows[i].size()); });
+  return out;
+}
+
 std::vector<double> cube(const boolean::Kernels& k, int threads) {
   using namespace boolean;
   const int64_t n = 7, rows = 3000, words = (rows + 63) / 64;
@@ -241,11 +252,15 @@ std::vector<double> cube(const boolean::Kernels& k, int threads) {
   return all;
 }
 
-void level(const char* name, bool runs, Kernel kernel, ElementKernel jsrelu, const BucketKernels& bucket) {
+void level(const char* name, bool runs, Kernel kernel, ElementKernel jsrelu, const BucketKernels& bucket, RowPrint print) {
   if (runs) {
     blocks(kernel);
     elements(jsrelu);
     buckets(bucket);
+    const auto here = chance;
+    const auto one = prints(portable::row_print, 1);
+    chance = here;
+    require(prints(print, kThreads) == one, "fingerprint");
   }
   std::printf("%s: %s\n", name, runs ? "the same on several threads" : "not on this processor");
 }
@@ -259,10 +274,10 @@ int main() {
   const bool narrow = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool wide = narrow && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
   const bool vnni = wide && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16");
-  level("portable", true, portable::kernel, portable::jsrelu, portable::bucket_kernels());
-  level("avx2", narrow, avx2::kernel, avx2::jsrelu, avx2::bucket_kernels());
-  level("avx512", wide, avx512::kernel, avx512::jsrelu, avx512::bucket_kernels());
-  level("avx512_vnni", vnni, avx512_vnni::kernel, avx512_vnni::jsrelu, avx512_vnni::bucket_kernels());
+  level("portable", true, portable::kernel, portable::jsrelu, portable::bucket_kernels(), portable::row_print);
+  level("avx2", narrow, avx2::kernel, avx2::jsrelu, avx2::bucket_kernels(), avx2::row_print);
+  level("avx512", wide, avx512::kernel, avx512::jsrelu, avx512::bucket_kernels(), avx512::row_print);
+  level("avx512_vnni", vnni, avx512_vnni::kernel, avx512_vnni::jsrelu, avx512_vnni::bucket_kernels(), avx512_vnni::row_print);
   const auto one = cube(boolean::portable::kernels(), 1);
   require(cube(boolean::portable::kernels(), kThreads) == one, "the Boolean cube");
   if (narrow) require(cube(boolean::avx2::kernels(), kThreads) == one, "the Boolean cube with avx2");

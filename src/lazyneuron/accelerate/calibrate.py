@@ -58,10 +58,7 @@ def firing_bias(firing: float) -> float:
 def with_bias(packed: PackedBlock, bias: float) -> PackedBlock:
     """The same weights with another bias on every neuron; the sketch of the weights is kept."""
     value = torch.full_like(packed.switch_rows[:, 0], bias)
-    certificate = packed.sketch.certificate.clone()
-    certificate[1, : packed.d_hidden] = value.float()
-    sketch = dataclasses.replace(packed.sketch, certificate=certificate)
-    return dataclasses.replace(packed, switch_bias=value, sketch=sketch)
+    return dataclasses.replace(packed, switch_bias=value, sketch=packed.sketch.with_bias(value))
 
 
 def dense_call(packed: PackedBlock, down: Tensor) -> Callable[[Tensor], Tensor]:

@@ -21,6 +21,7 @@ from lazyneuron.core.errors import AssumptionError, ShapeError
 PANEL = 64  # neurons a panel, as in csrc/problem.h
 _ROWS_AT_ONCE = 1024  # bounds the float64 temporaries
 _UNIT = 2.0**-24
+_FEW = 16  # roundings that a sketch value has beside those of a sum
 _SMALLEST = 2.0**-126  # of the normal numbers: what is below may be flushed to zero
 _MOST = 2.0**126  # a quarter of float32's range
 _UP = 1 + 2.0**-20  # over the rounding of the few operations that follow
@@ -55,6 +56,17 @@ class Sketch:
         """The same sketch with every slack multiplied by ``factor``."""
         certificate = self.certificate.clone()
         certificate[2:5] *= factor
+        return dataclasses.replace(self, certificate=certificate)
+
+    def with_bias(self, bias: Tensor) -> Sketch:
+        """The same sketch beside another bias (d_hidden,), for an activation function of ReLU's zero interval."""
+        certificate = self.certificate.clone()
+        _, before, _, _, absolute, limit = certificate[:, : self.d_hidden]
+        old, new = before.double().abs(), bias.double().abs()
+        rounding = absolute.double() + 2 * _gamma(self.d_in) * (new - old)
+        certificate[4, : self.d_hidden] = (rounding * _UP).clamp_min(_SMALLEST).float()
+        certificate[5, : self.d_hidden] = limit * ((_MOST - new) / (_MOST - old)).clamp_max(1.0).float()
+        certificate[1, : self.d_hidden] = bias.float()
         return dataclasses.replace(self, certificate=certificate)
 
 
@@ -133,8 +145,7 @@ def _sketch_rows(rows: Tensor, bias: Tensor, unit: float) -> tuple[Tensor, Tenso
     quantised = torch.where(scale[:, None] > 0, quantised, torch.zeros_like(quantised))
     error_norm = (rows - scale[:, None] * quantised).norm(dim=1)
     row_norm, sketch_norm = rows.norm(dim=1), scale * quantised.norm(dim=1)
-    terms = d_in + 16
-    gamma = terms * _UNIT / (1 - terms * _UNIT)
+    terms, gamma = d_in + _FEW, _gamma(d_in)
     tiny = math.sqrt(d_in) * _SMALLEST  # the norm of what a processor may read as zero
     slack = error_norm + gamma * (row_norm + sketch_norm) + tiny
     flushed = 8 * terms * _SMALLEST * (1 + scale) + tiny * (row_norm + sketch_norm)
@@ -142,6 +153,11 @@ def _sketch_rows(rows: Tensor, bias: Tensor, unit: float) -> tuple[Tensor, Tenso
     numbers = torch.stack([slack, sketch_norm, absolute]) * _UP
     # a number below the smallest normal one would be rounded down, or read as zero
     return quantised, torch.cat([torch.stack([scale, bias]), numbers.clamp_min(_SMALLEST)]).float()
+
+
+def _gamma(d_in: int) -> float:
+    """The relative error of a sum of ``d_in`` products, and of the few roundings that the sketch adds."""
+    return (d_in + _FEW) * _UNIT / (1 - (d_in + _FEW) * _UNIT)
 
 
 def _limit(rows: Tensor, bias: Tensor, most: float) -> Tensor:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from lazyneuron.accelerate import products
 from lazyneuron.accelerate.freshness import Freshness, Unwatched, unwatchable
 from lazyneuron.accelerate.packed import PackedBlock, Weights, pack
 from lazyneuron.accelerate.sparse_mlp import native
@@ -66,6 +67,7 @@ class Current:
         self.state: State | None = None
         self._with_runs = with_runs
         self._before = (0, 0, 0, 0)
+        self._products = products.allowed()
         self._widths = (0, 0)
         self._doubt = self._settled = object()  # two while something may have changed the weights: look at all of them
         self._calls, self._quick, self._wait = 0, 0, 0
@@ -88,8 +90,8 @@ class Current:
         self._doubt = object()
 
     def doubt_settings(self) -> None:
-        """Look at the plain attributes of the block's modules."""
-        if self._has_other_settings():
+        """Look at the plain attributes of the block's modules, and at what torch's products may round."""
+        if self._has_other_settings() or self._products != products.allowed():
             self.doubt()
 
     def for_call(self, tokens: int) -> State | None:
@@ -142,11 +144,13 @@ class Current:
     def _is_as_packed(self, state: State) -> bool:
         if isinstance(state.freshness, Unwatched):
             return state.freshness.holds()
-        return state.packed is not None and not self._has_other_settings() and state.freshness.holds()
+        as_set = self._products == products.allowed() and not self._has_other_settings()
+        return state.packed is not None and as_set and state.freshness.holds()
 
     def _packed(self) -> State:
         """Pack the weights. What they are is read before they are packed: a write in between counts as a change."""
         self._before = self.totals()
+        self._products = products.allowed()
         if (why := unwatchable(self.block)) is not None:
             return State(None, Unwatched(self.block), native.new_counts(), why=why)
         freshness = Freshness(self.block)

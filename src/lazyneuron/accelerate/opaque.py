@@ -45,6 +45,8 @@ def _execute(x: Tensor, number: int, d_out: int) -> Tensor:
     execution = _executions.get(number)
     if execution is None:
         raise ConfigError("This compiled model belongs to an acceleration that is gone; compile the model again.")
+    if d_out != execution.d_out:
+        raise ConfigError(f"This block's outputs are {execution.d_out} wide, and {d_out} were asked for; pass its own.")
     y = execution(x)
     return execution.original(x) if y is None else y
 

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from lazyneuron.accelerate import products
 from lazyneuron.accelerate.certificate import Sketch, build_sketch, inner_zero_set
 from lazyneuron.accelerate.memory import advise_large_pages
 from lazyneuron.blocks.activation import Activation
@@ -112,7 +113,7 @@ def pack(block: MLPBlock, weights: Weights = "keep") -> PackedBlock:
     Raises:
         ConfigError: ``weights="int8"`` on a gated block, or an unknown value.
         ShapeError: dtype, device or width that the kernels do not take.
-        AssumptionError: weights that are not finite.
+        AssumptionError: weights that are not finite, or dense products that round more than float32.
 
     Cost:
         One pass over the weights; adds d_hidden * (d_in + d_out * itemsize) bytes.
@@ -162,6 +163,11 @@ def _check(block: MLPBlock) -> None:
     if len(dtypes) > 1 or next(iter(dtypes)) not in DTYPES:
         raise ShapeError(
             f"Weights must share one of float32, bfloat16, float16; {block.name} has {sorted(map(str, dtypes))}."
+        )
+    if torch.float32 in dtypes and products.are_narrow():
+        raise AssumptionError(
+            f"torch's float32 products round to {products.allowed()} here, which no certificate covers; "
+            "call torch.set_float32_matmul_precision('highest') first."
         )
     if devices != {"cpu"}:
         raise ShapeError(f"There is a kernel for CPU weights only; {block.name} is on {sorted(devices)}.")
