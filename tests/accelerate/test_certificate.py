@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from lazyneuron.accelerate.certificate import build_sketch, certified_silent, inner_zero_set
-from lazyneuron.accelerate.native import load
 from lazyneuron.accelerate.packed import PackedBlock
 from lazyneuron.accelerate.sparse_mlp import native
 from lazyneuron.blocks.activation import Activation
 from lazyneuron.blocks.interval import ZeroInterval
 from lazyneuron.core.errors import AssumptionError, ShapeError
+from lazyneuron.ops.native import load
 
 HIDDEN, WIDTH = 320, 72
 

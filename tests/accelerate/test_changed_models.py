@@ -13,8 +13,8 @@ from torch import Tensor, nn
 import lazyneuron as lazy
 from lazyneuron.accelerate import current, execution, fingerprint
 from lazyneuron.accelerate.execution import BlockExecution
-from lazyneuron.accelerate.native import load
 from lazyneuron.accelerate.status import executions
+from lazyneuron.ops.native import load
 
 IMPL = "native" if load.status().available else "gather"
 D, H = 24, 160

@@ -16,7 +16,6 @@ from lazyneuron.accelerate.choice import Candidates, bucket_of
 from lazyneuron.accelerate.cost_model import Line
 from lazyneuron.accelerate.execution import BlockExecution
 from lazyneuron.accelerate.following import REVIEW_EVERY
-from lazyneuron.accelerate.native import load
 from lazyneuron.core.errors import (
     CheckpointError,
     ConfigError,
@@ -24,6 +23,7 @@ from lazyneuron.core.errors import (
     ImplUnavailable,
     NoBlocksError,
 )
+from lazyneuron.ops.native import load
 
 pytestmark = pytest.mark.skipif(not load.status().available, reason="the native kernels are not built")
 

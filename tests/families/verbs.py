@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import lazyneuron as lazy
-from lazyneuron.accelerate.native import load
 from lazyneuron.blocks import Activation, Found, MLPBlock, find, splice_
 from lazyneuron.core.errors import LazyNeuronError, NoBlocksError
 from lazyneuron.core.undo import transaction
+from lazyneuron.ops.native import load
 from tests.families.families import Family
 
 LIMIT = 3e-6  # of the largest output, 25 units in the last place of float32

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lazyneuron.accelerate.native import load
 from lazyneuron.induce import JSReLU, jsrelu_op
+from lazyneuron.ops.native import load
 
 native = pytest.mark.skipif(not load.status().available, reason="the native kernels are not built")
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]

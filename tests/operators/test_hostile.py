@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from lazyneuron.accelerate import opaque
-from lazyneuron.accelerate.native import load
 from lazyneuron.core.errors import ConfigError
+from lazyneuron.ops.native import load
 from tests.operators.calls import CALLS, Arguments, check, expected, operator, run
 
 pytestmark = pytest.mark.skipif(not load.status().available, reason="the native kernels are not built")

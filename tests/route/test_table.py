@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lazyneuron.accelerate.native import load
 from lazyneuron.core.errors import CheckpointError, ConfigError, DataError, ImplUnavailable, ShapeError
+from lazyneuron.ops.native import load
 from lazyneuron.route import BucketTable, bucket_ops, load_table, random_hash, save_table, table_file
 from tests.core.resealed import reseal
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from lazyneuron.accelerate.native import load
+from lazyneuron.ops.native import load
 
 #: Bytes that are compared at each call of one token; a full check compares all of them.
 BYTES_A_CALL = 16 << 10

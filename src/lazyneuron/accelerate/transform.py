@@ -13,7 +13,6 @@ from torch import nn
 
 from lazyneuron.accelerate.execution import BlockExecution
 from lazyneuron.accelerate.fingerprint import can_be_read
-from lazyneuron.accelerate.native import load
 from lazyneuron.accelerate.packed import KERNEL_ACTIVATIONS, Weights
 from lazyneuron.accelerate.prepare import Guarantee, Options, prepare
 from lazyneuron.accelerate.sample import block_inputs
@@ -31,6 +30,7 @@ from lazyneuron.core.errors import (
 )
 from lazyneuron.core.receipt import BlockChange, Receipt
 from lazyneuron.core.undo import transaction
+from lazyneuron.ops.native import load
 
 IMPLS = ("auto", "native", "gather", *native.ISA_LEVELS)
 

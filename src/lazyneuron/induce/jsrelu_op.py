@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lazyneuron.accelerate.native.load import load
 from lazyneuron.core.errors import ImplUnavailable
+from lazyneuron.ops.native.load import load
 
 _NAME = "lazyneuron::jsrelu"
 _DTYPES = (torch.float32, torch.bfloat16)

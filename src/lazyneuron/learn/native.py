@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 import torch
 
-from lazyneuron.accelerate.native.load import load
 from lazyneuron.core.errors import ConfigError, ImplUnavailable
+from lazyneuron.ops.native.load import load
 
 Impl = Literal["auto", "native", "numpy"]
 BEST = -1  # the highest ISA level that the processor runs

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lazyneuron.accelerate.native.load import load
 from lazyneuron.core.errors import ConfigError, DataError, ImplUnavailable
+from lazyneuron.ops.native.load import load
 
 LANES = 8
 _LARGEST = 2147483647.0

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lazyneuron.accelerate.native.load import load
 from lazyneuron.accelerate.packed import KERNEL_ACTIVATIONS, PackedBlock
+from lazyneuron.ops.native.load import load
 
 ISA_LEVELS = ("portable", "avx2", "avx512", "avx512_vnni")
 

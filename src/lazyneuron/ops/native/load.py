@@ -11,8 +11,8 @@ from pathlib import Path
 import platformdirs
 import torch
 
-from lazyneuron.accelerate.native import build
 from lazyneuron.core.errors import ImplUnavailable
+from lazyneuron.ops.native import build
 
 _LOCK = threading.Lock()
 _LEVELS = ("portable", "avx2", "avx512", "avx512_vnni")  # in the order of best_isa() in csrc/bindings.cpp

@@ -1,6 +1,6 @@
 """Compile the native CPU kernels into one shared object; plain standard library, so that ``setup.py`` can run it too.
 
-Run by hand: ``python -m lazyneuron.accelerate.native.build``.
+Run by hand: ``python -m lazyneuron.ops.native.build``.
 """
 
 from __future__ import annotations
