@@ -20,6 +20,7 @@ from lazyneuron.accelerate.sparse_mlp import gather, native
 from lazyneuron.accelerate.timing import interleaved_us
 from lazyneuron.blocks.activation import Activation
 from lazyneuron.core.errors import DataError
+from lazyneuron.ops.choice import choose
 from lazyneuron.ops.native import load
 
 _FIRING = (0.01, 0.08, 0.4)  # shares at which a line is fitted
@@ -149,7 +150,7 @@ _unsaved: dict[tuple[torch.dtype, str], CostModel] = {}  # where the cache folde
 
 def available_paths() -> tuple[str, ...]:
     """The sparse paths that run here."""
-    return ("certified-2", "certified-1") if load.status().available else ("gather",)
+    return ("gather",) if choose(plain="gather").operators is None else ("certified-2", "certified-1")
 
 
 def path_call(packed: PackedBlock, path: str, counts: Tensor, *, isa: int = -1) -> Callable[[Tensor], Tensor]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from lazyneuron.ops.native import load
+from lazyneuron.ops.choice import choose
 
 #: Bytes that are compared at each call of one token; a full check compares all of them.
 BYTES_A_CALL = 16 << 10
@@ -41,17 +41,17 @@ class Fingerprint:
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
         self._memory = [memory_of(parameter) for parameter in parameters]
-        native = load.status().available
+        operators = choose(plain="python").operators
         self._first_change: Callable[[list[Tensor], Tensor, int, int], int]
-        if native:
-            self._first_change = torch.ops.lazyneuron.first_change.default
-            self._wanted = torch.ops.lazyneuron.fingerprint.default(self._memory)
+        if operators is not None:
+            self._first_change = operators.first_change.default
+            self._wanted = operators.fingerprint.default(self._memory)
         else:
             self._first_change = _first_change
             prints = [_print(piece) for memory in self._memory for piece in _pieces(memory)]
             self._wanted = torch.tensor(prints, dtype=torch.int64)
         size = sum(memory.numel() for memory in self._memory)
-        self.turns = max(1, -(-size // (BYTES_A_CALL if native else _BYTES_WITHOUT_KERNELS)))
+        self.turns = max(1, -(-size // (_BYTES_WITHOUT_KERNELS if operators is None else BYTES_A_CALL)))
         self._turn = 0
 
     def holds(self) -> bool:

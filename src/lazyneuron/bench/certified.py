@@ -17,7 +17,7 @@ from lazyneuron.accelerate.packed import PackedBlock, Weights
 from lazyneuron.accelerate.sparse_mlp import native
 from lazyneuron.accelerate.timing import interleaved_us
 from lazyneuron.blocks import MLPBlock
-from lazyneuron.ops.native import load
+from lazyneuron.ops.choice import choose
 
 Call = Callable[[Tensor], Tensor]
 PATHS = ("certified-2", "certified-1")
@@ -64,10 +64,9 @@ def at_density(packed: PackedBlock, density: float) -> PackedBlock:
 
 def usable_paths(weights: str) -> dict[str, str | None]:
     """Path -> None when it runs here, else the reason why not."""
-    status = load.status()
-    if status.available:
+    reason = choose(plain="gather").reason
+    if reason is None:
         return dict.fromkeys(PATHS)
-    reason = status.reason or "The native kernels are not there."
     return dict.fromkeys(PATHS, reason) | ({"gather": None} if weights == "keep" else {})
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lazyneuron.core.errors import ImplUnavailable
+from lazyneuron.ops.choice import choose
 from lazyneuron.ops.native.load import load
 
 _NAME = "lazyneuron::jsrelu"
@@ -133,10 +133,9 @@ def register() -> None:
 @functools.cache
 def available() -> tuple[torch.dtype, ...]:
     """The dtypes that the native operator takes here; none where the kernels are not built."""
-    try:
-        register()
-    except ImplUnavailable:
+    if choose(plain="torch").operators is None:
         return ()
+    register()
     converts = int(torch.ops.lazyneuron.best_isa()) > 0  # without F16C plain torch is faster for float16
     return (*_DTYPES, torch.float16) if converts else _DTYPES
 

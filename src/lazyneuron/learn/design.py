@@ -10,9 +10,10 @@ import torch
 
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.learn.array import Array, doubles
-from lazyneuron.learn.native import BEST, Impl, operators
+from lazyneuron.learn.native import Impl, operators
 from lazyneuron.learn.packing import pack_columns
 from lazyneuron.learn.subsets import check_degree, count_subsets, subset_table
+from lazyneuron.ops.choice import BEST
 
 _BLOCK = 1 << 24  # entries of a feature block that plain numpy works on
 NATIVE_DEGREE = 16  # the compiled walk keeps one column for each element

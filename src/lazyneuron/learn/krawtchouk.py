@@ -10,9 +10,10 @@ import torch
 from lazyneuron.core.errors import ShapeError
 from lazyneuron.learn.array import Array, doubles
 from lazyneuron.learn.cube import bit_count
-from lazyneuron.learn.native import BEST, Impl, operators
+from lazyneuron.learn.native import Impl, operators
 from lazyneuron.learn.packing import pack_rows
 from lazyneuron.learn.subsets import check_degree
+from lazyneuron.ops.choice import BEST
 
 
 def krawtchouk_table(n: int, degree: int) -> Array:

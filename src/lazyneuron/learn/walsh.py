@@ -8,7 +8,8 @@ import torch
 from lazyneuron.core.errors import ConfigError, ShapeError
 from lazyneuron.learn.array import Array
 from lazyneuron.learn.cube import bit_count
-from lazyneuron.learn.native import BEST, Impl, operators
+from lazyneuron.learn.native import Impl, operators
+from lazyneuron.ops.choice import BEST
 
 
 def fwht(values: Array, *, in_place: bool = False, impl: Impl = "auto") -> Array:

@@ -8,12 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lazyneuron.core.errors import ConfigError, DataError, ImplUnavailable
-from lazyneuron.ops.native.load import load
+from lazyneuron.core.errors import DataError
+from lazyneuron.ops.choice import choose
 
 LANES = 8
 _LARGEST = 2147483647.0
-IMPLS = ("auto", "native", "python")
 
 
 def native_ops(impl: str = "auto") -> Any:
@@ -26,17 +25,7 @@ def native_ops(impl: str = "auto") -> Any:
         ConfigError: no such implementation.
         ImplUnavailable: native operators were asked for by name and are not built here.
     """
-    if impl not in IMPLS:
-        raise ConfigError(f"impl is one of {', '.join(IMPLS)}, got {impl!r}.")
-    if impl == "python":
-        return None
-    try:
-        load()
-    except ImplUnavailable:
-        if impl == "native":
-            raise
-        return None
-    return torch.ops.lazyneuron
+    return choose(impl, plain="python").operators
 
 
 def new_rows(*shape: int, dtype: torch.dtype, ops: Any = None) -> Tensor:
