@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from lazyneuron.accelerate.certificate import build_sketch, certified_silent, inner_zero_set
-from lazyneuron.accelerate.packed import PackedBlock
-from lazyneuron.accelerate.sparse_mlp import native
+from lazyneuron.accelerate.certificate import build_sketch, inner_zero_set
 from lazyneuron.blocks.activation import Activation
 from lazyneuron.blocks.interval import ZeroInterval
 from lazyneuron.core.errors import AssumptionError, ShapeError
 from lazyneuron.ops.native import load
+from lazyneuron.ops.sparse_mlp import native
+from lazyneuron.ops.sparse_mlp.packed import PackedBlock
+from lazyneuron.ops.sparse_mlp.reference import certified_silent
 
 HIDDEN, WIDTH = 320, 72
 

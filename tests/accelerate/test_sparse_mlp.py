@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lazyneuron.accelerate.packed import PackedBlock, pack
-from lazyneuron.accelerate.sparse_mlp import gather, native, reference
+from lazyneuron.accelerate.packed import pack
 from lazyneuron.blocks.activation import Activation
 from lazyneuron.core.errors import AssumptionError
 from lazyneuron.ops.native import load
+from lazyneuron.ops.sparse_mlp import gather, native, reference
+from lazyneuron.ops.sparse_mlp.packed import PackedBlock
 from tests.accelerate.blocks import make_block
 from tests.accelerate.comparison import check_close
 

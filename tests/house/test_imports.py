@@ -30,7 +30,7 @@ def test_imports_go_one_way():
     [
         ("core", "from lazyneuron.blocks import find_blocks"),
         ("ops", "from lazyneuron.blocks import Activation"),
-        ("route", "from lazyneuron.accelerate.fingerprint import Fingerprint"),
+        ("route", "from lazyneuron.accelerate.freshness import Freshness"),
         ("blocks", "def f():\n    import lazyneuron.measure"),
         ("measure", "from lazyneuron.accelerate.cost_model import CostModel"),
         ("induce", "from lazyneuron import accelerate"),

@@ -15,13 +15,13 @@ from torch import Tensor
 from lazyneuron.accelerate import cost_model
 from lazyneuron.accelerate.certificate import build_sketch, inner_zero_set
 from lazyneuron.accelerate.cost_model import SHAPES, TOKENS, CostModel
-from lazyneuron.accelerate.packed import PackedBlock
-from lazyneuron.accelerate.sparse_mlp import gather, native
 from lazyneuron.accelerate.timing import interleaved_us
 from lazyneuron.blocks.activation import Activation
 from lazyneuron.core.errors import DataError
 from lazyneuron.ops.choice import choose
 from lazyneuron.ops.native import load
+from lazyneuron.ops.sparse_mlp import gather, native
+from lazyneuron.ops.sparse_mlp.packed import PackedBlock
 
 _FIRING = (0.01, 0.08, 0.4)  # shares at which a line is fitted
 _INPUTS = 4  # different inputs in turn, so that rows are not simply found in the cache

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch.optim import optimizer
 
-from lazyneuron.accelerate.fingerprint import Fingerprint
 from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.ops.fingerprint.fingerprint import Fingerprint
 
 TOKENS_A_PART = 8  # a longer input pays for more of the comparison
 

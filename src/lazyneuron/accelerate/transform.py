@@ -11,8 +11,6 @@ from typing import Any
 from torch import nn
 
 from lazyneuron.accelerate.execution import BlockExecution
-from lazyneuron.accelerate.fingerprint import can_be_read
-from lazyneuron.accelerate.packed import KERNEL_ACTIVATIONS, Weights
 from lazyneuron.accelerate.prepare import Guarantee, Options, prepare
 from lazyneuron.accelerate.sample import block_inputs
 from lazyneuron.blocks import MLPBlock, find, splice_
@@ -29,6 +27,8 @@ from lazyneuron.core.errors import (
 from lazyneuron.core.receipt import BlockChange, Receipt
 from lazyneuron.core.undo import transaction
 from lazyneuron.ops.choice import choose
+from lazyneuron.ops.fingerprint.fingerprint import can_be_read
+from lazyneuron.ops.sparse_mlp.packed import KERNEL_ACTIVATIONS, Weights
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -13,11 +13,11 @@ from lazyneuron.accelerate.choice import bucket_of, from_cost_model
 from lazyneuron.accelerate.dense import dense
 from lazyneuron.accelerate.execution import BlockExecution
 from lazyneuron.accelerate.freshness import Freshness
-from lazyneuron.accelerate.packed import PackedBlock, Weights
-from lazyneuron.accelerate.sparse_mlp import native
 from lazyneuron.accelerate.timing import interleaved_us
 from lazyneuron.blocks import MLPBlock
 from lazyneuron.ops.choice import choose
+from lazyneuron.ops.sparse_mlp import native
+from lazyneuron.ops.sparse_mlp.packed import PackedBlock, Weights
 
 Call = Callable[[Tensor], Tensor]
 PATHS = ("certified-2", "certified-1")

@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lazyneuron.accelerate.packed import KERNEL_ACTIVATIONS, PackedBlock, pack
-from lazyneuron.accelerate.sparse_mlp import gather, native, reference
+from lazyneuron.accelerate.packed import pack
 from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.induce.jsrelu import JSReLU
 from lazyneuron.ops.native.build import ISA_LEVELS
+from lazyneuron.ops.sparse_mlp import gather, native, reference
+from lazyneuron.ops.sparse_mlp.packed import KERNEL_ACTIVATIONS, PackedBlock
 from tests.accelerate.fuzz.bounds import SMALLEST, Bounds, bounds
 from tests.accelerate.fuzz.case import Case
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from lazyneuron.ops.choice import choose
+from lazyneuron.ops.fingerprint import reference
 
 #: Bytes that are compared at each call of one token; a full check compares all of them.
 BYTES_A_CALL = 16 << 10
-_PIECE = 4096  # bytes, as in csrc/fingerprint_bindings.h
 _BYTES_WITHOUT_KERNELS = 4 << 10  # the checksum of the standard library is a tenth as fast
 
 
@@ -47,9 +46,8 @@ class Fingerprint:
             self._first_change = operators.first_change.default
             self._wanted = operators.fingerprint.default(self._memory)
         else:
-            self._first_change = _first_change
-            prints = [_print(piece) for memory in self._memory for piece in _pieces(memory)]
-            self._wanted = torch.tensor(prints, dtype=torch.int64)
+            self._first_change = reference.first_change
+            self._wanted = reference.fingerprint(self._memory)
         size = sum(memory.numel() for memory in self._memory)
         self.turns = max(1, -(-size // (_BYTES_WITHOUT_KERNELS if operators is None else BYTES_A_CALL)))
         self._turn = 0
@@ -70,24 +68,3 @@ class Fingerprint:
             if self._first_change(self._memory, self._wanted, turn, self.turns) >= 0:
                 return False
         return True
-
-
-def _pieces(memory: Tensor) -> Sequence[Tensor]:
-    return torch.split(memory, _PIECE) if memory.ndim == 1 else torch.unbind(memory)  # type: ignore[no-untyped-call]
-
-
-def _print(piece: Tensor) -> int:
-    return zlib.crc32(piece.numpy().data)
-
-
-def _first_change(memories: list[Tensor], wanted: Tensor, turn: int, turns: int) -> int:
-    """As the native operator of this name."""
-    start = 0
-    for number, memory in enumerate(memories):
-        pieces = _pieces(memory)
-        begin = len(pieces) * turn // turns
-        end = min(max(begin + 1, len(pieces) * (turn + 1) // turns), len(pieces))
-        if any(_print(pieces[k]) != int(wanted[start + k]) for k in range(begin, end)):
-            return number
-        start += len(pieces)
-    return -1

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lazyneuron.accelerate.packed import KERNEL_ACTIVATIONS, PackedBlock
 from lazyneuron.ops.native.load import load
+from lazyneuron.ops.sparse_mlp.packed import KERNEL_ACTIVATIONS, PackedBlock
 
 
 @functools.cache
