@@ -7,10 +7,9 @@ import torch
 
 from lazyneuron.core.errors import ConfigError, ImplUnavailable
 from lazyneuron.ops.choice import BEST, Choice, choose
-from lazyneuron.ops.native import build, load
+from lazyneuron.ops.native import build
 from tests.house.rooms import ROOT
-
-needs_kernels = pytest.mark.skipif(not load.status().available, reason="the native kernels are not built")
+from tests.kernels import needs_kernels
 
 
 @needs_kernels

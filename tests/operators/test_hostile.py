@@ -12,10 +12,10 @@ from torch import Tensor
 
 from lazyneuron.accelerate import opaque
 from lazyneuron.core.errors import ConfigError
-from lazyneuron.ops.native import load
+from tests.kernels import NATIVE, needs_kernels
 from tests.operators.calls import CALLS, Arguments, check, expected, operator, run
 
-pytestmark = pytest.mark.skipif(not load.status().available, reason="the native kernels are not built")
+pytestmark = needs_kernels
 
 NUMBERS = (-(2**63), -2, -1, 0, 1, 2, 3, 99, 2**31, 2**40, 2**62, 2**63 - 1)
 TABLE = {"index", "keys", "count", "state"}  # an index that belongs to other keys finds what it finds
@@ -211,7 +211,7 @@ def test_what_is_wrong_is_said(name: str, change: Callable[[Arguments], Argument
     assert sentence(caught.value)
 
 
-@pytest.mark.parametrize("name", [n for n, make in CALLS.items() if not n.startswith("best") and "isa" in make()])
+@pytest.mark.parametrize("name", [n for n in CALLS if NATIVE and "isa" in CALLS[n]() and not n.startswith("best")])
 @pytest.mark.parametrize("isa", [-2, 99, 2**62])
 def test_a_level_that_is_none_is_refused(name: str, isa: int) -> None:
     with pytest.raises(RuntimeError, match="ask for one from 0 to that, or -1 for the best"):

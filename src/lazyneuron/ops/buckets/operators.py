@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -23,7 +24,22 @@ def native_ops(impl: str = "auto") -> Any:
         ConfigError: no such implementation.
         ImplUnavailable: native operators were asked for by name and are not built here.
     """
-    return choose(impl, plain="python").operators
+    found = choose(impl, plain="python").operators
+    if found is not None:
+        _register()
+    return found
+
+
+@functools.cache
+def _register() -> None:
+    """Give the operators their fake implementations; bucket_insert, whose result depends on the data, has none."""
+    fakes = {
+        "bucket_hash": lambda x, w, b, hashes, shift: x.new_empty(len(x), hashes, dtype=torch.int32),
+        "bucket_find": lambda rows, index, keys, count: index.new_empty(len(rows)),
+        **dict.fromkeys(("bucket_rehash", "bucket_advise", "bucket_accumulate", "bucket_predict"), lambda *_: None),
+    }
+    for name, fake in fakes.items():
+        torch.library.register_fake(f"lazyneuron::{name}", fake)
 
 
 def new_rows(*shape: int, dtype: torch.dtype, ops: Any = None) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,6 +33,25 @@ def can_be_read(parameter: Tensor) -> bool:
     return parameter.ndim in (1, 2) and (1 in parameter.stride() or parameter.is_contiguous())
 
 
+def native_ops() -> Any | None:
+    """The native operators, or None where they are not built."""
+    found = choose(plain="python").operators
+    if found is not None:
+        _register()
+    return found
+
+
+@functools.cache
+def _register() -> None:
+    """Give the operator its fake implementation; first_change, whose result depends on the data, has none."""
+
+    def fake(memory: list[Tensor]) -> Tensor:
+        count = sum(len(one) if one.ndim == 2 else -(-len(one) // reference.PIECE) for one in memory)
+        return torch.empty(count, dtype=torch.int64)
+
+    torch.library.register_fake("lazyneuron::fingerprint", fake)
+
+
 class Fingerprint:
     """What some parameters held when this was made.
 
@@ -40,7 +61,7 @@ class Fingerprint:
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
         self._memory = [memory_of(parameter) for parameter in parameters]
-        operators = choose(plain="python").operators
+        operators = native_ops()
         self._first_change: Callable[[list[Tensor], Tensor, int, int], int]
         if operators is not None:
             self._first_change = operators.first_change.default

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-_PIECE = 4096  # bytes, as in csrc/fingerprint_bindings.h
+PIECE = 4096  # bytes, as in csrc/fingerprint_bindings.h
 
 
 def fingerprint(memories: Sequence[Tensor]) -> Tensor:
@@ -18,7 +18,7 @@ def fingerprint(memories: Sequence[Tensor]) -> Tensor:
 
 
 def _pieces(memory: Tensor) -> Sequence[Tensor]:
-    return torch.split(memory, _PIECE) if memory.ndim == 1 else torch.unbind(memory)  # type: ignore[no-untyped-call]
+    return torch.split(memory, PIECE) if memory.ndim == 1 else torch.unbind(memory)  # type: ignore[no-untyped-call]
 
 
 def _print(piece: Tensor) -> int:
