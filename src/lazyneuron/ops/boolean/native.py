@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -43,7 +44,7 @@ def _characters(bits: Tensor, degree: int, dtype: torch.dtype) -> Tensor:
     return bits.new_empty(sum(math.comb(bits.shape[0], k) for k in range(degree + 1)), dtype=dtype)
 
 
-_FAKES = {
+_FAKES: dict[str, Callable[..., Any]] = {
     "fwht_": lambda x, isa: x,
     "walsh_moments": lambda bits, rows, degree, isa: _characters(bits, degree, torch.int32),
     "walsh_analysis": lambda bits, y, degree, isa: _characters(bits, degree, torch.float64),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -33,7 +34,7 @@ def native_ops(impl: str = "auto") -> Any:
 @functools.cache
 def _register() -> None:
     """Give the operators their fake implementations; bucket_insert, whose result depends on the data, has none."""
-    fakes = {
+    fakes: dict[str, Callable[..., Any]] = {
         "bucket_hash": lambda x, w, b, hashes, shift: x.new_empty(len(x), hashes, dtype=torch.int32),
         "bucket_find": lambda rows, index, keys, count: index.new_empty(len(rows)),
         **dict.fromkeys(("bucket_rehash", "bucket_advise", "bucket_accumulate", "bucket_predict"), lambda *_: None),
