@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent
 
 def _load_builder():
     """The package's own build module, loaded by path: importing the package would import torch."""
-    path = ROOT / "src/lazyneuron/accelerate/native/build.py"
+    path = ROOT / "src/lazyneuron/ops/native/build.py"
     spec = importlib.util.spec_from_file_location("lazyneuron_native_build", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module

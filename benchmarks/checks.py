@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 import lazyneuron as lazy
-from lazyneuron.accelerate.fingerprint import BYTES_A_CALL
-from lazyneuron.accelerate.native import load
 from lazyneuron.accelerate.status import executions
 from lazyneuron.bench.clock import Times, interleaved
 from lazyneuron.core.bandwidth import read_bandwidth_gbps
 from lazyneuron.core.record import Record, write_text
+from lazyneuron.ops.fingerprint.fingerprint import BYTES_A_CALL
+from lazyneuron.ops.native import load
 
 SHAPES = ((64, 256), (384, 1536), (768, 3072), (1024, 4096))
 SEED = 0

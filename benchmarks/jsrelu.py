@@ -16,7 +16,10 @@ from torch import Tensor
 
 from lazyneuron.bench.clock import interleaved, quartiles, ratios
 from lazyneuron.core.record import Record, write_text
-from lazyneuron.induce import JSReLU, jsrelu_op
+from lazyneuron.induce import JSReLU
+from lazyneuron.ops.jsrelu.native import available
+from lazyneuron.ops.jsrelu.operator import plain
+from lazyneuron.ops.jsrelu.reference import reference, reference_backward
 
 SHAPES = ((512, 3072), (64, 3072), (2048, 4096))
 SEED = 0
@@ -40,7 +43,7 @@ def rows(dtype: torch.dtype) -> list[dict[str, Any]]:
             "jsrelu": both_ways(JSReLU()),
             "capped": both_ways(JSReLU(cap=4.0)),
         }
-        slow = both_ways(lambda x: jsrelu_op.plain(x, 1.0, float("inf")))
+        slow = both_ways(lambda x: plain(x, 1.0, float("inf")))
         times = interleaved(calls, inputs, budget_s=3.0, seed=SEED)
         times |= interleaved({"plain": slow}, inputs, budget_s=1.0, seed=SEED)  # apart: it would leave the caches full
         each = ratios(times["jsrelu"], times["relu"])
@@ -63,8 +66,8 @@ def rows(dtype: torch.dtype) -> list[dict[str, Any]]:
 def _check(x: Tensor, gradient: Tensor) -> None:
     y = JSReLU()(x)
     (slope,) = torch.autograd.grad(y, x, gradient)
-    wanted = jsrelu_op.reference(x.detach(), 1.0, float("inf"))
-    wanted_slope = jsrelu_op.reference_backward(gradient, x.detach(), 1.0, float("inf"))
+    wanted = reference(x.detach(), 1.0, float("inf"))
+    wanted_slope = reference_backward(gradient, x.detach(), 1.0, float("inf"))
     if not (torch.equal(y, wanted) and torch.equal(slope, wanted_slope)):
         raise SystemExit("JSReLU differs from its definition; nothing is timed.")
 
@@ -74,7 +77,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
-    if not jsrelu_op.available():
+    if not available():
         raise SystemExit("The native kernels are not built; run lazyneuron doctor --build.")
     found = [row for dtype in (torch.float32, torch.bfloat16, torch.float16) for row in rows(dtype)]
     for row in found:

@@ -124,7 +124,7 @@ def theirs(n: int, degree: int, m: int) -> Row:
     design = features.fit_transform(x.astype(np.float64))
     model = Ridge(1.0, solver="cholesky", copy_X=False).fit(design, y)
     took = time.perf_counter() - start
-    from lazyneuron.learn.subsets import rank
+    from lazyneuron.ops.boolean.subsets import rank
 
     order = [rank(np.flatnonzero(row).tolist(), n) for row in features.powers_]
     found = np.zeros(len(order) + 1)

@@ -22,8 +22,8 @@ import torch
 import torch.nn.functional as F
 
 from lazyneuron.core.record import Record, write_text
+from lazyneuron.ops.buckets.operators import native_ops, new_rows
 from lazyneuron.route import HashedOutput, random_polynomial
-from lazyneuron.route.bucket_ops import native_ops, new_rows
 from lazyneuron.route.estimators import LSHRegressor
 from lazyneuron.route.table import BucketTable
 

@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from lazyneuron.accelerate.certificate import build_sketch, certified_silent, inner_zero_set
-from lazyneuron.accelerate.native import load
-from lazyneuron.accelerate.packed import PackedBlock
-from lazyneuron.accelerate.sparse_mlp import native
+from lazyneuron.accelerate.certificate import build_sketch, inner_zero_set, with_bias
 from lazyneuron.blocks.activation import Activation
 from lazyneuron.blocks.interval import ZeroInterval
 from lazyneuron.core.errors import AssumptionError, ShapeError
+from lazyneuron.ops.native import load
+from lazyneuron.ops.sparse_mlp import native
+from lazyneuron.ops.sparse_mlp.packed import PackedBlock
+from lazyneuron.ops.sparse_mlp.reference import certified_silent
 
 HIDDEN, WIDTH = 320, 72
 
@@ -116,7 +117,7 @@ def test_the_sketch_reproduces_the_weight_within_its_error() -> None:
 @pytest.mark.parametrize("bias", [0.0, -3.0, 1e20, -8e37, 3e38])
 def test_another_bias_has_its_own_rounding_and_limit(bias: float) -> None:
     weight, first, _ = cases(0)
-    moved = build_sketch(weight, first).with_bias(torch.full((HIDDEN,), bias))
+    moved = with_bias(build_sketch(weight, first), torch.full((HIDDEN,), bias))
     wanted = build_sketch(weight, torch.full((HIDDEN,), bias))
     assert torch.equal(moved.certificate[:4, :HIDDEN], wanted.certificate[:4, :HIDDEN])
     got, least = (s.certificate[4, :HIDDEN].double() for s in (moved, wanted))

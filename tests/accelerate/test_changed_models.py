@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 import lazyneuron as lazy
-from lazyneuron.accelerate import current, execution, fingerprint
+from lazyneuron.accelerate import current, execution
 from lazyneuron.accelerate.execution import BlockExecution
-from lazyneuron.accelerate.native import load
 from lazyneuron.accelerate.status import executions
 from lazyneuron.core.errors import NoBlocksError
+from lazyneuron.ops.fingerprint import fingerprint
+from lazyneuron.ops.native import load
 
 IMPL = "native" if load.status().available else "gather"
 D, H = 24, 160

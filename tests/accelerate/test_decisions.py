@@ -12,9 +12,9 @@ from lazyneuron.accelerate import prepare, tune
 from lazyneuron.accelerate.choice import Candidates
 from lazyneuron.accelerate.cost_model import Line
 from lazyneuron.accelerate.following import LOOKS, PROBE_EVERY, Following, Runner
-from lazyneuron.accelerate.native import load
 from lazyneuron.accelerate.status import executions
 from lazyneuron.core.errors import TimingWarning
+from lazyneuron.ops.native import load
 from tests.accelerate.test_transform import calls, mlp, run, set_table
 
 pytestmark = pytest.mark.skipif(not load.status().available, reason="the native kernels are not built")

@@ -12,14 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lazyneuron.accelerate.certificate import build_sketch, certified_silent
-from lazyneuron.accelerate.native import load
-from lazyneuron.accelerate.packed import PackedBlock, pack
-from lazyneuron.accelerate.sparse_mlp import gather, native
+from lazyneuron.accelerate.certificate import build_sketch
+from lazyneuron.accelerate.packed import pack
 from lazyneuron.blocks.activation import Activation
 from lazyneuron.blocks.block import LinearSite, MLPBlock
 from lazyneuron.blocks.interval import ZeroInterval
 from lazyneuron.core.errors import AssumptionError
+from lazyneuron.ops.native import load
+from lazyneuron.ops.sparse_mlp import gather, native
+from lazyneuron.ops.sparse_mlp.packed import PackedBlock
+from lazyneuron.ops.sparse_mlp.reference import certified_silent
 from tests.accelerate.blocks import make_block
 from tests.accelerate.fuzz.judge import dense, levels, skipped
 

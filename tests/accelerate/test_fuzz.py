@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Iterator
 import pytest
 import torch
 
-from lazyneuron.accelerate.native import load
-from lazyneuron.accelerate.packed import PackedBlock
 from lazyneuron.blocks.activation import Activation
 from lazyneuron.blocks.interval import ZeroInterval
+from lazyneuron.ops.native import load
+from lazyneuron.ops.sparse_mlp.packed import PackedBlock
 from tests.accelerate.fuzz.judge import OUTPUT, PATTERN, WRONG_SKIP
 from tests.accelerate.fuzz.run import run
 

@@ -16,7 +16,6 @@ from lazyneuron.accelerate.choice import Candidates, bucket_of
 from lazyneuron.accelerate.cost_model import Line
 from lazyneuron.accelerate.execution import BlockExecution
 from lazyneuron.accelerate.following import REVIEW_EVERY
-from lazyneuron.accelerate.native import load
 from lazyneuron.core.errors import (
     CheckpointError,
     ConfigError,
@@ -24,8 +23,24 @@ from lazyneuron.core.errors import (
     ImplUnavailable,
     NoBlocksError,
 )
+from lazyneuron.ops.sparse_mlp import gather
+from lazyneuron.ops.sparse_mlp.packed import PackedBlock
+from tests.kernels import NATIVE, SPARSE, needs_kernels
 
-pytestmark = pytest.mark.skipif(not load.status().available, reason="the native kernels are not built")
+GATHERED: list[PackedBlock] = []
+
+
+@pytest.fixture(autouse=True)
+def gathered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls of the path without kernels are counted here; it counts nothing itself."""
+    real = gather.sparse_mlp
+
+    def counted(packed: PackedBlock, x: torch.Tensor) -> torch.Tensor:
+        GATHERED.append(packed)
+        return real(packed, x)
+
+    GATHERED.clear()
+    monkeypatch.setattr(gather, "sparse_mlp", counted)
 
 
 def mlp() -> nn.Module:
@@ -104,7 +119,9 @@ def set_table(execution: BlockExecution, table: tuple[str, ...]) -> None:
 
 
 def calls(model: nn.Module) -> int:
-    return sum(int(e.counts[3]) for e in executions(model))
+    found = executions(model)
+    gathered = sum(one is e.current.state.packed for e in found for one in GATHERED)
+    return gathered + sum(int(e.counts[3]) for e in found)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -112,11 +129,11 @@ def test_same_outputs_then_bitwise_back(name: str) -> None:
     build, make = MODELS[name]
     model, batch = build(), make()
     wanted, keys = run(model, batch), list(model.state_dict())
-    receipt = lazy.accelerate_(model, impl="native")
+    receipt = lazy.accelerate_(model, impl=SPARSE)
     got = run(model, batch)
     assert calls(model) == len(executions(model)) == len(lazy.find_blocks(build()))
     torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-5)
-    assert not torch.equal(got, wanted) or name == "sequential"
+    assert not torch.equal(got, wanted) or name == "sequential" or not NATIVE
     assert list(model.state_dict()) == keys
     twin = copy.deepcopy(model)
     lazy.restore_(model, lazy.Receipt.from_json(receipt.to_json()))
@@ -126,7 +143,7 @@ def test_same_outputs_then_bitwise_back(name: str) -> None:
     assert torch.equal(run(twin, batch), wanted)
 
 
-@pytest.mark.parametrize("impl", ["gather", "portable"])
+@pytest.mark.parametrize("impl", ["gather", pytest.param("portable", marks=needs_kernels)])
 def test_named_implementations_run(impl: str) -> None:
     model, x = mlp(), torch.randn(7, 24)
     wanted = run(model, x)
@@ -134,6 +151,7 @@ def test_named_implementations_run(impl: str) -> None:
     torch.testing.assert_close(run(model, x), wanted, rtol=1e-5, atol=1e-6)
 
 
+@needs_kernels
 def test_with_batches_the_receipt_says_what_was_measured() -> None:
     model = mlp()
     receipt = lazy.accelerate_(model, [torch.randn(80, 24)])
@@ -149,7 +167,7 @@ def test_with_batches_the_receipt_says_what_was_measured() -> None:
 def test_the_original_path_runs_where_it_must() -> None:
     model, x = mlp(), torch.randn(5, 24)
     plain = copy.deepcopy(model)
-    lazy.accelerate_(model, impl="native")
+    lazy.accelerate_(model, impl=SPARSE)
     assert torch.equal(model(x), plain(x)) and model(x).requires_grad
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(model(x), plain(x))
@@ -165,7 +183,7 @@ def test_the_original_path_runs_where_it_must() -> None:
 
 def test_gradients_are_those_of_the_dense_model() -> None:
     model, plain = mlp(), mlp()
-    lazy.accelerate_(model, impl="native")
+    lazy.accelerate_(model, impl=SPARSE)
     x = torch.randn(6, 24, requires_grad=True)
     y = x.detach().clone().requires_grad_()
     model(x).square().sum().backward()
@@ -193,7 +211,7 @@ def _by_parameter(model: nn.Module) -> None:
 @pytest.mark.parametrize("change", [_in_place, _by_state_dict, _by_data, _by_parameter])
 def test_changed_weights_are_never_stale(change: Callable[[nn.Module], None]) -> None:
     model, plain, x = mlp(), mlp(), torch.randn(11, 24)
-    lazy.accelerate_(model, impl="native")
+    lazy.accelerate_(model, impl=SPARSE)
     run(model, x)
     change(model)
     change(plain)
@@ -203,7 +221,7 @@ def test_changed_weights_are_never_stale(change: Callable[[nn.Module], None]) ->
 
 def test_weights_that_became_nan_run_densely() -> None:
     model, x = mlp(), torch.randn(3, 24)
-    lazy.accelerate_(model, impl="native")
+    lazy.accelerate_(model, impl=SPARSE)
     with torch.no_grad():
         model[3].weight[0, 0] = float("nan")
     assert torch.isnan(run(model, x)[:, 0]).all()
@@ -215,7 +233,7 @@ def test_compile_and_export_take_the_original_path(name: str) -> None:
     build, make = MODELS[name]
     model, x = build(), make()
     wanted = build()(x)  # with gradients, so that torch's encoder takes no fused way of its own
-    lazy.accelerate_(model, impl="native")
+    lazy.accelerate_(model, impl=SPARSE)
     with torch.no_grad():
         program = torch.export.export(model, (x,))
     assert not [n for n in program.graph.nodes if "lazyneuron" in str(n.target)]
@@ -225,10 +243,11 @@ def test_compile_and_export_take_the_original_path(name: str) -> None:
     assert calls(model) == 0
 
 
+@needs_kernels
 def test_int8_weights_report_their_error() -> None:
     model, x = mlp(), torch.randn(50, 24)
     wanted = run(model, x)
-    receipt = lazy.accelerate_(model, [x], weights="int8", impl="native")
+    receipt = lazy.accelerate_(model, [x], weights="int8", impl=SPARSE)
     error = float((run(model, x) - wanted).square().mean().sqrt() / wanted.square().mean().sqrt())
     assert 1e-5 < error < 0.05
     assert receipt.changes[0].details["output_error"]["rms"] == pytest.approx(error, rel=0.3)
@@ -236,14 +255,14 @@ def test_int8_weights_report_their_error() -> None:
 
 def test_calibrated_reports_what_it_risks() -> None:
     model = mlp()
-    receipt = lazy.accelerate_(model, [torch.randn(400, 24)], guarantee="calibrated", impl="native")
+    receipt = lazy.accelerate_(model, [torch.randn(400, 24)], guarantee="calibrated", impl=SPARSE)
     details = receipt.changes[0].details
     assert 0 < details["slack_factor"] < 1 and 0 <= details["wrongly_skipped"] < 0.01
 
 
 def test_a_calibrated_slack_is_saved_and_loaded(tmp_path: Path) -> None:
     model, x = mlp(), torch.randn(400, 24)
-    receipt = lazy.accelerate_(model, [x], guarantee="calibrated", impl="native")
+    receipt = lazy.accelerate_(model, [x], guarantee="calibrated", impl=SPARSE)
     lazy.save(model, tmp_path, receipt)
     again = mlp()
     (new,) = lazy.load_(again, tmp_path)
@@ -279,6 +298,7 @@ def test_what_cannot_be_done_is_said_and_changes_nothing() -> None:
     assert len(executions(model)) == 1
 
 
+@needs_kernels
 def test_a_level_above_the_processor_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.ops.lazyneuron, "best_isa", lambda: 0)
     with pytest.raises(ImplUnavailable, match="not 'avx2'"):
@@ -320,7 +340,7 @@ def test_saved_and_loaded(tmp_path: object) -> None:
     first = lazy.sparsify_(model, lazy.Relufy())
     with torch.no_grad():
         model[0].weight.mul_(1.5)
-    second = lazy.accelerate_(model, impl="native")
+    second = lazy.accelerate_(model, impl=SPARSE)
     x = torch.randn(9, 24)
     lazy.save(model, tmp_path, first, second)  # type: ignore[arg-type]
     receipts = lazy.load_(fresh, tmp_path)  # type: ignore[arg-type]
@@ -332,6 +352,7 @@ def test_saved_and_loaded(tmp_path: object) -> None:
         lazy.load_(copy.deepcopy(model), tmp_path)  # type: ignore[arg-type]
 
 
+@needs_kernels
 def test_the_choice_follows_the_density() -> None:
     line = Line(fixed_us=10.0, slope_us=200.0)
     candidates = Candidates(dense_us=(100.0,) * 13, lines={"certified-2": (line,) * 13}, rows=1)
@@ -354,6 +375,7 @@ def test_the_choice_follows_the_density() -> None:
     assert execution.following.table[0] == "certified-2"
 
 
+@needs_kernels
 def test_a_review_at_the_same_density_keeps_the_choice() -> None:
     """One plane computes more than two: what two planes computed must not be held for what one plane would."""
     model, x = mlp(), torch.randn(4, 24)
@@ -392,7 +414,7 @@ def test_buckets() -> None:
 def test_compiled_model_runs_the_sparse_path_and_sees_changed_weights(name: str) -> None:
     build, make = MODELS[name]
     model, batch = build(), make()
-    lazy.accelerate_(model, impl="native")
+    lazy.accelerate_(model, impl=SPARSE)
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(run(compiled, batch), run(model, batch))
     before = calls(model)
@@ -406,7 +428,7 @@ def test_compiled_model_runs_the_sparse_path_and_sees_changed_weights(name: str)
 
 def test_compiled_model_trains_on_the_original_path() -> None:
     model, x = mlp(), torch.randn(6, 24)
-    lazy.accelerate_(model, impl="native")
+    lazy.accelerate_(model, impl=SPARSE)
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     compiled(x).square().sum().backward()
     wanted = mlp()

@@ -8,7 +8,6 @@ import random
 import pytest
 import torch
 
-from lazyneuron.accelerate.native import load
 from lazyneuron.accelerate.packed import pack
 from lazyneuron.bench import certified, clock, grid, row, run, synthetic
 from lazyneuron.bench.baselines.baseline import Baseline, Built
@@ -19,6 +18,7 @@ from lazyneuron.bench.held import hold
 from lazyneuron.bench.truth import evaluate
 from lazyneuron.core.errors import ConfigError, ImplUnavailable
 from lazyneuron.core.record import Record
+from lazyneuron.ops.native import load
 
 TINY = Case(
     shape=Shape(d=32, hidden=128), dtype="float32", tokens=3, density=0.1, threads=1, against=("int8", "gather")

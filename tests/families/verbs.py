@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import lazyneuron as lazy
-from lazyneuron.accelerate.native import load
 from lazyneuron.blocks import Activation, Found, MLPBlock, find, splice_
 from lazyneuron.core.errors import LazyNeuronError, NoBlocksError
 from lazyneuron.core.undo import transaction
 from tests.families.families import Family
+from tests.kernels import SPARSE
 
 LIMIT = 3e-6  # of the largest output, 25 units in the last place of float32
 STEPS = 5
@@ -158,7 +158,7 @@ def _accelerate(
     result: Row, model: nn.Module, batch: dict[str, Any], found: Found, wanted: list[Tensor]
 ) -> lazy.Receipt:
     """Every block sparsely, whatever is faster; the output beside the dense one's."""
-    receipt = lazy.accelerate_(model, impl="native" if load.status().available else "gather")
+    receipt = lazy.accelerate_(model, impl=SPARSE)
     sparse = {change.block for change in receipt.changes if change.action == "accelerated"}
     assert sparse == {block.name for block in found.blocks}
     assert _names_rejected(receipt, found)

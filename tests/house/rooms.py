@@ -9,14 +9,15 @@ PACKAGE = ROOT / "src" / "lazyneuron"
 # room -> rooms, or parts of rooms, that it may import besides itself
 ALLOWED = {
     "core": set(),
+    "ops": {"core"},
     "blocks": {"core"},
     "measure": {"core", "blocks"},
     "explain": {"core", "blocks", "measure"},
-    "induce": {"core", "blocks", "measure", "accelerate.native"},
+    "induce": {"core", "ops", "blocks", "measure"},
     "train": {"core", "blocks", "measure", "induce"},
-    "accelerate": {"core", "blocks", "measure"},
-    "learn": {"core", "blocks", "accelerate"},
-    "route": {"core", "accelerate"},
+    "accelerate": {"core", "ops", "blocks", "measure"},
+    "learn": {"core", "ops", "blocks"},
+    "route": {"core", "ops"},
     "report": {"core"},
     "sweep": {"core"},
     "data": {"core"},
@@ -25,7 +26,7 @@ PUBLIC = set(ALLOWED)
 ALLOWED |= {
     "testing": PUBLIC,
     "demo": PUBLIC | {"checkpoint"},
-    "bench": {"core", "blocks", "measure", "accelerate", "report"},
+    "bench": {"core", "ops", "blocks", "measure", "accelerate", "report"},
     "reproduce": PUBLIC | {"demo"},
     "cli": PUBLIC | {"bench", "checkpoint", "demo", "pretrained", "reproduce"},
 }

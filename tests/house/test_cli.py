@@ -9,9 +9,9 @@ import torch
 
 from lazyneuron import __version__
 from lazyneuron.accelerate import calibrate, cost_model
-from lazyneuron.accelerate.native import build
 from lazyneuron.cli import doctor, main
 from lazyneuron.core.errors import DataError
+from lazyneuron.ops.native import build
 
 
 def run(monkeypatch, *arguments):

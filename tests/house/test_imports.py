@@ -29,6 +29,8 @@ def test_imports_go_one_way():
     ("room", "source"),
     [
         ("core", "from lazyneuron.blocks import find_blocks"),
+        ("ops", "from lazyneuron.blocks import Activation"),
+        ("route", "from lazyneuron.accelerate.freshness import Freshness"),
         ("blocks", "def f():\n    import lazyneuron.measure"),
         ("measure", "from lazyneuron.accelerate.cost_model import CostModel"),
         ("induce", "from lazyneuron import accelerate"),
@@ -44,7 +46,7 @@ def test_the_checker_sees_a_planted_violation(room, source):
 
 
 def test_the_build_module_needs_only_the_standard_library():
-    imported = imported_modules((PACKAGE / "accelerate/native/build.py").read_text(), "lazyneuron.accelerate.native")
+    imported = imported_modules((PACKAGE / "ops/native/build.py").read_text(), "lazyneuron.ops.native")
     assert {name.split(".")[0] for name in imported} <= sys.stdlib_module_names
 
 

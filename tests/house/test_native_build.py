@@ -2,8 +2,8 @@
 
 import pytest
 
-from lazyneuron.accelerate.native import build, load
 from lazyneuron.core.errors import ImplUnavailable
+from lazyneuron.ops.native import build, load
 
 KERNELS = "namespace LAZY_ISA { int value() { return 1; } }\n"
 BINDINGS = 'extern "C" int lazyneuron_test_value() { return 1; }\n'

@@ -24,7 +24,6 @@ from lazyneuron.learn.bounds import (
     least_eigenvalue_bound,
     samples_ols,
 )
-from lazyneuron.learn.design import WalshDesign, columns
 from lazyneuron.learn.estimators import (
     GramWarning,
     LowDegreeClassifier,
@@ -44,7 +43,10 @@ from lazyneuron.learn.instances import (
 )
 from lazyneuron.learn.solvers import lanczos, least_squares
 from lazyneuron.learn.solvers.central import batched_least_squares, central_fit
-from lazyneuron.learn.subsets import as_tuples, count_subsets, masks, rank
+from lazyneuron.ops.boolean.design import WalshDesign
+from lazyneuron.ops.boolean.packing import bit_count
+from lazyneuron.ops.boolean.reference import columns
+from lazyneuron.ops.boolean.subsets import as_tuples, count_subsets, masks, rank
 
 
 def polynomial(m: int, n: int, degree: int, *, seed: int = 0, noise: float = 0.0) -> tuple:
@@ -252,7 +254,7 @@ def test_least_squares_fails_no_more_often_than_promised() -> None:
     coefficients = spectrum(table)
     size = count_subsets(8, degree)
     m = int(samples_ols(size, delta).value)
-    above = 2 * float((coefficients[cube.bit_count(np.arange(256)) > degree] ** 2).sum())
+    above = 2 * float((coefficients[bit_count(np.arange(256)) > degree] ** 2).sum())
     failures = 0
     for seed in range(200):
         x, y = instance.sample(m, seed=seed)
@@ -274,7 +276,7 @@ def test_averaging_reaches_its_expected_risk() -> None:
     instance, degree, m, repeats = gated_net(3, 5, seed=0), 2, 400, 100
     table = instance.net.table()
     coefficients = spectrum(table)
-    above = float((coefficients[cube.bit_count(np.arange(256)) > degree] ** 2).sum())
+    above = float((coefficients[bit_count(np.arange(256)) > degree] ** 2).sum())
     risks = []
     for seed in range(repeats):
         x, y = instance.sample(m, seed=seed)

@@ -9,7 +9,7 @@ import pytest
 
 from lazyneuron.learn import average_sensitivity, influences, noise_sensitivity, spectrum, weight_by_degree
 from lazyneuron.learn.estimators import LowDegreeRegressor
-from lazyneuron.learn.subsets import as_tuples, subset_table
+from lazyneuron.ops.boolean.subsets import as_tuples, subset_table
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it asks for numba

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lazyneuron.accelerate.native.load import load
 from lazyneuron.accelerate.packed import pack
-from lazyneuron.accelerate.sparse_mlp import native
+from lazyneuron.ops.native.load import load
+from lazyneuron.ops.sparse_mlp import native
 from tests.accelerate.blocks import make_block
 from tests.accelerate.comparison import check_close
 from tests.operators import definitions

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lazyneuron.induce import jsrelu_op
+from lazyneuron.ops.jsrelu.reference import reference, reference_backward
 
 Written = tuple[object, ...]  # what comes back, then each argument that is written, in the operator's order
 
@@ -166,11 +166,11 @@ def bucket_predict(
 
 
 def jsrelu(x: Tensor, mix: float, cap: float, isa: int) -> Written:
-    return (jsrelu_op.reference(x, mix, cap),)
+    return (reference(x, mix, cap),)
 
 
 def jsrelu_backward(gradient: Tensor, x: Tensor, mix: float, cap: float, isa: int) -> Written:
-    return (jsrelu_op.reference_backward(gradient, x, mix, cap),)
+    return (reference_backward(gradient, x, mix, cap),)
 
 
 def sparse_mlp(

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lazyneuron.accelerate.native import load
+from lazyneuron.ops.native import load
 from tests.operators.calls import Arguments, check, expected, normal, operator, packed_bits, run
 from tests.operators.definitions import subsets_of
 

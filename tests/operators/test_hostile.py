@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 import lazyneuron as lazy
 from lazyneuron.accelerate import opaque
-from lazyneuron.accelerate.native import load
 from lazyneuron.accelerate.status import executions
 from lazyneuron.core.errors import ConfigError
 from tests.accelerate.comparison import check_close
+from tests.kernels import NATIVE, needs_kernels
 from tests.operators.calls import CALLS, Arguments, check, expected, normal, operator, run
 
-pytestmark = pytest.mark.skipif(not load.status().available, reason="the native kernels are not built")
+pytestmark = needs_kernels
 
 NUMBERS = (-(2**63), -2, -1, 0, 1, 2, 3, 99, 2**31, 2**40, 2**62, 2**63 - 1)
 TABLE = {"index", "keys", "count", "state"}  # an index that belongs to other keys finds what it finds
@@ -221,7 +221,7 @@ def test_what_is_wrong_is_said(name: str, change: Callable[[Arguments], Argument
     assert sentence(caught.value)
 
 
-@pytest.mark.parametrize("name", [n for n in CALLS if not n.startswith(("best", "bucket", "fingerprint", "first"))])
+@pytest.mark.parametrize("name", [n for n in CALLS if NATIVE and "isa" in CALLS[n]() and not n.startswith("best")])
 @pytest.mark.parametrize("isa", [-2, 99, 2**62])
 def test_a_level_that_is_none_is_refused(name: str, isa: int) -> None:
     with pytest.raises(RuntimeError, match="ask for one from 0 to that, or -1 for the best"):

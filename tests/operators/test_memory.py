@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.autograd.profiler import profile
 
-from lazyneuron.accelerate.native import load
+from lazyneuron.ops.native import load
 from tests.operators.calls import CALLS, operator, written
 
 ALLOCATE = [n for n in CALLS if not n.startswith("best") and n not in ("bucket_rehash", "bucket_advise")]

@@ -12,8 +12,8 @@ import pytest
 
 from lazyneuron.core.record import Record
 from lazyneuron.learn import cube
-from lazyneuron.learn.design import columns
 from lazyneuron.learn.instances import lifted_parity
+from lazyneuron.ops.boolean.reference import columns
 from lazyneuron.report import csv_table, curves_figure
 from lazyneuron.reproduce import awasthi_parities
 from lazyneuron.reproduce.catalogue import EXPERIMENTS

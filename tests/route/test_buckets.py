@@ -11,8 +11,8 @@ import pytest
 import torch
 
 pytest.importorskip("sklearn")
-from lazyneuron.accelerate.native import load
 from lazyneuron.core.errors import CheckpointError, ConfigError, DataError
+from lazyneuron.ops.native import load
 from lazyneuron.route.bucket_regression import BucketRegression, BucketSettings
 from lazyneuron.route.constructions import random_hash_layer, top_k_layer
 from lazyneuron.route.estimators import (

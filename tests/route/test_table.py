@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lazyneuron.accelerate.native import load
 from lazyneuron.core.errors import CheckpointError, ConfigError, DataError, ImplUnavailable, ShapeError
-from lazyneuron.route import BucketTable, bucket_ops, load_table, random_hash, save_table, table_file
+from lazyneuron.ops.buckets import operators, reference
+from lazyneuron.ops.native import load
+from lazyneuron.route import BucketTable, load_table, random_hash, save_table, table_file
 from tests.core.resealed import reseal
 
 NATIVE = load.status().available
@@ -181,13 +182,13 @@ def test_native_moments_and_values_are_those_of_python(degree: int) -> None:
     g = torch.Generator().manual_seed(0)
     x, y = torch.randn(300, 5, generator=g).double(), torch.randn(300, 2, generator=g).double()
     slots = torch.randint(-1, 20, (300,), generator=g)
-    width = bucket_ops.moment_width(5, 2, degree=degree)
+    width = reference.moment_width(5, 2, degree=degree)
     sums = [torch.zeros(20, width, dtype=torch.float64) for _ in range(2)]
-    ops = bucket_ops.native_ops("native")
+    ops = operators.native_ops("native")
     odd_x, odd_y = x.t().contiguous().t(), y.t().contiguous().t()
-    bucket_ops.accumulate_(sums[0], slots, odd_x, odd_y, degree=degree, ops=ops)
+    operators.accumulate_(sums[0], slots, odd_x, odd_y, degree=degree, ops=ops)
     assert not odd_x.is_contiguous() and not odd_y.is_contiguous()
-    bucket_ops.accumulate_(sums[1], slots, x, y, degree=degree)
+    operators.accumulate_(sums[1], slots, x, y, degree=degree)
     torch.testing.assert_close(*sums)
     rows = x[slots == 3]
     assert sums[1][3, 0] == len(rows)
@@ -216,6 +217,6 @@ def test_bad_tables() -> None:
 
 def test_a_named_implementation_runs_or_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAZYNEURON_NATIVE", "off")
-    assert bucket_ops.native_ops("auto") is None
+    assert operators.native_ops("auto") is None
     with pytest.raises(ImplUnavailable):
-        bucket_ops.native_ops("native")
+        operators.native_ops("native")

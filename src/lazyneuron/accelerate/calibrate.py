@@ -14,13 +14,15 @@ from torch import Tensor
 
 from lazyneuron.accelerate import cost_model
 from lazyneuron.accelerate.certificate import build_sketch, inner_zero_set
+from lazyneuron.accelerate.certificate import with_bias as sketch_with_bias
 from lazyneuron.accelerate.cost_model import SHAPES, TOKENS, CostModel
-from lazyneuron.accelerate.native import load
-from lazyneuron.accelerate.packed import PackedBlock
-from lazyneuron.accelerate.sparse_mlp import gather, native
 from lazyneuron.accelerate.timing import interleaved_us
 from lazyneuron.blocks.activation import Activation
 from lazyneuron.core.errors import DataError
+from lazyneuron.ops.choice import choose
+from lazyneuron.ops.native import load
+from lazyneuron.ops.sparse_mlp import gather, native
+from lazyneuron.ops.sparse_mlp.packed import PackedBlock
 
 _FIRING = (0.01, 0.08, 0.4)  # shares at which a line is fitted
 _INPUTS = 4  # different inputs in turn, so that rows are not simply found in the cache
@@ -58,7 +60,7 @@ def firing_bias(firing: float) -> float:
 def with_bias(packed: PackedBlock, bias: float) -> PackedBlock:
     """The same weights with another bias on every neuron; the sketch of the weights is kept."""
     value = torch.full_like(packed.switch_rows[:, 0], bias)
-    return dataclasses.replace(packed, switch_bias=value, sketch=packed.sketch.with_bias(value))
+    return dataclasses.replace(packed, switch_bias=value, sketch=sketch_with_bias(packed.sketch, value))
 
 
 def dense_call(packed: PackedBlock, down: Tensor) -> Callable[[Tensor], Tensor]:
@@ -146,7 +148,7 @@ _unsaved: dict[tuple[torch.dtype, str], CostModel] = {}  # where the cache folde
 
 def available_paths() -> tuple[str, ...]:
     """The sparse paths that run here."""
-    return ("certified-2", "certified-1") if load.status().available else ("gather",)
+    return ("gather",) if choose(plain="gather").operators is None else ("certified-2", "certified-1")
 
 
 def path_call(packed: PackedBlock, path: str, counts: Tensor, *, isa: int = -1) -> Callable[[Tensor], Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lazyneuron.accelerate.packed import PackedBlock
+from lazyneuron.ops.sparse_mlp.packed import PackedBlock
 
 QUANTILE = 0.9999  # share of (token, neuron) pairs whose sketch error the calibrated slack covers
 

@@ -17,57 +17,14 @@ from torch import Tensor
 from lazyneuron.blocks.activation import Activation
 from lazyneuron.blocks.interval import ZeroInterval
 from lazyneuron.core.errors import AssumptionError, ShapeError
+from lazyneuron.ops.sparse_mlp.sketch import PANEL, Sketch
 
-PANEL = 64  # neurons a panel, as in csrc/problem.h
 _ROWS_AT_ONCE = 1024  # bounds the float64 temporaries
 _UNIT = 2.0**-24
 _FEW = 16  # roundings that a sketch value has beside those of a sum
 _SMALLEST = 2.0**-126  # of the normal numbers: what is below may be flushed to zero
 _MOST = 2.0**126  # a quarter of float32's range
 _UP = 1 + 2.0**-20  # over the rounding of the few operations that follow
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Sketch:
-    """An int8 sketch of a weight of shape (d_hidden, d_in), packed in panels of 64 neurons.
-
-    Attributes:
-        panels: uint8 (padded_hidden / 64, padded_in / 4, 64, 4), each ``q + 128``; padding holds 128.
-        certificate: float32 (6, padded_hidden): scale, bias, slack, quantised, absolute, limit.
-        d_hidden, d_in: the weight's shape.
-    """
-
-    panels: Tensor
-    certificate: Tensor
-    d_hidden: int
-    d_in: int
-
-    @property
-    def bytes(self) -> int:
-        """Memory that the sketch adds."""
-        return self.panels.numel() + 4 * self.certificate.numel()
-
-    def quantised_rows(self) -> Tensor:
-        """The integers ``q`` as int8 (d_hidden, d_in)."""
-        rows = self.panels.permute(0, 2, 1, 3).reshape(self.panels.shape[0] * PANEL, -1)
-        return (rows[: self.d_hidden, : self.d_in].to(torch.int16) - 128).to(torch.int8)
-
-    def with_slack(self, factor: float) -> Sketch:
-        """The same sketch with every slack multiplied by ``factor``."""
-        certificate = self.certificate.clone()
-        certificate[2:5] *= factor
-        return dataclasses.replace(self, certificate=certificate)
-
-    def with_bias(self, bias: Tensor) -> Sketch:
-        """The same sketch beside another bias (d_hidden,), for an activation function of ReLU's zero interval."""
-        certificate = self.certificate.clone()
-        _, before, _, _, absolute, limit = certificate[:, : self.d_hidden]
-        old, new = before.double().abs(), bias.double().abs()
-        rounding = absolute.double() + 2 * _gamma(self.d_in) * (new - old)
-        certificate[4, : self.d_hidden] = (rounding * _UP).clamp_min(_SMALLEST).float()
-        certificate[5, : self.d_hidden] = limit * ((_MOST - new) / (_MOST - old)).clamp_max(1.0).float()
-        certificate[1, : self.d_hidden] = bias.float()
-        return dataclasses.replace(self, certificate=certificate)
 
 
 def build_sketch(
@@ -155,6 +112,18 @@ def _sketch_rows(rows: Tensor, bias: Tensor, unit: float) -> tuple[Tensor, Tenso
     return quantised, torch.cat([torch.stack([scale, bias]), numbers.clamp_min(_SMALLEST)]).float()
 
 
+def with_bias(sketch: Sketch, bias: Tensor) -> Sketch:
+    """The same sketch beside another bias (d_hidden,), for an activation function of ReLU's zero interval."""
+    certificate = sketch.certificate.clone()
+    _, before, _, _, absolute, limit = certificate[:, : sketch.d_hidden]
+    old, new = before.double().abs(), bias.double().abs()
+    rounding = absolute.double() + 2 * _gamma(sketch.d_in) * (new - old)
+    certificate[4, : sketch.d_hidden] = (rounding * _UP).clamp_min(_SMALLEST).float()
+    certificate[5, : sketch.d_hidden] = limit * ((_MOST - new) / (_MOST - old)).clamp_max(1.0).float()
+    certificate[1, : sketch.d_hidden] = bias.float()
+    return dataclasses.replace(sketch, certificate=certificate)
+
+
 def _gamma(d_in: int) -> float:
     """The relative error of a sum of ``d_in`` products, and of the few roundings that the sketch adds."""
     return (d_in + _FEW) * _UNIT / (1 - (d_in + _FEW) * _UNIT)
@@ -197,23 +166,3 @@ def inner_zero_set(activation: Activation, dtype: torch.dtype) -> ZeroInterval:
         return inner + direction * 2 * (unit * abs(inner) + half_step)
 
     return ZeroInterval(end(zero.left, -1.0), end(zero.low, 1.0), end(zero.high, -1.0))
-
-
-def certified_silent(sketch: Sketch, x: Tensor, zero: ZeroInterval) -> Tensor:
-    """Which neurons are proved silent, by the definition in float64: the reference of the native test.
-
-    Args:
-        sketch: of a weight (d_hidden, d_in).
-        x: (tokens, d_in); taken as it is, without quantisation.
-        zero: where the activation is zero, ends already in the model's dtype.
-
-    Returns:
-        Boolean (tokens, d_hidden).
-    """
-    scale, bias, slack, _, absolute, limit = sketch.certificate[:, : sketch.d_hidden].double()
-    wide = x.double()
-    z = wide @ (scale[:, None] * sketch.quantised_rows().double()).T + bias
-    norm = wide.norm(dim=-1, keepdim=True)
-    reach = norm * slack + absolute
-    silent: Tensor = zero.holds(z - reach, z + reach) & (norm <= limit)  # false where x is not finite
-    return silent

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from lazyneuron.accelerate import products
 from lazyneuron.accelerate.freshness import Freshness, Unwatched, unwatchable
-from lazyneuron.accelerate.packed import PackedBlock, Weights, pack
-from lazyneuron.accelerate.sparse_mlp import native
+from lazyneuron.accelerate.packed import pack
 from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.blocks.wiring import Wiring
 from lazyneuron.core.errors import ConfigError
+from lazyneuron.ops.sparse_mlp import native
+from lazyneuron.ops.sparse_mlp.packed import PackedBlock, Weights
 
 SOON = 8  # calls: weights that change again sooner than this are changing
 QUICK_REPACKS = 4  # of changing weights, before the block waits between two of them

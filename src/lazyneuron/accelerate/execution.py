@@ -18,10 +18,10 @@ from lazyneuron.accelerate.current import Current, Path, State
 from lazyneuron.accelerate.dense import dense
 from lazyneuron.accelerate.following import Following
 from lazyneuron.accelerate.freshness import Freshness
-from lazyneuron.accelerate.packed import DTYPES, PackedBlock, Weights
-from lazyneuron.accelerate.sparse_mlp import gather, native
 from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.blocks.wiring import Wiring
+from lazyneuron.ops.sparse_mlp import gather, native
+from lazyneuron.ops.sparse_mlp.packed import DTYPES, PackedBlock, Weights
 
 SETTINGS_EVERY = 64  # calls between two looks at the plain attributes of the block's modules
 # bound once: each look at torch's submodules takes as long as the call

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import optimizer
 
-from lazyneuron.accelerate.fingerprint import Fingerprint, can_be_read
 from lazyneuron.blocks.block import LinearSite, MLPBlock
+from lazyneuron.ops.fingerprint.fingerprint import Fingerprint, can_be_read
 
 TOKENS_A_PART = 8  # a longer input pays for more of the comparison
 

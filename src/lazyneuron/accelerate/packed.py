@@ -2,100 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Literal
-
 import torch
 from torch import Tensor
 
 from lazyneuron.accelerate import products
-from lazyneuron.accelerate.certificate import Sketch, build_sketch, inner_zero_set
+from lazyneuron.accelerate.certificate import build_sketch, inner_zero_set
 from lazyneuron.accelerate.memory import advise_large_pages
-from lazyneuron.blocks.activation import Activation
 from lazyneuron.blocks.block import MLPBlock
-from lazyneuron.blocks.interval import ZeroInterval
 from lazyneuron.core.errors import AssumptionError, ConfigError, ShapeError
-
-Weights = Literal["keep", "int8"]
-
-#: Activation kinds that the kernels evaluate, in the order of csrc/problem.h.
-KERNEL_ACTIVATIONS = (
-    "relu",
-    "squared_relu",
-    "jsrelu",
-    "fatrelu",
-    "thresholded_silu",
-    "thresholded_gelu",
-    "thresholded_gelu_tanh",
-)
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-MAX_D_IN = 32768
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PackedBlock:
-    """What the ops read. All rows are contiguous, one row a neuron.
-
-    Attributes:
-        sketch: of the layer that decides what fires (``up``, or ``gate`` of a gated block).
-        switch_rows: that layer's weight, (d_hidden, d_in).
-        switch_bias: its bias, (d_hidden,) or None.
-        up_rows, up_bias: of a gated block's ``up``, else None.
-        rectifies_up: whether what ``up`` says is rectified, as in dReLU.
-        down_rows: (d_hidden, d_out), the transpose of ``down``'s weight; int8 with ``weights="int8"``.
-        down_scale: float32 (d_hidden,) with ``weights="int8"``, else None.
-        down_bias: (d_out,) or None.
-        activation: the block's function.
-        zero: its zero set, ends rounded inwards to the dtype.
-        added_bytes: memory held beside the model's own parameters.
-    """
-
-    sketch: Sketch
-    switch_rows: Tensor
-    switch_bias: Tensor | None
-    up_rows: Tensor | None
-    up_bias: Tensor | None
-    rectifies_up: bool = False
-    down_rows: Tensor
-    down_scale: Tensor | None
-    down_bias: Tensor | None
-    activation: Activation
-    zero: ZeroInterval
-    added_bytes: int
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The model's dtype: of x, y, biases and kept weights."""
-        return self.switch_rows.dtype
-
-    @property
-    def weights(self) -> Weights:
-        """Whether rows are kept as they are, or are the int8 sketch."""
-        return "keep" if self.down_scale is None else "int8"
-
-    @property
-    def d_in(self) -> int:
-        """Width of the input."""
-        return self.sketch.d_in
-
-    @property
-    def d_hidden(self) -> int:
-        """Number of neurons."""
-        return self.sketch.d_hidden
-
-    @property
-    def d_out(self) -> int:
-        """Width of the output."""
-        return int(self.down_rows.shape[1])
-
-    @property
-    def compared(self) -> Activation:
-        """The function with the thresholds that torch compares with in the model's dtype."""
-        return self.activation.compared(self.dtype)
-
-    def with_slack(self, factor: float) -> PackedBlock:
-        """The same block with every slack multiplied by ``factor`` (the calibrated mode)."""
-        return dataclasses.replace(self, sketch=self.sketch.with_slack(factor))
+from lazyneuron.ops.sparse_mlp.packed import DTYPES, MAX_D_IN, PackedBlock, Weights
 
 
 def pack(block: MLPBlock, weights: Weights = "keep") -> PackedBlock:

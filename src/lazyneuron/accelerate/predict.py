@@ -10,10 +10,10 @@ import torch
 from lazyneuron.accelerate.calibrate import available_paths, cost_model_for, is_calibrated
 from lazyneuron.accelerate.choice import Candidates, bucket_of, from_cost_model
 from lazyneuron.accelerate.cost_model import CostModel
-from lazyneuron.accelerate.packed import DTYPES, KERNEL_ACTIVATIONS
 from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.core.errors import ImplUnavailable
 from lazyneuron.measure import StepTime
+from lazyneuron.ops.sparse_mlp.packed import DTYPES, KERNEL_ACTIVATIONS
 
 
 class MachineCost:

@@ -17,12 +17,13 @@ from lazyneuron.accelerate.cost_model import Line
 from lazyneuron.accelerate.dense import dense
 from lazyneuron.accelerate.execution import BlockExecution
 from lazyneuron.accelerate.freshness import Freshness
-from lazyneuron.accelerate.packed import PackedBlock, Weights, pack
-from lazyneuron.accelerate.sparse_mlp import native
+from lazyneuron.accelerate.packed import pack
 from lazyneuron.accelerate.tune import Decision, decide
 from lazyneuron.blocks import MLPBlock
 from lazyneuron.core.errors import LazyNeuronError
 from lazyneuron.core.receipt import BlockChange
+from lazyneuron.ops.sparse_mlp import native
+from lazyneuron.ops.sparse_mlp.packed import PackedBlock, Weights
 
 Guarantee = Literal["exact", "calibrated"]
 

@@ -8,16 +8,12 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import torch
 from torch import nn
 
 from lazyneuron.accelerate.execution import BlockExecution
 from lazyneuron.accelerate.freshness import unwatchable
-from lazyneuron.accelerate.native import load
-from lazyneuron.accelerate.packed import KERNEL_ACTIVATIONS, Weights
 from lazyneuron.accelerate.prepare import Guarantee, Options, prepare
 from lazyneuron.accelerate.sample import block_inputs
-from lazyneuron.accelerate.sparse_mlp import native
 from lazyneuron.blocks import MLPBlock, find, splice_
 from lazyneuron.blocks.override import Mode
 from lazyneuron.core.arguments import check_batches, check_model, described
@@ -31,8 +27,8 @@ from lazyneuron.core.errors import (
 )
 from lazyneuron.core.receipt import BlockChange, Receipt
 from lazyneuron.core.undo import transaction
-
-IMPLS = ("auto", "native", "gather", *native.ISA_LEVELS)
+from lazyneuron.ops.choice import choose
+from lazyneuron.ops.sparse_mlp.packed import KERNEL_ACTIVATIONS, Weights
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -204,25 +200,17 @@ def _nothing_to_do(skipped: Sequence[BlockChange]) -> NoBlocksError:
 
 
 def _check(options: Options) -> int:
-    guarantee, weights, impl = options.guarantee, options.weights, options.impl
+    guarantee, weights = options.guarantee, options.weights
     if guarantee not in ("exact", "calibrated"):
         raise ConfigError(f"guarantee is 'exact' or 'calibrated', got {guarantee!r}.")
     if weights not in ("keep", "int8"):
         raise ConfigError(f"weights is 'keep' or 'int8', got {weights!r}.")
-    if impl not in IMPLS:
-        raise ConfigError(f"impl is one of {', '.join(IMPLS)}, got {impl!r}.")
     if guarantee == "calibrated" and weights == "int8":
         raise ConfigError("weights='int8' has no slack to calibrate; use guarantee='exact' with it.")
-    if weights == "int8" and (impl == "gather" or not load.status().available):
+    choice = choose(options.impl, plain="gather", levels=True)
+    if weights == "int8" and choice.operators is None:
         raise ImplUnavailable("weights='int8' needs the native kernels; run `lazyneuron doctor` for what is missing.")
-    if impl == "native" or impl in native.ISA_LEVELS:
-        load.load()
-    if impl in native.ISA_LEVELS:
-        level, best = native.ISA_LEVELS.index(impl), int(torch.ops.lazyneuron.best_isa())
-        if level > best:
-            raise ImplUnavailable(f"This processor runs kernels up to {native.ISA_LEVELS[best]!r}, not {impl!r}.")
-        return level
-    return -1
+    return choice.isa
 
 
 def _peek(batches: Iterable[Any] | None) -> tuple[Any, Iterable[Any] | None]:
@@ -256,7 +244,8 @@ def _why_not(block: MLPBlock, weights: Weights) -> str | None:
 
 
 def _notes(model: nn.Module) -> tuple[str, ...]:
-    notes = [] if load.status().available else [f"Pure PyTorch paths only: {load.status().reason}"]
+    reason = choose(plain="gather").reason
+    notes = [] if reason is None else [f"Pure PyTorch paths only: {reason}"]
     if model.training:
         notes.append("The model is in training mode, in which the original path runs; call model.eval().")
     return tuple(notes)

@@ -13,10 +13,10 @@ from torch import Tensor
 from lazyneuron.accelerate.calibrate import path_call
 from lazyneuron.accelerate.choice import BUCKETS, GAIN_WANTED, Candidates
 from lazyneuron.accelerate.dense import dense
-from lazyneuron.accelerate.packed import PackedBlock
-from lazyneuron.accelerate.sparse_mlp import native
 from lazyneuron.accelerate.timing import interleaved_us
 from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.ops.sparse_mlp import native
+from lazyneuron.ops.sparse_mlp.packed import PackedBlock
 
 BUDGET_S = 0.6  # for one block
 PREDICTIONS_ERR = 1.5  # a measured ratio to dense that is worse by more than this is doubted

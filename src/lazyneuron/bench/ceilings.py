@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lazyneuron.accelerate.packed import PackedBlock
 from lazyneuron.blocks import MLPBlock
+from lazyneuron.ops.sparse_mlp.packed import PackedBlock
 
 _GEMM_TOKENS = 256
 _TOKENS_LOOKED_AT = 128

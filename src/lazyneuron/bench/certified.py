@@ -13,11 +13,11 @@ from lazyneuron.accelerate.choice import bucket_of, from_cost_model
 from lazyneuron.accelerate.dense import dense
 from lazyneuron.accelerate.execution import BlockExecution
 from lazyneuron.accelerate.freshness import Freshness
-from lazyneuron.accelerate.native import load
-from lazyneuron.accelerate.packed import PackedBlock, Weights
-from lazyneuron.accelerate.sparse_mlp import native
 from lazyneuron.accelerate.timing import interleaved_us
 from lazyneuron.blocks import MLPBlock
+from lazyneuron.ops.choice import choose
+from lazyneuron.ops.sparse_mlp import native
+from lazyneuron.ops.sparse_mlp.packed import PackedBlock, Weights
 
 Call = Callable[[Tensor], Tensor]
 PATHS = ("certified-2", "certified-1")
@@ -59,10 +59,9 @@ def at_density(packed: PackedBlock, density: float) -> PackedBlock:
 
 def usable_paths(weights: str) -> dict[str, str | None]:
     """Path -> None when it runs here, else the reason why not."""
-    status = load.status()
-    if status.available:
+    reason = choose(plain="gather").reason
+    if reason is None:
         return dict.fromkeys(PATHS)
-    reason = status.reason or "The native kernels are not there."
     return dict.fromkeys(PATHS, reason) | ({"gather": None} if weights == "keep" else {})
 
 

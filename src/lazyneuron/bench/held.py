@@ -6,12 +6,13 @@ import dataclasses
 
 from torch import Tensor
 
-from lazyneuron.accelerate.packed import PackedBlock, pack
+from lazyneuron.accelerate.packed import pack
 from lazyneuron.bench.case import Case
 from lazyneuron.bench.ceilings import gemm_gflops, sketch_levels
 from lazyneuron.bench.certified import at_density
 from lazyneuron.bench.synthetic import make_block, make_calibration, set_density_
 from lazyneuron.blocks import MLPBlock
+from lazyneuron.ops.sparse_mlp.packed import PackedBlock
 
 _PACKED_AT = 0.05
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from torch import Tensor
 
-from lazyneuron.accelerate.packed import PackedBlock
 from lazyneuron.bench.baselines.baseline import Built, Problem
 from lazyneuron.bench.baselines.registry import BASELINES, DENSE
 from lazyneuron.bench.candidate import INT8_LIMIT, LIMITS, Candidate, judge, judge_baseline, one_line
@@ -20,6 +19,7 @@ from lazyneuron.bench.held import Held
 from lazyneuron.bench.synthetic import SEED, make_inputs
 from lazyneuron.bench.truth import evaluate
 from lazyneuron.core.errors import ImplUnavailable
+from lazyneuron.ops.sparse_mlp.packed import PackedBlock
 
 OURS = "ours"
 NOISY = 2.0  # upper over lower quartile

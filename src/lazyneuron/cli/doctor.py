@@ -55,8 +55,8 @@ def doctor(
 def _build(*, quiet: bool) -> None:
     from rich.console import Console
 
-    from lazyneuron.accelerate.native import build, load
     from lazyneuron.core.errors import ImplUnavailable
+    from lazyneuron.ops.native import build, load
 
     try:
         if build.identity_of(build.packaged()) == build.identity():
@@ -114,7 +114,7 @@ def _bandwidth() -> Finding:
 
 
 def _native() -> Finding:
-    from lazyneuron.accelerate.native import load
+    from lazyneuron.ops.native import load
 
     status = load.status()
     if status.available:
@@ -128,7 +128,7 @@ def _native() -> Finding:
 
 
 def _compiler() -> Finding:
-    from lazyneuron.accelerate.native import build
+    from lazyneuron.ops.native import build
 
     try:
         command = build.find_compiler()

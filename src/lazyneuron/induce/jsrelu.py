@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lazyneuron.blocks.activation import Activation
 from lazyneuron.blocks.interval import ZeroInterval
-from lazyneuron.induce.jsrelu_op import jsrelu
+from lazyneuron.ops.jsrelu.operator import jsrelu
 
 
 class JSReLU(nn.Module):

@@ -13,15 +13,8 @@ from lazyneuron.learn.queries import (
 )
 from lazyneuron.learn.samples import DegreeWeights, degree_weights_from_samples
 from lazyneuron.learn.sparsity import SparsityReport, verify_sparsity
-from lazyneuron.learn.walsh import (
-    average_sensitivity,
-    fwht,
-    influences,
-    noise_sensitivity,
-    spectrum,
-    tail,
-    weight_by_degree,
-)
+from lazyneuron.learn.walsh import average_sensitivity, influences, noise_sensitivity, spectrum, tail, weight_by_degree
+from lazyneuron.ops.boolean.walsh import fwht
 
 __all__ = [
     "AuditReport",

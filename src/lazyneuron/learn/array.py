@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from lazyneuron.core.errors import ConfigError, DataError, ShapeError
-
-Array = npt.NDArray[Any]
+from lazyneuron.ops.boolean.array import Array
 
 
 def finite_array(values: object, name: str, *, ndim: int) -> Array:
@@ -31,12 +26,6 @@ def finite_array(values: object, name: str, *, ndim: int) -> Array:
     if not np.isfinite(array).all():
         raise DataError(f"{name} holds NaN or infinity; remove or replace these values.")
     return array
-
-
-def doubles(values: Array) -> Tensor:
-    """The values as a tensor of float64; a view where it can be, for arrays that may not be written a copy."""
-    array = np.ascontiguousarray(values, dtype=np.float64)
-    return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def positive(value: float, name: str) -> float:
@@ -70,3 +59,16 @@ def probability(value: float, name: str) -> float:
     if not 0 < value < 1:
         raise ConfigError(f"{name} lies strictly between 0 and 1, got {value}.")
     return value
+
+
+def check_memory(needed_bytes: float, what: str, alternative: str, *, limit_bytes: float) -> None:
+    """Refuse what would not fit.
+
+    Raises:
+        ConfigError: it would not; the sentence holds the estimate and the alternative.
+    """
+    if needed_bytes > limit_bytes:
+        raise ConfigError(
+            f"{what} would take {needed_bytes / 2**30:.3g} GiB, allowed are {limit_bytes / 2**30:.3g} GiB; "
+            f"{alternative}."
+        )

@@ -14,13 +14,13 @@ from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.core.errors import DataError
 from lazyneuron.core.record import Record
 from lazyneuron.learn import cube
-from lazyneuron.learn.array import Array
 from lazyneuron.learn.certificates import Ladder, certificates
 from lazyneuron.learn.instances.instance import Instance
 from lazyneuron.learn.layer import Layer, of_network, of_scikit, of_torch
 from lazyneuron.learn.network import SparseActivationNet
 from lazyneuron.learn.queries import Estimate, mean_estimate
 from lazyneuron.learn.sparsity import SparsityReport, verify_sparsity
+from lazyneuron.ops.boolean.array import Array
 
 _LAW = "All of this is for inputs uniform on the cube (D5: independent ones); it says nothing about your data's law."
 _RELATIVE = 0.1  # of the variance: the error for which a degree is stated

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from lazyneuron.core.errors import ConfigError
-from lazyneuron.learn.array import Array
+from lazyneuron.ops.boolean.array import Array
 
 MOST_ENUMERATED = 24  # 2^24 numbers are 128 MiB; beyond that ask by queries
 
@@ -43,14 +43,3 @@ def check_enumerable(n: int, most: int = MOST_ENUMERATED) -> None:
             f"n = {most} "
             "is enumerated; estimate by queries or from samples instead."
         )
-
-
-def bit_count(values: Array) -> Array:
-    """Number of set bits of each integer."""
-    if hasattr(np, "bitwise_count"):  # of a negative number it would count the bits of the magnitude
-        return np.asarray(np.bitwise_count(values.view(f"u{values.itemsize}")), np.int64)
-    octets = np.ascontiguousarray(values).view(np.uint8).reshape(*values.shape, values.itemsize)
-    return np.asarray(_OCTET[octets].sum(axis=-1))
-
-
-_OCTET = np.array([bin(i).count("1") for i in range(256)], np.int64)

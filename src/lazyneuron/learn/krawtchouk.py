@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import torch
 
 from lazyneuron.core.errors import ShapeError
-from lazyneuron.learn.array import Array, doubles
-from lazyneuron.learn.cube import bit_count
-from lazyneuron.learn.native import BEST, Impl, operators
-from lazyneuron.learn.packing import pack_rows
-from lazyneuron.learn.subsets import check_degree
+from lazyneuron.ops.boolean.array import Array
+from lazyneuron.ops.boolean.hamming import lookup
+from lazyneuron.ops.boolean.native import Impl
+from lazyneuron.ops.boolean.packing import pack_rows
+from lazyneuron.ops.boolean.subsets import check_degree
 
 
 def krawtchouk_table(n: int, degree: int) -> Array:
@@ -45,31 +44,3 @@ def walsh_kernel(a: Array, b: Array, *, degree: int, impl: Impl = "auto") -> Arr
     if a.shape[1] != b.shape[1]:
         raise ShapeError(f"Both sides need rows of one length, got {a.shape[1]} and {b.shape[1]}.")
     return lookup(pack_rows(a), pack_rows(b), krawtchouk_table(a.shape[1], degree).sum(0), impl=impl)
-
-
-def lookup(a: Array, b: Array, table: Array, *, impl: Impl = "auto") -> Array:
-    """``table[Hamming distance]`` for packed rows, shape (m, m')."""
-    ops = operators(impl)
-    if ops is not None:
-        values = np.zeros(64 * a.shape[1] + 1)
-        values[: len(table)] = table
-        found = ops.hamming_lookup(torch.from_numpy(a), torch.from_numpy(b), torch.from_numpy(values), BEST)
-        return np.asarray(found.numpy())
-    out = np.empty((len(a), len(b)))
-    for i, row in enumerate(a):
-        out[i] = table[bit_count(row ^ b).sum(axis=1)]
-    return out
-
-
-def pair_sums(x: Array, y: Array, *, impl: Impl = "auto") -> Array:
-    """``sum of y_a y_b over pairs a < b at Hamming distance h`` for h = 0..n, shape (n + 1,)."""
-    n, rows = x.shape[1], pack_rows(x)
-    ops = operators(impl)
-    if ops is not None:
-        target = doubles(y)
-        return np.asarray(ops.hamming_sums(torch.from_numpy(rows), target, n, BEST).numpy())
-    out = np.zeros(n + 1)
-    for i in range(len(rows) - 1):
-        distance = bit_count(rows[i] ^ rows[i + 1 :]).sum(axis=1)
-        out += y[i] * np.bincount(distance, weights=y[i + 1 :], minlength=n + 1)
-    return out

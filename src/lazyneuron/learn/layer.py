@@ -14,8 +14,9 @@ from lazyneuron.blocks.block import LinearSite, MLPBlock
 from lazyneuron.blocks.find import find
 from lazyneuron.core.batch import call_model
 from lazyneuron.core.errors import DataError
-from lazyneuron.learn.array import Array, finite_array
+from lazyneuron.learn.array import finite_array
 from lazyneuron.learn.network import SparseActivationNet
+from lazyneuron.ops.boolean.array import Array
 
 Rows = Callable[[Array], Array]  # of a row of inputs a row of outputs, many at once
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from lazyneuron.core.errors import ConfigError, DataError
 from lazyneuron.learn import cube
-from lazyneuron.learn.array import Array, positive, probability
+from lazyneuron.learn.array import positive, probability
+from lazyneuron.ops.boolean.array import Array
 
 Function = Callable[[Array], Array]
 

@@ -8,9 +8,11 @@ import math
 import numpy as np
 
 from lazyneuron.core.errors import DataError, ShapeError
-from lazyneuron.learn.array import Array, finite_array
-from lazyneuron.learn.krawtchouk import krawtchouk_table, pair_sums
-from lazyneuron.learn.native import Impl
+from lazyneuron.learn.array import finite_array
+from lazyneuron.learn.krawtchouk import krawtchouk_table
+from lazyneuron.ops.boolean.array import Array
+from lazyneuron.ops.boolean.hamming import pair_sums
+from lazyneuron.ops.boolean.native import Impl
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

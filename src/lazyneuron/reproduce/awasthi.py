@@ -10,8 +10,8 @@ import numpy as np
 
 from lazyneuron.core.record import Record
 from lazyneuron.learn import average_sensitivity, spectrum, weight_by_degree
-from lazyneuron.learn.array import Array
 from lazyneuron.learn.instances import Instance
+from lazyneuron.ops.boolean.array import Array
 from lazyneuron.reproduce.experiment import Experiment, Request, record_of
 
 SOURCE = (

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from lazyneuron.core.record import Record
-from lazyneuron.learn.array import Array
 from lazyneuron.learn.bounds import gram_failure, risk_lmn, risk_ols, typical_risk_ols
 from lazyneuron.learn.instances import Instance, gated_net, parity_net
-from lazyneuron.learn.subsets import count_subsets
+from lazyneuron.ops.boolean.array import Array
+from lazyneuron.ops.boolean.subsets import count_subsets
 from lazyneuron.reproduce.awasthi import ABSOLUTE, curve, experiment_of, facts_of, finish
 from lazyneuron.reproduce.experiment import Request
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from lazyneuron.core.record import Record
 from lazyneuron.learn import cube, degree_weights_from_samples
-from lazyneuron.learn.design import columns
 from lazyneuron.learn.instances import lifted_parity, parity_net
-from lazyneuron.learn.subsets import count_subsets
+from lazyneuron.ops.boolean.reference import columns
+from lazyneuron.ops.boolean.subsets import count_subsets
 from lazyneuron.reproduce.awasthi import curve, experiment_of, finish
 from lazyneuron.reproduce.experiment import Request
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lazyneuron.core.errors import ConfigError, ShapeError
-from lazyneuron.route.bucket_ops import LANES, hash_rows, native_ops
+from lazyneuron.ops.buckets.operators import LANES, hash_rows, native_ops
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

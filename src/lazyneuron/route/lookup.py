@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from lazyneuron.core.errors import DataError
-from lazyneuron.route.bucket_ops import evaluate, native_ops, raise_for_rows
+from lazyneuron.ops.buckets.operators import native_ops, raise_for_rows
+from lazyneuron.ops.buckets.reference import evaluate
 from lazyneuron.route.pyramid import Pyramid, Scale
 
 

@@ -58,7 +58,8 @@ def solve(sums: Tensor, frame: Frame, *, parent: Tensor, shrinkage: float) -> tu
     Without shrinkage and for degree 0 this is the bucket's mean.
 
     Args:
-        sums: (buckets, width) of :func:`lazyneuron.route.bucket_ops.accumulate_`, of standardised rows; counts above 0.
+        sums: (buckets, width) of :func:`lazyneuron.ops.buckets.operators.accumulate_`, of standardised rows; counts
+            above 0.
         frame: what the columns mean.
         parent: (buckets, columns) coefficients of the bucket around each.
         shrinkage: weight of the parent, in rows.

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from lazyneuron.core.errors import DataError
+from lazyneuron.ops.buckets.operators import accumulate_, native_ops, new_rows
+from lazyneuron.ops.buckets.reference import moment_width
 from lazyneuron.route.affine_hash import AffineHash
-from lazyneuron.route.bucket_ops import accumulate_, moment_width, native_ops, new_rows
 from lazyneuron.route.moments import Frame, solve
 from lazyneuron.route.table import BucketTable
 

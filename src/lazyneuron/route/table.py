@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from lazyneuron.core.errors import ConfigError, DataError, ShapeError
-from lazyneuron.route.bucket_ops import first_seen, native_ops, new_rows
+from lazyneuron.ops.buckets.operators import native_ops, new_rows
+from lazyneuron.ops.buckets.reference import first_seen
 
 Policy = Literal["refuse", "share"]
 _SMALLEST = 1024

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lazyneuron.accelerate.packed import PackedBlock
 from lazyneuron.blocks.activation import Activation
 from lazyneuron.blocks.interval import ZeroInterval
 from lazyneuron.blocks.thresholded import RELATIVE, TINY
+from lazyneuron.ops.sparse_mlp.packed import PackedBlock
 
 UNIT = 2.0**-24
 SMALLEST = 2.0**-126

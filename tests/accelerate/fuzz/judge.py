@@ -10,10 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lazyneuron.accelerate.packed import KERNEL_ACTIVATIONS, PackedBlock, pack
-from lazyneuron.accelerate.sparse_mlp import gather, native, reference
+from lazyneuron.accelerate.packed import pack
 from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.induce.jsrelu import JSReLU
+from lazyneuron.ops.native.build import ISA_LEVELS
+from lazyneuron.ops.sparse_mlp import gather, native, reference
+from lazyneuron.ops.sparse_mlp.packed import KERNEL_ACTIVATIONS, PackedBlock
 from tests.accelerate.fuzz.bounds import SMALLEST, Bounds, bounds
 from tests.accelerate.fuzz.case import Case
 
@@ -106,8 +108,8 @@ def judge(case: Case, fault: Fault | None = None) -> Iterator[Verdict]:
                 fires = (deciding != 0) | torch.isnan(deciding)
             else:
                 silent = fires = None
-            grid = planes if case.weights == "int8" and native.ISA_LEVELS[isa] == "avx512_vnni" else 0
-            yield _verdict(f"{native.ISA_LEVELS[isa]}-{planes}", known[grid], got, wanted, silent, fires)
+            grid = planes if case.weights == "int8" and ISA_LEVELS[isa] == "avx512_vnni" else 0
+            yield _verdict(f"{ISA_LEVELS[isa]}-{planes}", known[grid], got, wanted, silent, fires)
     finally:
         torch.set_flush_denormal(False)
 

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from lazyneuron.core.errors import ConfigError, DataError, ShapeError
-from lazyneuron.learn.array import Array
+from lazyneuron.ops.boolean.array import Array
 
 Encode = Literal["auto", "median"]
 _ROWS = 1 << 16

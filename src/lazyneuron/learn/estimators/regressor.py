@@ -11,9 +11,8 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from lazyneuron.core.errors import ConfigError, DataError
-from lazyneuron.learn.array import Array
+from lazyneuron.learn.array import check_memory
 from lazyneuron.learn.bounds.tails import degree_for
-from lazyneuron.learn.design import WalshDesign, check_memory
 from lazyneuron.learn.estimators.encoding import Encode, apply_encoding, learn_encoding
 from lazyneuron.learn.estimators.options import check_options
 from lazyneuron.learn.estimators.words import encoded_rows, read_rows
@@ -27,7 +26,9 @@ from lazyneuron.learn.solvers.least_squares import DENSE, GOOD, least_squares
 from lazyneuron.learn.solvers.solution import Solution
 from lazyneuron.learn.solvers.sparse import lasso
 from lazyneuron.learn.solvers.sums import Sums
-from lazyneuron.learn.subsets import check_degree, count_subsets, sizes, subset_table
+from lazyneuron.ops.boolean.array import Array
+from lazyneuron.ops.boolean.design import WalshDesign
+from lazyneuron.ops.boolean.subsets import check_degree, count_subsets, sizes, subset_table
 
 _STREAMED = 6000  # features up to which sums of the Gram matrix are kept by partial_fit
 _KERNEL_ROWS = 5000

@@ -13,9 +13,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
 from lazyneuron.core.errors import ConfigError, DataError
-from lazyneuron.learn.array import Array
 from lazyneuron.learn.network import SparseActivationNet
 from lazyneuron.learn.sparsity import SparsityReport, verify_sparsity
+from lazyneuron.ops.boolean.array import Array
 
 _PRESSURES = ("none", "l1", "topk", "shift")
 

@@ -9,8 +9,8 @@ import numpy as np
 from sklearn.utils.validation import validate_data
 
 from lazyneuron.core.errors import DataError
-from lazyneuron.learn.array import Array
 from lazyneuron.learn.estimators.encoding import apply_encoding
+from lazyneuron.ops.boolean.array import Array
 
 Words = Mapping[int, tuple[str, ...]]  # place of a column -> its words in alphabetical order
 

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from lazyneuron.core.errors import ConfigError
-from lazyneuron.learn.array import Array
 from lazyneuron.learn.instances.instance import Instance
 from lazyneuron.learn.network import SparseActivationNet
+from lazyneuron.ops.boolean.array import Array
 
 
 def lift_full(y: Array) -> Array:

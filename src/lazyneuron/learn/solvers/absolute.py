@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from lazyneuron.core.errors import ConfigError, DataError
-from lazyneuron.learn.array import Array
-from lazyneuron.learn.design import WalshDesign, columns
 from lazyneuron.learn.solvers.solution import Solution
+from lazyneuron.ops.boolean.array import Array
+from lazyneuron.ops.boolean.design import WalshDesign
+from lazyneuron.ops.boolean.reference import columns
 
 _ENTRIES = 10_000_000
 

@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from lazyneuron.learn.array import Array
-from lazyneuron.learn.design import WalshDesign
 from lazyneuron.learn.solvers.solution import Solution
+from lazyneuron.ops.boolean.array import Array
+from lazyneuron.ops.boolean.design import WalshDesign
 
 
 def average(design: WalshDesign, y: Array, *, center: bool) -> Solution:

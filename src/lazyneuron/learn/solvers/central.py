@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from lazyneuron.core.errors import DataError
-from lazyneuron.learn.array import Array
-from lazyneuron.learn.design import WalshDesign
 from lazyneuron.learn.solvers.least_squares import least_squares
+from lazyneuron.ops.boolean.array import Array
+from lazyneuron.ops.boolean.design import WalshDesign
 
 
 def central_fit(fits: Array) -> int:

@@ -7,10 +7,10 @@ import dataclasses
 import numpy as np
 
 from lazyneuron.core.errors import DataError
-from lazyneuron.learn.array import Array
-from lazyneuron.learn.design import WalshDesign
 from lazyneuron.learn.samples import degree_weights_from_samples
-from lazyneuron.learn.subsets import count_subsets
+from lazyneuron.ops.boolean.array import Array
+from lazyneuron.ops.boolean.design import WalshDesign
+from lazyneuron.ops.boolean.subsets import count_subsets
 
 _FEATURES = 3000
 _PAIRS = 20_000  # rows of which all pairs are taken

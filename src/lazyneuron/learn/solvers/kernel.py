@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from lazyneuron.learn.array import Array
-from lazyneuron.learn.design import columns
 from lazyneuron.learn.krawtchouk import walsh_kernel
-from lazyneuron.learn.native import Impl
 from lazyneuron.learn.solvers.solution import Solution
-from lazyneuron.learn.subsets import count_subsets
+from lazyneuron.ops.boolean.array import Array
+from lazyneuron.ops.boolean.native import Impl
+from lazyneuron.ops.boolean.reference import columns
+from lazyneuron.ops.boolean.subsets import count_subsets
 
 _GRID = 25
 

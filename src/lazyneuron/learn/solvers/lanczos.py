@@ -8,7 +8,7 @@ import numpy as np
 
 from lazyneuron.learn.bounds.bound import TEXTBOOK, Bound
 from lazyneuron.learn.bounds.eigenvalues import largest_eigenvalue_bound, least_eigenvalue_bound
-from lazyneuron.learn.design import WalshDesign
+from lazyneuron.ops.boolean.design import WalshDesign
 
 _DELTA = 1e-6
 _MOST_STEPS = 60

@@ -7,10 +7,10 @@ import warnings
 import numpy as np
 
 from lazyneuron.core.errors import DataError
-from lazyneuron.learn.array import Array
-from lazyneuron.learn.design import WalshDesign
 from lazyneuron.learn.solvers.lanczos import LeastEigenvalue, least_eigenvalue
 from lazyneuron.learn.solvers.solution import Solution
+from lazyneuron.ops.boolean.array import Array
+from lazyneuron.ops.boolean.design import WalshDesign
 
 GOOD = 0.5  # the least eigenvalue of the Gram matrix over m that the guarantee needs
 DENSE = 3000  # features up to which the Gram matrix is factored

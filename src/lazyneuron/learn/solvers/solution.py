@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from lazyneuron.learn.array import Array
 from lazyneuron.learn.solvers.lanczos import LeastEigenvalue
+from lazyneuron.ops.boolean.array import Array
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

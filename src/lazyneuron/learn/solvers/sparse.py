@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from lazyneuron.core.errors import DataError
-from lazyneuron.learn.array import Array
-from lazyneuron.learn.design import WalshDesign
 from lazyneuron.learn.solvers.averaging import noise_level
 from lazyneuron.learn.solvers.lanczos import largest_eigenvalue
 from lazyneuron.learn.solvers.solution import Solution
+from lazyneuron.ops.boolean.array import Array
+from lazyneuron.ops.boolean.design import WalshDesign
 
 _MOST_STEPS = 5000
 _LANCZOS = 24

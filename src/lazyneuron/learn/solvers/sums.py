@@ -7,10 +7,10 @@ import dataclasses
 import numpy as np
 
 from lazyneuron.core.errors import DataError
-from lazyneuron.learn.array import Array
-from lazyneuron.learn.design import WalshDesign
 from lazyneuron.learn.solvers.least_squares import from_gram
 from lazyneuron.learn.solvers.solution import Solution
+from lazyneuron.ops.boolean.array import Array
+from lazyneuron.ops.boolean.design import WalshDesign
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

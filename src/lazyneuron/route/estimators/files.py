@@ -9,8 +9,8 @@ import numpy as np
 from torch import Tensor
 
 from lazyneuron.core.errors import MALFORMED, CheckpointError, ConfigError, ImplUnavailable, said
+from lazyneuron.ops.buckets.reference import moment_width
 from lazyneuron.route.affine_hash import AffineHash
-from lazyneuron.route.bucket_ops import moment_width
 from lazyneuron.route.bucket_regression import BucketRegression
 from lazyneuron.route.estimators.lsh import LSHClassifier, LSHRegressor
 from lazyneuron.route.moments import Frame

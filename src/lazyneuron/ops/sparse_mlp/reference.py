@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lazyneuron.accelerate.certificate import certified_silent
-from lazyneuron.accelerate.packed import PackedBlock
+from lazyneuron.ops.sparse_mlp.packed import PackedBlock, ZeroSet
+from lazyneuron.ops.sparse_mlp.sketch import Sketch
 
 
 def hidden(packed: PackedBlock, x: Tensor, *, compute: torch.dtype = torch.float64) -> Tensor:
@@ -61,6 +61,26 @@ def sparse_mlp(packed: PackedBlock, x: Tensor, *, compute: torch.dtype = torch.f
 def computed(packed: PackedBlock, x: Tensor) -> Tensor:
     """Boolean (tokens, d_hidden): which neurons a certified step has to compute, by the definition in float64."""
     return ~certified_silent(packed.sketch, x.reshape(-1, packed.d_in), packed.zero)
+
+
+def certified_silent(sketch: Sketch, x: Tensor, zero: ZeroSet) -> Tensor:
+    """Which neurons are proved silent, by the definition in float64: the reference of the native test.
+
+    Args:
+        sketch: of a weight (d_hidden, d_in).
+        x: (tokens, d_in); taken as it is, without quantisation.
+        zero: where the activation is zero, ends already in the model's dtype.
+
+    Returns:
+        Boolean (tokens, d_hidden).
+    """
+    scale, bias, slack, _, absolute, limit = sketch.certificate[:, : sketch.d_hidden].double()
+    wide = x.double()
+    z = wide @ (scale[:, None] * sketch.quantised_rows().double()).T + bias
+    norm = wide.norm(dim=-1, keepdim=True)
+    reach = norm * slack + absolute
+    silent: Tensor = zero.holds(z - reach, z + reach) & (norm <= limit)  # false where x is not finite
+    return silent
 
 
 def _switch_weight(packed: PackedBlock) -> Tensor:

@@ -11,11 +11,10 @@ from pathlib import Path
 import platformdirs
 import torch
 
-from lazyneuron.accelerate.native import build
 from lazyneuron.core.errors import ImplUnavailable
+from lazyneuron.ops.native import build
 
 _LOCK = threading.Lock()
-_LEVELS = ("portable", "avx2", "avx512", "avx512_vnni")  # in the order of best_isa() in csrc/bindings.cpp
 _SWITCH = "LAZYNEURON_NATIVE"
 
 
@@ -68,7 +67,7 @@ def status() -> NativeStatus:
     except ImplUnavailable as error:
         return NativeStatus(available=False, library=None, identity=None, isa=None, reason=str(error))
     library, identity = _load_once()
-    isa = _LEVELS[torch.ops.lazyneuron.best_isa()]
+    isa = build.ISA_LEVELS[torch.ops.lazyneuron.best_isa()]
     return NativeStatus(available=True, library=str(library), identity=identity, isa=isa, reason=None)
 
 

@@ -1,6 +1,6 @@
 """Compile the native CPU kernels into one shared object; plain standard library, so that ``setup.py`` can run it too.
 
-Run by hand: ``python -m lazyneuron.accelerate.native.build``.
+Run by hand: ``python -m lazyneuron.ops.native.build``.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ _ISA_FLAGS = {
     "avx512": _AVX512,
     "avx512_vnni": (*_AVX512, "-mavx512vnni", "-mavx512bf16"),
 }
+ISA_LEVELS = tuple(_ISA_FLAGS)  # numbered as in csrc/bindings.cpp
 _BOOLEAN_FLAGS = {  # of the Boolean cube: what counts there is a wide popcount
     "portable": (),
     "avx2": _AVX2,
@@ -78,7 +79,7 @@ def packaged() -> Path:
 def isa_levels() -> tuple[str, ...]:
     """The ISA levels that the kernels are compiled for on this kind of machine."""
     x86 = platform.machine().lower() in ("x86_64", "amd64")
-    return tuple(_ISA_FLAGS) if x86 else ("portable",)
+    return ISA_LEVELS if x86 else ("portable",)
 
 
 def _kernel_builds(folder: Path) -> list[tuple[str, str, tuple[str, ...]]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lazyneuron.learn.array import Array
+from lazyneuron.ops.boolean.array import Array
 
 
 def pack_rows(x: Array) -> Array:
@@ -28,3 +28,14 @@ def _words(octets: Array) -> Array:
     padded = np.zeros((rows, max((width + 7) // 8, 1) * 8), np.uint8)
     padded[:, :width] = octets
     return padded.view(np.int64)
+
+
+def bit_count(values: Array) -> Array:
+    """Number of set bits of each integer."""
+    if hasattr(np, "bitwise_count"):  # of a negative number it would count the bits of the magnitude
+        return np.asarray(np.bitwise_count(values.view(f"u{values.itemsize}")), np.int64)
+    octets = np.ascontiguousarray(values).view(np.uint8).reshape(*values.shape, values.itemsize)
+    return np.asarray(_OCTET[octets].sum(axis=-1))
+
+
+_OCTET = np.array([bin(i).count("1") for i in range(256)], np.int64)

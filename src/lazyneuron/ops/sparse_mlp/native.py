@@ -9,10 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lazyneuron.accelerate.native.load import load
-from lazyneuron.accelerate.packed import KERNEL_ACTIVATIONS, PackedBlock
-
-ISA_LEVELS = ("portable", "avx2", "avx512", "avx512_vnni")
+from lazyneuron.ops.native.load import load
+from lazyneuron.ops.sparse_mlp.packed import KERNEL_ACTIVATIONS, PackedBlock
 
 
 @functools.cache
@@ -45,7 +43,7 @@ def arguments(packed: PackedBlock, counts: Tensor, *, planes: int, isa: int = -1
         packed: the block.
         counts: from :func:`new_counts`.
         planes: int8 planes of x in the sketch product: 2 decides more, 1 costs less when compute rules.
-        isa: index in :data:`ISA_LEVELS`, or -1 for the best that this processor runs.
+        isa: index in :data:`lazyneuron.ops.native.build.ISA_LEVELS`, or -1 for the best that this processor runs.
     """
     zero, act = packed.zero, packed.compared
     first, second = (*act.parameters, 0.0, 0.0)[:2]
@@ -80,7 +78,7 @@ def sparse_mlp(
         packed: the block.
         x: (..., d_in) on the CPU in the block's dtype, any strides.
         planes: 1 or 2.
-        isa: index in :data:`ISA_LEVELS`, or -1.
+        isa: as for :func:`arguments`.
         counts: int64 (4,) that the call adds to.
 
     Returns:

@@ -10,8 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lazyneuron.accelerate.native import load
-from lazyneuron.induce import JSReLU, jsrelu_op
+from lazyneuron.induce import JSReLU
+from lazyneuron.ops.jsrelu.native import fused, register
+from lazyneuron.ops.jsrelu.operator import plain
+from lazyneuron.ops.jsrelu.reference import reference, reference_backward
+from lazyneuron.ops.native import load
 
 native = pytest.mark.skipif(not load.status().available, reason="the native kernels are not built")
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -20,9 +23,9 @@ SPECIAL = [-math.inf, -257.0, -1e-30, -0.0, 0.0, 1e-30, 0.5, 255.0, 360.0, math.
 
 def both(x: torch.Tensor, mix: float, cap: float, isa: int) -> tuple[torch.Tensor, ...]:
     g = torch.linspace(-3, 3, max(x.numel(), 1)).to(x.dtype)[: x.numel()].reshape(x.shape)
-    got = jsrelu_op.fused(x, mix, cap, isa=isa)
+    got = fused(x, mix, cap, isa=isa)
     slope = torch.ops.lazyneuron.jsrelu_backward(g, x, mix, cap, isa)
-    return got, jsrelu_op.reference(x, mix, cap), slope, jsrelu_op.reference_backward(g, x, mix, cap)
+    return got, reference(x, mix, cap), slope, reference_backward(g, x, mix, cap)
 
 
 def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
@@ -43,7 +46,7 @@ def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
     turned=st.booleans(),
 )
 def test_the_operator_is_the_definition(rows, width, dtype, mix, cap, isa, turned):
-    jsrelu_op.register()
+    register()
     isa = min(isa, int(torch.ops.lazyneuron.best_isa()))
     x = torch.randn(rows, width, generator=torch.Generator().manual_seed(rows * width + 1)).mul(4).to(dtype)
     if turned:
@@ -57,7 +60,7 @@ def test_the_operator_is_the_definition(rows, width, dtype, mix, cap, isa, turne
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_special_values_on_every_level(dtype):
     x = torch.tensor(SPECIAL * 7, dtype=dtype)
-    jsrelu_op.register()
+    register()
     for isa in range(int(torch.ops.lazyneuron.best_isa()) + 1):
         got, wanted, slope, wanted_slope = both(x, 1.0, math.inf, isa)
         assert same_bits(got, wanted)
@@ -67,7 +70,7 @@ def test_special_values_on_every_level(dtype):
 @native
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 def test_opcheck():
-    jsrelu_op.register()
+    register()
     x = torch.randn(3, 17, requires_grad=True)
     for cap in (math.inf, 0.5):
         torch.library.opcheck(torch.ops.lazyneuron.jsrelu.default, (x, 0.7, cap, -1))
@@ -80,7 +83,7 @@ def test_gradients_of_both_orders(cap):
     x = torch.randn(4, 10, generator=torch.Generator().manual_seed(0))
     leaf, wide = x.clone().requires_grad_(), x.double().requires_grad_()
     results = []
-    for side, function in ((leaf, jsrelu_op.fused), (wide, jsrelu_op.plain)):
+    for side, function in ((leaf, fused), (wide, plain)):
         (first,) = torch.autograd.grad(function(side, 0.7, cap).square().sum(), side, create_graph=True)
         (second,) = torch.autograd.grad(first.square().sum(), side)
         results.append((first.detach().double(), second.double()))
@@ -90,11 +93,11 @@ def test_gradients_of_both_orders(cap):
 @native
 def test_bad_input_is_refused():
     with pytest.raises(RuntimeError, match="float32, bfloat16 and float16"):
-        jsrelu_op.fused(torch.ones(3, dtype=torch.float64), 1.0, math.inf)
+        fused(torch.ones(3, dtype=torch.float64), 1.0, math.inf)
     with pytest.raises(RuntimeError, match="same shape"):
         torch.ops.lazyneuron.jsrelu_backward(torch.ones(2), torch.ones(3), 1.0, math.inf, -1)
     with pytest.raises(RuntimeError, match="above what this processor runs"):
-        jsrelu_op.fused(torch.ones(3), 1.0, math.inf, isa=9)
+        fused(torch.ones(3), 1.0, math.inf, isa=9)
 
 
 @native
@@ -107,8 +110,9 @@ def test_the_module_takes_the_operator():
 
 def test_without_kernels_the_module_computes_the_same():
     code = (
-        "import torch; from lazyneuron.induce import JSReLU, jsrelu_op; x = torch.linspace(-3, 3, 11).requires_grad_();"
-        "y = JSReLU(0.5, 2.0)(x); y.sum().backward(); print(jsrelu_op.available(), y.tolist(), x.grad.tolist())"
+        "import torch; from lazyneuron.induce import JSReLU; from lazyneuron.ops.jsrelu.native import available;"
+        "x = torch.linspace(-3, 3, 11).requires_grad_();"
+        "y = JSReLU(0.5, 2.0)(x); y.sum().backward(); print(available(), y.tolist(), x.grad.tolist())"
     )
     environment = {**os.environ, "LAZYNEURON_NATIVE": "off"}
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)

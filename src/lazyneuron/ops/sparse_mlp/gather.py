@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from lazyneuron.accelerate.packed import PackedBlock
+from lazyneuron.ops.sparse_mlp.packed import PackedBlock
 
 
 def sparse_mlp(packed: PackedBlock, x: Tensor) -> Tensor:

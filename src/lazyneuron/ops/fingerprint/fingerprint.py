@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import zlib
+import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from lazyneuron.accelerate.native import load
+from lazyneuron.ops.choice import choose
+from lazyneuron.ops.fingerprint import reference
 
 #: Bytes that are compared at each call of one token; a full check compares all of them.
 BYTES_A_CALL = 16 << 10
-_PIECE = 4096  # bytes, as in csrc/fingerprint_bindings.h
 _BYTES_WITHOUT_KERNELS = 4 << 10  # the checksum of the standard library is a tenth as fast
 
 
@@ -32,6 +33,25 @@ def can_be_read(parameter: Tensor) -> bool:
     return parameter.ndim in (1, 2) and (1 in parameter.stride() or parameter.is_contiguous())
 
 
+def native_ops() -> Any | None:
+    """The native operators, or None where they are not built."""
+    found = choose(plain="python").operators
+    if found is not None:
+        _register()
+    return found
+
+
+@functools.cache
+def _register() -> None:
+    """Give the operator its fake implementation; first_change, whose result depends on the data, has none."""
+
+    def fake(memory: list[Tensor]) -> Tensor:
+        count = sum(len(one) if one.ndim == 2 else -(-len(one) // reference.PIECE) for one in memory)
+        return torch.empty(count, dtype=torch.int64)
+
+    torch.library.register_fake("lazyneuron::fingerprint", fake)
+
+
 class Fingerprint:
     """What some parameters held when this was made.
 
@@ -41,17 +61,16 @@ class Fingerprint:
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
         self._memory = [memory_of(parameter) for parameter in parameters]
-        native = load.status().available
+        operators = native_ops()
         self._first_change: Callable[[list[Tensor], Tensor, int, int], int]
-        if native:
-            self._first_change = torch.ops.lazyneuron.first_change.default._op  # without its wrapper in Python
-            self._wanted = torch.ops.lazyneuron.fingerprint.default(self._memory)
+        if operators is not None:
+            self._first_change = operators.first_change.default._op  # without its wrapper in Python
+            self._wanted = operators.fingerprint.default(self._memory)
         else:
-            self._first_change = _first_change
-            prints = [_print(piece) for memory in self._memory for piece in _pieces(memory)]
-            self._wanted = torch.tensor(prints, dtype=torch.int64)
+            self._first_change = reference.first_change
+            self._wanted = reference.fingerprint(self._memory)
         size = sum(memory.numel() for memory in self._memory)
-        self.turns = max(1, -(-size // (BYTES_A_CALL if native else _BYTES_WITHOUT_KERNELS)))
+        self.turns = max(1, -(-size // (_BYTES_WITHOUT_KERNELS if operators is None else BYTES_A_CALL)))
         self._turn = 0
 
     def holds(self) -> bool:
@@ -70,24 +89,3 @@ class Fingerprint:
             if self._first_change(self._memory, self._wanted, turn, self.turns) >= 0:
                 return False
         return True
-
-
-def _pieces(memory: Tensor) -> Sequence[Tensor]:
-    return torch.split(memory, _PIECE) if memory.ndim == 1 else torch.unbind(memory)  # type: ignore[no-untyped-call]
-
-
-def _print(piece: Tensor) -> int:
-    return zlib.crc32(piece.numpy().data)
-
-
-def _first_change(memories: list[Tensor], wanted: Tensor, turn: int, turns: int) -> int:
-    """As the native operator of this name."""
-    start = 0
-    for number, memory in enumerate(memories):
-        pieces = _pieces(memory)
-        begin = len(pieces) * turn // turns
-        end = min(max(begin + 1, len(pieces) * (turn + 1) // turns), len(pieces))
-        if any(_print(pieces[k]) != int(wanted[start + k]) for k in range(begin, end)):
-            return number
-        start += len(pieces)
-    return -1

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import functools
-import math
 
 import numpy as np
 import torch
 
-from lazyneuron.core.errors import ConfigError
-from lazyneuron.learn.array import Array, doubles
-from lazyneuron.learn.native import BEST, Impl, operators
-from lazyneuron.learn.packing import pack_columns
-from lazyneuron.learn.subsets import check_degree, count_subsets, subset_table
+from lazyneuron.ops.boolean.array import Array, doubles
+from lazyneuron.ops.boolean.native import Impl, operators
+from lazyneuron.ops.boolean.packing import pack_columns
+from lazyneuron.ops.boolean.reference import columns
+from lazyneuron.ops.boolean.subsets import check_degree, count_subsets, subset_table
+from lazyneuron.ops.choice import BEST
 
 _BLOCK = 1 << 24  # entries of a feature block that plain numpy works on
 NATIVE_DEGREE = 16  # the compiled walk keeps one column for each element
@@ -89,32 +89,3 @@ class WalshDesign:
 
     def _rows(self) -> int:
         return max(_BLOCK // self.size, 1)
-
-
-def columns(x: Array, degree: int, *, dtype: type = np.float64) -> Array:
-    """Walsh features of rows of +-1, written out: shape (m, N) in graded colex order."""
-    m, n = x.shape
-    out: Array = np.empty((m, count_subsets(n, degree)), dtype, order="F")
-    out[:, 0] = 1
-    begin, at = 0, 1
-    for size in range(1, degree + 1):
-        start = at
-        for t in range(size - 1, n):
-            below = math.comb(t, size - 1)  # the parents whose elements are all below t come first
-            np.multiply(out[:, begin : begin + below], x[:, t : t + 1], out=out[:, at : at + below], casting="unsafe")
-            at += below
-        begin = start
-    return out
-
-
-def check_memory(needed_bytes: float, what: str, alternative: str, *, limit_bytes: float) -> None:
-    """Refuse what would not fit.
-
-    Raises:
-        ConfigError: it would not; the sentence holds the estimate and the alternative.
-    """
-    if needed_bytes > limit_bytes:
-        raise ConfigError(
-            f"{what} would take {needed_bytes / 2**30:.3g} GiB, allowed are {limit_bytes / 2**30:.3g} GiB; "
-            f"{alternative}."
-        )

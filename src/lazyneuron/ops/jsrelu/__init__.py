@@ -1,0 +1,1 @@
+"""JSReLU, a rectifier whose slope grows with its input: its definition and its implementations."""
