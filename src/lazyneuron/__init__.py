@@ -10,9 +10,9 @@ from lazyneuron.core.receipt import Receipt
 from lazyneuron.core.undo import receipts, restore_
 from lazyneuron.explain.run import explain
 from lazyneuron.induce.compact import compact_
-from lazyneuron.induce.doubly_biased import DoublyBiased
 from lazyneuron.induce.project import project_
-from lazyneuron.induce.relufy import Relufy
+from lazyneuron.induce.recipes.doubly_biased import DoublyBiased
+from lazyneuron.induce.recipes.relufy import Relufy
 from lazyneuron.induce.sparsify import sparsify_
 from lazyneuron.measure.run import measure
 from lazyneuron.pretrained import from_pretrained

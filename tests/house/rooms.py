@@ -16,7 +16,7 @@ ALLOWED = {
     "train": {"core", "blocks", "measure", "induce"},
     "accelerate": {"core", "blocks", "measure"},
     "learn": {"core", "blocks", "accelerate"},
-    "route": {"core", "accelerate"},
+    "route": {"core", "blocks", "accelerate", "induce.recipe"},
     "report": {"core"},
     "sweep": {"core"},
     "data": {"core"},
@@ -29,7 +29,7 @@ ALLOWED |= {
     "reproduce": PUBLIC | {"demo"},
     "cli": PUBLIC | {"bench", "checkpoint", "demo", "pretrained", "reproduce"},
 }
-ALLOWED["checkpoint"] = {"core", "accelerate", "induce", "route"}
+ALLOWED["checkpoint"] = {"core"}
 ALLOWED["pretrained"] = {"core", "checkpoint"}
 ALLOWED["__main__"] = {"cli"}
 ALLOWED["__init__"] = PUBLIC | {"checkpoint", "pretrained"}  # the package's own __init__.py

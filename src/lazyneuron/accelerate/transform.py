@@ -30,6 +30,7 @@ from lazyneuron.core.errors import (
     TimingWarning,
 )
 from lazyneuron.core.receipt import BlockChange, Receipt
+from lazyneuron.core.replay import replays
 from lazyneuron.core.undo import transaction
 
 IMPLS = ("auto", "native", "gather", *native.ISA_LEVELS)
@@ -128,6 +129,7 @@ def accelerate_(
     return _accelerate(model, batches, Options(guarantee=guarantee, weights=weights, impl=impl), progress)
 
 
+@replays("accelerate_", machine=True)
 def accelerate_again_(model: nn.Module, receipt: Receipt) -> Receipt:
     """Make a saved acceleration again, for this machine and without data; what was calibrated keeps its slack.
 
