@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from lazyneuron.core.undo import receipts, restore_
     from lazyneuron.explain.run import explain
     from lazyneuron.induce.compact import compact_
-    from lazyneuron.induce.doubly_biased import DoublyBiased
     from lazyneuron.induce.project import project_
-    from lazyneuron.induce.relufy import Relufy
+    from lazyneuron.induce.recipes.doubly_biased import DoublyBiased
+    from lazyneuron.induce.recipes.relufy import Relufy
     from lazyneuron.induce.sparsify import sparsify_
     from lazyneuron.measure.run import measure
     from lazyneuron.pretrained import from_pretrained
@@ -48,9 +48,9 @@ __all__ = [
 import_on_use(
     __name__,
     {
-        "DoublyBiased": "lazyneuron.induce.doubly_biased",
+        "DoublyBiased": "lazyneuron.induce.recipes.doubly_biased",
         "Receipt": "lazyneuron.core.receipt",
-        "Relufy": "lazyneuron.induce.relufy",
+        "Relufy": "lazyneuron.induce.recipes.relufy",
         "RouteFFN": "lazyneuron.route.ffn",
         "accelerate_": "lazyneuron.accelerate.transform",
         "compact_": "lazyneuron.induce.compact",

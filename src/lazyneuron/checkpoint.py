@@ -11,19 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lazyneuron.accelerate.transform import accelerate_again_
+import lazyneuron.accelerate
+import lazyneuron.induce
+import lazyneuron.route  # these three register recipes and verbs  # noqa: F401
 from lazyneuron.core.arguments import check_folder, check_model, check_receipts
 from lazyneuron.core.errors import MALFORMED, CheckpointError, ConfigError, ImplUnavailable, LazyNeuronError, said
 from lazyneuron.core.receipt import Receipt
+from lazyneuron.core.replay import REPLAYS, Again, Replay
 from lazyneuron.core.sealed import read_sealed, write_sealed
 from lazyneuron.core.undo import active_changes, receipts, restore_
-from lazyneuron.induce.compact import compact_again_
-from lazyneuron.induce.sparsify import recipe_from_data, sparsify_
-from lazyneuron.route.ffn import RouteFFN
 
 RECEIPTS = "receipts.json"
 _WEIGHTS = "model"
-_IN_THE_WEIGHTS = ("project_", "revive_")  # what these moved needs no replay
 
 
 def save(model: nn.Module, folder: str | Path, *receipts: Receipt, beside: Mapping[str, bytes] | None = None) -> None:
@@ -96,18 +95,19 @@ def bring_back_(
 ) -> tuple[Receipt, ...]:
     """What :func:`load_` does with what :func:`read_saved` read."""
     saved = [Receipt.from_json(json.dumps(item)) for item in content["receipts"]]
-    later = [receipt for receipt in saved if receipt.verb == "accelerate_"]
+    replays = [(receipt, _replay(receipt)) for receipt in saved]
     done: list[Receipt] = []
     before: dict[str, Tensor] = {}
     try:
-        for receipt in saved:
-            if receipt not in later and receipt.verb not in _IN_THE_WEIGHTS:
-                done.append(_again(model, receipt))
+        for receipt, replay in replays:
+            if replay.again is not None and not replay.machine:
+                done.append(_again(model, receipt, replay.again))
         _check_state(model, state)
         before = {key: value.detach().clone() for key, value in model.state_dict().items() if key in state}
         _load_state_(model, state)
-        for receipt in later if accelerate else []:
-            done.append(_again(model, receipt))
+        for receipt, replay in replays:
+            if replay.again is not None and replay.machine and accelerate:
+                done.append(_again(model, receipt, replay.again))
     except BaseException:
         with contextlib.suppress(CheckpointError):  # where writing is refused, nothing was written
             _load_state_(model, before)
@@ -126,7 +126,7 @@ def _all_receipts(model: nn.Module, given: tuple[Receipt, ...]) -> tuple[Receipt
             "part, or make the change on the whole model."
         )
     known = {receipt.id for receipt in in_force}
-    foreign = [r for r in given if r.id not in known and r.verb not in _IN_THE_WEIGHTS]
+    foreign = [r for r in given if r.id not in known and (r.verb not in REPLAYS or REPLAYS[r.verb].again)]
     if foreign:
         raise ConfigError(
             f"The change {foreign[0].verb} {foreign[0].id} is not in force on this {type(model).__name__}; save the "
@@ -192,19 +192,20 @@ def _check_state(model: nn.Module, state: dict[str, Tensor]) -> None:
         )
 
 
-def _again(model: nn.Module, receipt: Receipt) -> Receipt:
+def _replay(receipt: Receipt) -> Replay:
+    if receipt.verb not in REPLAYS:
+        raise CheckpointError(
+            f"The saved change {receipt.verb!r} is not known to this version; import what registers it, or update "
+            "lazyneuron."
+        )
+    return REPLAYS[receipt.verb]
+
+
+def _again(model: nn.Module, receipt: Receipt, again: Again) -> Receipt:
     try:
-        if receipt.verb == "sparsify_":
-            data = dict(receipt.config)
-            recipe = RouteFFN.from_data(data) if data.get("config") == "RouteFFN" else recipe_from_data(data)
-            return sparsify_(model, recipe)
-        if receipt.verb == "compact_":
-            return compact_again_(model, receipt)
-        if receipt.verb == "accelerate_":
-            return accelerate_again_(model, receipt)
+        return again(model, receipt)
     except (CheckpointError, ImplUnavailable):
         raise
     except MALFORMED as error:
         why = str(error) if isinstance(error, LazyNeuronError) else f"{type(error).__name__}, {said(error)}."
         raise CheckpointError(f"The saved {receipt.verb} does not fit this model: {why}") from error
-    raise CheckpointError(f"The saved change {receipt.verb!r} is not known to this version; update lazyneuron.")

@@ -17,7 +17,7 @@ ALLOWED = {
     "train": {"core", "blocks", "measure", "induce"},
     "accelerate": {"core", "ops", "blocks", "measure"},
     "learn": {"core", "ops", "blocks"},
-    "route": {"core", "ops"},
+    "route": {"core", "ops", "blocks", "induce.recipe"},
     "report": {"core"},
     "sweep": {"core"},
     "data": {"core"},
@@ -30,7 +30,7 @@ ALLOWED |= {
     "reproduce": PUBLIC | {"demo"},
     "cli": PUBLIC | {"bench", "checkpoint", "demo", "pretrained", "reproduce"},
 }
-ALLOWED["checkpoint"] = {"core", "accelerate", "induce", "route"}
+ALLOWED["checkpoint"] = {"core", "accelerate", "induce", "route"}  # whose verbs and recipes it replays
 ALLOWED["pretrained"] = {"core", "checkpoint"}
 ALLOWED["__main__"] = {"cli"}
 ALLOWED["__init__"] = PUBLIC | {"checkpoint", "pretrained"}  # the package's own __init__.py

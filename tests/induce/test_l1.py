@@ -28,7 +28,7 @@ from lazyneuron.induce import (
     revive_,
     sparsify_,
 )
-from lazyneuron.induce.sparsify import recipe_from_data
+from lazyneuron.induce.recipe import recipe_from_data
 from lazyneuron.measure import measure
 from tests.accelerate.conftest import made_up
 from tests.blocks.architectures import KNOWN
@@ -179,7 +179,7 @@ def test_a_chain_is_all_or_nothing():
     for wrong in ((), (Relufy(),), [Relufy(), L1()], (Chain((Relufy(), L1())), L1())):
         with pytest.raises(ConfigError, match=r"chain"):
             Chain(wrong)
-    with pytest.raises(CheckpointError, match="not a chain"):
+    with pytest.raises(CheckpointError, match="no Chain"):
         recipe_from_data({"config": "Chain", "recipes": 3})
 
 

@@ -82,7 +82,7 @@ def test_blocks_can_get_functions_of_their_own():
 
 
 def test_nothing_half_done_when_a_block_fails(monkeypatch):
-    import lazyneuron.induce.sparsify as room
+    import lazyneuron.induce.recipes.relufy as room
 
     model, x = gelu_mlp(), inputs()
     before, calls = model(x), []
@@ -121,5 +121,5 @@ def test_config_and_receipt_survive_json():
     receipt = sparsify_(gelu_mlp(), Relufy())
     assert Receipt.from_json(receipt.to_json()) == receipt
     for wrong in ({}, {"config": "Other"}, {**config.to_data(), "activation": ["unheard"]}, {"config": "Relufy"}):
-        with pytest.raises(CheckpointError, match="not a Relufy config"):
+        with pytest.raises(CheckpointError, match="no Relufy config"):
             Relufy.from_data(wrong)

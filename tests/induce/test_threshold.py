@@ -139,7 +139,7 @@ def test_goals_that_cannot_be_met_change_nothing():
 def test_bad_configs_and_blocks():
     config = Threshold(density=0.25, blocks=("a", "b*"), thresholds={"a": 0.5}, criterion="weighted")
     assert Threshold.from_data(json.loads(json.dumps(config.to_data()))) == config
-    with pytest.raises(CheckpointError, match="not a Threshold"):
+    with pytest.raises(CheckpointError, match="no Threshold"):
         Threshold.from_data({"config": "Threshold"})
     for wrong in (
         {},

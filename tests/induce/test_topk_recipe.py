@@ -58,7 +58,7 @@ def test_combines_with_the_other_recipe(tmp_path):
 def test_bad_configs_and_blocks():
     config = KeepTop(density=0.25, blocks=("a", "b*"), straight_through=False)
     assert KeepTop.from_data(json.loads(json.dumps(config.to_data()))) == config
-    with pytest.raises(CheckpointError, match="not a KeepTop"):
+    with pytest.raises(CheckpointError, match="no KeepTop"):
         KeepTop.from_data({"config": "KeepTop"})
     for wrong in ({"density": 0.0}, {"density": 0.1, "blocks": "all"}):
         with pytest.raises(ConfigError):

@@ -26,6 +26,7 @@ from lazyneuron.core.errors import (
     TimingWarning,
 )
 from lazyneuron.core.receipt import BlockChange, Receipt
+from lazyneuron.core.replay import replays
 from lazyneuron.core.undo import transaction
 from lazyneuron.ops.choice import choose
 from lazyneuron.ops.sparse_mlp.packed import KERNEL_ACTIVATIONS, Weights
@@ -124,6 +125,7 @@ def accelerate_(
     return _accelerate(model, batches, Options(guarantee=guarantee, weights=weights, impl=impl), progress)
 
 
+@replays("accelerate_", machine=True)
 def accelerate_again_(model: nn.Module, receipt: Receipt) -> Receipt:
     """Make a saved acceleration again, for this machine and without data; what was calibrated keeps its slack.
 

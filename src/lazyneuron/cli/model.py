@@ -74,17 +74,7 @@ def load_model(name: str, *, allow_pickle: bool = False) -> LoadedModel:
 def _from_callable(name: str) -> nn.Module:
     from torch import nn
 
-    module_name, _, attribute = name.partition(":")
-    with _current_folder():
-        try:
-            found: Any = importlib.import_module(module_name)
-        except Exception as error:  # whatever the module does when it is imported
-            reason = f"{type(error).__name__}: {_first_line(error)}"
-            raise ConfigError(f"Cannot import {module_name!r} ({reason}); start where it can be imported.") from error
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            raise ConfigError(f"{module_name!r} has no {attribute!r}; name a callable that returns a torch.nn.Module.")
-        found = getattr(found, part)
+    found = imported(name, what="a callable that returns a torch.nn.Module")
     if not callable(found) or isinstance(found, nn.Module):
         raise ConfigError(f"{name!r} is a {type(found).__name__}; name a callable that returns a torch.nn.Module.")
     try:
@@ -95,6 +85,26 @@ def _from_callable(name: str) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise ConfigError(f"{name!r} returned a {type(model).__name__}; it has to return a torch.nn.Module.")
     return model
+
+
+def imported(name: str, *, what: str) -> Any:
+    """What ``package.module:attribute`` names; modules of the current folder are found too.
+
+    Raises:
+        ConfigError: the module cannot be imported, or has no such attribute.
+    """
+    module_name, _, attribute = name.partition(":")
+    with _current_folder():
+        try:
+            found: Any = importlib.import_module(module_name)
+        except Exception as error:  # whatever the module does when it is imported
+            reason = f"{type(error).__name__}: {_first_line(error)}"
+            raise ConfigError(f"Cannot import {module_name!r} ({reason}); start where it can be imported.") from error
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise ConfigError(f"{module_name!r} has no {attribute!r}; name {what}.")
+        found = getattr(found, part)
+    return found
 
 
 @contextlib.contextmanager

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_origin
 
 import typer
 
@@ -13,8 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from lazyneuron.core.receipt import Receipt
-    from lazyneuron.induce.relufy import Plan
-    from lazyneuron.induce.sparsify import Recipe
+    from lazyneuron.induce.recipe import Config, Plan, Recipe
 
 
 def sparsify(
@@ -23,7 +23,11 @@ def sparsify(
     ],
     *,
     recipe: Annotated[
-        list[str], typer.Option("--recipe", help="doubly-biased, keep-top, relufy or threshold; several are a chain.")
+        list[str],
+        typer.Option(
+            "--recipe",
+            help="relufy, threshold, ... or your package.module:Name; several are a chain.",
+        ),
     ],
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="A field of one of the recipes: name=value, as in JSON.")
@@ -73,7 +77,7 @@ def sparsify(
         console.print(f"Saved to {out}; read it as {name}", soft_wrap=True, highlight=False)
 
 
-def make_recipe(names: list[str], settings: list[str]) -> Recipe:
+def make_recipe(names: list[str], settings: list[str]) -> Config:
     """The recipe, or the chain of recipes, that the options describe.
 
     Args:
@@ -84,53 +88,65 @@ def make_recipe(names: list[str], settings: list[str]) -> Recipe:
         ConfigError: an unknown recipe or field, a field of several recipes, or a value out of range.
     """
     from lazyneuron.core.errors import ConfigError
-    from lazyneuron.induce import Chain, DoublyBiased, KeepTop, Relufy, Threshold
+    from lazyneuron.induce import Chain
+    from lazyneuron.induce.recipe_data import field_types
 
-    known: dict[str, Any] = {
-        "doubly-biased": DoublyBiased,
-        "keep-top": KeepTop,
-        "relufy": Relufy,
-        "threshold": Threshold,
-    }
-    arguments: dict[str, dict[str, Any]] = {}
+    kinds: dict[str, type[Any]] = {}
     for name in names:
-        if name not in known or name in arguments:
-            problem = "is given twice" if name in arguments else "is not known"
-            raise ConfigError(f"The recipe {name!r} {problem}; there are {', '.join(known)}, each once.")
-        arguments[name] = {}
+        if name in kinds:
+            raise ConfigError(f"The recipe {name!r} is given twice; name each once.")
+        kinds[name] = _kind(name)
+    fields = {name: field_types(kind) for name, kind in kinds.items()}
+    arguments: dict[str, dict[str, Any]] = {name: {} for name in names}
     for setting in settings:
         field, equals, value = setting.partition("=")
-        owners = [n for n in arguments if field in {f.name for f in dataclasses.fields(known[n])}]
+        owners = [name for name in names if field in fields[name]]
         if not equals or len(owners) != 1:
-            fields = {n: ", ".join(f.name for f in dataclasses.fields(known[n])) for n in arguments}
-            said = "; ".join(f"{n} has {f}" for n, f in fields.items())
+            said = "; ".join(f"{name} has {', '.join(known)}" for name, known in fields.items())
             raise ConfigError(f"--set takes field=value with a field of one of the recipes, got {setting!r}; {said}.")
-        arguments[owners[0]][field] = _value(field, value)
+        arguments[owners[0]][field] = _value(fields[owners[0]][field], field, value)
     try:
-        recipes = tuple(known[name](**given) for name, given in arguments.items())
+        recipes = tuple(kinds[name](**given) for name, given in arguments.items())
     except TypeError as error:
         raise ConfigError(f"A recipe lacks a field or got a value of the wrong kind ({error}); see --set.") from error
     return recipes[0] if len(recipes) == 1 else Chain(recipes)
 
 
-def _value(field: str, text: str) -> Any:
-    from lazyneuron.blocks import Activation
+def _kind(name: str) -> type[Recipe]:
+    """The recipe of a name on the command line, or the one that ``package.module:Name`` holds."""
+    from lazyneuron.cli.model import imported
     from lazyneuron.core.errors import ConfigError
+    from lazyneuron.induce.recipe import RECIPES, Recipe
+
+    spelled = {re.sub(r"(?<=[a-z])(?=[A-Z])", "-", n).lower(): k for n, k in RECIPES.items() if issubclass(k, Recipe)}
+    kind = imported(name, what="a recipe that register_recipe decorates") if ":" in name else spelled.get(name)
+    if kind is None or kind not in RECIPES.values():
+        known = ", ".join(sorted(spelled))
+        raise ConfigError(f"The recipe {name!r} is not known; there are {known}, and your own as package.module:Name.")
+    found: type[Recipe] = kind
+    return found
+
+
+def _value(kind: Any, field: str, text: str) -> Any:
+    """A field's value from the command line, by the type that the recipe declares for it."""
+    from lazyneuron.blocks import Activation
+    from lazyneuron.core.errors import MALFORMED, ConfigError, said
+    from lazyneuron.induce.recipe import recipe_from_data
+    from lazyneuron.induce.recipe_data import field_from_data
 
     try:
         value = json.loads(text)
     except ValueError:
         value = text
-    if field == "blocks":
-        return tuple(value) if isinstance(value, list) else (str(value),)
-    if field == "activation":
-        kind, *parameters = value if isinstance(value, list) and value else [value]
-        if any(isinstance(p, bool) or not isinstance(p, int | float) for p in parameters):
-            raise ConfigError(f'An activation is a name, or ["name", numbers], got {text!r}.')
-        return Activation(str(kind), tuple(float(p) for p in parameters))
-    if field in ("per_block", "thresholds"):
+    origin = get_origin(kind)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
         raise ConfigError(f"--set cannot give {field!r}; use lazyneuron.sparsify_ for that.")
-    return value
+    if kind is Activation or origin is tuple:
+        value = value if isinstance(value, list) and value else [value if kind is Activation else str(value)]
+    try:
+        return field_from_data(kind, value, recipe=recipe_from_data)
+    except MALFORMED as error:
+        raise ConfigError(f"--set {field}={text} is not a {field} ({said(error)}).") from error
 
 
 def _print(result: Receipt | Plan, console: Console) -> None:

@@ -1,31 +1,32 @@
 """Changing a network so that fewer of its neurons fire: activations, penalties and distillation."""
 
-from lazyneuron.induce.chain import Chain
 from lazyneuron.induce.compact import compact_
 from lazyneuron.induce.controller import DensityController, TargetDensity
 from lazyneuron.induce.distill import Distillation, Step, distill, token_error
-from lazyneuron.induce.doubly_biased import DoublyBiased
 from lazyneuron.induce.jsrelu import JSReLU
-from lazyneuron.induce.l1 import L1, added_loss
 from lazyneuron.induce.layerwise import distill_layerwise
 from lazyneuron.induce.neuron_threshold import NeuronThreshold
 from lazyneuron.induce.norm_floor import NormFloor
 from lazyneuron.induce.penalty import firing_penalty, hoyer_penalty, l1_penalty, log_penalty, real_rows
 from lazyneuron.induce.pressure import Pressure, pre_activations
 from lazyneuron.induce.project import parameter_groups, project_
+from lazyneuron.induce.recipe import Fitted, Plan, Recipe, register_recipe
+from lazyneuron.induce.recipes.chain import Chain
+from lazyneuron.induce.recipes.doubly_biased import DoublyBiased
+from lazyneuron.induce.recipes.keep_top import KeepTop
+from lazyneuron.induce.recipes.l1 import L1, added_loss
+from lazyneuron.induce.recipes.relufy import Relufy
+from lazyneuron.induce.recipes.threshold import Threshold
 from lazyneuron.induce.rectifiers import DReLU, FATReLU, SquaredReLU
 from lazyneuron.induce.refit import refit_down_, shift_bias_, thresholds_for
-from lazyneuron.induce.relufy import Plan, Relufy
 from lazyneuron.induce.revive import revive_
 from lazyneuron.induce.samples import BlockSamples, block_samples
 from lazyneuron.induce.schedule import Constant, Linear, Progressive
 from lazyneuron.induce.shifted import ShiftedActivation
 from lazyneuron.induce.sparsify import plan, sparsify_
-from lazyneuron.induce.threshold import Threshold
 from lazyneuron.induce.thresholded import Thresholded
 from lazyneuron.induce.token_noise import TokenWeightNoise
 from lazyneuron.induce.topk import BlockTopK, StatisticalTopK, TopK
-from lazyneuron.induce.topk_recipe import KeepTop
 from lazyneuron.induce.zeroth_bias import ZerothBias
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "Distillation",
     "DoublyBiased",
     "FATReLU",
+    "Fitted",
     "JSReLU",
     "KeepTop",
     "Linear",
@@ -47,6 +49,7 @@ __all__ = [
     "Plan",
     "Pressure",
     "Progressive",
+    "Recipe",
     "Relufy",
     "ShiftedActivation",
     "SquaredReLU",
@@ -73,6 +76,7 @@ __all__ = [
     "project_",
     "real_rows",
     "refit_down_",
+    "register_recipe",
     "revive_",
     "shift_bias_",
     "sparsify_",

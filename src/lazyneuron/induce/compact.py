@@ -14,6 +14,7 @@ from lazyneuron.blocks.find import find
 from lazyneuron.core.arguments import check_batches
 from lazyneuron.core.errors import CheckpointError, ConfigError, NoBlocksError
 from lazyneuron.core.receipt import BlockChange, Receipt
+from lazyneuron.core.replay import replays
 from lazyneuron.core.undo import Transaction, transaction
 from lazyneuron.induce.norms import with_norms
 from lazyneuron.induce.saving import watch_saving_
@@ -65,6 +66,7 @@ def compact_(model: nn.Module, batches: Iterable[Any] | None = None, *, mode: Mo
     return _narrow(model, {block.name: block for block in blocks}, kept, receipt)
 
 
+@replays("compact_")
 def compact_again_(model: nn.Module, receipt: Receipt) -> Receipt:
     """Remove the same neurons from a fresh model.
 

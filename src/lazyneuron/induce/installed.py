@@ -10,13 +10,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from lazyneuron.blocks.block import MLPBlock
-from lazyneuron.blocks.splice import replace_activation_
 from lazyneuron.core.errors import ShapeError
 from lazyneuron.core.undo import Transaction
-from lazyneuron.induce.doubly_biased import DoublyBiased
 from lazyneuron.induce.jsrelu import JSReLU
-from lazyneuron.induce.norm_floor import NormFloor, scale_offset
-from lazyneuron.induce.token_noise import NoiseHook
+from lazyneuron.induce.norm_floor import NormFloor
 from lazyneuron.induce.zeroth_bias import ZerothBias
 
 INSTALLED = "_lazyneuron_installed"
@@ -37,37 +34,10 @@ class Installed:
     scale_offset: float
 
 
-def install_(change: Transaction, block: MLPBlock, config: DoublyBiased) -> None:
-    """Give one block the components that the config asks for."""
-    model = change.model
-    norm = None if block.norm is None else model.get_submodule(block.norm)
-    activation = JSReLU(0.0 if config.mixing_steps else 1.0, config.cap) if config.jsrelu else None
-    floor = bias = None
-    if activation is not None and block.site is not None:
-        activation.training = block.site.owner.training
-        replace_activation_(change, block, activation)
-    if config.norm_floor is not None and norm is not None:
-        ramp = config.uplift_steps or None
-        floor = NormFloor(norm, config.norm_floor, bias=config.norm_bias, ramp_steps=ramp)
-        new_bias = floor.new_bias()
-        if new_bias is not None:
-            change.set(norm, "bias", new_bias)
-    if config.noise_rho is not None:
-        for site in {id(site.module): site for site in block.linears}.values():
-            whole = dataclasses.replace(site, rows=None)
-            _add_after_(change, site.module, NoiseHook(whole, config.noise_rho))
-    if config.zeroth_bias and norm is not None:
-        bias = _add_bias_(change, block, norm, config)
-    ramped = activation if config.mixing_steps else None
-    offset = 0.0 if bias is None or norm is None else scale_offset(norm)
-    entry = Installed(block.name, norm, bias, floor, ramped, config.mixing_steps, offset)
-    change.set(model, INSTALLED, (*model.__dict__.get(INSTALLED, ()), entry))
-
-
-def length_of(model: nn.Module, config: DoublyBiased) -> int:
+def length_of(model: nn.Module, max_len: int | None) -> int:
     """Number of positions: what is asked for, what the model's config says, or 512."""
-    if config.max_len is not None:
-        return config.max_len
+    if max_len is not None:
+        return max_len
     own = getattr(model, "config", None)
     for name in ("max_position_embeddings", "n_positions"):
         value = getattr(own, name, None)
@@ -91,23 +61,21 @@ def entrances(block: MLPBlock, model: nn.Module) -> tuple[nn.Module, ...]:
     return (owner if around else block.up.module,)
 
 
-def _add_bias_(change: Transaction, block: MLPBlock, norm: nn.Module, config: DoublyBiased) -> ZerothBias:
-    model, weight = change.model, norm._parameters["weight"]
-    assert weight is not None
-    width = block.d_in if config.position == "input" else block.d_out
-    bias = ZerothBias(length_of(model, config), width, config.bound, config.position, config.per_position).to(weight)
+def add_bias_(change: Transaction, block: MLPBlock, norm: nn.Module, bias: ZerothBias) -> None:
+    """Add a zeroth bias to what enters or leaves a block; it becomes a child of the norm."""
+    model = change.model
     bias.training = norm.training
     change.set(norm, CHILD, bias)
-    if config.position == "input":
+    if bias.position == "input":
         for entrance in entrances(block, model):
             add_hook_(change, entrance, _Before(bias))
     else:
         leave = block.down.module if block.container is None else model.get_submodule(block.container)
-        _add_after_(change, leave, _After(bias))
-    return bias
+        add_after_(change, leave, _After(bias))
 
 
-def _add_after_(change: Transaction, module: nn.Module, hook: Callable[..., Any]) -> None:
+def add_after_(change: Transaction, module: nn.Module, hook: Callable[..., Any]) -> None:
+    """Call a hook after a module, until the change is restored."""
     change.set(module, "_forward_hooks", OrderedDict(module._forward_hooks))
     module.register_forward_hook(hook)
 

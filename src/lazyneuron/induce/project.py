@@ -10,9 +10,12 @@ from torch import nn
 from lazyneuron.core.arguments import check_model
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.core.receipt import BlockChange, Receipt
+from lazyneuron.core.replay import lives_in_weights
 from lazyneuron.core.undo import Transaction, transaction
 from lazyneuron.induce.installed import INSTALLED, Installed
 from lazyneuron.induce.zeroth_bias import ZerothBias
+
+lives_in_weights("project_")
 
 
 def project_(model: nn.Module, *, step: int | None = None, record: bool = False) -> Receipt:

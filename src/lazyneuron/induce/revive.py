@@ -14,8 +14,11 @@ from lazyneuron.blocks.block import LinearSite, MLPBlock
 from lazyneuron.blocks.find import find
 from lazyneuron.core.errors import ConfigError, NoBlocksError
 from lazyneuron.core.receipt import BlockChange, Receipt
+from lazyneuron.core.replay import lives_in_weights
 from lazyneuron.core.undo import Transaction, transaction
 from lazyneuron.induce.samples import BlockSamples, block_samples
+
+lives_in_weights("revive_")
 
 
 def revive_(

@@ -24,14 +24,15 @@ class SavePretrained:
     else is saved as ever, with a warning.
     """
 
-    def __init__(self, module: nn.Module, lost: tuple[Receipt, ...]) -> None:
+    def __init__(self, module: nn.Module, lost: tuple[Receipt, ...], *, only_activations: bool) -> None:
         self.module = module
         self.lost = lost
+        self.only_activations = only_activations
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Save as the class does."""
         module: Any = self.module
-        own, said = module.config, _config_that_says(module, self.lost)
+        own, said = module.config, _config_that_says(module) if self.only_activations else None
         if said is None:
             changes = ", ".join(f"{r.verb} {r.config.get('config', '')}".strip() for r in self.lost)
             warnings.warn(
@@ -47,20 +48,25 @@ class SavePretrained:
             module.config = own
 
 
-def watch_saving_(change: Transaction, receipt: Receipt) -> None:
-    """Put :class:`SavePretrained` on every module that transformers could save; restoring the change takes it off."""
+def watch_saving_(change: Transaction, receipt: Receipt, *, only_activations: bool = False) -> None:
+    """Put :class:`SavePretrained` on every module that transformers could save; restoring the change takes it off.
+
+    Args:
+        change: the open transaction, after everything else in it.
+        receipt: of the change.
+        only_activations: it replaced activation functions and did nothing else, so that a config may say it all.
+    """
     for module in list(change.model.modules()):
         held = module.__dict__.get("save_pretrained")
         savable = hasattr(type(module), "save_pretrained") and hasattr(module.__dict__.get("config"), "to_dict")
         if savable and (held is None or isinstance(held, SavePretrained)):
-            before = () if held is None else held.lost
-            change.set(module, "save_pretrained", SavePretrained(module, (*before, receipt)))
+            before, alone = ((), True) if held is None else (held.lost, held.only_activations)
+            stands = SavePretrained(module, (*before, receipt), only_activations=alone and only_activations)
+            change.set(module, "save_pretrained", stands)
 
 
-def _config_that_says(module: Any, lost: tuple[Receipt, ...]) -> Any | None:
+def _config_that_says(module: Any) -> Any | None:
     """A config from which transformers builds the changed model; None if there is none."""
-    if not all(r.config.get("config") == "Relufy" and not r.config.get("rectify_up") for r in lost):
-        return None
     try:
         config = _relu_everywhere(module.config)
         with torch.device("meta"):

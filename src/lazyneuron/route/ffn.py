@@ -4,57 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.blocks.splice import splice_
 from lazyneuron.core.arguments import check_patterns
-from lazyneuron.core.errors import CheckpointError, ConfigError
+from lazyneuron.core.errors import ConfigError
+from lazyneuron.core.undo import Transaction
+from lazyneuron.induce.recipe import Recipe, register_recipe
 from lazyneuron.route.hash_routers import HyperplaneLSH, RandomHash
 from lazyneuron.route.router import Router
 from lazyneuron.route.score_routers import Switch
 
 ROUTERS = ("lsh", "switch", "random")
-
-
-class Layer(Protocol):
-    """A linear layer of a block."""
-
-    @property
-    def weight(self) -> Tensor:
-        """(out, in)."""
-        ...
-
-    @property
-    def bias(self) -> Tensor | None:
-        """(out,), if there is one."""
-        ...
-
-
-class Block(Protocol):
-    """What a replacement has to know of an MLP block."""
-
-    @property
-    def up(self) -> Layer:
-        """First layer."""
-        ...
-
-    @property
-    def down(self) -> Layer:
-        """Second layer."""
-        ...
-
-    @property
-    def gate(self) -> Layer | None:
-        """Gate, if there is one."""
-        ...
-
-    @property
-    def activation(self) -> Callable[[Tensor], Tensor]:
-        """Between the two."""
-        ...
+CHILD = "lazyneuron_routed"
 
 
 class RoutedFFN(nn.Module):
@@ -70,7 +37,7 @@ class RoutedFFN(nn.Module):
     Cost: FLOPs of the block itself and of the router; memory of ``experts`` blocks.
     """
 
-    def __init__(self, router: Router, block: Block, *, jitter: float = 0.0, seed: int = 0) -> None:
+    def __init__(self, router: Router, block: MLPBlock, *, jitter: float = 0.0, seed: int = 0) -> None:
         super().__init__()
         self.router, self._activation = router, block.activation
         g = torch.Generator().manual_seed(seed)
@@ -105,14 +72,14 @@ class RoutedFFN(nn.Module):
         return out
 
 
+@register_recipe
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RouteFFN:
+class RouteFFN(Recipe):
     """Recipe for :func:`lazyneuron.sparsify_`: turn MLP blocks into routed experts with the active FLOPs of the block.
 
     Every expert starts as a copy of the block, so that with a router of weight 1 (``"lsh"``, ``"random"``) the model's
     output is unchanged until training tells the experts apart. Gated blocks are skipped. The block's own weights stay
-    in the
-    model, unused, until the change is restored.
+    in the model, unused, until the change is restored.
 
     Attributes:
         router: ``"lsh"`` (frozen hyperplanes: near tokens share an expert), ``"switch"`` (learned, weighed by its
@@ -141,11 +108,27 @@ class RouteFFN:
         if not (self.jitter >= 0 and math.isfinite(self.jitter)):
             raise ConfigError(f"jitter is not negative, got {self.jitter}.")
 
-    def refuses(self, block: Block) -> str | None:
-        """One sentence why this block cannot be replaced, or None."""
-        return "It is gated; routed experts are plain blocks." if block.gate is not None else None
+    def refuses(self, model: nn.Module, block: MLPBlock, *, blocks: Sequence[MLPBlock]) -> str | None:
+        """Why this block cannot be replaced, or None."""
+        if block.gate is not None:
+            return "It is gated; routed experts are plain blocks."
+        parts = block.up.name.split(".")
+        homes = (model.get_submodule(".".join(parts[:k])) for k in range(len(parts) + 1))
+        taken = any(CHILD in home._modules for home in homes)
+        return block.refusal or ("Another module computes it already; restore that change first." if taken else None)
 
-    def module_for(self, block: Block) -> nn.Module:
+    def describes(self, model: nn.Module, block: MLPBlock) -> str:
+        """What becomes of a block."""
+        return f"It is to be computed by {self.experts} experts of its size, one for each token."
+
+    def install_(self, change: Transaction, block: MLPBlock, *, fitted: Any) -> None:
+        """Let experts compute a block; they become a child of the block's container, or else of ``up``."""
+        home = block.up.module if block.container is None else change.model.get_submodule(block.container)
+        module = self.module_for(block).train(home.training)
+        splice_(change, block, module)
+        change.set(home, CHILD, module)
+
+    def module_for(self, block: MLPBlock) -> nn.Module:
         """The module that computes this block from now on."""
         features, weight = block.up.weight.shape[1], block.up.weight
         router: Router
@@ -156,24 +139,3 @@ class RouteFFN:
         else:
             router = RandomHash(features, self.experts, seed=self.seed)
         return RoutedFFN(router, block, jitter=self.jitter, seed=self.seed).to(weight.device)
-
-    def to_data(self) -> dict[str, Any]:
-        """JSON-able arguments."""
-        return {"config": "RouteFFN", **dataclasses.asdict(self), "blocks": list(self.blocks)}
-
-    @staticmethod
-    def from_data(data: Mapping[str, Any]) -> RouteFFN:
-        """The config that :meth:`to_data` wrote.
-
-        Raises:
-            CheckpointError: the data are not such a config.
-        """
-        try:
-            arguments = dict(data)
-            if arguments.pop("config") != "RouteFFN":
-                raise ValueError(f"its config is {data['config']!r}")
-            return RouteFFN(**{**arguments, "blocks": tuple(arguments["blocks"])})
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(
-                f"This is not a RouteFFN config ({error}); pass what RouteFFN.to_data wrote."
-            ) from error

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
 
 from lazyneuron.core.errors import ConfigError
-
-if TYPE_CHECKING:
-    from lazyneuron.induce.sparsify import Recipe
+from lazyneuron.induce.recipe import Config, Recipe, check_recipe, register_recipe
 
 
+@register_recipe
 @dataclasses.dataclass(frozen=True)
-class Chain:
+class Chain(Config):
     """Recipes that ``sparsify_`` applies one after another, all of them or none, with one receipt.
 
     Attributes:
@@ -26,7 +24,14 @@ class Chain:
             raise ConfigError(f"A chain is a tuple of at least two recipes, got {self.recipes!r}.")
         if any(isinstance(recipe, Chain) for recipe in self.recipes):
             raise ConfigError("A chain holds no chains; put their recipes in one tuple.")
+        for recipe in self.recipes:
+            check_recipe(recipe)
 
-    def to_data(self) -> dict[str, Any]:
-        """JSON-able arguments."""
-        return {"config": "Chain", "recipes": [recipe.to_data() for recipe in self.recipes]}
+    @property
+    def steps(self) -> tuple[Recipe, ...]:
+        """The recipes."""
+        return self.recipes
+
+    def with_steps(self, steps: tuple[Recipe, ...]) -> Chain:
+        """A chain of these."""
+        return Chain(steps)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -13,19 +12,19 @@ from torch import Tensor, nn
 
 from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.core.arguments import check_patterns
-from lazyneuron.core.errors import CheckpointError, ConfigError, DataError
-from lazyneuron.core.receipt import BlockChange
+from lazyneuron.core.errors import ConfigError, DataError
 from lazyneuron.core.undo import Transaction
 from lazyneuron.induce.penalty import hoyer_penalty, l1_penalty
 from lazyneuron.induce.pressure import fitting
-from lazyneuron.induce.relufy import Plan
-from lazyneuron.induce.schedule import Constant, Schedule, schedule_from_data, schedule_to_data
+from lazyneuron.induce.recipe import Recipe, register_recipe
+from lazyneuron.induce.schedule import Constant, Schedule
 
 PENALISED = "_lazyneuron_penalised"
 
 
+@register_recipe
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class L1:
+class L1(Recipe):
     """Watch the hidden activations of MLP blocks in training; add ``added_loss(model)`` to the loss.
 
     What the model computes stays as it is. A smooth activation becomes small but never exactly 0 by a penalty: combine
@@ -62,31 +61,22 @@ class L1:
         penalty = l1_penalty if self.penalty == "l1" else hoyer_penalty
         return penalty(h.float(), mask=fitting(mask, h), weight=weight)
 
-    def to_data(self) -> dict[str, Any]:
-        """JSON-able arguments."""
-        return {
-            "config": "L1",
-            "strength": schedule_to_data(self.schedule),
-            "penalty": self.penalty,
-            "weighted": self.weighted,
-            "blocks": list(self.blocks),
-        }
+    def refuses(self, model: nn.Module, block: MLPBlock, *, blocks: Sequence[MLPBlock]) -> str | None:
+        """Why this block cannot be watched, or None."""
+        if any(catch.block.name == block.name for catch in model.__dict__.get(PENALISED, ())):
+            return "A penalty watches it already; restore that change first."
+        return None
 
-    @staticmethod
-    def from_data(data: Mapping[str, Any]) -> L1:
-        """The config that :meth:`to_data` wrote.
+    def describes(self, model: nn.Module, block: MLPBlock) -> str:
+        """What becomes of a block."""
+        return f"A {self.penalty} penalty watches it in training."
 
-        Raises:
-            CheckpointError: the data are not such a config.
-        """
-        try:
-            arguments = dict(data)
-            if arguments.pop("config") != "L1":
-                raise ValueError(f"its config is {data['config']!r}")
-            strength = schedule_from_data(arguments.pop("strength"))
-            return L1(**{**arguments, "strength": strength, "blocks": tuple(arguments["blocks"])})
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"This is not an L1 config ({error}); pass what L1.to_data wrote.") from error
+    def install_(self, change: Transaction, block: MLPBlock, *, fitted: Any) -> None:
+        """Put the hook on one block."""
+        catch, module, model = Catch(block, self), block.down.module, change.model
+        change.set(module, "_forward_pre_hooks", OrderedDict(module._forward_pre_hooks))
+        module.register_forward_pre_hook(catch)
+        change.set(model, PENALISED, (*model.__dict__.get(PENALISED, ()), catch))
 
 
 class Catch:
@@ -105,30 +95,6 @@ class Catch:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "caught": []}  # a copy of the model holds no graph
-
-
-def propose_l1(model: nn.Module, blocks: Sequence[MLPBlock], *, config: L1) -> Plan:
-    """The plan of a penalty for blocks that were found already."""
-    names = [block.name for block in blocks]
-    unmatched = tuple(p for p in config.blocks if not any(fnmatchcase(name, p) for name in names))
-    taken = {catch.block.name for catch in model.__dict__.get(PENALISED, ())}
-    changes = []
-    for block in blocks:
-        action, reason = "replaced", f"A {config.penalty} penalty watches it in training."
-        if not any(fnmatchcase(block.name, pattern) for pattern in config.blocks):
-            action, reason = "skipped", "No pattern matches its name."
-        elif block.name in taken:
-            action, reason = "skipped", "A penalty watches it already; restore that change first."
-        changes.append(BlockChange(block=block.name, action=action, reason=reason))
-    return Plan(changes=tuple(changes), unmatched=unmatched)
-
-
-def watch_(change: Transaction, block: MLPBlock, config: L1) -> None:
-    """Put the hook on one block."""
-    catch, module, model = Catch(block, config), block.down.module, change.model
-    change.set(module, "_forward_pre_hooks", OrderedDict(module._forward_pre_hooks))
-    module.register_forward_pre_hook(catch)
-    change.set(model, PENALISED, (*model.__dict__.get(PENALISED, ()), catch))
 
 
 def added_loss(model: nn.Module, *, step: int | None = None, mask: Tensor | None = None) -> Tensor:

@@ -1,0 +1,45 @@
+"""Whether a block is handed its tokens without their positions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.blocks.linears import find_linears
+from lazyneuron.blocks.quiet import quiet
+from lazyneuron.blocks.trace import trace_locally
+
+
+def takes_flattened(model: nn.Module, block: MLPBlock) -> bool:
+    """Does the smallest module around norm and block, given (1, tokens, width), hand ``up`` a matrix?"""
+    assert block.norm is not None
+    parts = list(zip(block.norm.split("."), block.up.name.split("."), strict=False))
+    common = 0
+    while common < len(parts) and parts[common][0] == parts[common][1]:
+        common += 1
+    name = ".".join(block.norm.split(".")[:common])
+    around = model.get_submodule(name)
+    seen: list[tuple[int, int]] = []
+
+    def outside(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
+        seen.append((tensors[0].ndim if tensors else 0, 0))
+
+    def inside(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+        if seen and args:
+            seen[-1] = (seen[-1][0], args[0].ndim)
+
+    with quiet(model):
+        handles = [
+            around.register_forward_pre_hook(outside, with_kwargs=True),
+            block.up.module.register_forward_pre_hook(inside),
+        ]
+        try:
+            sites = {n: s for n, s in find_linears(model).items() if s.module in set(around.modules())}
+            trace_locally(name, around, sites, width=block.d_in)
+        finally:
+            for handle in handles:
+                handle.remove()
+    return (3, 2) in seen
