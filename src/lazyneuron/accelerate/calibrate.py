@@ -18,9 +18,9 @@ from lazyneuron.accelerate.cost_model import SHAPES, TOKENS, CostModel
 from lazyneuron.accelerate.native import load
 from lazyneuron.accelerate.packed import PackedBlock
 from lazyneuron.accelerate.sparse_mlp import gather, native
-from lazyneuron.accelerate.timing import interleaved_us
 from lazyneuron.blocks.activation import Activation
 from lazyneuron.core.errors import DataError
+from lazyneuron.core.timing import least_us
 
 _FIRING = (0.01, 0.08, 0.4)  # shares at which a line is fitted
 _INPUTS = 4  # different inputs in turn, so that rows are not simply found in the cache
@@ -123,7 +123,7 @@ def _cell(
         counts = {path: native.new_counts() for path in paths}
         runs = [path_call(block, path, counts[path]) for path in paths]
         calls = [lambda k, run=run: run(inputs[k % _INPUTS]) for run in (dense, *runs)]
-        times = interleaved_us(calls, budget_s=0.15)
+        times = least_us(calls, budget_s=0.15)
         dense_times.append(times[0])
         for path, time_us in zip(paths, times[1:], strict=True):
             if path == "gather":

@@ -15,8 +15,8 @@ from lazyneuron.accelerate.choice import BUCKETS, GAIN_WANTED, Candidates
 from lazyneuron.accelerate.dense import dense
 from lazyneuron.accelerate.packed import PackedBlock
 from lazyneuron.accelerate.sparse_mlp import native
-from lazyneuron.accelerate.timing import interleaved_us
 from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.core.timing import least_us
 
 BUDGET_S = 0.6  # for one block
 PREDICTIONS_ERR = 1.5  # a measured ratio to dense that is worse by more than this is doubted
@@ -127,5 +127,5 @@ def _time_bucket(
     runs = {"dense": dense(block)}
     runs |= {path: path_call(packed, path, counts, isa=isa) for path in candidates.lines}
     calls = [lambda k, run=run: run(windows[k % len(windows)]) for run in runs.values()]
-    times = interleaved_us(calls, rounds=15, budget_s=BUDGET_S / 6, warmup=2)
+    times = least_us(calls, rounds=15, budget_s=BUDGET_S / 6)
     return dict(zip(runs, times, strict=True))
