@@ -15,12 +15,12 @@ from torch.autograd import forward_ad
 from lazyneuron.accelerate import calibrate, opaque
 from lazyneuron.accelerate.choice import BUCKETS, Candidates, from_cost_model
 from lazyneuron.accelerate.current import Current, Path, State
-from lazyneuron.accelerate.dense import dense
 from lazyneuron.accelerate.following import Following
 from lazyneuron.accelerate.freshness import Freshness
 from lazyneuron.accelerate.packed import PackedBlock, Weights
 from lazyneuron.accelerate.sparse_mlp import gather, native
 from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.blocks.dense import dense
 from lazyneuron.blocks.wiring import Wiring
 
 SETTINGS_EVERY = 64  # calls between two looks at the plain attributes of the activation module

@@ -61,10 +61,6 @@ class Freshness:
         """Calls of one token after which every byte has been compared."""
         return self._fingerprint.turns
 
-    def wants_gradient(self) -> bool:
-        """Does any parameter want a gradient?"""
-        return any(entry[2].requires_grad for entry in self._watched)
-
     def holds_at_a_glance(self, tokens: int) -> bool:
         """Does nothing tell of a change, for a few microseconds of looking?"""
         if _Steps.count != self._steps:

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from lazyneuron.accelerate.calibrate import path_call
 from lazyneuron.accelerate.choice import BUCKETS, GAIN_WANTED, Candidates
-from lazyneuron.accelerate.dense import dense
 from lazyneuron.accelerate.packed import PackedBlock
 from lazyneuron.accelerate.sparse_mlp import native
 from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.blocks.dense import dense
 from lazyneuron.core.timing import least_us
 
 BUDGET_S = 0.6  # for one block

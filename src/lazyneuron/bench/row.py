@@ -62,7 +62,8 @@ def measure_case(case: Case, held: Held, *, budget_s: float) -> dict[str, Any]:
     packed, inputs = held.packed_for(case), make_inputs(case)
     truth = evaluate(held.block, inputs[0])
     need = needs(packed, held.levels, inputs[0], truth[1])
-    calibration = held.calibration.split(case.tokens)  # accelerate_ takes the first eight, as long as what is measured
+    # as long as what is measured; accelerate_ looks at the first eight
+    calibration = [held.calibration[k : k + case.tokens] for k in range(0, len(held.calibration), case.tokens)]
     with accelerated(held.block, calibration, tokens=case.tokens, weights=packed.weights) as ours:
         candidates = _candidates(case, held, packed, ours, inputs, truth, need)
         return _row(case, held, packed, ours, candidates, inputs, need, budget_s=budget_s)
