@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 import lazyneuron as lazy
 from lazyneuron.accelerate.status import executions
-from lazyneuron.bench.clock import Times, interleaved
 from lazyneuron.core.bandwidth import read_bandwidth_gbps
 from lazyneuron.core.record import Record, write_text
+from lazyneuron.core.timing import Times, compared
 from lazyneuron.ops.fingerprint.fingerprint import BYTES_A_CALL
 from lazyneuron.ops.native import load
 
@@ -58,10 +58,10 @@ def row(d_in: int, d_hidden: int, *, gated: bool, gbps: float) -> dict[str, Any]
         raise SystemExit("The accelerated block differs from the dense one; nothing is timed.")
     kernel = run.current.now().runs[0]
     assert kernel is not None
-    sparse = interleaved({"checked": run, "kernel": kernel}, inputs, budget_s=_BUDGET_S, seed=SEED)
+    sparse = compared({"checked": run, "kernel": kernel}, inputs, budget_s=_BUDGET_S, seed=SEED)
     run.following.table = ("dense",) * len(run.following.table)
     original = type(plain).forward
-    dense = interleaved(
+    dense = compared(
         {"declined": plain, "original": lambda x: original(plain, x)}, inputs, budget_s=_BUDGET_S, seed=SEED
     )
     return {

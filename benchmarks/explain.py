@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, ViTConfig, ViTForImageClas
 
 from lazyneuron.blocks import find
 from lazyneuron.core.record import Record, write_text
+from lazyneuron.core.timing import repeated
 from lazyneuron.explain import explain
 from lazyneuron.train import LossGuard, SparsityMonitor
 
@@ -42,9 +42,7 @@ def wide() -> tuple[nn.Module, dict[str, Tensor]]:
 
 def seconds(work: Callable[[], Any]) -> float:
     """How long it takes."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+    return repeated(work, rounds=1).median_us / 1e6
 
 
 def measure(make: Callable[[], tuple[nn.Module, dict[str, Tensor]]], rounds: int) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lazyneuron.bench.clock import interleaved, quartiles, ratios
 from lazyneuron.core.record import Record, write_text
+from lazyneuron.core.timing import compared, ratios
 from lazyneuron.induce import JSReLU
 from lazyneuron.ops.jsrelu.native import available
 from lazyneuron.ops.jsrelu.operator import plain
@@ -44,8 +44,8 @@ def rows(dtype: torch.dtype) -> list[dict[str, Any]]:
             "capped": both_ways(JSReLU(cap=4.0)),
         }
         slow = both_ways(lambda x: plain(x, 1.0, float("inf")))
-        times = interleaved(calls, inputs, budget_s=3.0, seed=SEED)
-        times |= interleaved({"plain": slow}, inputs, budget_s=1.0, seed=SEED)  # apart: it would leave the caches full
+        times = compared(calls, inputs, budget_s=3.0, seed=SEED)
+        times |= compared({"plain": slow}, inputs, budget_s=1.0, seed=SEED)  # apart: it would leave the caches full
         each = ratios(times["jsrelu"], times["relu"])
         moved = _PASSES * inputs[0].numel() * inputs[0].element_size()
         found.append(
@@ -55,9 +55,9 @@ def rows(dtype: torch.dtype) -> list[dict[str, Any]]:
                 "moved_mib": round(moved / 2**20, 1),
                 **{f"{name}_us": round(t.median_us, 1) for name, t in times.items()},
                 "relu_gbps": round(moved / times["relu"].median_us / 1e3, 1),
-                "over_relu": round(each[len(each) // 2], 3),
-                "over_relu_quartiles": [round(q, 3) for q in quartiles(each)],
-                "rounds": len(each),
+                "over_relu": round(each.median, 3),
+                "over_relu_quartiles": [round(q, 3) for q in each.quartiles],
+                "rounds": len(each.samples),
             }
         )
     return found

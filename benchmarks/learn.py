@@ -14,7 +14,6 @@ import resource
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -23,18 +22,14 @@ from typing import Any
 import numpy as np
 
 from lazyneuron.core.record import Record, write_text
+from lazyneuron.core.timing import interleaved, repeated
 
 SEED = 0
 Row = dict[str, Any]
 
 
 def timed(call: Callable[[], object], *, repeats: int) -> list[float]:
-    samples = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        call()
-        samples.append(time.perf_counter() - start)
-    return samples
+    return [sample_us / 1e6 for sample_us in repeated(call, rounds=repeats).samples_us]
 
 
 def peak_gib() -> float:
@@ -63,18 +58,20 @@ def transform(n: int, dtype: str) -> Row:
     fwht(copy, in_place=True)
     off = float(np.abs(copy / 2**n - x).max())
     assert off < (1e-4 if dtype == "float32" else 1e-11), off
-    tensor, ours, ceiling = torch.from_numpy(x), [], []
-    for _ in range(9):
-        ceiling += timed(tensor.neg_, repeats=1)
-        ours += timed(functools.partial(fwht, x, in_place=True), repeats=1)
-        x *= 2.0 ** (-n // 2)  # keeps the numbers from growing
-    best, floor = statistics.median(ours), statistics.median(ceiling)
+    calls = {"ceiling": torch.from_numpy(x).neg_, "ours": functools.partial(fwht, x, in_place=True)}
+
+    def shrink(*_: float) -> None:
+        np.multiply(x, 2.0 ** (-n // 2), out=x)  # keeps the numbers from growing
+
+    runs = {name: lambda _, call=call: call() for name, call in calls.items()}
+    times = interleaved(runs, [None], budget_s=0.0, least=9, most=9, on_round=shrink)
+    middle, floor = (times[name].median_us / 1e6 for name in ("ours", "ceiling"))
     return {
         "case": f"transform in place, n = {n}, {dtype}",
-        "seconds": best,
+        "seconds": middle,
         "ceiling": floor,
-        "over the ceiling": best / floor,
-        "samples": ours,
+        "over the ceiling": middle / floor,
+        "samples": [sample_us / 1e6 for sample_us in times["ours"].samples_us],
         "note": "ceiling: the array read and written once",
     }
 
@@ -119,11 +116,9 @@ def theirs(n: int, degree: int, m: int) -> Row:
     from sklearn.preprocessing import PolynomialFeatures
 
     x, y = rows_of(m, n)
-    start = time.perf_counter()
     features = PolynomialFeatures(degree, interaction_only=True, include_bias=False)
-    design = features.fit_transform(x.astype(np.float64))
-    model = Ridge(1.0, solver="cholesky", copy_X=False).fit(design, y)
-    took = time.perf_counter() - start
+    model = Ridge(1.0, solver="cholesky", copy_X=False)
+    (took,) = timed(lambda: model.fit(features.fit_transform(x.astype(np.float64)), y), repeats=1)
     from lazyneuron.ops.boolean.subsets import rank
 
     order = [rank(np.flatnonzero(row).tolist(), n) for row in features.powers_]
@@ -142,9 +137,8 @@ def ours(n: int, degree: int, m: int) -> Row:
     from lazyneuron.learn.estimators import LowDegreeRegressor
 
     x, y = rows_of(m, n)
-    start = time.perf_counter()
-    model = LowDegreeRegressor(degree, solver="ridge", alpha=1.0).fit(x, y)
-    took = time.perf_counter() - start
+    model = LowDegreeRegressor(degree, solver="ridge", alpha=1.0)
+    (took,) = timed(lambda: model.fit(x, y), repeats=1)
     return {
         "case": f"ours, n = {n}, degree {degree}, {m} rows",
         "seconds": took,

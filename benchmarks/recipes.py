@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from lazyneuron import accelerate_, find_blocks, measure, sparsify_
-from lazyneuron.bench.clock import interleaved, quartiles, ratios
 from lazyneuron.core.errors import LazyNeuronError
 from lazyneuron.core.receipt import Receipt
 from lazyneuron.core.record import Record, write_text
+from lazyneuron.core.timing import compared, ratios
 from lazyneuron.induce import DoublyBiased, KeepTop, Relufy, Threshold, shift_bias_
 from lazyneuron.induce.samples import block_samples
 from lazyneuron.measure import mlp_time_share
@@ -89,7 +89,7 @@ def rows(name: str, recipe: Any) -> list[dict[str, Any]]:
         jumps = float((gaps > 1e-4).float().mean())
         if jumps > (0.02 if isinstance(recipe, Threshold) else 0.0):
             raise SystemExit(f"{name}: {jumps:.1%} of the tokens differ; nothing is timed.")
-        times = interleaved({"dense": model, "accelerated": fast}, inputs, budget_s=4.0, seed=SEED)
+        times = compared({"dense": model, "accelerated": fast}, inputs, budget_s=4.0, seed=SEED)
         each = ratios(times["dense"], times["accelerated"])
         predicted = predicted_speedup(receipt, tokens, mlp_time_share(model, inputs))
         found.append(
@@ -100,10 +100,10 @@ def rows(name: str, recipe: Any) -> list[dict[str, Any]]:
                 "tokens off by over 1e-4": jumps,
                 "dense_us": round(times["dense"].median_us, 1),
                 "accelerated_us": round(times["accelerated"].median_us, 1),
-                "speed-up": round(each[len(each) // 2], 3),
-                "quartiles": [round(q, 3) for q in quartiles(each)],
+                "speed-up": round(each.median, 3),
+                "quartiles": [round(q, 3) for q in each.quartiles],
                 "predicted": round(predicted, 3),
-                "predicted over measured": round(predicted / each[len(each) // 2], 3),
+                "predicted over measured": round(predicted / each.median, 3),
             }
         )
     return found

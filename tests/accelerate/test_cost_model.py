@@ -12,7 +12,6 @@ from lazyneuron.accelerate import calibrate, cost_model
 from lazyneuron.accelerate.calibrate import cost_model_for, is_calibrated
 from lazyneuron.accelerate.choice import Candidates, bucket_of, from_cost_model
 from lazyneuron.accelerate.cost_model import CostModel, Line
-from lazyneuron.accelerate.timing import interleaved_us
 from lazyneuron.core.errors import CheckpointError
 from tests.core.resealed import reseal
 
@@ -185,18 +184,3 @@ def test_candidates_follow_the_model() -> None:
     gated = from_cost_model(lawful(), weights=3 * 32 * 128, gated=True, paths=("certified-2",))
     assert gated.rows == 2
     assert gated.dense_us[0] == pytest.approx(law(3 * 32 * 128, 1), rel=1e-6)
-
-
-def test_each_call_is_timed_right_after_the_reference() -> None:
-    log: list[str] = []
-    times = interleaved_us(
-        [lambda k: log.append(f"d{k}"), lambda k: log.append(f"a{k}"), lambda k: log.append(f"b{k}")],
-        rounds=2,
-        warmup=1,
-        budget_s=60.0,
-    )
-    assert log == [name for k in range(3) for name in (f"d{k}", f"a{k}", f"d{k}", f"b{k}")]
-    assert len(times) == 3
-    alone: list[int] = []
-    assert len(interleaved_us([alone.append], rounds=2, warmup=0)) == 1
-    assert alone == [0, 1]

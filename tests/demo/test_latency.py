@@ -6,7 +6,7 @@ from torch import nn
 
 from lazyneuron.core.errors import ConfigError, DataError
 from lazyneuron.demo.cases import cases
-from lazyneuron.demo.latency import amdahl, interleaved
+from lazyneuron.demo.latency import amdahl, latencies
 
 
 class Logged(nn.Module):
@@ -22,7 +22,7 @@ class Logged(nn.Module):
 def test_runs_take_turns_on_the_same_batch():
     log: list[tuple[str, float]] = []
     models = {"a": Logged("a", log), "b": Logged("b", log)}
-    timings = interleaved(models, [torch.tensor(1.0), torch.tensor(2.0)], seconds=0.0, least=2, in_a_row=3)
+    timings = latencies(models, [torch.tensor(1.0), torch.tensor(2.0)], seconds=0.0, least=2, in_a_row=3)
     warm = [("a", 1.0), ("a", 2.0), ("b", 1.0), ("b", 2.0)]
     turn = [(name, value) for name in "ab" for value in (1.0, 2.0, 1.0)]
     assert log == [*warm, *turn, *turn]
@@ -31,7 +31,7 @@ def test_runs_take_turns_on_the_same_batch():
 
 def test_every_batch_is_counted_in_its_turn():
     log: list[tuple[str, float]] = []
-    interleaved({"a": Logged("a", log)}, [torch.tensor(float(k)) for k in range(3)], seconds=0.0, least=3, in_a_row=2)
+    latencies({"a": Logged("a", log)}, [torch.tensor(float(k)) for k in range(3)], seconds=0.0, least=3, in_a_row=2)
     assert [value for _, value in log[3:]] == [0.0, 1.0, 1.0, 2.0, 2.0, 0.0]
 
 
@@ -49,7 +49,7 @@ def test_quartiles_of_known_times(monkeypatch):
             return x
 
     monkeypatch.setattr("time.perf_counter", clock)
-    (timing,) = interleaved({"m": Advancing()}, [torch.zeros(1)], seconds=0.0, least=5, in_a_row=2)
+    (timing,) = latencies({"m": Advancing()}, [torch.zeros(1)], seconds=0.0, least=5, in_a_row=2)
     assert timing.n == 5
     assert (timing.low_ms, timing.median_ms, timing.high_ms) == pytest.approx((2.0, 3.0, 4.0))
 
@@ -79,4 +79,4 @@ def test_cases_have_no_padding_and_cut_lines_keep_their_end():
 
 def test_at_least_one_round():
     with pytest.raises(ConfigError, match="at least 1 round"):
-        interleaved({}, [], seconds=1.0)
+        latencies({}, [], seconds=1.0)

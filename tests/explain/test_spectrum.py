@@ -15,7 +15,7 @@ from lazyneuron.explain import (
     spectral_concentration,
     stieltjes_bound,
 )
-from lazyneuron.explain.marchenko_pastur import density, stieltjes
+from lazyneuron.explain.marchenko_pastur import density
 from lazyneuron.explain.spectrum import gram_eigenvalues
 
 
@@ -74,22 +74,6 @@ def test_the_density_integrates_to_its_mass_and_mean(ratio: float) -> None:
     weight = 2 * w * density(w * w, ratio, variance=variance)
     assert float(torch.trapezoid(weight, w)) == pytest.approx(min(1.0, 1 / ratio), abs=2e-4)
     assert float(torch.trapezoid(weight * w * w, w)) == pytest.approx(variance, rel=1e-3)
-
-
-@pytest.mark.parametrize("ratio", [0.2, 1.0, 3.0])
-def test_the_stieltjes_transform_solves_its_equation_and_is_the_integral(ratio: float) -> None:
-    z = complex(0.8, 0.3)
-    m = stieltjes(z, ratio)
-    assert abs(ratio * z * m * m + (z + ratio - 1) * m + 1) < 1e-12
-    assert m.imag > 0
-    w = torch.linspace(1e-6, 1 + math.sqrt(ratio), 400_001, dtype=torch.float64)
-    weight = 2 * w * density(w * w, ratio)
-    kernel = 1 / (w * w - z)
-    mass = max(0.0, 1 - 1 / ratio) / (0 - z)
-    integral = complex(torch.trapezoid(weight * kernel.real, w), torch.trapezoid(weight * kernel.imag, w)) + mass
-    assert abs(integral - m) < 2e-3
-    with pytest.raises(ConfigError, match="upper half-plane"):
-        stieltjes(complex(1.0, -1.0), ratio)
 
 
 @pytest.mark.parametrize("ratio", [0.25, 1.0, 2.0])

@@ -34,7 +34,7 @@ from lazyneuron.learn.instances import (
     parity_net,
     random_sparse_net,
 )
-from lazyneuron.learn.instances.lifted import digits_of, parity_of
+from lazyneuron.learn.instances.lifted import digits_of
 
 
 def weights_of(net: SparseActivationNet) -> np.ndarray:
@@ -137,6 +137,10 @@ def test_golay_sensitivity_is_the_stated_one() -> None:
     table = code_table(code, code_net(code, norm=1.0, seed=0))
     weights = weight_by_degree(spectrum(table))
     assert average_sensitivity(weights) == pytest.approx(1.75, abs=0.01)
+
+
+def parity_of(y: np.ndarray, subset: list[int]) -> np.ndarray:
+    return np.asarray(y[:, subset].astype(np.int64).prod(axis=1))
 
 
 @pytest.mark.parametrize("size", range(1, 9))

@@ -16,9 +16,9 @@ from lazyneuron.accelerate import cost_model
 from lazyneuron.accelerate.certificate import build_sketch, inner_zero_set
 from lazyneuron.accelerate.certificate import with_bias as sketch_with_bias
 from lazyneuron.accelerate.cost_model import SHAPES, TOKENS, CostModel
-from lazyneuron.accelerate.timing import interleaved_us
 from lazyneuron.blocks.activation import Activation
 from lazyneuron.core.errors import DataError
+from lazyneuron.core.timing import least_us
 from lazyneuron.ops.choice import choose
 from lazyneuron.ops.native import load
 from lazyneuron.ops.sparse_mlp import gather, native
@@ -122,7 +122,7 @@ def _cell(
         counts = {path: native.new_counts() for path in paths}
         runs = [path_call(block, path, counts[path]) for path in paths]
         calls = [lambda k, run=run: run(inputs[k % _INPUTS]) for run in (dense, *runs)]
-        times = interleaved_us(calls, budget_s=0.15)
+        times = least_us(calls, budget_s=0.15)
         dense_times.append(times[0])
         for path, time_us in zip(paths, times[1:], strict=True):
             if path == "gather":

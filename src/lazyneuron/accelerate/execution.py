@@ -15,10 +15,10 @@ from torch.autograd import forward_ad
 from lazyneuron.accelerate import calibrate, opaque
 from lazyneuron.accelerate.choice import BUCKETS, Candidates, from_cost_model
 from lazyneuron.accelerate.current import Current, Path, State
-from lazyneuron.accelerate.dense import dense
 from lazyneuron.accelerate.following import Following
 from lazyneuron.accelerate.freshness import Freshness
 from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.blocks.dense import dense
 from lazyneuron.blocks.wiring import Wiring
 from lazyneuron.ops.sparse_mlp import gather, native
 from lazyneuron.ops.sparse_mlp.packed import DTYPES, PackedBlock, Weights

@@ -14,12 +14,12 @@ from lazyneuron.accelerate import calibrate
 from lazyneuron.accelerate.calibrated import calibrated_slack
 from lazyneuron.accelerate.choice import BUCKETS, Candidates, from_cost_model
 from lazyneuron.accelerate.cost_model import Line
-from lazyneuron.accelerate.dense import dense
 from lazyneuron.accelerate.execution import BlockExecution
 from lazyneuron.accelerate.freshness import Freshness
 from lazyneuron.accelerate.packed import pack
 from lazyneuron.accelerate.tune import Decision, decide
 from lazyneuron.blocks import MLPBlock
+from lazyneuron.blocks.dense import dense
 from lazyneuron.core.errors import LazyNeuronError
 from lazyneuron.core.receipt import BlockChange
 from lazyneuron.ops.sparse_mlp import native

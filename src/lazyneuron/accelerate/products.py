@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-_NARROW = ("tf32", "bf16")
+_NARROW = ("tf32", "bf16", "medium", "high")
 
 
 def allowed() -> str:
     """What torch may round the factors of a float32 product to: "tf32", "bf16", or something else for not at all."""
-    precision: str = torch.backends.mkldnn.matmul.fp32_precision
-    return precision
+    products = getattr(torch.backends.mkldnn, "matmul", None)  # torch has these settings in classes without types
+    return str(getattr(products, "fp32_precision", torch.get_float32_matmul_precision()))
 
 
 def are_narrow() -> bool:

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from lazyneuron.accelerate.calibrate import path_call
 from lazyneuron.accelerate.choice import BUCKETS, GAIN_WANTED, Candidates
-from lazyneuron.accelerate.dense import dense
-from lazyneuron.accelerate.timing import interleaved_us
 from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.blocks.dense import dense
+from lazyneuron.core.timing import least_us
 from lazyneuron.ops.sparse_mlp import native
 from lazyneuron.ops.sparse_mlp.packed import PackedBlock
 
@@ -127,5 +127,5 @@ def _time_bucket(
     runs = {"dense": dense(block)}
     runs |= {path: path_call(packed, path, counts, isa=isa) for path in candidates.lines}
     calls = [lambda k, run=run: run(windows[k % len(windows)]) for run in runs.values()]
-    times = interleaved_us(calls, rounds=15, budget_s=BUDGET_S / 6, warmup=2)
+    times = least_us(calls, rounds=15, budget_s=BUDGET_S / 6)
     return dict(zip(runs, times, strict=True))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
@@ -12,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lazyneuron.blocks import MLPBlock
+from lazyneuron.core.timing import repeated
 from lazyneuron.ops.sparse_mlp.packed import PackedBlock
 
 _GEMM_TOKENS = 256
@@ -102,10 +101,5 @@ def gemm_gflops(block: MLPBlock, *, rounds: int = 5) -> float:
     """Rate of torch's plain matrix product with the block's first layer over 256 tokens, in 10^9 FLOPs a second."""
     weight = block.up.weight
     x = torch.ones(_GEMM_TOKENS, block.d_in, dtype=weight.dtype)
-    F.linear(x, weight)
-    times_s = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        F.linear(x, weight)
-        times_s.append(time.perf_counter() - start)
-    return 2 * _GEMM_TOKENS * weight.numel() / statistics.median(times_s) / 1e9
+    taken = repeated(lambda: F.linear(x, weight), rounds=rounds, warm_up=1)
+    return 2 * _GEMM_TOKENS * weight.numel() / taken.median_us / 1e3

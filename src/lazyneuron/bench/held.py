@@ -25,6 +25,7 @@ class Held:
         case: the case that they were made for.
         block: its bias is set to each case's density in place.
         base: packed once; :meth:`packed_for` moves its bias.
+        moved: density -> the packed form with its bias.
         levels: the sketch's integers as float32.
         calibration: tokens to fit on.
         gflops: of a plain matrix product.
@@ -36,6 +37,7 @@ class Held:
     levels: Tensor
     calibration: Tensor
     gflops: float
+    moved: dict[float, PackedBlock] = dataclasses.field(default_factory=dict)
 
     def fits(self, case: Case) -> bool:
         """Are these the weights of another case?"""
@@ -44,7 +46,9 @@ class Held:
     def packed_for(self, case: Case) -> PackedBlock:
         """Set the block's bias for a case, and return the packed form with the same bias."""
         set_density_(self.block, case.density)
-        return at_density(self.base, case.density)
+        if case.density not in self.moved:
+            self.moved[case.density] = at_density(self.base, case.density)
+        return self.moved[case.density]
 
 
 def hold(case: Case) -> Held:

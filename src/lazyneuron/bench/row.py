@@ -13,12 +13,13 @@ from lazyneuron.bench.baselines.registry import BASELINES, DENSE
 from lazyneuron.bench.candidate import INT8_LIMIT, LIMITS, Candidate, judge, judge_baseline, one_line
 from lazyneuron.bench.case import Case
 from lazyneuron.bench.ceilings import Needs, needs, plain_read
-from lazyneuron.bench.certified import PATHS, Dispatched, Path, dispatch, make_paths, usable_paths
-from lazyneuron.bench.clock import Times, interleaved, quartiles, ratios
+from lazyneuron.bench.certified import PATHS, Path, make_paths, usable_paths
 from lazyneuron.bench.held import Held
+from lazyneuron.bench.model import Accelerated, accelerated
 from lazyneuron.bench.synthetic import SEED, make_inputs
 from lazyneuron.bench.truth import evaluate
 from lazyneuron.core.errors import ImplUnavailable
+from lazyneuron.core.timing import Ratios, Times, compared, ratios
 from lazyneuron.ops.sparse_mlp.packed import PackedBlock
 
 OURS = "ours"
@@ -61,20 +62,39 @@ def measure_case(case: Case, held: Held, *, budget_s: float) -> dict[str, Any]:
     packed, inputs = held.packed_for(case), make_inputs(case)
     truth = evaluate(held.block, inputs[0])
     need = needs(packed, held.levels, inputs[0], truth[1])
-    ours, candidates = _candidates(case, held, packed, inputs, truth, need)
+    # as long as what is measured; accelerate_ looks at the first eight
+    calibration = [held.calibration[k : k + case.tokens] for k in range(0, len(held.calibration), case.tokens)]
+    with accelerated(held.block, calibration, tokens=case.tokens, weights=packed.weights) as ours:
+        candidates = _candidates(case, held, packed, ours, inputs, truth, need)
+        return _row(case, held, packed, ours, candidates, inputs, need, budget_s=budget_s)
+
+
+def _row(
+    case: Case,
+    held: Held,
+    packed: PackedBlock,
+    ours: Accelerated,
+    candidates: list[Candidate],
+    inputs: list[Tensor],
+    need: Needs,
+    *,
+    budget_s: float,
+) -> dict[str, Any]:
     row = facts_of(case) | {"ours": ours.chosen, "computed": round(need.computed, 4), "fired": round(need.fired, 4)}
     row |= {"union": round(need.union, 4), "read_bytes": need.bytes, "gemm_gflops": round(held.gflops, 1)}
+    if ours.notes:
+        row["notes"] = list(ours.notes)
     wrong = [c for c in candidates if c.run is None and c.error is not None and c.name in (OURS, *usable_paths("keep"))]
     if wrong:
         return row | {"reason": f"{wrong[0].name}: {wrong[0].reason}", "candidates": [c.to_row() for c in candidates]}
     read, read_bytes = plain_read(packed, need.bytes)
     calls = {c.name: c.run for c in candidates if c.run is not None} | {_READ: read}
     together, apart = [name for name in (*PATHS, _READ, OURS) if name in calls], (OURS, _READ)
-    times = interleaved(calls, inputs, budget_s=budget_s, seed=SEED, shares_memory=together, apart=apart)
+    times = compared(calls, inputs, budget_s=budget_s, seed=SEED, shares_memory=together, apart=apart)
     spread = _spread(times)
     if spread > NOISY:
         row |= {"noisy": True, "first": _headline(times) | {"spread": round(spread, 2)}}
-        times = interleaved(calls, inputs, budget_s=budget_s, seed=SEED + 1, shares_memory=together, apart=apart)
+        times = compared(calls, inputs, budget_s=budget_s, seed=SEED + 1, shares_memory=together, apart=apart)
     if ours.now() != ours.chosen:
         row["ours_at_the_end"] = ours.now()
     return row | _measured(ours.chosen, candidates, times, need, read_bytes=read_bytes, gflops=held.gflops)
@@ -84,11 +104,12 @@ def _candidates(
     case: Case,
     held: Held,
     packed: PackedBlock,
+    ours: Accelerated,
     inputs: list[Tensor],
     truth: tuple[Tensor, Tensor],
     need: Needs,
-) -> tuple[Dispatched, list[Candidate]]:
-    """What the dispatcher runs; and all candidates: dense, the paths by themselves, that one, and the baselines."""
+) -> list[Candidate]:
+    """Dense, the paths by themselves, the accelerated model, and the baselines."""
     x, limit = inputs[0], LIMITS[case.dtype]
     ours_limit = INT8_LIMIT if case.weights == "int8" else limit
     usable = usable_paths(case.weights)
@@ -102,20 +123,12 @@ def _candidates(
             found.append(judge(name, built, x=x, truth=truth, limit=ours_limit, exact=True))
         else:
             found.append(Candidate(name=name, reason=reason))
-    ours = dispatch(
-        held.block,
-        packed,
-        paths=paths,
-        inputs=inputs,
-        shares=(need.computed, need.fired),
-        weights=packed.weights,
-    )
-    built = Built(run=ours.run, added_bytes=packed.added_bytes, note=ours.chosen)
+    built = Built(run=ours.run, added_bytes=ours.added_bytes, note=ours.chosen)
     found.append(judge(OURS, built, x=x, truth=truth, limit=ours_limit, exact=True))
     names = [name for name in case.against if name not in paths]
     problem = _problem(held, inputs, _byte_share(held, packed) if "teal" in names else 1.0)
     found += [judge_baseline(BASELINES[name], problem, x=x, truth=truth, limit=limit) for name in names]
-    return ours, [_with_missed(c, need) for c in found]
+    return [_with_missed(c, need) for c in found]
 
 
 def _problem(held: Held, inputs: list[Tensor], byte_share: float) -> Problem:
@@ -149,20 +162,22 @@ def _spread(times: Mapping[str, Times]) -> float:
 def _headline(times: Mapping[str, Times]) -> dict[str, Any]:
     """Speeds of one measurement."""
     against = ratios(times[DENSE.name], times[OURS])
-    low, high = quartiles(against)
     found = {
         "dense_us": round(times[DENSE.name].median_us, 1),
         "ours_us": round(times[OURS].median_us, 1),
-        "vs_dense": round(against[len(against) // 2], 3),
-        "vs_dense_quartiles": [round(low, 3), round(high, 3)],
+        **_vs_dense(against),
     }
     if "int8" in times:
         over_int8 = ratios(times["int8"], times[OURS])
-        found |= {
-            "int8_us": round(times["int8"].median_us, 1),
-            "vs_int8": round(over_int8[len(over_int8) // 2], 3),
-        }
+        found |= {"int8_us": round(times["int8"].median_us, 1), "vs_int8": round(over_int8.median, 3)}
     return found
+
+
+def _vs_dense(against: Ratios) -> dict[str, Any]:
+    return {
+        "vs_dense": round(against.median, 3),
+        "vs_dense_quartiles": [round(quartile, 3) for quartile in against.quartiles],
+    }
 
 
 def _measured(
@@ -189,7 +204,7 @@ def _measured(
         "rounds": len(times[OURS].samples_us),
         "spread": round(spread, 2),
         **({"noisy_again": True} if spread > NOISY else {}),
-        "raw_ratios": [round(r, 3) for r in ratios(times[DENSE.name], times[OURS])],
+        "raw_ratios": sorted(round(r, 3) for r in ratios(times[DENSE.name], times[OURS]).samples),
         "candidates": [_candidate_row(c, times) for c in candidates],
     }
 
@@ -199,10 +214,8 @@ def _candidate_row(candidate: Candidate, times: Mapping[str, Times]) -> dict[str
     if candidate.name not in times:
         return row
     taken = times[candidate.name]
-    against = ratios(times[DENSE.name], taken)
     return row | {
         "median_us": round(taken.median_us, 1),
         "quartiles_us": [round(q, 1) for q in taken.quartiles_us],
-        "vs_dense": round(against[len(against) // 2], 3),
-        "vs_dense_quartiles": [round(q, 3) for q in quartiles(against)],
+        **_vs_dense(ratios(times[DENSE.name], taken)),
     }

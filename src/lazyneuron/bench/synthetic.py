@@ -71,8 +71,8 @@ def make_calibration(shape: Shape, dtype: str) -> Tensor:
 
 
 def _check_memory(shape: Shape, dtype: str) -> None:
-    # weights, copies by neuron, sketch and its levels, int8 copies and what making these takes
-    needed = shape.weights * (DTYPES[dtype].itemsize * 2 + 6)
+    # weights, two copies by neuron, two sketches, their levels, int8 copies and what making these takes
+    needed = shape.weights * (DTYPES[dtype].itemsize * 3 + 7)
     free = _available_bytes()
     if free is not None and needed > free:
         raise ImplUnavailable(

@@ -44,8 +44,7 @@ def depends(z: Tensor, h: Tensor) -> bool:
     """Could ``h`` be an element-wise function of ``z``? True when neighbours in ``z`` are neighbours in ``h``.
 
     A sieve: it lets every smooth function through and stops nearly all else, at the price of one small sort. Where
-    hardly
-    any neuron fires there is nothing to tell, and it lets through.
+    hardly any neuron fires there is nothing to tell, and it lets through.
     """
     z, h = z.flatten().float(), h.flatten().float()
     if z.numel() < 2 or not bool(torch.isfinite(h).all()):

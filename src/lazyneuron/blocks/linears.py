@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lazyneuron.blocks.block import LinearSite
@@ -64,12 +63,6 @@ def _multiplies(module: nn.Module, matrix: Tensor) -> bool:
 def is_sharded(site: LinearSite) -> bool:
     """Is the weight a distributed tensor, of which only a part is here?"""
     return hasattr(site.module._parameters.get("weight"), "device_mesh")
-
-
-def computes_its_weight(site: LinearSite, x: Tensor, y: Tensor) -> bool:
-    """Is ``y`` what weight and bias give for ``x``, up to the rounding of their dtype?"""
-    wanted = F.linear(x, site.weight, site.bias)
-    return _close(site.part_of(y), wanted)
 
 
 def _close(y: Tensor, wanted: Tensor) -> bool:

@@ -3,28 +3,13 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.blocks.dense import dense
 from lazyneuron.blocks.splice import splice_
 from lazyneuron.blocks.trace import Trace
 from lazyneuron.core.undo import Transaction
-
-
-class DenseRun:
-    """The plain execution of a block from its weights."""
-
-    def __init__(self, block: MLPBlock) -> None:
-        self.block = block
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """The block's output."""
-        block = self.block
-        h = block.activation(F.linear(x, block.switch.weight, block.switch.bias))
-        if block.gate is not None:
-            h = h * F.linear(x, block.up.weight, block.up.bias)
-        return F.linear(h.to(block.down.weight.dtype), block.down.weight, block.down.bias)
 
 
 def decline(_: Tensor) -> None:
@@ -33,7 +18,7 @@ def decline(_: Tensor) -> None:
 
 def survives(block: MLPBlock, trace: Trace, model: nn.Module) -> bool:
     """Does the traced module compute the same with the block replaced, and with a replacement that declines?"""
-    for run in (DenseRun(block), decline):
+    for run in (dense(block), decline):
         change = Transaction(model, "trial")
         try:
             splice_(change, block, run)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-import statistics
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.console import Console
     from torch import nn
 
@@ -79,27 +79,29 @@ def _against_dense(model: nn.Module, receipt: Receipt, items: list[Any]) -> dict
     import torch
 
     from lazyneuron.core.batch import call_model
+    from lazyneuron.core.timing import interleaved, ratios
     from lazyneuron.core.undo import restore_
 
     dense = copy.deepcopy(model)
     restore_(dense, receipt)
-    times: dict[str, list[float]] = {"dense": [], "accelerated": []}
+    outputs: dict[str, Any] = {}
     largest = 0.0
+
+    def call_of(name: str, runner: nn.Module) -> Callable[[Any], None]:
+        return lambda item: outputs.update({name: call_model(runner, item)})
+
+    def compare(*_: float) -> None:
+        nonlocal largest
+        largest = max(largest, _difference(outputs["dense"], outputs["accelerated"]))
+        outputs.clear()
+
+    calls = {"dense": call_of("dense", dense), "accelerated": call_of("accelerated", model)}
     with torch.inference_mode():
-        for number in range(_ROUNDS + 1):
-            item = items[number % len(items)]
-            outputs = {}
-            for name, runner in (("dense", dense), ("accelerated", model)):
-                start = time.perf_counter()
-                outputs[name] = call_model(runner, item)
-                if number:
-                    times[name].append((time.perf_counter() - start) * 1e3)
-            largest = max(largest, _difference(outputs["dense"], outputs["accelerated"]))
-    ratios = [a / b for a, b in zip(times["dense"], times["accelerated"], strict=True)]
+        times = interleaved(calls, items, budget_s=0.0, least=_ROUNDS, most=_ROUNDS, warm_up=1, on_round=compare)
     return {
-        "dense_ms": statistics.median(times["dense"]),
-        "accelerated_ms": statistics.median(times["accelerated"]),
-        "speedup": statistics.median(ratios),
+        "dense_ms": times["dense"].median_us / 1e3,
+        "accelerated_ms": times["accelerated"].median_us / 1e3,
+        "speedup": ratios(times["dense"], times["accelerated"]).median,
         "largest_difference": largest,
     }
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import statistics
-import time
-
 import torch
+
+from lazyneuron.core.timing import repeated
 
 BUFFER_BYTES = 256 * 2**20  # more than the caches of common processors hold
 
@@ -22,10 +21,4 @@ def read_bandwidth_gbps(*, rounds: int = 5) -> float:
     Cost: 256 MiB of memory for the time of the call, read ``rounds + 1`` times; about a tenth of a second.
     """
     buffer = torch.ones(BUFFER_BYTES // 4)
-    buffer.sum()
-    times_s = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        buffer.sum()
-        times_s.append(time.perf_counter() - start)
-    return BUFFER_BYTES / statistics.median(times_s) / 1e9
+    return BUFFER_BYTES / repeated(buffer.sum, rounds=rounds, warm_up=1).median_us / 1e3

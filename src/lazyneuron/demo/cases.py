@@ -13,7 +13,7 @@ from torch import nn
 from lazyneuron.blocks import MLPBlock
 from lazyneuron.core.errors import DataError
 from lazyneuron.demo.encoder import Batch, padded
-from lazyneuron.demo.latency import Timing, amdahl, interleaved
+from lazyneuron.demo.latency import Timing, amdahl, latencies
 from lazyneuron.measure import SparsityReport, measure, mlp_time_share
 
 ORIGINAL, DENSE, COMPILED, INT8, ACCELERATED = (
@@ -99,9 +99,7 @@ def timed(
         only the share of bytes or of FLOPs, whichever is smaller, that the density on this very input demands: no
         certified execution can beat that, whether bytes or FLOPs rule.
     """
-    timings = {
-        t.variant: t for t in interleaved(variants, case.batches, seconds=seconds, least=rounds, on_round=advance)
-    }
+    timings = {t.variant: t for t in latencies(variants, case.batches, seconds=seconds, least=rounds, on_round=advance)}
     share, dense_share = (_share(variants[name], blocks[name], case.batches) for name in (ORIGINAL, DENSE))
     seen = measure(variants[DENSE], case.batches, blocks=blocks[DENSE])
     remaining = _remaining(seen, case.lines * case.length)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import time
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import nn
 
 from lazyneuron.core.batch import call_model
 from lazyneuron.core.errors import ConfigError
+from lazyneuron.core.timing import Times, interleaved
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,7 @@ class Timing:
     n: int
 
 
-def interleaved(
+def latencies(
     variants: Mapping[str, nn.Module],
     batches: Sequence[Any],
     *,
@@ -65,30 +66,25 @@ def interleaved(
         raise ConfigError(
             f"Timing takes at least 1 round of 2 runs and 1 batch, got {least}, {in_a_row} and {len(batches)}."
         )
-    samples: dict[str, list[float]] = {name: [] for name in variants}
+    calls = {name: functools.partial(call_model, model) for name, model in variants.items()}
+
+    def watch(done: int, elapsed_s: float) -> None:
+        if on_round is not None:
+            on_round(min(1.0, elapsed_s / seconds if seconds else 1.0, done / least))
+
     with torch.inference_mode():
         for model in variants.values():
             for batch in batches:
                 call_model(model, batch)
-        start = time.perf_counter()
-        rounds = 0
-        while rounds < least or time.perf_counter() - start < seconds:
-            for name, model in variants.items():
-                for run in range(in_a_row):
-                    batch = batches[(rounds * (in_a_row - 1) + run) % len(batches)]
-                    before = time.perf_counter()
-                    call_model(model, batch)
-                    if run:
-                        samples[name].append((time.perf_counter() - before) * 1e3)
-            rounds += 1
-            if on_round is not None:
-                on_round(min(1.0, (time.perf_counter() - start) / seconds, rounds / least))
-    return tuple(_timing(name, values) for name, values in samples.items())
+        times = interleaved(
+            calls, batches, budget_s=seconds, least=least, in_a_row=in_a_row - 1, uncounted=1, on_round=watch
+        )
+    return tuple(_timing(name, taken) for name, taken in times.items())
 
 
-def _timing(variant: str, values: Sequence[float]) -> Timing:
-    low, median, high = torch.tensor(values, dtype=torch.float64).quantile(torch.tensor([0.25, 0.5, 0.75]).double())
-    return Timing(variant=variant, median_ms=float(median), low_ms=float(low), high_ms=float(high), n=len(values))
+def _timing(variant: str, taken: Times) -> Timing:
+    low, high = (quartile / 1e3 for quartile in taken.quartiles_us)
+    return Timing(variant=variant, median_ms=taken.median_us / 1e3, low_ms=low, high_ms=high, n=len(taken.samples_us))
 
 
 def amdahl(share: float, *, remaining: float = 0.0) -> float:

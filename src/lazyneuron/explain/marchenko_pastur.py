@@ -51,22 +51,6 @@ def density(values: Tensor, ratio: float, *, variance: float = 1.0) -> Tensor:
     return torch.where(inside, root / (2 * math.pi * ratio * variance * v.clamp(min=1e-300)), 0.0)
 
 
-def stieltjes(z: complex, ratio: float) -> complex:
-    """``m(z) = integral of dF(l) / (l - z)`` of the law with variance 1, for ``z`` in the upper half-plane.
-
-    It is the root of ``c z m^2 + (z + c - 1) m + 1 = 0`` with a positive imaginary part.
-
-    Raises:
-        ConfigError: ``z`` is not in the upper half-plane.
-    """
-    if not z.imag > 0:
-        raise ConfigError(f"The Stieltjes transform is taken in the upper half-plane, got z = {z}.")
-    b = z + ratio - 1
-    root = (b * b - 4 * ratio * z) ** 0.5
-    first, second = ((-b + sign * root) / (2 * ratio * z) for sign in (1, -1))
-    return first if first.imag > second.imag else second
-
-
 def marchenko_pastur(eigenvalues: Tensor, ratio: float, *, variance: float | None = None) -> SpectrumFit:
     """Compare eigenvalues with the law.
 

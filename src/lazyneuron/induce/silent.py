@@ -17,10 +17,8 @@ def proved_silent(block: MLPBlock, norm: nn.Module) -> Tensor | None:
     """Neurons whose pre-activation cannot leave the zero interval, whatever comes into the norm.
 
     A norm divides by (at least) the root mean square, so what it returns before scale ``w`` and shift ``c`` has length
-    at most
-    ``sqrt(d)``; LayerNorm's sums to zero, moreover. Hence ``k . x + b <= sqrt(d) |P(k w)| + k . c + b``, where ``P``
-    takes away the
-    mean for LayerNorm and is the identity for RMSNorm.
+    at most ``sqrt(d)``; LayerNorm's sums to zero, moreover. Hence ``k . x + b <= sqrt(d) |P(k w)| + k . c + b``, where
+    ``P`` takes away the mean for LayerNorm and is the identity for RMSNorm.
 
     Args:
         block: its activation is zero on ``(-inf, left]``.

@@ -31,8 +31,11 @@ class LayerAudit:
     """One layer.
 
     Attributes:
-        name, n, s: which, its inputs and its neurons.
-        norm, bias: W and B of the rebalanced form (outer weights are the lengths of output directions).
+        name: of the layer.
+        n: its inputs.
+        s: its neurons.
+        norm: W of the rebalanced form (outer weights are the lengths of output directions).
+        bias: B of that form.
         on_data: activity on the rows that it received, or None without data. No certificate: a sample is no support.
             Where the theorems do not apply it counts positive pre-activations.
         path_norm: ``R sum_j sqrt(p_j) |v_j|`` on these rows; a diagnostic, no bound follows from it.

@@ -82,10 +82,6 @@ class AffineHash:
             )
         return hash_rows(x.detach(), self.w, self.b, hashes=self.hashes, shift=shift, ops=native_ops(impl))
 
-    def with_width(self, width: float) -> AffineHash:
-        """The same directions at another distance; offsets keep their share of the width."""
-        return AffineHash(directions=self.directions, offsets=self.offsets * (width / self.width), width=width)
-
     def to_tensors(self) -> dict[str, Tensor]:
         """What :meth:`from_tensors` takes."""
         return {

@@ -1,5 +1,4 @@
-"""An output layer for very many classes that trains on the classes that a hash finds, and a weighted sample of the "
-"rest."""
+"""An output layer for very many classes: it trains on those that a hash finds, and on a weighted sample of the rest."""
 
 from __future__ import annotations
 

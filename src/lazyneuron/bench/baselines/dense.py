@@ -1,12 +1,12 @@
-"""The block as torch runs it, eagerly."""
+"""The block as a model that torch runs, eagerly."""
 
-from lazyneuron.accelerate.dense import dense
 from lazyneuron.bench.baselines.baseline import Baseline, Built, Problem
+from lazyneuron.bench.model import BlockModel
 
 
 def build(problem: Problem) -> Built:
     """Nothing to prepare."""
-    return Built(run=dense(problem.block))
+    return Built(run=BlockModel(problem.block))
 
 
 BASELINE = Baseline(name="dense", about="torch, eager", exact=True, build=build)

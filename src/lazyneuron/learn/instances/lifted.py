@@ -134,8 +134,3 @@ def _gadget(
         i, j = np.triu_indices(m)
         weight = weight[:, i * m + j] + np.where(i < j, weight[:, j * m + i], 0)
     return SparseActivationNet(weight, (form @ form) + shift**2 - 0.5, 2 * np.array(labels))
-
-
-def parity_of(y: Array, subset: Sequence[int]) -> Array:
-    """The product of the bits of a subset, shape (rows,)."""
-    return np.asarray(y[:, list(subset)].astype(np.int64).prod(axis=1))
