@@ -72,7 +72,7 @@ WRONG = {
     "sparsify hostile_model:build --recipe": {
         "nope": "is not known",
         "relufy --set activation=nope": "Unknown activation",
-        'relufy --set \'activation=["fatrelu", "x"]\'': "An activation is a name",
+        'relufy --set \'activation=["fatrelu", "x"]\'': "an activation is its name and numbers",
         "relufy --set 'activation=[]'": "Unknown activation",
         "keep-top --set density=NaN": "fraction between 0 and 1",
         "keep-top --set density=0.2 --set group=x": "wrong kind",

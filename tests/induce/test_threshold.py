@@ -113,7 +113,7 @@ def test_weighted_thresholds_are_saved_and_refused_by_name(tmp_path):
     twin = gelu_mlp(seed=5)
     load_(twin, tmp_path)
     assert torch.equal(twin(x), model(x))
-    with pytest.raises(NoBlocksError, match="none of the known kinds"):
+    with pytest.raises(NoBlocksError, match="holds the tensor 'limits'"):
         accelerate_(model)
 
 

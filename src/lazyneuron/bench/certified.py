@@ -8,6 +8,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from lazyneuron.accelerate import calibrate
+from lazyneuron.accelerate.certificate import build_sketch
 from lazyneuron.ops.choice import choose
 from lazyneuron.ops.sparse_mlp import native
 from lazyneuron.ops.sparse_mlp.packed import PackedBlock
@@ -30,8 +31,14 @@ class Path:
 
 
 def at_density(packed: PackedBlock, density: float) -> PackedBlock:
-    """The same weights with the bias that makes this share fire."""
-    return calibrate.with_bias(packed, calibrate.firing_bias(density))
+    """The same weights as they are packed with the bias that makes this share fire; the sketch's integers stay."""
+    moved = calibrate.with_bias(packed, calibrate.firing_bias(density))
+    up = None if packed.up_rows is None else (packed.up_rows, packed.up_bias)
+    fresh = build_sketch(packed.switch_rows, moved.switch_bias, activation=packed.activation, up=up)
+    if packed.weights == "int8":
+        fresh = fresh.with_slack(0.0)
+    sketch = dataclasses.replace(packed.sketch, certificate=fresh.certificate)
+    return dataclasses.replace(moved, sketch=sketch)
 
 
 def usable_paths(weights: str) -> dict[str, str | None]:

@@ -146,7 +146,7 @@ def _value(kind: Any, field: str, text: str) -> Any:
     try:
         return field_from_data(kind, value, recipe=recipe_from_data)
     except MALFORMED as error:
-        raise ConfigError(f"--set {field}={text} is not a {field} ({said(error)}).") from error
+        raise ConfigError(f"--set {field}={text} gives no value for {field!r}: {said(error)}.") from error
 
 
 def _print(result: Receipt | Plan, console: Console) -> None:
