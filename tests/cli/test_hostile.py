@@ -73,7 +73,7 @@ WRONG = {
         "nope": "is not known",
         "relufy --set activation=nope": "Unknown activation",
         'relufy --set \'activation=["fatrelu", "x"]\'': "an activation is its name and numbers",
-        "relufy --set 'activation=[]'": "Unknown activation",
+        "relufy --set 'activation=[]'": "an activation is its name and numbers",
         "keep-top --set density=NaN": "fraction between 0 and 1",
         "keep-top --set density=0.2 --set group=x": "wrong kind",
         "threshold --set density=0.2 --data missing.txt": "no file",

@@ -142,7 +142,7 @@ def _value(kind: Any, field: str, text: str) -> Any:
     if isinstance(origin, type) and issubclass(origin, Mapping):
         raise ConfigError(f"--set cannot give {field!r}; use lazyneuron.sparsify_ for that.")
     if kind is Activation or origin is tuple:
-        value = value if isinstance(value, list) and value else [value if kind is Activation else str(value)]
+        value = value if isinstance(value, list) else [value if kind is Activation else str(value)]
     try:
         return field_from_data(kind, value, recipe=recipe_from_data)
     except MALFORMED as error:

@@ -75,8 +75,9 @@ def field_from_data(kind: Any, value: Any, *, recipe: Callable[[Mapping[str, Any
         structured = [part for part in parts if part is Activation or typing.get_origin(part) is not None]
         return field_from_data(structured[0], value, recipe=recipe)
     if kind is Activation:
-        name, *parameters = value
-        if any(isinstance(p, bool) or not isinstance(p, int | float) for p in parameters):
+        name, *parameters = value or ("",)
+        wrong = [p for p in parameters if isinstance(p, bool) or not isinstance(p, int | float)]
+        if not isinstance(name, str) or not name or wrong:
             raise TypeError(f"an activation is its name and numbers, got {value!r}")
         return Activation(name, tuple(parameters))
     if origin is tuple:
