@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import cast
 
 from torch import Tensor
 
 from lazyneuron.accelerate import calibrate
 from lazyneuron.accelerate.certificate import build_sketch
+from lazyneuron.blocks import Activation
 from lazyneuron.ops.choice import choose
 from lazyneuron.ops.sparse_mlp import native
 from lazyneuron.ops.sparse_mlp.packed import PackedBlock
@@ -34,7 +36,8 @@ def at_density(packed: PackedBlock, density: float) -> PackedBlock:
     """The same weights as they are packed with the bias that makes this share fire; the sketch's integers stay."""
     moved = calibrate.with_bias(packed, calibrate.firing_bias(density))
     up = None if packed.up_rows is None else (packed.up_rows, packed.up_bias)
-    fresh = build_sketch(packed.switch_rows, moved.switch_bias, activation=packed.activation, up=up)
+    activation = cast(Activation, packed.activation)  # of a block that was found, not a stranger of the operator's
+    fresh = build_sketch(packed.switch_rows, moved.switch_bias, activation=activation, up=up)
     if packed.weights == "int8":
         fresh = fresh.with_slack(0.0)
     sketch = dataclasses.replace(packed.sketch, certificate=fresh.certificate)
