@@ -93,11 +93,15 @@ int64_t first_change(std::vector<Tensor> memory, Tensor wanted, int64_t turn, in
              "turn is from 0 to turns - 1, and turns from 1 to ", kMostPrints, ", got ", turn, " of ", turns, ".");
   const int64_t* at = read<int64_t>("The fingerprint to compare with", wanted, ScalarType::Long, {kAny});
   int64_t rows = 0, number = 0;
-  for (const Tensor& t : memory) rows += bytes_of(t).rows;
+  std::vector<Bytes> all;
+  all.reserve(memory.size());
+  for (const Tensor& t : memory) {
+    all.push_back(bytes_of(t));
+    rows += all.back().rows;
+  }
   LAZY_CHECK(wanted.size(0) == rows, "The fingerprint to compare with is of ", wanted.size(0),
              " pieces, the memory of ", rows, "; take it of the same tensors.");
-  for (const Tensor& t : memory) {
-    const Bytes b = bytes_of(t);
+  for (const Bytes& b : all) {
     if (turns == 1) {
       std::atomic<bool> changed{false};
       torch::stable::parallel_for(0, b.rows, grain_of(b), [&](int64_t begin, int64_t end) {

@@ -104,9 +104,9 @@ class BlockExecution:
     def standing(self) -> str | None:
         """Why the original path has to run for any input, as the model stands now, or None."""
         wiring = self._wiring
-        if self.block.down.module.training or (wiring is not None and wiring.in_training()):
-            return "training mode"
-        return None if wiring is None else wiring.change()
+        if wiring is None:
+            return "training mode" if self.block.down.module.training else None
+        return "training mode" if wiring.in_training() else wiring.change()
 
     def __call__(self, x: Tensor) -> Tensor | None:
         """The block's output, or None for "run the original path"."""

@@ -13,7 +13,7 @@ from lazyneuron.ops.choice import choose
 from lazyneuron.ops.fingerprint import reference
 
 #: Bytes that are compared at each call of one token; a full check compares all of them.
-BYTES_A_CALL = 16 << 10
+BYTES_A_CALL = 8 << 10
 _BYTES_WITHOUT_KERNELS = 4 << 10  # the checksum of the standard library is a tenth as fast
 
 
