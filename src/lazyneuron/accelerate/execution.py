@@ -112,13 +112,18 @@ class BlockExecution:
         """The block's output, or None for "run the original path"."""
         if torch.compiler.is_compiling():
             return self._opaque(x, self._number, self.d_out) if self._can_be_compiled(x) else None
-        why = self._why_not(x)
-        if why is not None:
-            return self._decline(why)
-        tokens = x.numel() // self.d_in
+        known = type(x) is Tensor and _tracing_state() is None  # else its size may be no number
+        tokens = x.numel() // self.d_in if known else 0
         bucket = min((tokens - 1).bit_length(), BUCKETS - 1)
         due = not self.fixed and self.following.is_due(bucket)
         path = self.following.table[bucket]
+        if path == "dense" and not due and not _is_grad_enabled():
+            return self._decline(
+                path
+            )  # before all looks: weights that stream by leave what they read out of the caches
+        why = self._why_not(x)
+        if why is not None:
+            return self._decline(why)
         if path == "dense" and not due:
             return self._decline(path)
         self._calls += 1
