@@ -118,9 +118,7 @@ class BlockExecution:
         due = not self.fixed and self.following.is_due(bucket)
         path = self.following.table[bucket]
         if path == "dense" and not due and not _is_grad_enabled():
-            return self._decline(
-                path
-            )  # before all looks: weights that stream by leave what they read out of the caches
+            return self._decline(path)  # before the looks, whose objects streaming weights push out of the caches
         why = self._why_not(x)
         if why is not None:
             return self._decline(why)
