@@ -80,6 +80,16 @@ def accelerated(kind: str) -> tuple[nn.Module, nn.Module]:
     return model, plain
 
 
+def wide() -> tuple[nn.Module, nn.Module, Tensor]:
+    """An accelerated model of which one call compares a small part, its plain twin, and an input."""
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Linear(64, 2048), nn.ReLU(), nn.Linear(2048, 64)).eval()
+    model = copy.deepcopy(plain)
+    lazy.accelerate_(model, impl=IMPL)
+    x = torch.randn(1, 64)
+    return model, plain, x
+
+
 def agree(model: nn.Module, plain: nn.Module, x: Tensor = X) -> None:
     torch.testing.assert_close(run(model, x), run(plain, x), rtol=1e-5, atol=1e-5)
 
@@ -159,11 +169,7 @@ def test_written_weights_are_used_at_the_next_call(name: str, kind: str) -> None
 
 def test_a_step_that_changes_a_single_number_is_seen_at_once() -> None:
     """Content alone would see it within many calls: the optimiser tells."""
-    torch.manual_seed(0)
-    plain = nn.Sequential(nn.Linear(64, 2048), nn.ReLU(), nn.Linear(2048, 64)).eval()
-    model = copy.deepcopy(plain)
-    lazy.accelerate_(model, impl=IMPL)
-    x = torch.randn(1, 64)
+    model, plain, x = wide()
     agree(model, plain, x)
     assert lazy.status(model).blocks[0].calls_to_see_all > 10
     for each in (model, plain):
@@ -175,11 +181,7 @@ def test_a_step_that_changes_a_single_number_is_seen_at_once() -> None:
 
 
 def test_one_written_number_is_seen_within_the_calls_that_status_says() -> None:
-    torch.manual_seed(0)
-    plain = nn.Sequential(nn.Linear(64, 2048), nn.ReLU(), nn.Linear(2048, 64)).eval()
-    model = copy.deepcopy(plain)
-    lazy.accelerate_(model, impl=IMPL)
-    x = torch.randn(1, 64)
+    model, plain, x = wide()
     fired = int((plain[0](x) > 0)[0].nonzero()[-1])
     limit = lazy.status(model).blocks[0].calls_to_see_all
     for row in (0, 63):
@@ -192,11 +194,7 @@ def test_one_written_number_is_seen_within_the_calls_that_status_says() -> None:
 
 @pytest.mark.parametrize("notify", ["refresh_", "eval", "training call"])
 def test_what_nothing_announces_is_seen_when_asked(notify: str) -> None:
-    torch.manual_seed(0)
-    plain = nn.Sequential(nn.Linear(64, 2048), nn.ReLU(), nn.Linear(2048, 64)).eval()
-    model = copy.deepcopy(plain)
-    lazy.accelerate_(model, impl=IMPL)
-    x = torch.randn(1, 64)
+    model, plain, x = wide()
     fired = int((plain[0](x) > 0)[0].nonzero()[-1])
     agree(model, plain, x)
     for each in (model, plain):
