@@ -12,10 +12,10 @@ from lazyneuron.accelerate.certificate import build_sketch, inner_zero_set, with
 from lazyneuron.blocks.activation import Activation
 from lazyneuron.blocks.interval import ZeroInterval
 from lazyneuron.core.errors import AssumptionError, ShapeError
-from lazyneuron.ops.native import load
 from lazyneuron.ops.sparse_mlp import native
 from lazyneuron.ops.sparse_mlp.packed import PackedBlock
 from lazyneuron.ops.sparse_mlp.reference import certified_silent
+from tests.kernels import needs_kernels
 
 HIDDEN, WIDTH = 320, 72
 
@@ -71,7 +71,7 @@ def wrongly_silent(y: Tensor, weight: Tensor, bias: Tensor, x: Tensor) -> int:
     return int(((z > rounding) & (y == 0)).sum())
 
 
-@pytest.mark.skipif(not load.status().available, reason="the native kernels are not built")
+@needs_kernels
 @pytest.mark.parametrize("planes", [1, 2])
 def test_no_neuron_that_fires_is_skipped(planes: int) -> None:
     native.op()
@@ -85,7 +85,7 @@ def test_no_neuron_that_fires_is_skipped(planes: int) -> None:
     assert pairs >= 10**5
 
 
-@pytest.mark.skipif(not load.status().available, reason="the native kernels are not built")
+@needs_kernels
 def test_without_slack_the_check_above_fails() -> None:
     wrong = 0
     for seed in range(6):

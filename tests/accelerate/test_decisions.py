@@ -14,10 +14,10 @@ from lazyneuron.accelerate.cost_model import Line
 from lazyneuron.accelerate.following import LOOKS, PROBE_EVERY, Following, Runner
 from lazyneuron.accelerate.status import executions
 from lazyneuron.core.errors import TimingWarning
-from lazyneuron.ops.native import load
 from tests.accelerate.test_transform import calls, mlp, run, set_table
+from tests.kernels import needs_kernels
 
-pytestmark = pytest.mark.skipif(not load.status().available, reason="the native kernels are not built")
+pytestmark = needs_kernels
 
 
 def _as_if_timed(monkeypatch: pytest.MonkeyPatch, *rounds: dict[str, float]) -> list[int]:

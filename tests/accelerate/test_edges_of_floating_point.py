@@ -18,14 +18,14 @@ from lazyneuron.blocks.activation import Activation
 from lazyneuron.blocks.block import LinearSite, MLPBlock
 from lazyneuron.blocks.interval import ZeroInterval
 from lazyneuron.core.errors import AssumptionError
-from lazyneuron.ops.native import load
 from lazyneuron.ops.sparse_mlp import gather, native
 from lazyneuron.ops.sparse_mlp.packed import PackedBlock
 from lazyneuron.ops.sparse_mlp.reference import certified_silent
 from tests.accelerate.blocks import make_block
 from tests.accelerate.fuzz.judge import dense, levels, skipped
+from tests.kernels import needs_kernels
 
-pytestmark = pytest.mark.skipif(not load.status().available, reason="the native kernels are not built")
+pytestmark = needs_kernels
 
 UPWARD = 0x800  # FE_UPWARD of x86
 

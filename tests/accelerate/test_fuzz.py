@@ -11,12 +11,12 @@ import torch
 
 from lazyneuron.blocks.activation import Activation
 from lazyneuron.blocks.interval import ZeroInterval
-from lazyneuron.ops.native import load
 from lazyneuron.ops.sparse_mlp.packed import PackedBlock
 from tests.accelerate.fuzz.judge import OUTPUT, PATTERN, WRONG_SKIP
 from tests.accelerate.fuzz.run import run
+from tests.kernels import needs_kernels
 
-pytestmark = pytest.mark.skipif(not load.status().available, reason="the native kernels are not built")
+pytestmark = needs_kernels
 
 
 @pytest.fixture(autouse=True)

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lazyneuron.ops.native import load
+from tests.kernels import needs_kernels
 from tests.operators.calls import Arguments, check, expected, normal, operator, packed_bits, run
 from tests.operators.definitions import subsets_of
 
-pytestmark = pytest.mark.skipif(not load.status().available, reason="the native kernels are not built")
+pytestmark = needs_kernels
 
 ROWS = st.sampled_from([0, 1, 2, 63, 64, 65, 130, 700])
 

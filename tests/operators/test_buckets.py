@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lazyneuron.ops.native import load
+from tests.kernels import needs_kernels
 from tests.operators.calls import Arguments, check, expected, normal, operator, run, table
 
-pytestmark = pytest.mark.skipif(not load.status().available, reason="the native kernels are not built")
+pytestmark = needs_kernels
 
 OPERATORS = ("bucket_hash", "bucket_find", "bucket_insert", "bucket_accumulate", "bucket_predict")
 ROWS = st.sampled_from([0, 1, 7, 63, 64, 65, 150])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.autograd.profiler import profile
 
-from lazyneuron.ops.native import load
+from tests.kernels import needs_kernels
 from tests.operators.calls import CALLS, operator, written
 
 ALLOCATE = [n for n in CALLS if not n.startswith("best") and n not in ("bucket_rehash", "bucket_advise")]
@@ -29,7 +29,7 @@ def test_fresh_whole_numbers_are_the_largest(dtype: torch.dtype) -> None:
     assert bool((torch.empty(7, dtype=dtype) == torch.iinfo(dtype).max).all())
 
 
-@pytest.mark.skipif(not load.status().available, reason="the native kernels are not built")
+@needs_kernels
 @pytest.mark.parametrize("name", ALLOCATE)
 def test_what_an_operator_allocates_is_filled_before_it_is_written(name: str) -> None:
     """Its allocations go through torch's own, by the stable ABI: each is followed by the fill."""
