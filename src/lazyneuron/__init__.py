@@ -8,7 +8,6 @@ if TYPE_CHECKING:
     from lazyneuron.accelerate.status import refresh_, status
     from lazyneuron.accelerate.transform import accelerate_, plan_acceleration
     from lazyneuron.blocks.find import find_blocks
-    from lazyneuron.checkpoint import load_, save
     from lazyneuron.core.receipt import Receipt
     from lazyneuron.core.undo import receipts, restore_
     from lazyneuron.explain.run import explain
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from lazyneuron.measure.run import measure
     from lazyneuron.pretrained import from_pretrained
     from lazyneuron.route.ffn import RouteFFN
+    from lazyneuron.save import load_, save
 
 __version__ = "0.1.0"
 
@@ -57,14 +57,14 @@ import_on_use(
         "explain": "lazyneuron.explain.run",
         "find_blocks": "lazyneuron.blocks.find",
         "from_pretrained": "lazyneuron.pretrained",
-        "load_": "lazyneuron.checkpoint",
+        "load_": "lazyneuron.save",
         "measure": "lazyneuron.measure.run",
         "plan_acceleration": "lazyneuron.accelerate.transform",
         "project_": "lazyneuron.induce.project",
         "receipts": "lazyneuron.core.undo",
         "refresh_": "lazyneuron.accelerate.status",
         "restore_": "lazyneuron.core.undo",
-        "save": "lazyneuron.checkpoint",
+        "save": "lazyneuron.save",
         "sparsify_": "lazyneuron.induce.sparsify",
         "status": "lazyneuron.accelerate.status",
     },

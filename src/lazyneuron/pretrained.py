@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lazyneuron.checkpoint import bring_back_, read_saved
 from lazyneuron.core.errors import CheckpointError, ImplUnavailable, LazyNeuronError, said
+from lazyneuron.save import bring_back_, read_saved
 
 
 def from_pretrained(folder: str | Path, *, accelerate: bool = True) -> nn.Module:

@@ -1,8 +1,8 @@
 import pytest
 
 from lazyneuron.accelerate import calibrate
-from lazyneuron.bench import run as bench_run
 from lazyneuron.core.record import Record
+from lazyneuron.experiments.bench import run as bench_run
 from tests.accelerate.conftest import made_up
 from tests.cli import command
 

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from lazyneuron.core.record import Record
-from lazyneuron.reproduce import peng_vision
-from lazyneuron.reproduce.ablation import Ablation
-from lazyneuron.reproduce.images import digits
-from lazyneuron.reproduce.vision import VisionSize, VisionTask
+from lazyneuron.experiments.reproduce.peng import vision as peng_vision
+from lazyneuron.experiments.training.ablation import Ablation
+from lazyneuron.experiments.training.images import digits
+from lazyneuron.experiments.training.vision import VisionSize, VisionTask
 from tests.cli.command import run
 
 

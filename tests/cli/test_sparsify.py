@@ -80,7 +80,7 @@ def test_without_out_nothing_is_written(here, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--recipe", "prune"], "The recipe 'prune' is not known; there are doubly-biased"),
+        (["--recipe", "prune"], "The recipe 'prune' is not known; there are "),
         (["--recipe", "relufy", "--recipe", "relufy"], "given twice"),
         (["--recipe", "relufy", "--set", "density=0.1"], "with a field of one of the recipes, got 'density=0.1'"),
         (["--recipe", "keep-top"], "lacks a field"),

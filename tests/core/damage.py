@@ -27,7 +27,7 @@ from lazyneuron.accelerate import cost_model
 from lazyneuron.core.errors import LazyNeuronError
 from lazyneuron.core.receipt import BlockChange
 from lazyneuron.core.record import Record
-from lazyneuron.sweep.journal import Finished, Journal
+from lazyneuron.experiments.sweep.journal import Finished, Journal
 from tests.accelerate.conftest import made_up
 from tests.core.resealed import reseal
 from tests.core.savers import SAVERS, Other, Saver

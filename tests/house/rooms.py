@@ -19,21 +19,15 @@ ALLOWED = {
     "learn": {"core", "ops", "blocks"},
     "route": {"core", "ops", "blocks", "induce.recipe"},
     "report": {"core"},
-    "sweep": {"core"},
     "data": {"core"},
 }
 PUBLIC = set(ALLOWED)
-ALLOWED |= {
-    "testing": PUBLIC,
-    "demo": PUBLIC | {"checkpoint"},
-    "bench": {"core", "ops", "blocks", "measure", "accelerate", "report"},
-    "reproduce": PUBLIC | {"demo"},
-    "cli": PUBLIC | {"bench", "checkpoint", "demo", "pretrained", "reproduce"},
-}
-ALLOWED["checkpoint"] = {"core", "accelerate", "induce", "route"}  # whose verbs and recipes it replays
-ALLOWED["pretrained"] = {"core", "checkpoint"}
+ALLOWED["save"] = {"core", "accelerate", "induce", "route"}  # whose verbs and recipes it replays
+ALLOWED["pretrained"] = {"core", "save"}
+ALLOWED["experiments"] = PUBLIC | {"save"}
+ALLOWED["cli"] = PUBLIC | {"experiments", "save", "pretrained"}
 ALLOWED["__main__"] = {"cli"}
-ALLOWED["__init__"] = PUBLIC | {"checkpoint", "pretrained"}  # the package's own __init__.py
+ALLOWED["__init__"] = PUBLIC | {"save", "pretrained"}  # the package's own __init__.py
 
 
 def room_of(path: Path) -> str:

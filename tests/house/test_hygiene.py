@@ -7,7 +7,7 @@ import pytest
 from tests.house.rooms import PACKAGE, ROOT
 
 TEXT = {".py", ".cpp", ".h", ".md", ".toml", ".yml", ".yaml", ".cff", ".txt", ".json", ".j2", ".css", ".js", ".in", ""}
-PLACES = ["src", "csrc", "tests", "docs", "benchmarks", "examples", "scripts", ".ci", "requirements"]
+PLACES = ["src", "csrc", "tests", "docs", "examples", "scripts", ".ci", "requirements"]
 # written in pieces, so that this file does not hold what it looks for
 FORBIDDEN = {
     "a path of one machine": re.compile("|".join(["/" + "work/", "/" + "root/", "/" + r"home/\w", "/" + "tmp/h/"])),

@@ -37,8 +37,8 @@ def test_imports_go_one_way():
         ("accelerate", "from ..induce import recipe"),
         ("report", "from lazyneuron.blocks import MLPBlock"),
         ("measure", "import lazyneuron"),
-        ("demo", "from lazyneuron.cli import main"),
-        ("bench", "from lazyneuron.induce import sparsify_"),
+        ("experiments", "from lazyneuron.cli import main"),
+        ("save", "from lazyneuron.experiments import catalogue"),
     ],
 )
 def test_the_checker_sees_a_planted_violation(room, source):

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import nn
 
-from lazyneuron.checkpoint import load_, save
 from lazyneuron.core.errors import CheckpointError, ConfigError, DataError, LazyNeuronError, NoBlocksError, ShapeError
 from lazyneuron.core.undo import active_changes
 from lazyneuron.induce import (
@@ -24,6 +23,7 @@ from lazyneuron.induce import (
     sparsify_,
 )
 from lazyneuron.induce.recipe import recipe_from_data
+from lazyneuron.save import load_, save
 from tests.blocks.architectures import KNOWN
 from tests.induce.networks import gelu_mlp, inputs
 from tests.induce.test_doubly_biased import Block, tokens

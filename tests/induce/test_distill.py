@@ -22,7 +22,7 @@ from lazyneuron.induce import (
     sparsify_,
     token_error,
 )
-from lazyneuron.induce.distill import schedule
+from lazyneuron.induce.training.distill import schedule
 from tests.induce.networks import Masked, gelu_mlp, inputs
 
 

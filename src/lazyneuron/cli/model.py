@@ -61,7 +61,7 @@ def load_model(name: str, *, allow_pickle: bool = False) -> LoadedModel:
     if _CALLABLE.fullmatch(builder):
         model = _from_callable(builder).eval()
         if saved:
-            from lazyneuron.checkpoint import load_
+            from lazyneuron.save import load_
 
             load_(model, saved, accelerate=False)
         return LoadedModel(name=name, model=model)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from lazyneuron.core.record import Record
-    from lazyneuron.reproduce.experiment import Experiment
+    from lazyneuron.experiments.experiment import Experiment
 
 
 def reproduce(
@@ -34,8 +34,8 @@ def reproduce(
 
     from lazyneuron.cli.output import check_writable
     from lazyneuron.core.record import write_text
+    from lazyneuron.experiments.catalogue import EXPERIMENTS, experiment
     from lazyneuron.report import csv_table, curves_figure
-    from lazyneuron.reproduce.catalogue import EXPERIMENTS, experiment
 
     console = Console()
     if name is None:
@@ -72,7 +72,7 @@ def _run(wanted: Experiment, *, data: Path | None, seeds: int, quick: bool, devi
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    from lazyneuron.reproduce.experiment import Request
+    from lazyneuron.experiments.experiment import Request
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     console = Console(stderr=True)

@@ -50,7 +50,7 @@ def save_folder(loaded: LoadedModel, folder: Path) -> str:
     Raises:
         DataError: the folder holds another model's files, or cannot be written.
     """
-    from lazyneuron.checkpoint import save
+    from lazyneuron.save import save
 
     check_out(loaded, folder)
     save(loaded.model, folder, beside=_described(loaded))

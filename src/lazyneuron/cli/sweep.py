@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from lazyneuron.core.record import Record
-    from lazyneuron.sweep import Finished
+    from lazyneuron.experiments.sweep import Finished
 
 
 def sweep(
@@ -31,8 +31,8 @@ def sweep(
 
     from lazyneuron.cli.output import check_writable
     from lazyneuron.core.record import write_text
+    from lazyneuron.experiments.sweep import read_finished, sweep_record
     from lazyneuron.report import frontier_figure
-    from lazyneuron.sweep import read_finished, sweep_record
 
     check_writable(out, json_file, figure)
     failed = [point for point in _run(task, settings or (), out=out, processes=processes) if point.error is not None]
@@ -48,8 +48,8 @@ def _run(task: str, settings: Sequence[str], *, out: Path, processes: int | None
     from rich.console import Console
     from rich.progress import Progress
 
-    from lazyneuron.sweep import grid, read_settings
-    from lazyneuron.sweep import sweep as run
+    from lazyneuron.experiments.sweep import grid, read_settings
+    from lazyneuron.experiments.sweep import sweep as run
 
     points = grid(read_settings(settings))
     console = Console(stderr=True)

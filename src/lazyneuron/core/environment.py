@@ -7,6 +7,7 @@ import functools
 import os
 import platform
 import subprocess
+from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -80,15 +81,20 @@ def _commit() -> str:
         return "unknown"
 
 
+def _installed_version() -> str:
+    try:
+        return metadata.version("lazyneuron")
+    except metadata.PackageNotFoundError:  # run from a folder of sources
+        return "unknown"
+
+
 def environment() -> Environment:
     """The facts about this process, read now."""
-    from lazyneuron import __version__
-
     processor, isa = _cpuinfo()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return Environment(
         commit=_commit(),
-        lazyneuron=__version__,
+        lazyneuron=_installed_version(),
         torch=torch.__version__,
         python=platform.python_version(),
         processor=processor,

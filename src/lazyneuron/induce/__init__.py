@@ -1,14 +1,15 @@
 """Changing a network so that fewer of its neurons fire: activations, penalties and distillation."""
 
+from lazyneuron.induce.activations.jsrelu import JSReLU
+from lazyneuron.induce.activations.neuron_threshold import NeuronThreshold
+from lazyneuron.induce.activations.rectifiers import DReLU, FATReLU, SquaredReLU
+from lazyneuron.induce.activations.shifted import ShiftedActivation
+from lazyneuron.induce.activations.thresholded import Thresholded
+from lazyneuron.induce.activations.topk import BlockTopK, StatisticalTopK, TopK
 from lazyneuron.induce.compact import compact_
-from lazyneuron.induce.controller import DensityController, TargetDensity
-from lazyneuron.induce.distill import Distillation, Step, distill, token_error
-from lazyneuron.induce.jsrelu import JSReLU
-from lazyneuron.induce.layerwise import distill_layerwise
-from lazyneuron.induce.neuron_threshold import NeuronThreshold
-from lazyneuron.induce.norm_floor import NormFloor
-from lazyneuron.induce.penalty import firing_penalty, hoyer_penalty, l1_penalty, log_penalty, real_rows
-from lazyneuron.induce.pressure import Pressure, pre_activations
+from lazyneuron.induce.modules.norm_floor import NormFloor
+from lazyneuron.induce.modules.token_noise import TokenWeightNoise
+from lazyneuron.induce.modules.zeroth_bias import ZerothBias
 from lazyneuron.induce.project import parameter_groups, project_
 from lazyneuron.induce.recipe import Fitted, Plan, Recipe, register_recipe
 from lazyneuron.induce.recipes.chain import Chain
@@ -17,17 +18,16 @@ from lazyneuron.induce.recipes.keep_top import KeepTop
 from lazyneuron.induce.recipes.l1 import L1, added_loss
 from lazyneuron.induce.recipes.relufy import Relufy
 from lazyneuron.induce.recipes.threshold import Threshold
-from lazyneuron.induce.rectifiers import DReLU, FATReLU, SquaredReLU
-from lazyneuron.induce.refit import refit_down_, shift_bias_, thresholds_for
 from lazyneuron.induce.revive import revive_
-from lazyneuron.induce.samples import BlockSamples, block_samples
-from lazyneuron.induce.schedule import Constant, Linear, Progressive
-from lazyneuron.induce.shifted import ShiftedActivation
 from lazyneuron.induce.sparsify import plan, sparsify_
-from lazyneuron.induce.thresholded import Thresholded
-from lazyneuron.induce.token_noise import TokenWeightNoise
-from lazyneuron.induce.topk import BlockTopK, StatisticalTopK, TopK
-from lazyneuron.induce.zeroth_bias import ZerothBias
+from lazyneuron.induce.training.controller import DensityController, TargetDensity
+from lazyneuron.induce.training.distill import Distillation, Step, distill, token_error
+from lazyneuron.induce.training.layerwise import distill_layerwise
+from lazyneuron.induce.training.penalty import firing_penalty, hoyer_penalty, l1_penalty, log_penalty, real_rows
+from lazyneuron.induce.training.pressure import Pressure, pre_activations
+from lazyneuron.induce.training.refit import refit_down_, shift_bias_, thresholds_for
+from lazyneuron.induce.training.samples import BlockSamples, block_samples
+from lazyneuron.induce.training.schedule import Constant, Linear, Progressive
 
 __all__ = [
     "L1",

@@ -16,10 +16,10 @@ from lazyneuron.core.errors import CheckpointError, ConfigError, NoBlocksError
 from lazyneuron.core.receipt import BlockChange, Receipt
 from lazyneuron.core.replay import replays
 from lazyneuron.core.undo import Transaction, transaction
+from lazyneuron.induce.modules.zeroth_bias import ZerothBias
 from lazyneuron.induce.norms import with_norms
 from lazyneuron.induce.saving import watch_saving_
 from lazyneuron.induce.silent import proved_silent
-from lazyneuron.induce.zeroth_bias import ZerothBias
 from lazyneuron.measure.run import measure
 
 Mode = Literal["proved", "observed"]

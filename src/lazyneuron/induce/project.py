@@ -12,8 +12,8 @@ from lazyneuron.core.errors import ConfigError
 from lazyneuron.core.receipt import BlockChange, Receipt
 from lazyneuron.core.replay import lives_in_weights
 from lazyneuron.core.undo import Transaction, transaction
-from lazyneuron.induce.installed import INSTALLED, Installed
-from lazyneuron.induce.zeroth_bias import ZerothBias
+from lazyneuron.induce.modules.installed import INSTALLED, Installed
+from lazyneuron.induce.modules.zeroth_bias import ZerothBias
 
 lives_in_weights("project_")
 

@@ -11,7 +11,7 @@ from typing import Any
 from lazyneuron.blocks.activation import Activation
 from lazyneuron.core.arguments import described
 from lazyneuron.core.errors import ConfigError
-from lazyneuron.induce.schedule import Schedule, schedule_from_data, schedule_to_data
+from lazyneuron.induce.training.schedule import Schedule, schedule_from_data, schedule_to_data
 
 
 def field_types(kind: Any) -> dict[str, Any]:

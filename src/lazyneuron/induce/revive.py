@@ -16,7 +16,7 @@ from lazyneuron.core.errors import ConfigError, NoBlocksError
 from lazyneuron.core.receipt import BlockChange, Receipt
 from lazyneuron.core.replay import lives_in_weights
 from lazyneuron.core.undo import Transaction, transaction
-from lazyneuron.induce.samples import BlockSamples, block_samples
+from lazyneuron.induce.training.samples import BlockSamples, block_samples
 
 lives_in_weights("revive_")
 

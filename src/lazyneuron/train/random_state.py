@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from lazyneuron.core.errors import MALFORMED, CheckpointError, said
-from lazyneuron.induce.token_noise import TokenWeightNoise
+from lazyneuron.induce.modules.token_noise import TokenWeightNoise
 
 
 def random_state() -> dict[str, Any]:

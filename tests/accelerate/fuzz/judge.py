@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lazyneuron.accelerate.packed import pack
 from lazyneuron.blocks.block import MLPBlock
-from lazyneuron.induce.jsrelu import JSReLU
+from lazyneuron.induce.activations.jsrelu import JSReLU
 from lazyneuron.ops.native.build import ISA_LEVELS
 from lazyneuron.ops.sparse_mlp import gather, native, reference
 from lazyneuron.ops.sparse_mlp.packed import KERNEL_ACTIVATIONS, PackedBlock

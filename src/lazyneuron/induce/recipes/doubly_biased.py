@@ -13,8 +13,9 @@ from lazyneuron.blocks.splice import replace_activation_
 from lazyneuron.core.arguments import check_patterns
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.core.undo import Transaction
-from lazyneuron.induce.flattened import takes_flattened
-from lazyneuron.induce.installed import (
+from lazyneuron.induce.activations.jsrelu import JSReLU
+from lazyneuron.induce.modules.flattened import takes_flattened
+from lazyneuron.induce.modules.installed import (
     CHILD,
     INSTALLED,
     Installed,
@@ -24,13 +25,12 @@ from lazyneuron.induce.installed import (
     length_of,
     refuse_cache,
 )
-from lazyneuron.induce.jsrelu import JSReLU
-from lazyneuron.induce.norm_floor import NormBias, NormFloor, scale_offset
+from lazyneuron.induce.modules.norm_floor import NormBias, NormFloor, scale_offset
+from lazyneuron.induce.modules.token_noise import NoiseHook
+from lazyneuron.induce.modules.zeroth_bias import Position, ZerothBias
 from lazyneuron.induce.norms import with_norms
 from lazyneuron.induce.recipe import Recipe, register_recipe
 from lazyneuron.induce.recipe_data import spelled
-from lazyneuron.induce.token_noise import NoiseHook
-from lazyneuron.induce.zeroth_bias import Position, ZerothBias
 
 
 @register_recipe

@@ -13,8 +13,8 @@ from lazyneuron.blocks.splice import replace_activation_
 from lazyneuron.core.arguments import check_fraction, check_patterns
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.core.undo import Transaction
+from lazyneuron.induce.activations.topk import BlockTopK, StatisticalTopK, TopK
 from lazyneuron.induce.recipe import Recipe, register_recipe
-from lazyneuron.induce.topk import BlockTopK, StatisticalTopK, TopK
 
 
 @register_recipe

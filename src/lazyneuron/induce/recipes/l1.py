@@ -14,10 +14,10 @@ from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.core.arguments import check_patterns
 from lazyneuron.core.errors import ConfigError, DataError
 from lazyneuron.core.undo import Transaction
-from lazyneuron.induce.penalty import hoyer_penalty, l1_penalty
-from lazyneuron.induce.pressure import fitting
 from lazyneuron.induce.recipe import Recipe, register_recipe
-from lazyneuron.induce.schedule import Constant, Schedule
+from lazyneuron.induce.training.penalty import hoyer_penalty, l1_penalty
+from lazyneuron.induce.training.pressure import fitting
+from lazyneuron.induce.training.schedule import Constant, Schedule
 
 PENALISED = "_lazyneuron_penalised"
 

@@ -26,7 +26,7 @@ RELU = Activation("relu")
 class Relufy(Recipe):
     """Give MLP blocks an activation function with silent neurons.
 
-    The output changes; train afterwards, e.g. with :func:`lazyneuron.induce.distill`.
+    The output changes; train afterwards, e.g. with :func:`lazyneuron.induce.training.distill`.
 
     Attributes:
         blocks: glob patterns of block names; a block that matches any of them is changed.

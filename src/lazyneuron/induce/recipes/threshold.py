@@ -15,10 +15,10 @@ from lazyneuron.blocks.splice import replace_activation_
 from lazyneuron.core.arguments import check_fraction, check_patterns
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.core.undo import Transaction
-from lazyneuron.induce import allocation
-from lazyneuron.induce.neuron_threshold import NeuronThreshold
+from lazyneuron.induce.activations.neuron_threshold import NeuronThreshold
 from lazyneuron.induce.recipe import Fitted, Recipe, register_recipe
-from lazyneuron.induce.samples import block_samples
+from lazyneuron.induce.training import allocation
+from lazyneuron.induce.training.samples import block_samples
 
 _FORMS = {"relu": "fatrelu", "fatrelu": "fatrelu"} | {
     kind: f"thresholded_{base}" for base in ("silu", "gelu", "gelu_tanh") for kind in (base, f"thresholded_{base}")

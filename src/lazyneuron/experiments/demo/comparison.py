@@ -1,0 +1,113 @@
+"""The sparse model's execution beside the alternatives."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from lazyneuron.accelerate import accelerate_
+from lazyneuron.experiments.demo.cases import ACCELERATED, COMPILED, DENSE, INT8, ORIGINAL, Case, cases, timed
+from lazyneuron.experiments.demo.encoder import Batch
+from lazyneuron.experiments.demo.held_out import HeldOut
+from lazyneuron.experiments.demo.settings import Settings
+from lazyneuron.experiments.demo.stages import Stages
+from lazyneuron.experiments.demo.training import Subject
+from lazyneuron.experiments.demo.variants import compiled, int8
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What was found.
+
+    Attributes:
+        latency: one entry a case, as the demo's record holds them.
+        max_abs_difference: largest difference between the sparse model executed densely and accelerated.
+        computed_shares: by block, the share of neurons that certified execution has to compute.
+        notes: sentences about what is missing or limited.
+    """
+
+    latency: tuple[dict[str, Any], ...]
+    max_abs_difference: float
+    computed_shares: Mapping[str, float]
+    notes: tuple[str, ...]
+
+
+def compare(
+    original: Subject,
+    sparse: Subject,
+    *,
+    sample: Sequence[Batch],
+    held_out: HeldOut,
+    settings: Settings,
+    stages: Stages,
+) -> Comparison:
+    """Accelerate a copy of the sparse model, check its output, and time all variants.
+
+    Args:
+        original: the original.
+        sparse: the sparse model.
+        sample: inputs on which ``accelerate_`` decides.
+        held_out: the lines to check and to time on.
+        settings: how much work to do.
+        stages: told the progress.
+    """
+    with stages("accelerate"):
+        fast = copy.deepcopy(sparse.model)
+        messages: list[str] = []
+
+        def progress(message: str) -> None:
+            messages.append(message)
+            stages.advance(len(messages) / (len(sparse.blocks) + 2), message)
+
+        receipt = accelerate_(fast, sample, progress=progress)
+        difference = held_out.largest_difference(sparse.model, fast)
+    inputs = cases(held_out.ids)
+    variants, notes = _variants(original, sparse, inputs, settings=settings, stages=stages)
+    variants[ACCELERATED] = fast
+    blocks = {ORIGINAL: original.blocks, DENSE: sparse.blocks}
+    latency: list[dict[str, Any]] = []
+    with stages("time the variants"):
+        for number, case in enumerate(inputs):
+
+            def advance(share: float, number: int = number, name: str = case.name) -> None:
+                stages.advance((number + share) / len(inputs), name)
+
+            latency.append(
+                timed(
+                    case,
+                    variants,
+                    blocks=blocks,
+                    seconds=settings.latency_seconds,
+                    rounds=settings.latency_rounds,
+                    advance=advance,
+                )
+            )
+    return Comparison(
+        latency=tuple(latency),
+        max_abs_difference=difference,
+        computed_shares={c.block: _computed(c.details["shares"]) for c in receipt.changes if c.details.get("shares")},
+        notes=(*receipt.notes, *notes),
+    )
+
+
+def _computed(shares: Mapping[str, Mapping[str, float]]) -> float:
+    """The share of neurons that the path which skips most has to compute."""
+    return min(share["computed"] for share in shares.values())
+
+
+def _variants(
+    original: Subject, sparse: Subject, inputs: Sequence[Case], *, settings: Settings, stages: Stages
+) -> tuple[dict[str, nn.Module], tuple[str, ...]]:
+    variants: dict[str, nn.Module] = {ORIGINAL: original.model, DENSE: sparse.model}
+    note = "The compiled variant was left out: compiling takes longer than a quick run."
+    if settings.compile:
+        with stages("compile the sparse model"):
+            model, note = compiled(sparse.model, [case.batches[0] for case in inputs])
+        if model is not None:
+            variants[COMPILED] = model
+    variants[INT8] = int8(sparse.model)
+    return variants, (note,) if note else ()

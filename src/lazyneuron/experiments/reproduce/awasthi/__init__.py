@@ -1,0 +1,1 @@
+"""Tables and figures of Awasthi et al.: learning and certifying sparsely activated networks."""

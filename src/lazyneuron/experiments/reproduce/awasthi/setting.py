@@ -1,0 +1,94 @@
+"""What the experiments on sparsely activated classes share."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from lazyneuron.core.record import Record
+from lazyneuron.experiments.experiment import Experiment, Request, record_of
+from lazyneuron.learn import average_sensitivity, spectrum, weight_by_degree
+from lazyneuron.learn.instances import Instance
+from lazyneuron.ops.boolean.array import Array
+
+SOURCE = (
+    "Awasthi, Dikkala, Kamath, Meka (2024), arXiv 2406.17989, which has no experiments; the design and the bounds "
+    "D1 to D10 are ours"
+)
+DIFFERS = (
+    "The paper contains no experiment, table or figure, so there is nothing to compare with; the bounds named D are "
+    "ours, not peer reviewed, and hold for inputs uniform on the cube unless said otherwise."
+)
+ABSOLUTE = (
+    "The bounds are absolute, at a fixed norm of each neuron: relative to the variance a sparser network can be harder."
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Facts:
+    """An instance's exact Fourier facts.
+
+    Attributes:
+        weights: by degree.
+        sensitivity: AS.
+        scale: ``4 k^2 W^2``.
+        variance: of the function.
+    """
+
+    weights: Array
+    sensitivity: float
+    scale: float
+    variance: float
+
+    @property
+    def tails(self) -> Array:
+        """``tail(d)`` for d = 0..n - 1."""
+        return np.asarray(self.weights[::-1].cumsum()[::-1][1:])
+
+
+def facts_of(instance: Instance, table: Array | None = None, *, k: int | None = None) -> Facts:
+    """The facts, from all values on the cube."""
+    weights = weight_by_degree(spectrum(instance.net.table() if table is None else table))
+    active = instance.max_active if k is None else k
+    assert active is not None
+    scale = 4 * active**2 * instance.net.norms()[0] ** 2
+    return Facts(
+        weights=weights, sensitivity=average_sensitivity(weights), scale=scale, variance=float(weights[1:].sum())
+    )
+
+
+def curve(label: str, x: Iterable[Any], y: Iterable[Any]) -> dict[str, Any]:
+    """One line of a figure."""
+    return {"label": label, "x": [float(v) for v in x], "y": [float(v) for v in y]}
+
+
+def finish(
+    number: int,
+    request: Request,
+    *,
+    rows: Sequence[dict[str, Any]],
+    curves: Sequence[dict[str, Any]],
+    says: str,
+    axes: tuple[str, str],
+    logarithmic: str = "",
+    **facts: Any,
+) -> Record:
+    """The record of experiment F``number``."""
+    return record_of(
+        f"awasthi-f{number}",
+        rows=rows,
+        curves=curves,
+        says=says,
+        facts={**facts, "seeds": request.seeds, "quick": request.quick},
+        differs=DIFFERS,
+        axes=axes,
+        logarithmic=logarithmic,
+    )
+
+
+def experiment_of(number: int, title: str, run: Any) -> Experiment:
+    """The entry of the catalogue."""
+    return Experiment(name=f"awasthi-f{number}", title=title, source=SOURCE, differs=DIFFERS, run=run)

@@ -1,0 +1,1 @@
+"""Tables and figures of Baykal et al.: data-dependent sparse models and LSH."""

@@ -1,0 +1,191 @@
+"""An open question of Baykal et al.: LSH layers inside a transformer, at equal active FLOPs."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import statistics
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lazyneuron.core.record import Record
+from lazyneuron.experiments.experiment import Experiment, Request, band, record_of
+from lazyneuron.experiments.jobs import run_jobs
+from lazyneuron.experiments.reproduce.baykal.samples import SOURCE
+from lazyneuron.induce import sparsify_
+from lazyneuron.route import RoutedFFN, RouteFFN, Switch
+
+_SYMBOLS, _LENGTH, _WIDTH = 128, 96, 96
+_DIFFERS = (
+    "The paper asks this question and answers it with no measurement. A small byte-level transformer on the source "
+    "text of "
+    "Python's standard library; experts have the hidden width of the dense block, so every variant computes as much "
+    "for a "
+    "token but the router."
+)
+VARIANTS = {
+    "dense": None,
+    "LSH, 8 experts": RouteFFN(router="lsh", experts=8, jitter=0.5),
+    "random hash, 8 experts": RouteFFN(router="random", experts=8, jitter=0.5),
+    "Switch, 8 experts": RouteFFN(router="switch", experts=8, jitter=0.5),
+}
+
+
+class Layer(nn.Module):
+    """Attention to earlier positions, then an MLP block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.LayerNorm(_WIDTH), nn.LayerNorm(_WIDTH)
+        self.attention = nn.MultiheadAttention(_WIDTH, 4, batch_first=True)
+        self.mlp = nn.Sequential(nn.Linear(_WIDTH, 2 * _WIDTH), nn.ReLU(), nn.Linear(2 * _WIDTH, _WIDTH))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, positions, width), the same out."""
+        h = self.first(x)
+        later = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).triu(1)
+        x = x + self.attention(h, h, h, attn_mask=later, need_weights=False)[0]
+        out: Tensor = x + self.mlp(self.second(x))
+        return out
+
+
+class Reader(nn.Module):
+    """Predicts the next byte."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(_SYMBOLS, _WIDTH)
+        self.place = nn.Parameter(0.02 * torch.randn(_LENGTH, _WIDTH))
+        self.layers = nn.Sequential(Layer(), Layer())
+        self.norm, self.head = nn.LayerNorm(_WIDTH), nn.Linear(_WIDTH, _SYMBOLS)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Logits for what follows each position."""
+        out: Tensor = self.head(self.norm(self.layers(self.embed(tokens) + self.place[: tokens.shape[1]])))
+        return out
+
+
+def library_text(size: int) -> Tensor:
+    """Bytes of the standard library's modules in the order of their names, above 126 as 127."""
+    held, have = [], 0
+    for path in sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py")):
+        raw = path.read_bytes()
+        held.append(raw)
+        have += len(raw)
+        if have >= size:
+            break
+    joined = bytearray(b"".join(held)[:size])
+    return torch.frombuffer(joined, dtype=torch.uint8).long().clamp(max=_SYMBOLS - 1)
+
+
+def _batch(text: Tensor, rows: int, dice: torch.Generator) -> Tensor:
+    start = torch.randint(len(text) - _LENGTH - 1, (rows,), generator=dice)
+    return text[start[:, None] + torch.arange(_LENGTH + 1)]
+
+
+def train(recipe: RouteFFN | None, text: Tensor, *, steps: int, looks: int, seed: int) -> list[tuple[int, float]]:
+    """(step, held-out bits a byte); the last tenth of the text is held out."""
+    torch.manual_seed(seed)
+    model = Reader()
+    if recipe is not None:
+        sparsify_(model, recipe)
+    used = [p for name, p in model.named_parameters() if recipe is None or ".mlp." not in name or "routed" in name]
+    optimizer = torch.optim.AdamW(used, lr=2e-3)
+    dice, cut = torch.Generator().manual_seed(seed), len(text) * 9 // 10
+    held = _batch(text[cut:], 64, torch.Generator().manual_seed(99))
+    found = []
+    for step in range(1, steps + 1):
+        rows = _batch(text[:cut], 16, dice)
+        loss = F.cross_entropy(model(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten())
+        for module in model.modules():
+            if isinstance(module, RoutedFFN) and isinstance(module.router, Switch):
+                assert module.router.balance_loss is not None
+                loss = loss + 0.01 * module.router.balance_loss
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        if step % max(1, steps // looks) == 0:
+            model.eval()
+            with torch.no_grad():
+                nats = F.cross_entropy(model(held[:, :-1]).flatten(0, 1), held[:, 1:].flatten())
+            found.append((step, float(nats) / 0.6931471805599453))
+            model.train()
+    return found
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training:
+    """One training.
+
+    Attributes:
+        variant: a key of :data:`VARIANTS`.
+        size: bytes of text.
+        steps, looks, seed: as for :func:`train`.
+    """
+
+    variant: str
+    size: int
+    steps: int
+    looks: int
+    seed: int
+
+
+def train_job(job: Training, advance: Callable[[float], None]) -> list[tuple[int, float]]:
+    """Train one variant; returns what :func:`train` does."""
+    found = train(VARIANTS[job.variant], library_text(job.size), steps=job.steps, looks=job.looks, seed=job.seed)
+    advance(1.0)
+    return found
+
+
+def run(request: Request) -> Record:
+    """Every variant with every seed."""
+    steps, looks = (20, 2) if request.quick else (800, 8)
+    size = 200_000 if request.quick else 2_000_000
+    jobs = [
+        Training(variant=label, size=size, steps=steps, looks=looks, seed=seed)
+        for label in VARIANTS
+        for seed in range(request.seeds)
+    ]
+    found = iter(run_jobs(train_job, jobs, advance=request.advance))
+    rows: list[dict[str, Any]] = []
+    curves = []
+    for label in VARIANTS:
+        runs = list(itertools.islice(found, request.seeds))
+        curves.append(band(label, x=[s for s, _ in runs[0]], runs=[[b for _, b in run] for run in runs]))
+        last = [run[-1][1] for run in runs]
+        rows.append(
+            {
+                "feed-forward layers": label,
+                "bits a byte, held out": statistics.mean(last),
+                "lowest": min(last),
+                "highest": max(last),
+                "paper": None,
+            }
+        )
+    gaps = {row["feed-forward layers"]: row["bits a byte, held out"] - rows[0]["bits a byte, held out"] for row in rows}
+    return record_of(
+        "baykal-transformer",
+        rows=rows,
+        curves=curves,
+        says="Held-out bits a byte against dense at equal active FLOPs: "
+        + ", ".join(f"{name} {gap:+.3f}" for name, gap in list(gaps.items())[1:])
+        + ".",
+        facts={"steps": steps, "bytes": size, "width": _WIDTH, "seeds": request.seeds, "quick": request.quick},
+        differs=_DIFFERS,
+        axes=("step", "bits a byte, held out"),
+    )
+
+
+EXPERIMENT = Experiment(
+    name="baykal-transformer",
+    title="Routed feed-forward layers in a transformer, at equal active FLOPs",
+    source=f"{SOURCE}, an open question of section 6",
+    differs=_DIFFERS,
+    run=run,
+)

@@ -1,0 +1,188 @@
+"""Baykal et al., figures 2, 3 and 4: error over activated units and over buckets."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from lazyneuron.core.record import Record
+from lazyneuron.experiments.experiment import Experiment, Request, band, record_of
+from lazyneuron.experiments.reproduce.baykal.samples import (
+    CLOSED_FORM,
+    FEATURES,
+    SOURCE,
+    Sample,
+    bucket_error,
+    draw,
+    held_error,
+    masked_network,
+)
+from lazyneuron.route import DSM, RandomHash
+
+_PAPER_FROM = 2048
+
+
+def _samples(request: Request, target: str, rows: int, dimension: int | None = None) -> list[Sample]:
+    return [draw(target, rows=rows, tests=4000, seed=s, dimension=dimension) for s in range(request.seeds)]
+
+
+def dense_error(sample: Sample, width: int, seed: int) -> float:
+    """Of the dense random layer."""
+    return held_error(masked_network(width, width, seed=seed), sample)
+
+
+def fig2(request: Request) -> Record:
+    """DSM at several widths, over its activated units."""
+    actives = (16, 32, 64) if request.quick else (32, 64, 128, 256)
+    wholes = (128, 256) if request.quick else (256, 512, 1024)
+    samples = _samples(request, "hypercube", 3000 if request.quick else 20000)
+    curves, rows, total = [], [], len(wholes) + 1
+    for number, width in enumerate((None, *wholes)):
+        label = "dense" if width is None else f"DSM, {width} units in all"
+        runs = [
+            [held_error(masked_network(width or s, s, seed=seed), sample) for s in actives]
+            for seed, sample in enumerate(samples)
+        ]
+        curves.append(band(label, x=actives, runs=runs))
+        rows += [
+            {"model": label, "active": s, "MSE": y, "paper": None}
+            for s, y in zip(actives, curves[-1]["y"], strict=True)
+        ]
+        request.advance((number + 1) / total, label)
+    best = curves[-1]["y"][-1] / curves[0]["y"][-1]
+    return record_of(
+        "baykal-fig2",
+        rows=rows,
+        curves=curves,
+        says=(
+            f"With {actives[-1]} active units of {wholes[-1]} the error is {best:.2f} times that of a dense layer of "
+            f"{actives[-1]} units."
+        ),
+        facts=_facts(request, "hypercube", samples[0]),
+        differs=_UNITS_DIFFER,
+        axes=("active units", "mean squared error"),
+    )
+
+
+def _facts(request: Request, target: str, sample: Sample) -> dict[str, Any]:
+    return {
+        "target": target,
+        "rows": len(sample.x),
+        "variance of the target": sample.variance,
+        "seeds": request.seeds,
+        "quick": request.quick,
+    }
+
+
+def equal_width(bits: int) -> int:
+    """Units of a dense layer with the FLOPs of hashing by so many hyperplanes, at least one."""
+    return max(1, bits * FEATURES // (FEATURES + 1))
+
+
+def fig3(request: Request) -> Record:
+    """LSH over its number of buckets, beside dense layers."""
+    bits = (4, 6, 8) if request.quick else (5, 7, 9, 11, 13, 15)
+    whole = 20000 if request.quick else 400000
+    samples = _samples(request, "polynomial", whole)
+    few = [Sample(x=s.x[:20000], y=s.y[:20000], x_test=s.x_test, y_test=s.y_test) for s in samples]
+    lsh = [[bucket_error(s, bits=m, seed=seed) for m in bits] for seed, s in enumerate(samples)]
+    request.advance(0.4, "LSH")
+    dense = [[dense_error(s, equal_width(m), seed) for m in bits] for seed, s in enumerate(few)]
+    request.advance(0.7, "dense at equal FLOPs")
+    wide = 64 if request.quick else 256
+    flat = [[dense_error(s, wide, seed)] * len(bits) for seed, s in enumerate(few)]
+    request.advance(1.0, f"dense of width {wide}")
+    x = [2**m for m in bits]
+    named = {"LSH": lsh, "dense, equal FLOPs": dense, f"dense, {wide} units": flat}
+    curves = [band(label, x=x, runs=runs) for label, runs in named.items()]
+    means = [curve["y"] for curve in curves]
+    rows = [
+        {
+            "buckets": x[k],
+            "LSH MSE": means[0][k],
+            "units of dense, equal FLOPs": equal_width(m),
+            "dense MSE, equal FLOPs": means[1][k],
+            f"dense MSE, {wide} units": means[2][k],
+            "LSH below dense of equal FLOPs": means[0][k] < means[1][k],
+            "paper: LSH below dense": x[k] >= _PAPER_FROM,
+        }
+        for k, m in enumerate(bits)
+    ]
+    since = next((row["buckets"] for row in rows if row["LSH below dense of equal FLOPs"]), None)
+    return record_of(
+        "baykal-fig3",
+        rows=rows,
+        curves=curves,
+        says=(
+            f"LSH is below a dense layer of equal inference FLOPs from {since} buckets on (paper: {_PAPER_FROM})."
+            if since is not None
+            else "LSH is not below a dense layer of equal FLOPs at any of these numbers of buckets."
+        ),
+        facts=_facts(request, "polynomial", samples[0]),
+        differs=f"{_UNITS_DIFFER} The paper does not say how wide the dense model of this figure is.",
+        axes=("buckets", "mean squared error"),
+    )
+
+
+def fig4(request: Request) -> Record:
+    """Dense, random hash, DSM and LSH together."""
+    actives = (16, 32) if request.quick else (64, 128, 256)
+    samples = _samples(request, "hypercube", 3000 if request.quick else 40000)
+
+    def control(s: int, seed: int) -> DSM:
+        bottom = masked_network(4 * s, s, seed=seed).bottom
+        return DSM(RandomHash(FEATURES, 4 * s, active=s, seed=seed), torch.zeros(1, 4 * s), bottom=bottom)
+
+    models: dict[str, Callable[[int, int, Sample], float]] = {
+        "dense": lambda s, seed, sample: dense_error(sample, s, seed),
+        "random hash, 4x units": lambda s, seed, sample: held_error(control(s, seed), sample),
+        "DSM, 4x units": lambda s, seed, sample: held_error(masked_network(4 * s, s, seed=seed), sample),
+        "LSH, a table for 16 units": lambda s, seed, sample: bucket_error(sample, bits=10, tables=s // 16, seed=seed),
+    }
+    curves, rows = [], []
+    for number, (label, measure) in enumerate(models.items()):
+        runs = [[measure(s, seed, sample) for s in actives] for seed, sample in enumerate(samples)]
+        curves.append(band(label, x=actives, runs=runs))
+        rows += [
+            {"model": label, "active": s, "MSE": y, "paper": None}
+            for s, y in zip(actives, curves[-1]["y"], strict=True)
+        ]
+        request.advance((number + 1) / len(models), label)
+    worse = statistics.mean(curves[1]["y"]) / statistics.mean(curves[0]["y"])
+    return record_of(
+        "baykal-fig4",
+        rows=rows,
+        curves=curves,
+        says=f"Random hash has {worse:.2f} times the error of dense (paper: worse than dense); "
+        f"DSM has {curves[2]['y'][-1] / curves[0]['y'][-1]:.2f} times at {actives[-1]} active units.",
+        facts=_facts(request, "hypercube", samples[0]),
+        differs=_UNITS_DIFFER,
+        axes=("active units", "mean squared error"),
+    )
+
+
+_UNITS_DIFFER = f"{CLOSED_FORM} The curves of the paper are not tabulated."
+FIG2 = Experiment(
+    name="baykal-fig2",
+    title="Error over activated units, at several total widths",
+    source=f"{SOURCE}, figure 2",
+    differs=_UNITS_DIFFER,
+    run=fig2,
+)
+FIG3 = Experiment(
+    name="baykal-fig3",
+    title="Error over the number of LSH buckets",
+    source=f"{SOURCE}, figure 3",
+    differs=_UNITS_DIFFER,
+    run=fig3,
+)
+FIG4 = Experiment(
+    name="baykal-fig4",
+    title="Dense, random hash, top-k and LSH side by side",
+    source=f"{SOURCE}, figure 4",
+    differs=_UNITS_DIFFER,
+    run=fig4,
+)

@@ -1,0 +1,201 @@
+"""Variants of one training beside each other: runs with several seeds, one row and one curve for each variant."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_model, save_model
+from torch import nn
+
+from lazyneuron.core.record import Record
+from lazyneuron.experiments.experiment import Request, band, record_of
+from lazyneuron.experiments.jobs import run_jobs
+from lazyneuron.experiments.training.course import Course, Point, Variant, as_data, train
+from lazyneuron.experiments.training.task import Task
+
+Runs = Mapping[str, Sequence[Sequence[Point]]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """One training.
+
+    Attributes:
+        build: makes the task; a function of a module or a partial of one, so that another process can call it.
+        course, variant, seed: of the training.
+        start: a file with the weights to go on from.
+        keep: a file to write the trained weights to.
+        device: where to train.
+    """
+
+    build: Callable[[], Task]
+    course: Course
+    variant: Variant
+    seed: int
+    start: Path | None = None
+    keep: Path | None = None
+    device: str = "cpu"
+
+
+def run_job(job: Job, advance: Callable[[float], None]) -> tuple[Point, ...]:
+    """Train, and say what was seen on the way."""
+    task = job.build()
+    task.device = torch.device(job.device)
+    start: nn.Module | None = None
+    if job.start is not None:
+        start = task.new_model()
+        load_model(start, job.start)
+    model, points = train(task, job.course, variant=job.variant, seed=job.seed, start=start, advance=advance)
+    if job.keep is not None:
+        save_model(model, str(job.keep))
+    return points
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Ablation:
+    """What to compare.
+
+    Attributes:
+        name: the experiment's.
+        build: makes the task, as in :class:`Job`.
+        variants: the first is what the others are compared with.
+        course: how each is trained.
+        dense: how a ReLU model is trained first, from which every variant then goes on; None starts from scratch.
+        published: what the paper says of a variant, by its name.
+        differs: what is not as in the paper.
+        processes: trainings at a time; None takes one for each core.
+    """
+
+    name: str
+    build: Callable[[], Task]
+    variants: Sequence[Variant]
+    course: Course
+    differs: str
+    dense: Course | None = None
+    published: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    processes: int | None = None
+
+    def run(self, request: Request) -> Record:
+        """Train every variant with every seed."""
+        seeds, task = range(request.seeds), self.build()
+        before = (
+            0.0
+            if self.dense is None
+            else self.dense.steps / (self.dense.steps + self.course.steps * len(self.variants))
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            starts = self._train_dense(Path(folder), request, before)
+            jobs = [
+                Job(
+                    build=self.build,
+                    course=self.course,
+                    variant=variant,
+                    seed=seed,
+                    start=starts.get(seed),
+                    device=request.device,
+                )
+                for seed in seeds
+                for variant in self.variants
+            ]
+            found = run_jobs(
+                run_job,
+                jobs,
+                advance=lambda share, note: request.advance(before + share * (1 - before), note),
+                processes=self._processes(request),
+            )
+        runs: dict[str, list[tuple[Point, ...]]] = {variant.name: [] for variant in self.variants}
+        for job, points in zip(jobs, found, strict=True):
+            runs[job.variant.name].append(points)
+        return self._record(runs, task, request)
+
+    def _train_dense(self, folder: Path, request: Request, share: float) -> dict[int, Path]:
+        if self.dense is None:
+            return {}
+        files = {seed: folder / f"{seed}.safetensors" for seed in range(request.seeds)}
+        plain = Variant(name="dense")
+        jobs = [
+            Job(build=self.build, course=self.dense, variant=plain, seed=seed, keep=file, device=request.device)
+            for seed, file in files.items()
+        ]
+        run_jobs(
+            run_job,
+            jobs,
+            advance=lambda done, note: request.advance(done * share, f"dense model, {note}"),
+            processes=self._processes(request),
+        )
+        return files
+
+    def _processes(self, request: Request) -> int | None:
+        """One after another on an accelerator, which a single training fills."""
+        return self.processes if request.device == "cpu" else 1
+
+    def _record(self, runs: Runs, task: Task, request: Request) -> Record:
+        names = [variant.name for variant in self.variants]
+        rows = [_row(name, runs[name], runs[names[0]]) | {"paper": self.published.get(name)} for name in names]
+        return record_of(
+            self.name,
+            rows=rows,
+            curves=[
+                band(
+                    name,
+                    x=[point.step / task.epoch_steps for point in runs[name][0]],
+                    runs=[[point.density for point in points] for points in runs[name]],
+                )
+                for name in names
+            ],
+            says=_says(rows, request.seeds),
+            facts={
+                **dataclasses.asdict(self.course),
+                "dense": None if self.dense is None else dataclasses.asdict(self.dense),
+                "variants": {v.name: _variant_data(v) for v in self.variants},
+                "data": task.name,
+                "size": dataclasses.asdict(task.size),
+                "device": request.device,
+                "seeds": request.seeds,
+                "quick": request.quick,
+                "runs": {name: [as_data(points) for points in found] for name, found in runs.items()},
+            },
+            differs=self.differs,
+            axes=("epoch", "density on held-out data"),
+        )
+
+
+def _variant_data(variant: Variant) -> dict[str, Any]:
+    return {
+        "recipe": None if variant.recipe is None else variant.recipe.to_data(),
+        "pressure": None if variant.pressure is None else dataclasses.asdict(variant.pressure),
+    }
+
+
+def _row(name: str, found: Sequence[Sequence[Point]], vanilla: Sequence[Sequence[Point]]) -> dict[str, Any]:
+    last, before = [points[-1] for points in found], [points[-1] for points in vanilla]
+    cuts = [1 - a.density / b.density for a, b in zip(last, before, strict=True)]
+    training = [[statistics.mean(p.train_density for p in points) for points in side] for side in (found, vanilla)]
+    return {
+        "variant": name,
+        "density": statistics.mean(p.density for p in last),
+        "spread": max(p.density for p in last) - min(p.density for p in last),
+        "accuracy": statistics.mean(p.accuracy for p in last),
+        "loss": statistics.mean(p.loss for p in last),
+        "relative cut": statistics.mean(cuts),
+        "relative cut in training": 1 - statistics.mean(training[0]) / statistics.mean(training[1]),
+    }
+
+
+def _says(rows: Sequence[Mapping[str, Any]], seeds: int) -> str:
+    first = rows[0]
+    cuts = "; ".join(
+        f"{row['variant']} by {row['relative cut']:.2f} (accuracy {100 * (row['accuracy'] - first['accuracy']):+.1f} "
+        f"points, loss {100 * (row['loss'] / first['loss'] - 1):+.1f} %)"
+        for row in rows[1:]
+    )
+    return (
+        f"Share of neurons that fire, {first['density']:.3f} in {first['variant']} (accuracy {first['accuracy']:.3f}, "
+        f"loss {first['loss']:.3f}), is cut relatively: {cuts}. Means of {seeds} seeds."
+    )

@@ -1,0 +1,130 @@
+"""Silencing and refitting blocks in closed form: a quantile for the bias, a ridge regression for ``down``.
+
+No gradient is taken, and the cost is that of a few forwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+
+from lazyneuron.blocks.activation import Activation
+from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.core.errors import ConfigError, DataError
+from lazyneuron.induce.training.samples import BlockSamples, hidden
+
+
+def thresholds_for(
+    blocks: Sequence[MLPBlock], samples: Mapping[str, BlockSamples], *, density: float
+) -> dict[str, Activation]:
+    """For each block the FATReLU that would leave it with a given density.
+
+    It jumps at its threshold, so that rounding errors of two ways to compute it show where a pre-activation is next to
+    it; :func:`shift_bias_` does not have this fault, but needs a bias and keeps less of the function.
+
+    Args:
+        blocks: the blocks of the original.
+        samples: its inputs, as :func:`block_samples` returned them.
+        density: share of the block's pre-activations that are to lie above the threshold, in (0, 1).
+
+    Returns:
+        The activation functions by block name; their shift is a quantile of the block's pre-activations.
+
+    Raises:
+        ConfigError: the density is not a fraction.
+        DataError: a block has no samples.
+
+    Cost: ``up`` at all samples and a partial sort; at most 2**21 pre-activations a block are looked at.
+    """
+    return {
+        block.name: Activation("fatrelu", (_quantile(block, samples.get(block.name), density=density),))
+        for block in blocks
+    }
+
+
+@torch.no_grad()
+def shift_bias_(block: MLPBlock, samples: BlockSamples, *, density: float) -> float:
+    """Lower the bias of a ReLU-like block so that a given share of its pre-activations stays positive.
+
+    Unlike a FATReLU the block stays continuous: a rounding error cannot switch a neuron by more than itself.
+
+    Args:
+        block: the block, changed in place; its activation is zero up to 0.
+        samples: its inputs.
+        density: share of the pre-activations that are to be positive, in (0, 1).
+
+    Returns:
+        The shift that was subtracted from every bias of the layer that decides.
+
+    Raises:
+        ConfigError: the density is not a fraction, the layer has no bias, or the activation is not zero up to 0.
+        DataError: there are no samples.
+
+    Cost: ``up`` at the samples and a partial sort; at most 2**21 pre-activations are looked at.
+    """
+    bias = block.switch.bias
+    if bias is None or block.activation.zero.left != 0:
+        lacks = "has no bias" if bias is None else f"has the activation {block.activation.kind}, not zero up to 0"
+        raise ConfigError(f"{block.switch.name} {lacks}; install ReLU first, or thresholds where there is no bias.")
+    shift = _quantile(block, samples, density=density)
+    bias -= shift
+    return shift
+
+
+@torch.no_grad()
+def _quantile(block: MLPBlock, samples: BlockSamples | None, *, density: float) -> float:
+    """The number above which the given share of a block's pre-activations lies."""
+    if not 0 < density < 1:
+        raise ConfigError(f"A density is a fraction between 0 and 1, got {density}.")
+    if samples is None or not len(samples.inputs):
+        raise DataError(f"There are no samples for block {block.name}; take them with block_samples.")
+    rows = samples.inputs[:: max(1, -(-len(samples.inputs) * block.d_hidden // 2**21))]
+    z = F.linear(rows, block.switch.weight, block.switch.bias).flatten()
+    return float(z.kthvalue(max(1, round((1 - density) * z.numel()))).values)
+
+
+@torch.no_grad()
+def refit_down_(
+    block: MLPBlock, samples: BlockSamples, *, ridge: float = 1e-3, rows: int = 4096
+) -> tuple[float, float]:
+    """Replace ``down`` by the ridge regression of the wanted outputs on the hidden activations that the block has now.
+
+    Args:
+        block: the block, changed in place; only weight and bias of ``down`` move.
+        samples: what it should answer to what.
+        ridge: penalty on the distance from the present weight, as a share of the mean diagonal of the Gram matrix.
+        rows: tokens a product.
+
+    Returns:
+        Squared error over the variance of the outputs, before and after.
+
+    Raises:
+        ConfigError: ``ridge`` is not positive.
+
+    Cost: ``2 * d_hidden**2`` FLOPs a token and a Cholesky factorisation of that size.
+    """
+    if not ridge > 0:
+        raise ConfigError(f"A ridge is a number > 0, got {ridge}.")
+    weight, bias = block.down.weight, block.down.bias
+    n = block.d_hidden
+    gram = torch.zeros(n + 1, n + 1, dtype=torch.float64, device=weight.device)
+    cross = torch.zeros(n + 1, block.d_out, dtype=torch.float64, device=weight.device)
+    before = 0.0
+    for x, y in zip(torch.split(samples.inputs, rows), torch.split(samples.outputs, rows), strict=True):
+        h = hidden(block, x)[1]
+        residual = y - F.linear(h, weight, bias)
+        h1 = torch.cat([h, h.new_full((len(h), 1), 0.0 if bias is None else 1.0)], dim=1)
+        gram += h1.t() @ h1
+        cross += h1.t() @ residual
+        before += float(residual.double().square().sum())
+    total = float((samples.outputs.double() - samples.outputs.double().mean()).square().sum())
+    scale = ridge * float(gram.diagonal().mean())
+    change = torch.cholesky_solve(cross, torch.linalg.cholesky(gram + scale * torch.eye(n + 1).to(gram)))
+    weight += change[:n].t().to(weight)
+    if bias is not None:
+        bias += change[n].to(bias)
+    # |R - H c|^2 = |R|^2 - 2 <c, H'R> + <c, H'H c>
+    after = before - 2 * float((change * cross).sum()) + float((change * (gram @ change)).sum())
+    return before / total, after / total

@@ -1,0 +1,88 @@
+"""What each block of a model is given and what it answers, kept for training or refitting a block alone."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.core.batch import call_model, padding_mask
+from lazyneuron.core.errors import DataError
+from lazyneuron.induce.training.safety import evaluating
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BlockSamples:
+    """What a block was given and what it answered, one row for each real token.
+
+    Attributes:
+        inputs: (tokens, d_in).
+        outputs: (tokens, d_out), what ``down`` returned.
+    """
+
+    inputs: Tensor
+    outputs: Tensor
+
+
+def block_samples(model: nn.Module, blocks: Sequence[MLPBlock], *, batches: Iterable[Any]) -> dict[str, BlockSamples]:
+    """Run a model and keep each block's inputs and outputs at the real tokens.
+
+    Args:
+        model: the original.
+        blocks: its blocks.
+        batches: what to run it on; ``attention_mask`` marks padding.
+
+    Returns:
+        The samples by block name.
+
+    Raises:
+        DataError: there are no batches, or a block did not run.
+
+    Cost: one forward for each batch; keeps ``d_in + d_out`` numbers for each token and block.
+    """
+    rows: dict[str, tuple[list[Tensor], list[Tensor]]] = {block.name: ([], []) for block in blocks}
+    mask: list[Tensor | None] = [None]
+
+    def keep(name: str, side: int, value: Tensor) -> None:
+        own = mask[0] if mask[0] is not None and mask[0].shape == value.shape[:-1] else None
+        flat = value.reshape(-1, value.shape[-1]) if own is None else value[own.bool()]
+        rows[name][side].append(flat.detach())
+
+    with contextlib.ExitStack() as stack, torch.no_grad(), evaluating(model):
+        for block in blocks:
+            stack.callback(block.up.module.register_forward_pre_hook(_on_input(keep, block.name)).remove)
+            stack.callback(block.down.module.register_forward_hook(_on_output(keep, block.name)).remove)
+        for batch in batches:
+            mask[0] = padding_mask(batch)
+            call_model(model, batch)
+    empty = [name for name, (inputs, _) in rows.items() if not inputs]
+    if empty or not rows:
+        raise DataError(f"No tokens ran through {empty or 'any block'}; pass batches that reach every block.")
+    return {name: BlockSamples(inputs=torch.cat(i), outputs=torch.cat(o)) for name, (i, o) in rows.items()}
+
+
+_Keep = Callable[[str, int, Tensor], None]
+
+
+def _on_input(keep: _Keep, name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    return lambda _, inputs: keep(name, 0, inputs[0])
+
+
+def _on_output(keep: _Keep, name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+    return lambda _, __, output: keep(name, 1, output)
+
+
+def hidden(block: MLPBlock, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Pre-activation and hidden activation of a block at the inputs ``x`` (..., d_in)."""
+    z = F.linear(x, block.switch.weight, block.switch.bias)
+    h = block.activation(z)
+    if block.gate is None:
+        return z, h
+    u = F.linear(x, block.up.weight, block.up.bias)
+    return z, h * (F.relu(u) if block.rectifies_up else u)

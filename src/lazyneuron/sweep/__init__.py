@@ -1,8 +1,0 @@
-"""Many trainings over recipes and strengths: what density costs which quality."""
-
-from lazyneuron.sweep.frontier import pareto, sweep_record
-from lazyneuron.sweep.journal import Finished, read_finished
-from lazyneuron.sweep.run import sweep
-from lazyneuron.sweep.settings import grid, read_settings
-
-__all__ = ["Finished", "grid", "pareto", "read_finished", "read_settings", "sweep", "sweep_record"]

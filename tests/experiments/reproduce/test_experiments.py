@@ -1,0 +1,175 @@
+"""Experiments at a size that only shows that they measure what they say."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lazyneuron.core.errors import ConfigError, DataError
+from lazyneuron.core.record import Record
+from lazyneuron.experiments.catalogue import EXPERIMENTS, experiment
+from lazyneuron.experiments.experiment import Request
+from lazyneuron.experiments.reproduce.peng import identity as peng_identity
+from lazyneuron.experiments.reproduce.peng import marchenko_pastur as peng_mp
+from lazyneuron.experiments.reproduce.peng import shifted as peng_shifted
+from lazyneuron.experiments.reproduce.peng import vision as peng_vision
+from lazyneuron.experiments.training import vision
+from lazyneuron.experiments.training.ablation import Ablation, Job
+from lazyneuron.experiments.training.course import Course, Variant, train
+from lazyneuron.experiments.training.images import Images
+from lazyneuron.experiments.training.task import Batch
+from lazyneuron.experiments.training.vision import VisionTask
+from lazyneuron.induce import ShiftedActivation
+from lazyneuron.report import curves_figure
+
+pytest.importorskip("transformers")
+COURSE = Course(steps=8, learning_rate=5e-3, looks=2)
+
+
+def test_an_ablation_compares_every_variant_with_the_first(small: VisionTask, tmp_path: Path) -> None:
+    seen: list[float] = []
+    ablation = Ablation(
+        name="peng-vision",
+        build=lambda: small,
+        variants=(peng_vision.VARIANTS[0], peng_vision.VARIANTS[4]),
+        course=COURSE,
+        differs="smaller.",
+        published={"all three": "0.36"},
+        processes=1,
+    )
+    record = ablation.run(Request(seeds=2, advance=lambda share, note: seen.append(share)))
+    assert seen[-1] == pytest.approx(1.0) and seen == sorted(seen)
+    rows = {row["variant"]: row for row in record.data["rows"]}
+    assert list(rows) == ["vanilla", "all three"]
+    runs = record.data["settings"]["runs"]
+    last = {name: [points[-1]["density"] for points in found] for name, found in runs.items()}
+    both = [1 - a / b for a, b in zip(last["all three"], last["vanilla"], strict=True)]
+    assert rows["all three"]["relative cut"] == pytest.approx(sum(both) / 2)
+    assert rows["all three"]["paper"] == "0.36"
+    assert rows["vanilla"]["relative cut"] == 0 and rows["vanilla"]["paper"] is None
+    curve = next(c for c in record.data["curves"] if c["label"] == "vanilla")
+    assert curve["y"][-1] == pytest.approx(sum(last["vanilla"]) / 2)
+    assert curve["x"] == [1.0, 2.0]  # epochs: four steps see 256 images
+    assert f"by {rows['all three']['relative cut']:.2f}" in record.data["says"]
+    again = Record.from_json(record.to_json())
+    curves_figure(again, tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
+    with pytest.raises(DataError, match="reproduce record"):
+        curves_figure(Record(kind="demo", data={}, seed=None), tmp_path / "b.png")
+
+
+def test_fine_tuning_goes_on_from_one_dense_model_for_all_variants(small: VisionTask) -> None:
+    still = dataclasses.replace(COURSE, learning_rate=1e-12)
+    variants = (Variant(name="dense"), Variant(name="again"))
+    ablation = Ablation(
+        name="peng-vision", build=lambda: small, variants=variants, course=still, dense=COURSE, differs="", processes=1
+    )
+    record = ablation.run(Request(seeds=1))
+    _, dense = train(small, COURSE, variant=variants[0], seed=0)
+    for row in record.data["rows"]:
+        assert row["density"] == pytest.approx(dense[-1].density, rel=1e-3) and row["accuracy"] == dense[-1].accuracy
+
+
+def test_every_batch_is_brought_to_the_models_device(small: VisionTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    brought: list[int] = []
+    here, losses = VisionTask.here, VisionTask.losses
+
+    def spy_here(self: VisionTask, batch: Batch) -> Batch:
+        moved = here(self, batch)
+        brought.append(id(moved))
+        kept.append(moved)  # so that no id is used twice
+        return moved
+
+    def spy_losses(self: VisionTask, model: nn.Module, batch: Batch, **options: float) -> tuple[Tensor, Tensor]:
+        assert id(batch) in brought
+        return losses(self, model, batch, **options)
+
+    kept: list[Batch] = []
+    monkeypatch.setattr(VisionTask, "here", spy_here)
+    monkeypatch.setattr(VisionTask, "losses", spy_losses)
+    train(small, COURSE, variant=Variant(name="vanilla"), seed=0)
+    assert len(kept) >= COURSE.steps
+    small.device = torch.device("meta")
+    assert {tensor.device.type for tensor in here(small, kept[0]).values()} == {"meta"}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_an_ablation_trains_on_a_gpu(small: VisionTask) -> None:
+    variants = (peng_vision.VARIANTS[4], peng_vision.VARIANTS[6])
+    ablation = Ablation(name="peng-vision", build=lambda: small, variants=variants, course=COURSE, differs="")
+    record = ablation.run(Request(seeds=1, device="cuda"))
+    assert record.data["settings"]["device"] == "cuda"
+    assert all(0 < row["density"] < 1 for row in record.data["rows"])
+
+
+def test_the_larger_size_is_for_accelerators(few: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Request(device="cuda").large
+    assert not Request(device="cuda", quick=True).large and not Request().large
+    monkeypatch.setattr(vision, "load_images", lambda folder: few)
+    task = vision.vision_task(None, batch=32, large=True)
+    assert (task.size.width, task.size.layers, task.size.patch) == (384, 12, 2)
+    course = Course(steps=800, learning_rate=3e-3, warmup=40).for_large()
+    assert (course.steps, course.warmup, course.learning_rate) == (8000, 400, pytest.approx(1e-3))
+
+
+def test_the_shifted_record(small: VisionTask) -> None:
+    points = peng_shifted.train_shifted(
+        peng_shifted.ShiftedJob(build=lambda: small, course=COURSE, corner=(1.6, -1.6), seed=0), lambda share: None
+    )
+    assert [p["step"] for p in points] == [0, 4, 8]
+    # at the start pre-activations are near 0, just outside of the flat interval from 0.1 to 3.1
+    assert 0 < points[0]["flat"] < 0.6
+    assert all(p["near_dy"] >= p["flat"] - 1e-6 for p in points)
+    activation = ShiftedActivation("squared_relu", dx=1.6, dy=-1.6)
+    assert float(activation(torch.tensor(1.0))) == pytest.approx(-1.6)
+
+
+def test_the_identity_record(small: VisionTask) -> None:
+    job = Job(build=lambda: small, course=COURSE, variant=peng_identity.VARIANTS[1], seed=0)
+    points = peng_identity.watch(job, lambda share: None)
+    assert [p["step"] for p in points] == [4, 8]
+    for point in points:
+        assert point["identity_density"] == pytest.approx(point["derivative_density"], rel=1e-6)
+        assert point["as_up"] > 0 and point["singular_ratio"] > 1
+
+
+def test_the_gram_matrices_of_a_training() -> None:
+    run = peng_mp.Run(width=16, weight_decay=0.1, seed=0, epochs=1)
+    found = peng_mp.train_net(run, lambda share: None)
+    assert found["steps"] == math.ceil(1438 / 32)
+    # samples are normed over 16 features, so they cannot fill the direction of the mean
+    assert 1 / 16 < found["gradients"] < found["samples"] <= 15 / 16
+    assert found["samples anisotropy"] == pytest.approx(math.sqrt(1 - found["samples"]), rel=0.05)
+    assert found["independent"] == pytest.approx(1 / (1 + 16 / (45 * 32)))
+
+
+def test_the_net_of_the_gram_experiment_is_residual() -> None:
+    net = peng_mp.Net(8)
+    logits, inputs, outputs = net(torch.randn(3, 64))
+    assert logits.shape == (3, 10) and len(inputs) == len(outputs) == 4
+    assert all(bool((a >= 0).all()) and a.shape == (3, 8) for a in outputs)
+    torch.testing.assert_close(inputs[0].mean(-1), torch.zeros(3), atol=1e-6, rtol=0)
+
+
+def test_the_catalogue() -> None:
+    assert {name for name in EXPERIMENTS if name.startswith("peng-")} == {
+        "peng-vision",
+        "peng-language",
+        "peng-t5",
+        "peng-finetune-vision",
+        "peng-finetune-language",
+        "peng-shifted",
+        "peng-identity",
+        "peng-marchenko-pastur",
+    }
+    assert "minilm-frontier" in EXPERIMENTS
+    assert all(name == one.name and one.differs and one.source for name, one in EXPERIMENTS.items())
+    with pytest.raises(ConfigError, match="There is no experiment 'fig-9'"):
+        experiment("fig-9")
+    with pytest.raises(ConfigError, match="At least one seed"):
+        Request(seeds=0)
