@@ -291,7 +291,7 @@ def test_a_full_disk_is_not_filled_with_halves_of_checkpoints(tmp_path, monkeypa
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lazyneuron.train.checkpoint.seal", full)
+    monkeypatch.setattr("lazyneuron.core.sealed.seal", full)
     with pytest.raises(DataError, match="No space left on device"):
         checkpoints.save(2)
     assert [path.name for path in tmp_path.iterdir()] == ["step-0000000001"]
