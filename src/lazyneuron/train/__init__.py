@@ -8,6 +8,6 @@ from lazyneuron.train.checkpoint import Checkpoints
 from lazyneuron.train.guard import LossGuard
 from lazyneuron.train.hooks import TrainingHooks
 from lazyneuron.train.monitor import Reading, SparsityMonitor
-from lazyneuron.train.order import BatchOrder
+from lazyneuron.train.order import BatchOrder, OrderedLoader
 
-__all__ = ["BatchOrder", "Checkpoints", "LossGuard", "Reading", "SparsityMonitor", "TrainingHooks"]
+__all__ = ["BatchOrder", "Checkpoints", "LossGuard", "OrderedLoader", "Reading", "SparsityMonitor", "TrainingHooks"]
