@@ -211,5 +211,5 @@ class _Seen:
 
 def _current(block: MLPBlock) -> Activation:
     """The activation as it is now: a learnt shift moves after the block was found."""
-    held = None if block.site is None else block.site.held
-    return held.activation_spec() if isinstance(held, DeclaresActivation) else block.activation
+    module = None if block.site is None else block.site.held
+    return module.activation_spec() if isinstance(module, DeclaresActivation) else block.activation
