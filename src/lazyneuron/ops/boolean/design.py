@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from lazyneuron.ops.boolean.array import Array, doubles
-from lazyneuron.ops.boolean.native import Impl, operators
+from lazyneuron.ops.boolean.operators import Impl, operators
 from lazyneuron.ops.boolean.packing import pack_columns
 from lazyneuron.ops.boolean.reference import columns
 from lazyneuron.ops.boolean.subsets import check_degree, count_subsets, subset_table

@@ -62,10 +62,10 @@ def evaluate(x: Tensor, slots: Tensor, values: Tensor, *, outputs: int, degree: 
     Returns:
         (rows, outputs) float64.
     """
-    held = values[slots.clamp(min=0)].reshape(len(slots), outputs, -1)
-    y = held[:, :, 0]
+    chosen = values[slots.clamp(min=0)].reshape(len(slots), outputs, -1)
+    y = chosen[:, :, 0]
     if degree:
-        y = y + torch.einsum("rod,rd->ro", held[:, :, 1:], x.to(torch.float64))
+        y = y + torch.einsum("rod,rd->ro", chosen[:, :, 1:], x.to(torch.float64))
     return torch.where((slots >= 0)[:, None], y, 0.0)
 
 

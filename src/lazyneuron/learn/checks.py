@@ -1,8 +1,9 @@
-"""The type of numerical arrays, and checks that every entry point makes."""
+"""Checks of the numbers and arrays that entry points are given."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -58,6 +59,28 @@ def probability(value: float, name: str) -> float:
     """
     if not 0 < value < 1:
         raise ConfigError(f"{name} lies strictly between 0 and 1, got {value}.")
+    return value
+
+
+def correlation(value: float) -> float:
+    """The value, if it lies in [-1, 1].
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if not -1 <= value <= 1:
+        raise ConfigError(f"A correlation lies in [-1, 1], got {value}.")
+    return value
+
+
+def one_of(value: str, known: Sequence[str], name: str) -> str:
+    """The value, if it is one of the known ones.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if value not in known:
+        raise ConfigError(f"{name} is one of {', '.join(known)}, got {value!r}.")
     return value
 
 
