@@ -19,7 +19,7 @@ from lazyneuron.learn.network import SparseActivationNet
 from lazyneuron.learn.queries import Estimate, mean_estimate
 from lazyneuron.learn.sensitivity import sensitivity_bounds
 from lazyneuron.learn.sparsity import verify_sparsity
-from lazyneuron.ops.boolean.array import Array
+from lazyneuron.ops.array import Array
 
 
 def audit(

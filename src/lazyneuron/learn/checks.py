@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
 from lazyneuron.core.errors import ConfigError, DataError, ShapeError
-from lazyneuron.ops.boolean.array import Array
+from lazyneuron.ops.array import Array
 
 
 def finite_array(values: object, name: str, *, ndim: int) -> Array:
@@ -70,17 +69,6 @@ def correlation(value: float) -> float:
     """
     if not -1 <= value <= 1:
         raise ConfigError(f"A correlation lies in [-1, 1], got {value}.")
-    return value
-
-
-def one_of(value: str, known: Sequence[str], name: str) -> str:
-    """The value, if it is one of the known ones.
-
-    Raises:
-        ConfigError: it is not.
-    """
-    if value not in known:
-        raise ConfigError(f"{name} is one of {', '.join(known)}, got {value!r}.")
     return value
 
 

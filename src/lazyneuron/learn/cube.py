@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from lazyneuron.core.errors import ConfigError
-from lazyneuron.ops.boolean.array import Array
+from lazyneuron.ops.array import Array
 
 MOST_ENUMERATED = 24  # 2^24 numbers are 128 MiB; beyond that ask by queries
 

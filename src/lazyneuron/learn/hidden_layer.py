@@ -16,7 +16,7 @@ from lazyneuron.core.batch import call_model
 from lazyneuron.core.errors import DataError
 from lazyneuron.learn.checks import finite_array
 from lazyneuron.learn.network import SparseActivationNet
-from lazyneuron.ops.boolean.array import Array
+from lazyneuron.ops.array import Array
 
 Rows = Callable[[Array], Array]  # of a row of inputs a row of outputs, many at once
 

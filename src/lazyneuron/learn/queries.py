@@ -12,7 +12,7 @@ import numpy as np
 from lazyneuron.core.errors import DataError
 from lazyneuron.learn import cube
 from lazyneuron.learn.checks import correlation, positive, probability
-from lazyneuron.ops.boolean.array import Array
+from lazyneuron.ops.array import Array
 
 Function = Callable[[Array], Array]
 

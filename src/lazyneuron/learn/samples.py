@@ -10,7 +10,7 @@ import numpy as np
 from lazyneuron.core.errors import DataError, ShapeError
 from lazyneuron.learn.checks import finite_array
 from lazyneuron.learn.krawtchouk import krawtchouk_table
-from lazyneuron.ops.boolean.array import Array
+from lazyneuron.ops.array import Array
 from lazyneuron.ops.boolean.operators import Impl, pair_sums
 
 

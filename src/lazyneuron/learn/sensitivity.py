@@ -13,7 +13,7 @@ from lazyneuron.learn.bounds.tails import active_phi
 from lazyneuron.learn.network import SparseActivationNet
 from lazyneuron.learn.queries import Estimate, mean_estimate
 from lazyneuron.learn.sparsity import SparsityReport, enumerable, verify_sparsity
-from lazyneuron.ops.boolean.array import Array
+from lazyneuron.ops.array import Array
 
 _MOST = 18
 _ENTRIES = 1 << 22

@@ -6,7 +6,7 @@ import numpy as np
 
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.learn.checks import correlation
-from lazyneuron.ops.boolean.array import Array
+from lazyneuron.ops.array import Array
 from lazyneuron.ops.boolean.operators import Impl, fwht
 from lazyneuron.ops.boolean.packing import bit_count
 

@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from lazyneuron.core.errors import DataError
 from lazyneuron.learn.estimators.encoding import Encode, read_rows
 from lazyneuron.learn.estimators.regressor import LowDegreeRegressor
-from lazyneuron.ops.boolean.array import Array
+from lazyneuron.ops.array import Array
 
 
 class LowDegreeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]

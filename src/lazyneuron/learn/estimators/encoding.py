@@ -11,9 +11,9 @@ from typing import Any, Literal
 import numpy as np
 from sklearn.utils.validation import validate_data
 
+from lazyneuron.core.arguments import check_choice
 from lazyneuron.core.errors import DataError, ShapeError
-from lazyneuron.learn.checks import one_of
-from lazyneuron.ops.boolean.array import Array
+from lazyneuron.ops.array import Array
 
 Encode = Literal["auto", "median"]
 Words = Mapping[int, tuple[str, ...]]  # place of a column -> its words in alphabetical order
@@ -116,7 +116,7 @@ def learn_encoding(x: Array, encode: Encode) -> Array:
         ConfigError: the name is unknown.
         DataError: a column has more than two values.
     """
-    one_of(encode, ("auto", "median"), "encode")
+    check_choice("encode", encode, ("auto", "median"))
     if encode == "median":
         middle = np.median(x, axis=0).astype(np.float64)
         return np.column_stack([middle, middle])

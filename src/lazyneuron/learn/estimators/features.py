@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.learn.checks import check_memory
 from lazyneuron.learn.estimators.encoding import Encode, encoded_rows, learn_encoding, read_rows
-from lazyneuron.ops.boolean.array import Array
+from lazyneuron.ops.array import Array
 from lazyneuron.ops.boolean.reference import columns
 from lazyneuron.ops.boolean.subsets import as_tuples, count_subsets, subset_table
 

@@ -23,7 +23,7 @@ from lazyneuron.learn.solvers.choice import (
 )
 from lazyneuron.learn.solvers.least_squares import GOOD, Sums
 from lazyneuron.learn.solvers.solution import Solution
-from lazyneuron.ops.boolean.array import Array
+from lazyneuron.ops.array import Array
 from lazyneuron.ops.boolean.design import WalshDesign
 from lazyneuron.ops.boolean.subsets import count_subsets, sizes, subset_table
 

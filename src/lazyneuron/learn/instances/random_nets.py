@@ -11,7 +11,7 @@ from lazyneuron.learn import cube
 from lazyneuron.learn.checks import positive
 from lazyneuron.learn.instances.instance import Instance, signs
 from lazyneuron.learn.network import SparseActivationNet
-from lazyneuron.ops.boolean.array import Array
+from lazyneuron.ops.array import Array
 
 _MOST = 18
 

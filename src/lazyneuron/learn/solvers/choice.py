@@ -8,9 +8,10 @@ from typing import Protocol
 
 import numpy as np
 
+from lazyneuron.core.arguments import check_choice
 from lazyneuron.core.errors import ConfigError, DataError
 from lazyneuron.learn.bounds.tails import degree_for
-from lazyneuron.learn.checks import at_least, check_memory, one_of
+from lazyneuron.learn.checks import at_least, check_memory
 from lazyneuron.learn.samples import degree_weights_from_samples
 from lazyneuron.learn.solvers.averaging import average, thresholded
 from lazyneuron.learn.solvers.kernel import kernel_ridge
@@ -18,7 +19,7 @@ from lazyneuron.learn.solvers.l1 import absolute, lasso
 from lazyneuron.learn.solvers.lanczos import basis_bytes
 from lazyneuron.learn.solvers.least_squares import DENSE, least_squares
 from lazyneuron.learn.solvers.solution import Solution
-from lazyneuron.ops.boolean.array import Array
+from lazyneuron.ops.array import Array
 from lazyneuron.ops.boolean.design import WalshDesign
 from lazyneuron.ops.boolean.subsets import check_degree, count_subsets
 
@@ -120,7 +121,7 @@ def check_options(of: Options) -> None:
     Raises:
         ConfigError: there is one.
     """
-    one_of(of.solver, SOLVERS, "A solver")
+    check_choice("A solver", of.solver, SOLVERS)
     if isinstance(of.degree, str) and of.degree not in _RULES:
         raise ConfigError(f"A degree is a whole number or one of {', '.join(_RULES[:4])}, got {of.degree!r}.")
     if of.alpha is not None:

@@ -8,7 +8,7 @@ from lazyneuron.core.errors import ConfigError, DataError
 from lazyneuron.learn.solvers.averaging import noise_level
 from lazyneuron.learn.solvers.lanczos import largest_eigenvalue
 from lazyneuron.learn.solvers.solution import Solution
-from lazyneuron.ops.boolean.array import Array
+from lazyneuron.ops.array import Array
 from lazyneuron.ops.boolean.design import WalshDesign
 from lazyneuron.ops.boolean.reference import columns
 

@@ -10,7 +10,7 @@ import numpy as np
 from lazyneuron.core.errors import DataError
 from lazyneuron.learn.solvers.lanczos import least_eigenvalue
 from lazyneuron.learn.solvers.solution import LeastEigenvalue, Solution
-from lazyneuron.ops.boolean.array import Array
+from lazyneuron.ops.array import Array
 from lazyneuron.ops.boolean.design import WalshDesign
 from lazyneuron.ops.conjugate_gradients import conjugate_gradients
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from lazyneuron.learn.bounds.bound import TEXTBOOK, Bound
-from lazyneuron.ops.boolean.array import Array
+from lazyneuron.ops.array import Array
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from lazyneuron.core.errors import ShapeError
+from lazyneuron.ops.array import Array, tensor_of
 from lazyneuron.ops.boolean import reference
-from lazyneuron.ops.boolean.array import Array, doubles
 from lazyneuron.ops.boolean.packing import pack_rows
 from lazyneuron.ops.choice import BEST, native_operators
 
@@ -100,6 +100,6 @@ def pair_sums(x: Array, y: Array, *, impl: Impl = "auto") -> Array:
     n, rows = x.shape[1], pack_rows(x)
     ops = operators(impl)
     if ops is not None:
-        target = doubles(y)
+        target = tensor_of(y, dtype=np.float64)
         return np.asarray(ops.hamming_sums(torch.from_numpy(rows), target, n, BEST).numpy())
     return reference.pair_sums(rows, y, n)

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from lazyneuron.ops.boolean.array import Array
+from lazyneuron.ops.array import Array
 from lazyneuron.ops.boolean.packing import bit_count
 from lazyneuron.ops.boolean.subsets import count_subsets
 

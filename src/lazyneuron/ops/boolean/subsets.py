@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from lazyneuron.core.errors import ConfigError
-from lazyneuron.ops.boolean.array import Array
+from lazyneuron.ops.array import Array
 
 
 def count_subsets(n: int, degree: int) -> int:
