@@ -10,7 +10,7 @@ import numpy as np
 from lazyneuron.core.record import Record
 from lazyneuron.experiments.experiment import Request
 from lazyneuron.experiments.reproduce.awasthi.setting import ABSOLUTE, curve, experiment_of, facts_of, finish
-from lazyneuron.learn import average_sensitivity, certificates, spectrum, weight_by_degree
+from lazyneuron.learn import average_sensitivity, sensitivity_bounds, spectrum, weight_by_degree
 from lazyneuron.learn.bounds import Class, degree_adkm, degree_for, majority_gap, rademacher
 from lazyneuron.learn.instances import (
     cluster_erm,
@@ -92,7 +92,7 @@ def degrees(request: Request) -> Record:
         request.advance(at / len(families), name)
         facts, k = facts_of(one), int(one.max_active or 1)
         norm, bias = one.net.norms()
-        ladder = certificates(one.net, k=k).least
+        ladder = sensitivity_bounds(one.net, k=k).least
         needed = []
         for share in shares:
             error = share * facts.variance
@@ -138,7 +138,7 @@ def trained(request: Request) -> Record:
     for at, options in enumerate(runs):
         request.advance(at / len(runs), str(options))
         model = SparseReluRegressor(width, epochs=epochs, random_state=0, **options).fit(x, y)
-        ladder = certificates(model.net_)
+        ladder = sensitivity_bounds(model.net_)
         weights = weight_by_degree(spectrum(model.net_.table()))
         rows.append(
             {

@@ -12,7 +12,7 @@ from lazyneuron.experiments.experiment import Request
 from lazyneuron.experiments.reproduce.awasthi.setting import ABSOLUTE, curve, experiment_of, facts_of, finish
 from lazyneuron.learn.bounds import gram_failure, risk_lmn, risk_ols, typical_risk_ols
 from lazyneuron.learn.instances import Instance, gated_net, parity_net
-from lazyneuron.ops.boolean.array import Array
+from lazyneuron.ops.array import Array
 from lazyneuron.ops.boolean.subsets import count_subsets
 
 RIVAL = (

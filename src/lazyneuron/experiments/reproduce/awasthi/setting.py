@@ -12,7 +12,7 @@ from lazyneuron.core.record import Record
 from lazyneuron.experiments.experiment import Experiment, Request, record_of
 from lazyneuron.learn import average_sensitivity, spectrum, weight_by_degree
 from lazyneuron.learn.instances import Instance
-from lazyneuron.ops.boolean.array import Array
+from lazyneuron.ops.array import Array
 
 SOURCE = (
     "Awasthi, Dikkala, Kamath, Meka (2024), arXiv 2406.17989, which has no experiments; the design and the bounds "

@@ -14,8 +14,8 @@ from lazyneuron.experiments.reproduce.awasthi.setting import ABSOLUTE, curve, ex
 from lazyneuron.learn import (
     SparseActivationNet,
     average_sensitivity,
-    certificates,
     noise_sensitivity,
+    sensitivity_bounds,
     spectrum,
     weight_by_degree,
 )
@@ -63,7 +63,7 @@ def tails(request: Request) -> Record:
             }
         )
         curves.append(curve(name, range(len(scaled)), scaled))
-    phi = certificates(wide.net).phi
+    phi = sensitivity_bounds(wide.net).phi
     fourth = [tail_bound_width(d, 1, norm=1.0, phi_value=phi).value * (d + 1) / 4 for d in range(1, n)]
     shown = [(d, v) for d, v in zip(range(1, n), fourth, strict=True) if v <= 1.6]
     curves.append(curve("D3", [0, n], [1, 1]))
@@ -121,7 +121,7 @@ def sensitivity_of_width(request: Request) -> Record:
         request.advance((b - 1) / len(depths), f"s = {k * 2**b}")
         one = gated_net(b, n - b, k=k, seed=0)
         net = one.net.scaled(1 / one.net.norms()[0])
-        ladder = certificates(net, k=k)
+        ladder = sensitivity_bounds(net, k=k)
         rows.append({"s": net.s, "k": k, **_row(net, ladder)})
         rows[-1]["AS, dense"] = _dense(n, net.s)
         for name in names:
@@ -129,7 +129,7 @@ def sensitivity_of_width(request: Request) -> Record:
     for j in range(3 if request.quick else 5):  # k at fixed s
         one = gated_net((3 if request.quick else 5) - j, n - 6, k=2**j, seed=0)
         net = one.net.scaled(1 / one.net.norms()[0])
-        rows.append({"s": net.s, "k": 2**j, **_row(net, certificates(net, k=2**j))})
+        rows.append({"s": net.s, "k": 2**j, **_row(net, sensitivity_bounds(net, k=2**j))})
     widths = [k * 2**b for b in depths]
     says = (
         f"At k = {k} and W = 1 the certificate C0 is {lines['C0'][0]:.0f} at every width and AS stays below it "

@@ -9,7 +9,8 @@ import torch
 from lazyneuron.core.record import Record
 from lazyneuron.experiments.experiment import Experiment, Request, record_of
 from lazyneuron.experiments.reproduce.baykal.samples import SOURCE
-from lazyneuron.route.bucket_regression import BucketRegression, BucketSettings
+from lazyneuron.route.bucket_regression import BucketRegression
+from lazyneuron.route.bucket_settings import BucketSettings
 
 _DIFFERS = "The paper's target is not given; this one is sin(3x) + x/2. The figure has no numbers."
 

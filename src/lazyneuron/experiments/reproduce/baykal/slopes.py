@@ -13,7 +13,8 @@ from lazyneuron.core.record import Record
 from lazyneuron.experiments.experiment import Experiment, Request, record_of
 from lazyneuron.experiments.reproduce.baykal.samples import SOURCE
 from lazyneuron.route import fit_exponent, on_manifold, on_subspace, predicted_slope
-from lazyneuron.route.bucket_regression import BucketRegression, BucketSettings
+from lazyneuron.route.bucket_regression import BucketRegression
+from lazyneuron.route.bucket_settings import BucketSettings
 
 Draw = Callable[..., tuple[Tensor, Tensor]]
 _SHAPES: dict[str, Draw] = {"subspace": on_subspace, "manifold": on_manifold}

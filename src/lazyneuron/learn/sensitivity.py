@@ -1,4 +1,4 @@
-"""The certificate ladder: four upper bounds on the average sensitivity of a network, each finer than the one before."""
+"""Four upper bounds on the average sensitivity of a given network, each finer than the one before."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lazyneuron.learn.bounds.tails import active_phi
 from lazyneuron.learn.network import SparseActivationNet
 from lazyneuron.learn.queries import Estimate, mean_estimate
 from lazyneuron.learn.sparsity import SparsityReport, enumerable, verify_sparsity
-from lazyneuron.ops.boolean.array import Array
+from lazyneuron.ops.array import Array
 
 _MOST = 18
 _ENTRIES = 1 << 22
@@ -21,7 +21,7 @@ _FLIPS = 4
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Ladder:
+class SensitivityBounds:
     """Upper bounds on AS under uniform inputs; ``C0 >= C1 >= max(C2, C3)`` and ``min(C2, C3) >= AS``.
 
     Attributes:
@@ -59,15 +59,15 @@ class Ladder:
         return min(self.c2_limit.high, self.c0) if self.promised else self.c2_limit.high
 
 
-def certificates(
+def sensitivity_bounds(
     net: SparseActivationNet,
     *,
     k: int | None = None,
     samples: int = 20_000,
     seed: int = 0,
     delta: float = 0.05,
-) -> Ladder:
-    """The ladder of a network under uniform inputs.
+) -> SensitivityBounds:
+    """The bounds of a network under uniform inputs.
 
     Args:
         net: the network.
@@ -99,7 +99,7 @@ def certificates(
     if not whole:
         span = _largest_square(net) if k is None else min(_largest_square(net), norm**2 * k**2)
         limit = mean_estimate(4 * square, delta=delta, span=max(4 * span, 1e-300), queries=len(x))
-    return Ladder(
+    return SensitivityBounds(
         k=active,
         norm=norm,
         c0=4 * active**2 * norm**2,
@@ -152,3 +152,6 @@ def _neuron_sensitivities(v: Array, beta: Array, n: int) -> float:
             pairs = table.reshape(-1, 2, 1 << i, table.shape[1])
             total += float(((pairs[:, 0] - pairs[:, 1]) ** 2).sum()) * 2
     return total / 4 / math.ldexp(1.0, n)
+
+
+Ladder, certificates = SensitivityBounds, sensitivity_bounds  # their names until 0.1

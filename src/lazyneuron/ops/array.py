@@ -12,7 +12,7 @@ from torch import Tensor
 Array = npt.NDArray[Any]
 
 
-def doubles(values: Array) -> Tensor:
-    """The values as a tensor of float64; a view where it can be, for arrays that may not be written a copy."""
-    array = np.ascontiguousarray(values, dtype=np.float64)
+def tensor_of(values: Any, *, dtype: npt.DTypeLike | None = None) -> Tensor:
+    """The values as a tensor, of another type where one is named: a view where it can be, else a copy."""
+    array = np.ascontiguousarray(values, dtype=dtype)
     return torch.from_numpy(array if array.flags.writeable else array.copy())

@@ -1,4 +1,4 @@
-"""The type of numerical arrays, and checks that every entry point makes."""
+"""Checks of the numbers and arrays that entry points are given."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from lazyneuron.core.errors import ConfigError, DataError, ShapeError
-from lazyneuron.ops.boolean.array import Array
+from lazyneuron.ops.array import Array
 
 
 def finite_array(values: object, name: str, *, ndim: int) -> Array:
@@ -58,6 +58,17 @@ def probability(value: float, name: str) -> float:
     """
     if not 0 < value < 1:
         raise ConfigError(f"{name} lies strictly between 0 and 1, got {value}.")
+    return value
+
+
+def correlation(value: float) -> float:
+    """The value, if it lies in [-1, 1].
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if not -1 <= value <= 1:
+        raise ConfigError(f"A correlation lies in [-1, 1], got {value}.")
     return value
 
 

@@ -1,11 +1,10 @@
-"""Which widths to try: from buckets that hold everything down to those in which a row has hardly any company."""
+"""Which widths and directions of buckets to try; the finest is the one in which a row still has others beside it."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from lazyneuron.core.errors import ConfigError
 from lazyneuron.route.affine_hash import AffineHash, random_hash
 from lazyneuron.route.moments import Frame, solve
 from lazyneuron.route.pyramid import MOST, Pyramid
@@ -16,33 +15,33 @@ COARSEST = 8.0  # width in deviations
 _ROUNDS, _FLOOR = 2, 0.05
 
 
-def hash_for(frame: Frame, *, hashes: int, turn: Tensor | None, orthogonal: bool, seed: int) -> AffineHash:
+def hash_for(frame: Frame, *, hashes: int, metric: Tensor | None, orthogonal: bool, seed: int) -> AffineHash:
     """A hash of raw rows, at the finest width that is ever tried.
 
     Args:
         frame: the standardisation, which goes into directions and offsets.
         hashes: number of directions.
-        turn: (features, features) applied to standardised rows before hashing, or None.
+        metric: (features, features) applied to standardised rows before hashing, or None.
         orthogonal: directions at right angles.
         seed: of the random numbers.
     """
     g = torch.Generator().manual_seed(seed)
     width = COARSEST / (1 << MOST)
     drawn = random_hash(frame.features, hashes, width=COARSEST, generator=g, orthogonal=orthogonal)
-    turned = drawn.directions if turn is None else turn @ drawn.directions
-    raw = turned / frame.scale[:, None]
+    stretched = drawn.directions if metric is None else metric @ drawn.directions
+    raw = stretched / frame.scale[:, None]
     return AffineHash(directions=raw, offsets=drawn.offsets - frame.mean @ raw, width=width)
 
 
-def finest_shift(vectors: Tensor, rows: float, *, company: float, impl: str = "auto") -> int:
-    """The smallest shift at which a row can expect ``company`` others in its bucket.
+def finest_shift(vectors: Tensor, rows: float, *, others: float, impl: str = "auto") -> int:
+    """The smallest shift at which a row can expect so many others in its bucket.
 
     The chance that two rows meet is estimated from all pairs of the sample.
 
     Args:
         vectors: (sample, hashes) int32 at shift 0.
         rows: how many rows there will be.
-        company: wanted number of other rows.
+        others: wanted number of other rows.
         impl: as for :class:`BucketTable`.
     """
     n = len(vectors)
@@ -54,13 +53,13 @@ def finest_shift(vectors: Tensor, rows: float, *, company: float, impl: str = "a
         slots = table.add(vectors)
         counts = torch.zeros(len(table), dtype=torch.float64).index_add_(0, slots, counts)
         meet = float((counts * (counts - 1)).sum()) / (n * (n - 1))
-        if meet * (rows - 1) >= company:
+        if meet * (rows - 1) >= others:
             return shift
         vectors = table.vectors >> 1
     return MOST
 
 
-def learned_turn(x: Tensor, y: Tensor, frame: Frame, *, hashes: int, seed: int, impl: str) -> Tensor:
+def learned_metric(x: Tensor, y: Tensor, frame: Frame, *, hashes: int, seed: int, impl: str) -> Tensor:
     """A change of metric that makes buckets long where the target is flat and short where it is steep.
 
     Affine functions are fitted in buckets; the mean outer product of their slopes has the directions in which the
@@ -79,12 +78,12 @@ def learned_turn(x: Tensor, y: Tensor, frame: Frame, *, hashes: int, seed: int, 
     Wang, Kpotufe, Shakhnarovich, 2014); its use for buckets is ours.
     """
     affine_frame = Frame(mean=frame.mean, scale=frame.scale, outputs=frame.outputs, degree=1)
-    turn, z = torch.eye(frame.features, dtype=torch.float64), frame.standardise(x)
-    company = 4.0 * (1 + frame.features)
+    metric, z = torch.eye(frame.features, dtype=torch.float64), frame.standardise(x)
+    others = 4.0 * (1 + frame.features)
     for number in range(_ROUNDS):
-        affine = hash_for(frame, hashes=hashes, turn=turn, orthogonal=True, seed=seed + number)
+        affine = hash_for(frame, hashes=hashes, metric=metric, orthogonal=True, seed=seed + number)
         vectors = affine.vectors(x, impl=impl)
-        base = finest_shift(vectors, len(x), company=company, impl=impl)
+        base = finest_shift(vectors, len(x), others=others, impl=impl)
         pyramid = Pyramid(affine, affine_frame, capacity=len(x), impl=impl, base=base)
         pyramid.add(pyramid.vectors(x), z, y)
         sums = pyramid.sums[: len(pyramid.table)]
@@ -94,17 +93,7 @@ def learned_turn(x: Tensor, y: Tensor, frame: Frame, *, hashes: int, seed: int, 
         outer = torch.einsum("n,noi,noj->ij", sums[:, 0] / len(x), slopes, slopes)
         strength, axes = torch.linalg.eigh(outer)
         if float(strength[-1]) <= 0:
-            return turn
+            return metric
         stretch = (strength.clamp(min=0) / strength[-1]).sqrt().clamp(min=_FLOOR)
-        turn = axes @ torch.diag(stretch) @ axes.t()
-    return turn
-
-
-def check_directions(directions: str) -> None:
-    """Refuse a name that is none of :data:`DIRECTIONS`.
-
-    Raises:
-        ConfigError: it is not.
-    """
-    if directions not in DIRECTIONS:
-        raise ConfigError(f"directions is one of {', '.join(DIRECTIONS)}, got {directions!r}.")
+        metric = axes @ torch.diag(stretch) @ axes.t()
+    return metric

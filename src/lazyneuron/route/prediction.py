@@ -1,17 +1,47 @@
-"""Prediction from a pyramid: the finest known bucket of each row, and what it says."""
+"""Prediction: the polynomial of the finest known bucket of each row, averaged over tables."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from lazyneuron.core.errors import DataError
 from lazyneuron.ops.buckets.operators import native_ops, raise_for_rows
-from lazyneuron.ops.buckets.reference import evaluate
+from lazyneuron.ops.buckets.reference import check_finite, evaluate
 from lazyneuron.route.pyramid import Pyramid, Scale
 
+CHUNK = 1 << 16
 
-def look_up(x: Tensor, pyramid: Pyramid, ladder: list[Scale]) -> tuple[Tensor, list[tuple[Scale, Tensor, Tensor]]]:
+
+def predict(
+    x: Tensor, tables: list[tuple[Pyramid, list[Scale]]], *, facts: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The mean over tables of each row's bucket.
+
+    Args:
+        x: (rows, features).
+        tables: each table, with its scales from the single bucket to the finest in use.
+        facts: also tell what the predictions rest on.
+
+    Returns:
+        (rows, outputs), and with facts the rows in the bucket (rows,) and their root mean square residual (rows,
+        outputs), both without rows otherwise.
+    """
+    n, o, count = len(x), tables[0][0].frame.outputs, len(tables)
+    y = torch.zeros(n, o, dtype=torch.float64)
+    counts = torch.zeros(n if facts else 0, dtype=torch.float64)
+    squares = torch.zeros(n if facts else 0, o, dtype=torch.float64)
+    for a in range(0, n, CHUNK):
+        rows = x[a : a + CHUNK].contiguous()
+        for pyramid, ladder in tables:
+            part, where = _finest(rows, pyramid, ladder)
+            y[a : a + CHUNK] += part / count if count > 1 else part
+            for level, at, slots in where if facts else ():
+                counts[a + at] += level.counts[slots] / count
+                squares[a + at] += level.spread[slots].square() / count
+    return y, counts, squares.sqrt()
+
+
+def _finest(x: Tensor, pyramid: Pyramid, ladder: list[Scale]) -> tuple[Tensor, list[tuple[Scale, Tensor, Tensor]]]:
     """Each row's value at the finest scale of the ladder on which its bucket is known.
 
     Args:
@@ -36,8 +66,7 @@ def look_up(x: Tensor, pyramid: Pyramid, ladder: list[Scale]) -> tuple[Tensor, l
         left, rows = left[~known], rows[~known]
         if not len(left):
             break
-    if len(left):
-        raise DataError("The rows hold NaN or infinity, which lie in no bucket; drop or impute them first.")
+    check_finite(rows)
     return y, where
 
 

@@ -14,21 +14,21 @@ from lazyneuron.blocks.block import LinearSite, MLPBlock
 from lazyneuron.blocks.find import find
 from lazyneuron.core.batch import call_model
 from lazyneuron.core.errors import DataError
-from lazyneuron.learn.array import finite_array
+from lazyneuron.learn.checks import finite_array
 from lazyneuron.learn.network import SparseActivationNet
-from lazyneuron.ops.boolean.array import Array
+from lazyneuron.ops.array import Array
 
 Rows = Callable[[Array], Array]  # of a row of inputs a row of outputs, many at once
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Layer:
+class HiddenLayer:
     """A hidden layer.
 
     Attributes:
         name: where it stands.
-        majorant: the ReLU network with outer weights ``|u_j|``, the lengths of the output directions: its certificates
-            hold for the vector-valued layer too, if that is one of ReLUs.
+        majorant: the ReLU network with outer weights ``|u_j|``, the lengths of the output directions: its sensitivity
+            bounds hold for the vector-valued layer too, if that is one of ReLUs.
         function: the layer itself, from rows to outputs (m, o) without its last bias.
         rows: inputs that it received, or None.
         misfit: why the theorems do not speak about it, or None.
@@ -41,13 +41,13 @@ class Layer:
     misfit: str | None = None
 
 
-def of_network(net: SparseActivationNet, x: object) -> Layer:
+def of_network(net: SparseActivationNet, x: object) -> HiddenLayer:
     """A network of the class."""
     rows = None if x is None else finite_array(x, "X", ndim=2)
-    return Layer(name="network", majorant=net, function=lambda z: net(z)[:, None], rows=rows)
+    return HiddenLayer(name="network", majorant=net, function=lambda z: net(z)[:, None], rows=rows)
 
 
-def of_scikit(model: Any, x: object) -> list[Layer]:
+def of_scikit(model: Any, x: object) -> list[HiddenLayer]:
     """The hidden layers of a scikit-learn MLP; all but the first receive what the one before computes.
 
     Raises:
@@ -72,7 +72,9 @@ def of_scikit(model: Any, x: object) -> list[Layer]:
     return found
 
 
-def of_torch(model: nn.Module, x: Any, *, blocks: Sequence[MLPBlock] | None, tokens: int, seed: int) -> list[Layer]:
+def of_torch(
+    model: nn.Module, x: Any, *, blocks: Sequence[MLPBlock] | None, tokens: int, seed: int
+) -> list[HiddenLayer]:
     """The MLP blocks of a torch model, with the inputs that they receive from the batches ``x``."""
     chosen = list(blocks) if blocks is not None else list(find(model).or_raise().blocks)
     seen = {} if x is None else _inputs(model, chosen, x, tokens=tokens, seed=seed)
@@ -128,9 +130,9 @@ def _plain(weight: Array, bias: Array, act: Rows) -> Rows:
 
 def _layer(
     name: str, up: Array, bias: Array, down: Array, *, hidden: Rows, rows: Array | None, misfit: str | None
-) -> Layer:
+) -> HiddenLayer:
     majorant = SparseActivationNet(up, -bias, np.linalg.norm(down, axis=0))
-    return Layer(
+    return HiddenLayer(
         name=name, majorant=majorant, function=lambda x: np.asarray(hidden(x) @ down.T), rows=rows, misfit=misfit
     )
 
