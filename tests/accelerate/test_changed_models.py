@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import lazyneuron as lazy
-from lazyneuron.accelerate import current, execution
-from lazyneuron.accelerate.execution import BlockExecution
+from lazyneuron.accelerate.execution import current, execution
+from lazyneuron.accelerate.execution.execution import BlockExecution
 from lazyneuron.accelerate.status import executions
 from lazyneuron.core.errors import NoBlocksError
 from lazyneuron.ops.fingerprint import fingerprint

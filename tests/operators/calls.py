@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lazyneuron.accelerate.packed import pack
+from lazyneuron.accelerate.execution.packing import pack
 from lazyneuron.ops.native.load import load
 from lazyneuron.ops.sparse_mlp import native
 from tests.accelerate.blocks import make_block

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import lazyneuron as lazy
-from lazyneuron.accelerate import opaque
+from lazyneuron.accelerate.execution import opaque
 from lazyneuron.accelerate.status import executions
 from lazyneuron.core.errors import ConfigError
 from tests.accelerate.comparison import check_close

@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from lazyneuron.accelerate.execution import BlockExecution
-from lazyneuron.accelerate.freshness import unwatchable
+from lazyneuron.accelerate.execution.execution import BlockExecution
+from lazyneuron.accelerate.execution.freshness import unwatchable
 from lazyneuron.accelerate.prepare import Guarantee, Options, prepare
 from lazyneuron.accelerate.sample import block_inputs
 from lazyneuron.blocks import MLPBlock, find, splice_
