@@ -322,6 +322,40 @@ def test_all_or_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not executions(model)
 
 
+def test_blocks_that_were_found_are_taken() -> None:
+    model, x = encoder(), torch.randn(2, 9, 32)
+    wanted, (first, second) = run(model, x), lazy.find_blocks(model)
+    assert [block.name for block in lazy.plan_acceleration(model, blocks=[second]).matched] == [second.name]
+    receipt = lazy.accelerate_(model, impl=SPARSE, blocks=[second])
+    assert [change.block for change in receipt.changes] == [second.name]
+    torch.testing.assert_close(run(model, x), wanted, rtol=1e-5, atol=1e-5)
+    assert calls(model) == 1
+    with pytest.raises(ConfigError, match="replaced already"):
+        lazy.accelerate_(model, blocks=[second])
+    lazy.accelerate_(model, impl=SPARSE, blocks=[first])
+    with pytest.raises(ConfigError, match="`blocks` are MLPBlocks"):
+        lazy.plan_acceleration(encoder(), blocks=["layers.0"])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_was_found_just_now_is_not_outdated(name: str) -> None:
+    model = MODELS[name][0]()
+    assert lazy.plan_acceleration(model, blocks=lazy.find_blocks(model)) == lazy.plan_acceleration(model)
+
+
+def test_blocks_of_another_model_or_time_are_refused() -> None:
+    model, other = mlp(), mlp()
+    blocks = lazy.find_blocks(model)
+    with pytest.raises(ConfigError, match="no module of this model"):
+        lazy.accelerate_(other, blocks=blocks)
+    model[1] = nn.GELU()
+    with pytest.raises(ConfigError, match="changed since the block was found"):
+        lazy.accelerate_(model, blocks=blocks)
+    model[0] = nn.Linear(24, 200)
+    with pytest.raises(ConfigError, match="no module of this model"):
+        lazy.plan_acceleration(model, blocks=blocks)
+
+
 def test_without_kernels_it_still_works(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAZYNEURON_NATIVE", "off")
     model, x = mlp(), torch.randn(2, 24)

@@ -5,7 +5,8 @@ For everyone who runs a trained model. `machine` knows what this machine costs, 
 may be tuned freely; nothing that decides what is skipped changes without its proof (docs/accelerate.md) and the fuzz.
 """
 
+from lazyneuron.accelerate.plan import plan_acceleration
 from lazyneuron.accelerate.status import refresh_, status
-from lazyneuron.accelerate.transform import accelerate_, plan_acceleration
+from lazyneuron.accelerate.transform import accelerate_
 
 __all__ = ["accelerate_", "plan_acceleration", "refresh_", "status"]
