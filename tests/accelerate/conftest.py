@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from lazyneuron.accelerate import prepare
 from lazyneuron.accelerate.machine import costs
 from lazyneuron.accelerate.machine.cost_model import CostModel
 from lazyneuron.accelerate.path import DENSE, PATHS
+from lazyneuron.accelerate.policy.choice import BUCKETS
 
 
 def made_up(dtype: torch.dtype = torch.float32) -> CostModel:
@@ -28,3 +30,4 @@ def made_up(dtype: torch.dtype = torch.float32) -> CostModel:
 def no_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(costs, "are_known", lambda dtype: True)
     monkeypatch.setattr(costs, "cost_model_for", lambda dtype, **_: made_up(dtype))
+    monkeypatch.setattr(prepare, "measure_checks", lambda *_, **__: (0.0,) * BUCKETS)

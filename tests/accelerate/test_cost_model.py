@@ -163,6 +163,17 @@ def test_dense_stays_unless_it_is_clearly_beaten(dense: float, path: Path) -> No
     assert set(two_paths(dense).choose(shares)) == {path}
 
 
+def test_the_checks_of_a_call_are_a_part_of_its_time() -> None:
+    shares = dict.fromkeys((CERTIFIED_2, CERTIFIED_1), Shares(0.15, 0.05))
+    checked = dataclasses.replace(two_paths(50.0), checks_us=(0.0, 10.0, 20.0, 41.0) + (0.0,) * 9)
+    # 10 + 100 (0.15 + 0.05) = 30, and 47.5 are wanted at most
+    assert [checked.choose(shares)[k] for k in range(4)] == [CERTIFIED_1, CERTIFIED_1, DENSE, DENSE]
+    assert checked.time_us(CERTIFIED_1, 2, shares) == pytest.approx(50.0)
+    assert [checked.worth_probing(k) for k in range(4)] == [True, True, True, False]
+    moved = checked.corrected(2, 50.0, {CERTIFIED_1: (20.0, Shares(0.15, 0.05))})
+    assert moved.time_us(CERTIFIED_1, 2, shares) == pytest.approx(40.0) and moved.choose(shares)[2] is CERTIFIED_1
+
+
 def test_a_measurement_moves_its_own_bucket_only() -> None:
     shares = dict.fromkeys((CERTIFIED_2, CERTIFIED_1), Shares(0.15, 0.05))
     measured = {CERTIFIED_2: (70.0, Shares(0.15, 0.05)), CERTIFIED_1: (90.0, Shares(0.15, 0.05))}

@@ -9,13 +9,16 @@ import torch
 
 import lazyneuron as lazy
 from lazyneuron.accelerate import prepare
+from lazyneuron.accelerate.execution.checks import measure_checks
+from lazyneuron.accelerate.execution.freshness import Freshness
+from lazyneuron.accelerate.execution.packing import pack
 from lazyneuron.accelerate.machine.cost_model import Line
 from lazyneuron.accelerate.path import DENSE, Path
 from lazyneuron.accelerate.policy import tune
-from lazyneuron.accelerate.policy.choice import Candidates
+from lazyneuron.accelerate.policy.choice import BUCKETS, Candidates
 from lazyneuron.accelerate.policy.following import LOOKS, PROBE_EVERY, Following, Runner
 from lazyneuron.accelerate.status import executions
-from lazyneuron.core.errors import TimingWarning
+from lazyneuron.core.errors import NoBlocksError, TimingWarning
 from tests.accelerate.test_transform import calls, mlp, run, set_table
 from tests.kernels import SPARSE_PATH
 
@@ -66,6 +69,40 @@ def test_a_block_that_runs_densely_is_called_dense(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(prepare, "_candidates", lambda *_: mixed)
     change = lazy.accelerate_(mlp()).changes[0]
     assert change.action == "accelerated" and "up to 64 tokens" in change.reason
+
+
+def test_checks_that_take_longer_than_is_gained_make_a_block_dense(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare, "measure_checks", lambda *_, **__: (1e4,) * BUCKETS)
+    model = mlp()
+    assert lazy.accelerate_(model).changes[0].action == "dense"
+    with pytest.raises(NoBlocksError):  # nothing to gain at any density, so it was left alone
+        lazy.status(model)
+
+
+def test_the_checks_are_timed_without_a_change_to_the_model() -> None:
+    model = mlp()
+    (block,) = lazy.find_blocks(model)
+    packed, before = pack(block), {name: dict(module.__dict__) for name, module in model.named_modules()}
+    took = measure_checks(block, packed, Freshness(block), SPARSE_PATH, model=model)
+    assert len(took) == BUCKETS and all(0 < us < 1e5 for us in took)
+    assert {name: dict(module.__dict__) for name, module in model.named_modules()} == before
+    model.train()
+    assert set(measure_checks(block, packed, Freshness(block), SPARSE_PATH, model=model)) == {10.0}
+
+
+def test_a_dense_call_is_not_kept_by_the_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are made once in so many calls, when a probe is due."""
+    model, x, looks = mlp(), torch.randn(1, 24), []
+    lazy.accelerate_(model)
+    (execution,) = executions(model)
+    execution.following.candidates = Candidates(
+        dense_us=(10.0,) * 13, lines={SPARSE_PATH: (Line(fixed_us=1.0, slope_us=1e3),) * 13}, rows=1
+    )
+    set_table(execution, (DENSE,) * 13)
+    monkeypatch.setattr(type(execution), "_why_not", lambda self, x: looks.append(1))
+    for _ in range(2 * PROBE_EVERY):
+        run(model, x)
+    assert len(looks) == 2 and lazy.status(model).blocks[0].paths == {"dense": 2 * PROBE_EVERY}
 
 
 def test_times_are_taken_again_while_the_model_runs(monkeypatch: pytest.MonkeyPatch) -> None:

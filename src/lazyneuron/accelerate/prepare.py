@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from lazyneuron.accelerate.execution.checks import measure_checks
 from lazyneuron.accelerate.execution.execution import BlockExecution
 from lazyneuron.accelerate.execution.freshness import Freshness
 from lazyneuron.accelerate.execution.packing import pack
@@ -51,6 +52,8 @@ def prepare(
     options: Options,
     isa: int,
     progress: Callable[[str], None],
+    *,
+    model: nn.Module,
 ) -> tuple[BlockChange, BlockExecution | None]:
     """Pack and decide; a block that cannot be packed is skipped with the reason."""
     try:
@@ -67,12 +70,16 @@ def prepare(
         packed = packed.with_slack(factor)
     named = options.impl != "auto"
     paths = (GATHER,) if options.impl == GATHER.name else sparse_paths()
-    decision = decide(block, packed, _candidates(block, packed, paths, named, progress), inputs, isa=isa)
+    candidates = _candidates(block, packed, paths, named, progress)
+    if not named:
+        checks_us = measure_checks(block, packed, freshness, paths[0], model=model)
+        candidates = dataclasses.replace(candidates, checks_us=checks_us)
+    decision = decide(block, packed, candidates, inputs, isa=isa)
     table = (paths[0],) * BUCKETS if named else decision.table
     details = _details(block, packed, decision, table, named=named) | report
     if inputs is not None:
         details["output_error"] = _output_error(block, packed, paths[0], inputs, isa)
-    if set(table) == {DENSE} and not decision.candidates.worth_probing(0):
+    if set(table) == {DENSE} and not any(map(decision.candidates.worth_probing, range(BUCKETS))):
         return BlockChange(block=block.name, action="dense", reason="Dense is faster here.", details=details), None
     execution = BlockExecution(
         block,

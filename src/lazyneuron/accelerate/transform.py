@@ -131,7 +131,7 @@ def _accelerate(
     prepared: list[tuple[MLPBlock, BlockExecution]] = []
     for block in plan.matched:
         progress(f"Packing and timing {block.name or 'the block'}")
-        change, execution = prepare(block, inputs.get(block.name), options, isa, progress)
+        change, execution = prepare(block, inputs.get(block.name), options, isa, progress, model=model)
         changes.append(change)
         if execution is not None:
             prepared.append((block, execution))

@@ -112,8 +112,8 @@ class BlockExecution:
         known = type(x) is Tensor and _tracing_state() is None  # else its size may be no number
         tokens = x.numel() // self.d_in if known else 0
         bucket = min((tokens - 1).bit_length(), BUCKETS - 1)
-        due = not self.fixed and self.following.is_due(bucket)
         path = self.following.table[bucket]
+        due = not self.fixed and self.following.is_due(bucket, path)
         only_dense = path is DENSE and not due
         if only_dense and not _is_grad_enabled():
             return self._decline(path)  # before the looks, whose objects streaming weights push out of the caches
@@ -216,7 +216,8 @@ class BlockExecution:
         known = costs.timed_as(packed.dtype)
         if costs.are_known(known) and not self.fixed:  # else the lines of the other dtype, until times are seen
             paths = tuple(self.following.candidates.lines)
-            self.following.candidates = predict_candidates(self.block, costs.cost_model_for(known), paths)
+            found = predict_candidates(self.block, costs.cost_model_for(known), paths)
+            self.following.candidates = dataclasses.replace(found, checks_us=self.following.candidates.checks_us)
 
     def _runner(self, state: State, path: Path) -> Call:
         assert state.packed is not None

@@ -27,11 +27,13 @@ class Candidates:
         dense_us: [bucket].
         lines: path -> [bucket].
         rows: weight rows computed for a neuron that fires beyond the first (1: ``down``; 2: ``up`` and ``down``).
+        checks_us: [bucket] what a sparse call takes beside its path, which ``lines`` leave out.
     """
 
     dense_us: tuple[float, ...]
     lines: Mapping[Path, tuple[Line, ...]]
     rows: int
+    checks_us: tuple[float, ...] = (0.0,) * BUCKETS
 
     def work(self, shares: Shares) -> float:
         """The work at some shares."""
@@ -42,17 +44,18 @@ class Candidates:
         return tuple(self._best(bucket, shares) for bucket in range(len(self.dense_us)))
 
     def time_us(self, path: Path, bucket: int, shares: SharesByPath) -> float:
-        """The time of a path, dense included."""
+        """The time of a call on a path, its checks included."""
         if path is DENSE:
             return self.dense_us[bucket]
-        return self.lines[path][bucket](self.work(shares[path]))
+        return self.lines[path][bucket](self.work(shares[path])) + self.checks_us[bucket]
 
     def worth_probing(self, bucket: int) -> bool:
         """Could some path win in this bucket if less fired?"""
-        return any(lines[bucket].fixed_us < GAIN_WANTED * self.dense_us[bucket] for lines in self.lines.values())
+        most = GAIN_WANTED * self.dense_us[bucket] - self.checks_us[bucket]
+        return any(lines[bucket].fixed_us < most for lines in self.lines.values())
 
     def corrected(self, bucket: int, dense_us: float, measured: Mapping[Path, tuple[float, Shares]]) -> Candidates:
-        """The same with one bucket's fixed costs moved so that they reproduce measured times.
+        """The same with one bucket's fixed costs moved so that they reproduce measured times, without checks.
 
         Args:
             bucket: the one that was measured.

@@ -11,7 +11,7 @@ from lazyneuron.accelerate.policy.choice import BUCKETS, Candidates, Table
 from lazyneuron.core.timing import timed
 
 REVIEW_EVERY = 64  # calls between two looks at the density
-PROBE_EVERY = 512  # dense calls between two looks whether sparse execution would pay again
+PROBE_EVERY = 512  # calls, the last one dense, between two looks whether sparse execution would pay again
 LOOKS = 3  # times taken of a path in a bucket before its cost is corrected; the least counts
 
 Runner = Callable[[Path], Callable[[Tensor], Tensor]]
@@ -43,10 +43,12 @@ class Following:
         self._pending: tuple[int, Path] | None = None  # the bucket and path of which the next call is to be timed
         self._times: dict[tuple[int, Path], list[float]] = {}
 
-    def is_due(self, bucket: int) -> bool:
-        """Count a call; is it time for :meth:`review`?"""
+    def is_due(self, bucket: int, path: Path) -> bool:
+        """Count a call that takes a path; is it time for :meth:`review`?"""
         self._calls += 1
-        return self._calls >= REVIEW_EVERY or (self._pending is not None and self._pending[0] == bucket)
+        if self._calls >= (PROBE_EVERY if path is DENSE else REVIEW_EVERY):
+            return True
+        return self._pending is not None and self._pending == (bucket, path)
 
     def review(self, x: Tensor, bucket: int, *, counts: Tensor, run: Runner) -> tuple[Tensor | None, bool]:
         """Look at densities and times, and maybe choose another table.
@@ -66,9 +68,6 @@ class Following:
             return self._timed(x, bucket, path, run), False
         if counts is not self._counts:  # other weights were packed, which are counted from zero
             self._counts, self._seen = counts, (0, 0, 0)
-        tokens = self._totals(counts)[2] - self._seen[2]
-        if self._calls < (PROBE_EVERY if path is DENSE and tokens == 0 else REVIEW_EVERY):
-            return None, False
         self._calls = 0
         self._look(x, bucket, path, run)
         self._follow_density(path, counts)

@@ -93,7 +93,7 @@ def _doubts(candidates: Candidates, bucket: int, shares: SharesByPath, seen: Map
     doubts = {}
     for path in candidates.lines:
         predicted = candidates.time_us(path, bucket, shares) / candidates.time_us(DENSE, bucket, shares)
-        measured = seen[path] / seen[DENSE]
+        measured = (seen[path] + candidates.checks_us[bucket]) / seen[DENSE]
         if predicted < GAIN_WANTED <= measured and measured > PREDICTIONS_ERR * predicted:
             doubts[path] = measured / predicted
     return doubts
