@@ -603,6 +603,7 @@ def test_a_fingerprint_sees_every_single_change(native: bool, monkeypatch: pytes
             changed = not torch.equal(p[at], before)
             assert seen.holds() != changed
             assert all(seen.holds_in_part() for _ in range(seen.turns)) != changed
+            assert all(seen.holds_in_part(3) for _ in range(-(-seen.turns // 3))) != changed
             p[at] = before
     base[0, 0] = 7.0  # beside the columns that are looked at
     assert seen.holds()
