@@ -13,10 +13,10 @@ import torch
 from lazyneuron.accelerate.machine.benchmark import measure
 from lazyneuron.accelerate.machine.cost_model import CostModel, check_costs
 from lazyneuron.accelerate.path import path_named
+from lazyneuron.core.document import open_text, seal_text
 from lazyneuron.core.environment import environment
 from lazyneuron.core.errors import MALFORMED, CheckpointError, DataError, said
 from lazyneuron.core.record import write_text
-from lazyneuron.core.sealed import open_text, seal_text
 from lazyneuron.ops.native import load
 
 FORMAT = 3
