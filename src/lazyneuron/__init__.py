@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 from lazyneuron.core.lazy_names import import_on_use
 
 if TYPE_CHECKING:
+    from lazyneuron.accelerate.plan import plan_acceleration
     from lazyneuron.accelerate.status import refresh_, status
-    from lazyneuron.accelerate.transform import accelerate_, plan_acceleration
+    from lazyneuron.accelerate.transform import accelerate_
     from lazyneuron.blocks.find import find_blocks
     from lazyneuron.core.receipt import Receipt
     from lazyneuron.core.undo import receipts, restore_
@@ -59,7 +60,7 @@ import_on_use(
         "from_pretrained": "lazyneuron.pretrained",
         "load_": "lazyneuron.save",
         "measure": "lazyneuron.measure.run",
-        "plan_acceleration": "lazyneuron.accelerate.transform",
+        "plan_acceleration": "lazyneuron.accelerate.plan",
         "project_": "lazyneuron.induce.project",
         "receipts": "lazyneuron.core.undo",
         "refresh_": "lazyneuron.accelerate.status",

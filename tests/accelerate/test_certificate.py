@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lazyneuron.accelerate.certificate import build_sketch, inner_zero_set, with_bias
+from lazyneuron.accelerate.slack.certificate import build_sketch, inner_zero_set, with_bias
 from lazyneuron.blocks.activation import Activation
 from lazyneuron.blocks.interval import ZeroInterval
 from lazyneuron.core.errors import AssumptionError, ShapeError

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lazyneuron.accelerate.packed import pack
+from lazyneuron.accelerate.execution.packing import pack
 from lazyneuron.blocks.activation import Activation
 from lazyneuron.core.errors import AssumptionError
 from lazyneuron.ops.sparse_mlp import gather, native, reference

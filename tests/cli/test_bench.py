@@ -1,6 +1,6 @@
 import pytest
 
-from lazyneuron.accelerate import calibrate
+from lazyneuron.accelerate.machine import costs
 from lazyneuron.core.record import Record
 from lazyneuron.experiments.bench import run as bench_run
 from tests.accelerate.conftest import made_up
@@ -11,7 +11,7 @@ TINY = ["--shape", "32x128", "--threads", 1]
 
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch):
-    monkeypatch.setattr(calibrate, "cost_model_for", lambda dtype, **_: made_up(dtype))
+    monkeypatch.setattr(costs, "cost_model_for", lambda dtype, **_: made_up(dtype))
 
 
 def run(monkeypatch, *arguments):

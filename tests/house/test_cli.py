@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lazyneuron import __version__
-from lazyneuron.accelerate import calibrate, cost_model
+from lazyneuron.accelerate.machine import costs
 from lazyneuron.cli import doctor, main
 from lazyneuron.core.errors import DataError
 from lazyneuron.ops.native import build
@@ -153,22 +153,23 @@ def test_doctor_names_a_corrupt_cost_model(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr("platformdirs.user_cache_path", lambda _: tmp_path)
     assert run(monkeypatch, "doctor", "--json") == 0
     assert "not measured yet" in findings(capsys)["cost model, float32"]["fact"]
-    monkeypatch.setattr(cost_model, "cache_file", lambda dtype, mark: tmp_path / f"{dtype}.json")
+    monkeypatch.setattr(costs, "cache_file", lambda dtype, mark: tmp_path / f"{dtype}.json")
     (tmp_path / "torch.float32.json").write_text("{")
     assert run(monkeypatch, "doctor", "--json") == 0
     found = findings(capsys)["cost model, float32"]
-    assert not found["works"] and "--recalibrate" in found["fact"]
+    assert not found["works"] and "--remeasure" in found["fact"]
 
 
-def test_recalibrate_measures_every_dtype_anew(monkeypatch, capsys):
+@pytest.mark.parametrize("option", ["--remeasure", "--recalibrate"])
+def test_remeasure_measures_every_dtype_anew(monkeypatch, capsys, option):
     measured = []
 
-    def cost_model_for(dtype, *, recalibrate, progress):
+    def cost_model_for(dtype, *, anew, progress):
         progress(1.0)
-        measured.append((dtype, recalibrate))
+        measured.append((dtype, anew))
 
-    monkeypatch.setattr(calibrate, "cost_model_for", cost_model_for)
-    assert run(monkeypatch, "doctor", "--recalibrate", "--json") == 0
+    monkeypatch.setattr(costs, "cost_model_for", cost_model_for)
+    assert run(monkeypatch, "doctor", option, "--json") == 0
     assert measured == [(torch.float32, True), (torch.bfloat16, True), (torch.float16, True)]
 
 

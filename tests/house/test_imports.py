@@ -30,9 +30,9 @@ def test_imports_go_one_way():
     [
         ("core", "from lazyneuron.blocks import find_blocks"),
         ("ops", "from lazyneuron.blocks import Activation"),
-        ("route", "from lazyneuron.accelerate.freshness import Freshness"),
+        ("route", "from lazyneuron.accelerate.execution.freshness import Freshness"),
         ("blocks", "def f():\n    import lazyneuron.measure"),
-        ("measure", "from lazyneuron.accelerate.cost_model import CostModel"),
+        ("measure", "from lazyneuron.accelerate.machine.cost_model import CostModel"),
         ("induce", "from lazyneuron import accelerate"),
         ("accelerate", "from ..induce import recipe"),
         ("report", "from lazyneuron.blocks import MLPBlock"),

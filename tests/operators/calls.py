@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lazyneuron.accelerate.packed import pack
+from lazyneuron.accelerate.execution.packing import pack
 from lazyneuron.ops.native.load import load
 from lazyneuron.ops.sparse_mlp import native
 from tests.accelerate.blocks import make_block
@@ -103,7 +103,7 @@ CALLS: dict[str, Callable[[], Arguments]] = {
     },
     "fingerprint": lambda: {"memory": _memory()},
     "first_change": lambda: {
-        "memory": _memory(), "wanted": operator("fingerprint")(_memory()), "turn": 1, "turns": 3
+        "memory": _memory(), "wanted": operator("fingerprint")(_memory()), "turn": 1, "turns": 4, "parts": 2
     },
     "best_isa": dict,
     "fwht_": lambda: {"x": normal(3, 32), "isa": -1},

@@ -51,12 +51,12 @@ def fingerprint(memory: list[Tensor]) -> Written:
     return (torch.tensor([_print(piece) for each in memory for piece in _pieces(each)], dtype=torch.int64),)
 
 
-def first_change(memory: list[Tensor], wanted: Tensor, turn: int, turns: int) -> Written:
+def first_change(memory: list[Tensor], wanted: Tensor, turn: int, turns: int, parts: int) -> Written:
     at = 0
     for number, each in enumerate(memory):
         count = len(_pieces(each))
         begin = count * turn // turns
-        for k in range(begin, min(max(begin + 1, count * (turn + 1) // turns), count)):
+        for k in range(begin, min(max(begin + 1, count * (turn + parts) // turns), count)):
             if _print(_pieces(each)[k]) != int(wanted[at + k]):
                 return (number,)
         at += count

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _TIMED_BATCHES = 2
 _UNPREDICTED = (
     "No time is predicted, because this machine's cost model was not measured yet; "
-    "`lazyneuron doctor --recalibrate` measures it."
+    "`lazyneuron doctor --remeasure` measures it."
 )
 
 
@@ -68,7 +68,7 @@ def measure(
 def _observe(loaded: LoadedModel, items: list[Any], *, threshold: float | None, progress: Console) -> SparsityReport:
     from rich.progress import track
 
-    from lazyneuron.accelerate.predict import machine_cost
+    from lazyneuron.accelerate.policy.predict import machine_cost
     from lazyneuron.blocks import find
     from lazyneuron.measure import measure as observe
     from lazyneuron.measure import mlp_time_share

@@ -20,10 +20,10 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from lazyneuron.core.document import open_text, seal_text
 from lazyneuron.core.errors import MALFORMED, CheckpointError, DataError, LazyNeuronError, said
 from lazyneuron.core.record import made_folder, to_disk, write_bytes, write_text
 
-FORMAT = 2  # 1 was without checksums
 _CHUNK = 1 << 22
 _HEX = "[0-9a-f]"
 Tensors = Mapping[str, Tensor]
@@ -152,26 +152,6 @@ def read_sealed(
                 ) from error
 
 
-def seal_text(content: Any) -> str:
-    """JSON content with its checksum, as a document."""
-    plain = json.loads(json.dumps(content))
-    return json.dumps({"format": FORMAT, "sha256": _checksum(plain), "sealed": plain}, indent=1) + "\n"
-
-
-def open_text(text: str | bytes) -> Any:
-    """The content of what :func:`seal_text` wrote.
-
-    Raises:
-        ValueError, LookupError, TypeError, RecursionError: it is damaged, or no such document.
-    """
-    raw = json.loads(text)
-    if not isinstance(raw, dict) or raw.get("format") != FORMAT or "sealed" not in raw:
-        raise ValueError("it was not written by this version of lazyneuron")
-    if _checksum(raw["sealed"]) != raw["sha256"]:
-        raise ValueError("its text is not the one that was saved")
-    return raw["sealed"]
-
-
 def _read(
     folder: Path, text: bytes, only: tuple[str, ...] | None, unsealed: str | None, share: tuple[int, int]
 ) -> tuple[Any, dict[str, dict[str, Tensor]]]:
@@ -239,10 +219,6 @@ def _apart(tensors: Tensors) -> dict[str, Tensor]:
         held[key] = value.clone() if storage in storages else value
         storages.add(storage)
     return held
-
-
-def _checksum(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:

@@ -8,8 +8,9 @@ from typing import cast
 
 from torch import Tensor
 
-from lazyneuron.accelerate import calibrate
-from lazyneuron.accelerate.certificate import build_sketch
+from lazyneuron.accelerate.machine import benchmark
+from lazyneuron.accelerate.path import path_named
+from lazyneuron.accelerate.slack.certificate import build_sketch
 from lazyneuron.blocks import Activation
 from lazyneuron.ops.choice import choose
 from lazyneuron.ops.sparse_mlp import native
@@ -34,7 +35,7 @@ class Path:
 
 def at_density(packed: PackedBlock, density: float) -> PackedBlock:
     """The same weights as they are packed with the bias that makes this share fire; the sketch's integers stay."""
-    moved = calibrate.with_bias(packed, calibrate.firing_bias(density))
+    moved = benchmark.with_bias(packed, benchmark.firing_bias(density))
     up = None if packed.up_rows is None else (packed.up_rows, packed.up_bias)
     activation = cast(Activation, packed.activation)  # of a block that was found, not a stranger of the operator's
     fresh = build_sketch(packed.switch_rows, moved.switch_bias, activation=activation, up=up)
@@ -57,6 +58,6 @@ def make_paths(packed: PackedBlock, names: list[str]) -> dict[str, Path]:
     made = {}
     for name in names:
         counts = native.new_counts()
-        call = calibrate.path_call(packed, name, counts)
+        call = path_named(name).runner(packed, counts)
         made[name] = Path(run=call, counts=None if name == "gather" else counts)
     return made

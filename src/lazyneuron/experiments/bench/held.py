@@ -6,7 +6,7 @@ import dataclasses
 
 from torch import Tensor
 
-from lazyneuron.accelerate.packed import pack
+from lazyneuron.accelerate.execution.packing import pack
 from lazyneuron.blocks import MLPBlock
 from lazyneuron.experiments.bench.case import Case
 from lazyneuron.experiments.bench.ceilings import gemm_gflops, sketch_levels

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lazyneuron.accelerate import accelerate_, status
-from lazyneuron.accelerate.choice import bucket_of
+from lazyneuron.accelerate.policy.choice import bucket_of
 from lazyneuron.blocks import LinearSite, MLPBlock
 from lazyneuron.core.errors import NoBlocksError, TimingWarning
 from lazyneuron.core.undo import restore_

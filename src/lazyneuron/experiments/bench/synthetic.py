@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lazyneuron.accelerate.calibrate import firing_bias
+from lazyneuron.accelerate.machine.benchmark import firing_bias
 from lazyneuron.blocks import Activation, LinearSite, MLPBlock
 from lazyneuron.core.errors import ImplUnavailable
 from lazyneuron.experiments.bench.case import DTYPES, Case, Shape

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections import Counter
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from lazyneuron.accelerate import calibrate, opaque
-from lazyneuron.accelerate.choice import BUCKETS, Candidates, from_cost_model
-from lazyneuron.accelerate.current import Current, Path, State
-from lazyneuron.accelerate.following import Following
-from lazyneuron.accelerate.freshness import Freshness
+from lazyneuron.accelerate.execution import opaque
+from lazyneuron.accelerate.execution.current import Current, State
+from lazyneuron.accelerate.execution.freshness import Freshness
+from lazyneuron.accelerate.machine import costs
+from lazyneuron.accelerate.path import DENSE, Call, Path
+from lazyneuron.accelerate.policy.choice import BUCKETS, predict_candidates
+from lazyneuron.accelerate.policy.following import Following
 from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.blocks.dense import dense
 from lazyneuron.blocks.wiring import Wiring
-from lazyneuron.ops.sparse_mlp import gather, native
 from lazyneuron.ops.sparse_mlp.packed import DTYPES, PackedBlock, Weights
 
 SETTINGS_EVERY = 64  # calls between two looks at the plain attributes of the block's modules
@@ -43,7 +42,7 @@ class BlockExecution:
     Attributes:
         current: the packed weights.
         following: the path of every bucket of token counts.
-        ran: how often each path ran, ``"dense"`` included; and, by reason, how often the original had to run.
+        ran: how often each path ran, dense included; and, by reason, how often the original had to run.
         last: the path of the last call, or the reason why the original ran.
     """
 
@@ -53,9 +52,7 @@ class BlockExecution:
         packed: PackedBlock,
         *,
         freshness: Freshness,
-        candidates: Candidates,
-        table: tuple[str, ...],
-        shares: Mapping[str, tuple[float, float]] | None = None,
+        following: Following,
         weights: Weights = "keep",
         slack_factor: float = 1.0,
         isa: int = -1,
@@ -64,10 +61,10 @@ class BlockExecution:
         self.block = block
         self.isa = isa
         self.fixed = fixed
-        self.following = Following(candidates, table, shares, packed.d_hidden)
+        self.following = following
         self.d_in, self.d_out, self.dtype = packed.d_in, packed.d_out, packed.dtype
-        self.ran: Counter[str] = Counter()
-        self.last = "not called yet"
+        self.ran: Counter[Path | str] = Counter()
+        self.last: Path | str = "not called yet"
         self._wiring: Wiring | None = None
         self._calls = 0
         self._enlist()
@@ -115,15 +112,14 @@ class BlockExecution:
         known = type(x) is Tensor and _tracing_state() is None  # else its size may be no number
         tokens = x.numel() // self.d_in if known else 0
         bucket = min((tokens - 1).bit_length(), BUCKETS - 1)
-        due = not self.fixed and self.following.is_due(bucket)
         path = self.following.table[bucket]
-        if path == "dense" and not due and not _is_grad_enabled():
+        due = not self.fixed and self.following.is_due(bucket, path)
+        only_dense = path is DENSE and not due
+        if only_dense and not _is_grad_enabled():
             return self._decline(path)  # before the looks, whose objects streaming weights push out of the caches
         why = self._why_not(x)
-        if why is not None:
-            return self._decline(why)
-        if path == "dense" and not due:
-            return self._decline(path)
+        if why is not None or only_dense:
+            return self._decline(why or path)
         self._calls += 1
         if self._calls % SETTINGS_EVERY == 0:
             self.current.doubt_settings()
@@ -137,7 +133,7 @@ class BlockExecution:
             path = self.following.table[bucket]
             run = state.runs[bucket]
             if run is None:
-                return self._decline("dense")
+                return self._decline(DENSE)
             y = run(x)
         self.last = path
         self.ran[path] += 1
@@ -173,7 +169,7 @@ class BlockExecution:
             return "autocast"
         return None
 
-    def _decline(self, why: str) -> Tensor | None:
+    def _decline(self, why: Path | str) -> Tensor | None:
         self.last = why
         self.ran[why] += 1
         return None
@@ -212,29 +208,20 @@ class BlockExecution:
         if state.packed.dtype != self.dtype:
             self._change_dtype(state.packed)
         table = self.following.table
-        paths = {path: None if path == "dense" else self._path(state, path) for path in set(table)}
-        return dataclasses.replace(state, runs=tuple(paths[path] for path in table))
+        runs = {path: None if path is DENSE else self._runner(state, path) for path in set(table)}
+        return dataclasses.replace(state, runs=tuple(runs[path] for path in table))
 
     def _change_dtype(self, packed: PackedBlock) -> None:
         self.dtype = packed.dtype
-        known = packed.dtype if packed.dtype != torch.float16 else torch.bfloat16
-        if calibrate.is_calibrated(known) and not self.fixed:  # else the lines of the other dtype, until times are seen
-            self.following.candidates = from_cost_model(
-                calibrate.cost_model_for(known),
-                weights=sum(site.weight.numel() for site in self.block.linears),
-                gated=self.block.gate is not None,
-                paths=tuple(self.following.candidates.lines),
-            )
+        known = costs.timed_as(packed.dtype)
+        if costs.are_known(known) and not self.fixed:  # else the lines of the other dtype, until times are seen
+            paths = tuple(self.following.candidates.lines)
+            found = predict_candidates(self.block, costs.cost_model_for(known), paths)
+            self.following.candidates = dataclasses.replace(found, checks_us=self.following.candidates.checks_us)
 
-    def _path(self, state: State, path: str) -> Path:
-        if path == "dense":
-            return self.dense
+    def _runner(self, state: State, path: Path) -> Call:
         assert state.packed is not None
-        if path == "gather":
-            return functools.partial(gather.sparse_mlp, state.packed)
-        arguments = native.arguments(state.packed, state.counts, planes=int(path[-1]), isa=self.isa)
-        op = native.op()
-        return lambda x: op(x, *arguments)
+        return self.dense if path is DENSE else path.runner(state.packed, state.counts, isa=self.isa)
 
     def _review(self, state: State, x: Tensor, bucket: int) -> Tensor | None:
         """Let the table follow densities and times; the output, if this call was timed."""
@@ -243,7 +230,9 @@ class BlockExecution:
         try:
             if state is not self.current.state:
                 return None  # other weights were packed meanwhile
-            y, changed = self.following.review(x, bucket, counts=state.counts, run=lambda path: self._path(state, path))
+            y, changed = self.following.review(
+                x, bucket, counts=state.counts, run=lambda path: self._runner(state, path)
+            )
             if changed:
                 self.current.state = self.with_runs(state)
         finally:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import torch
 
-from lazyneuron.accelerate.calibrate import available_paths, cost_model_for, is_calibrated
-from lazyneuron.accelerate.choice import Candidates, bucket_of, from_cost_model
-from lazyneuron.accelerate.cost_model import CostModel
+from lazyneuron.accelerate.machine import costs
+from lazyneuron.accelerate.machine.cost_model import CostModel
+from lazyneuron.accelerate.path import DENSE, Shares, sparse_paths
+from lazyneuron.accelerate.policy.choice import Candidates, bucket_of, predict_candidates
 from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.core.errors import ImplUnavailable
 from lazyneuron.measure import StepTime
@@ -34,35 +35,34 @@ class MachineCost:
             CheckpointError: the cached cost model is corrupt.
         """
         model = self._model(block.up.weight.dtype)
-        gated = block.gate is not None
-        weights = block.d_hidden * (block.d_in * (2 if gated else 1) + block.d_out)
-        paths = available_paths() if _skippable(block) else ()
-        candidates = from_cost_model(model, weights=weights, gated=gated, paths=paths)
-        return _best(candidates, tokens=tokens, shares=(model.computed_share(density), density))
+        candidates = predict_candidates(block, model, sparse_paths() if _skippable(block) else ())
+        return _best(candidates, tokens=tokens, shares=Shares(model.computed_share(density), density))
 
 
 def machine_cost(blocks: Sequence[MLPBlock]) -> MachineCost | None:
     """A cost for these blocks, or None when this machine's cost model was not measured for all of their dtypes."""
     dtypes = {block.up.weight.dtype for block in blocks}
-    return MachineCost() if all(d in DTYPES and is_calibrated(d) for d in dtypes) else None
+    return MachineCost() if all(d in DTYPES and costs.are_known(d) for d in dtypes) else None
 
 
 def _cost_model(dtype: torch.dtype) -> CostModel:
-    if dtype not in DTYPES or not is_calibrated(dtype):
+    if dtype not in DTYPES or not costs.are_known(dtype):
         raise ImplUnavailable(
-            f"There is no cost model for {dtype} on this machine; run `lazyneuron doctor --recalibrate` to measure it."
+            f"There is no cost model for {dtype} on this machine; run `lazyneuron doctor --remeasure` to measure it."
         )
-    return cost_model_for(dtype)
+    return costs.cost_model_for(dtype)
 
 
 def _skippable(block: MLPBlock) -> bool:
     return block.refusal is None and block.activation.kind in KERNEL_ACTIVATIONS
 
 
-def _best(candidates: Candidates, *, tokens: int, shares: tuple[float, float]) -> StepTime:
+def _best(candidates: Candidates, *, tokens: int, shares: Shares) -> StepTime:
     bucket = bucket_of(tokens)
     every = dict.fromkeys(candidates.lines, shares)
     path = candidates.choose(every)[bucket]
     return StepTime(
-        dense_us=candidates.time_us("dense", bucket, every), best_us=candidates.time_us(path, bucket, every), path=path
+        dense_us=candidates.time_us(DENSE, bucket, every),
+        best_us=candidates.time_us(path, bucket, every),
+        path=path.name,
     )

@@ -1,26 +1,13 @@
-"""What a block costs on this machine, dense and certified: measured once, interpolated, cached."""
+"""What a block costs, dense and on each sparse path: interpolated from times on a grid."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-import platformdirs
-import torch
-
-from lazyneuron.core.environment import environment
-from lazyneuron.core.errors import MALFORMED, CheckpointError, said
-from lazyneuron.core.record import write_text
-from lazyneuron.core.sealed import open_text, seal_text
-
-FORMAT = 3
-PATHS = ("certified-2", "certified-1", "gather")  # besides "dense"; the number is of int8 planes of x
-SHAPES = ((384, 1536), (1024, 4096), (2048, 8192))
-TOKENS = (1, 4, 16, 64, 256)
+from lazyneuron.accelerate.path import DENSE, Path
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,14 +41,14 @@ class CostModel:
     shapes: tuple[tuple[int, int], ...]
     tokens: tuple[int, ...]
     dense_us: tuple[tuple[float, ...], ...]
-    lines: Mapping[str, tuple[tuple[tuple[float, float], ...], ...]]
+    lines: Mapping[Path, tuple[tuple[tuple[float, float], ...], ...]]
     computed: tuple[tuple[float, float], ...]
 
     def dense(self, weights: int, tokens: int) -> float:
         """Predicted us of a dense block with ``weights`` parameters (``d_hidden (d_in + d_out)``, gated one more)."""
         return self._interpolated(self.dense_us, weights, tokens)
 
-    def line(self, path: str, weights: int, tokens: int) -> Line | None:
+    def line(self, path: Path, weights: int, tokens: int) -> Line | None:
         """Predicted cost line of a path, or None when the path was not measured here."""
         if path not in self.lines:
             return None
@@ -98,58 +85,11 @@ def _along(xs: Sequence[float], ys: Sequence[float], x: float) -> float:
     return ys[k] + slope * (x - xs[k])
 
 
-def fingerprint(native: str) -> str:
-    """What a cost model depends on: processor, threads, torch and the kernels' identity."""
-    facts = environment()
-    return "|".join([facts.processor, ",".join(facts.isa), f"{facts.threads} threads", facts.torch, native])
-
-
-def cache_file(dtype: torch.dtype, mark: str) -> Path:
-    """Where the cost model of a dtype lies, in the user's cache folder."""
-    name = hashlib.sha256(f"{FORMAT}|{mark}".encode()).hexdigest()[:16]
-    return platformdirs.user_cache_path("lazyneuron") / f"cost-{str(dtype).removeprefix('torch.')}-{name}.json"
-
-
-def save(model: CostModel, path: Path) -> None:
-    """Write a cost model, whole or not at all."""
-    write_text(path, seal_text({"format": FORMAT, **dataclasses.asdict(model)}))
-
-
-def read(path: Path, mark: str) -> CostModel:
-    """Read a cost model.
-
-    Raises:
-        CheckpointError: the file is corrupt, foreign or of another machine.
-    """
-    try:
-        raw = open_text(path.read_bytes())
-        if raw.pop("format") != FORMAT or raw["fingerprint"] != mark:
-            raise ValueError("it belongs to another version or machine")
-        model = CostModel(
-            dtype=raw["dtype"],
-            fingerprint=raw["fingerprint"],
-            shapes=tuple((int(d), int(h)) for d, h in raw["shapes"]),
-            tokens=tuple(int(t) for t in raw["tokens"]),
-            dense_us=tuple(tuple(float(v) for v in row) for row in raw["dense_us"]),
-            lines={
-                path: tuple(tuple((float(f), float(s)) for f, s in row) for row in grid)
-                for path, grid in raw["lines"].items()
-            },
-            computed=tuple((float(a), float(c)) for a, c in raw["computed"]),
-        )
-        _check(model)
-        return model
-    except MALFORMED as error:
-        raise CheckpointError(
-            f"The cost model in {path} cannot be used ({said(error)}); run `lazyneuron doctor --recalibrate`."
-        ) from error
-
-
-def _check(model: CostModel) -> None:
+def check_costs(model: CostModel) -> None:
     """Raise ValueError unless these are costs that could have been measured."""
     grids = [model.dense_us, *model.lines.values()]
-    if not set(model.lines) <= set(PATHS):
-        raise ValueError("it holds unknown paths")
+    if DENSE in model.lines:
+        raise ValueError("dense is no sparse path")
     if any(len(g) != len(model.shapes) or any(len(r) != len(model.tokens) for r in g) for g in grids):
         raise ValueError("its grid is incomplete")
     sizes = [d * h for d, h in model.shapes if d > 0 and h > 0]

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lazyneuron.accelerate.calibrate import path_call
-from lazyneuron.accelerate.choice import BUCKETS, GAIN_WANTED, Candidates
+from lazyneuron.accelerate.path import DENSE, GATHER, Path, Shares, SharesByPath
+from lazyneuron.accelerate.policy.choice import BUCKETS, GAIN_WANTED, Candidates, Table
 from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.blocks.dense import dense
 from lazyneuron.core.timing import least_us
@@ -30,17 +30,17 @@ class Decision:
     Attributes:
         candidates: cost lines, corrected by what was measured.
         table: the path of every bucket of token counts.
-        shares: path -> (computed, firing) shares on the block's inputs.
+        shares: of every path on the block's inputs.
         times: bucket -> path -> the least of the measured times in us.
         disputed: bucket -> path -> how many times slower, beside dense, the path was measured than predicted, where
             that decides against it.
     """
 
     candidates: Candidates
-    table: tuple[str, ...]
-    shares: Mapping[str, tuple[float, float]]
-    times: Mapping[int, Mapping[str, float]]
-    disputed: Mapping[int, Mapping[str, float]] = dataclasses.field(default_factory=dict)
+    table: Table
+    shares: SharesByPath
+    times: Mapping[int, Mapping[Path, float]]
+    disputed: Mapping[int, Mapping[Path, float]] = dataclasses.field(default_factory=dict)
 
 
 @torch.no_grad()
@@ -60,11 +60,11 @@ def decide(
         The decision; at most 0.6 s of measuring.
     """
     if inputs is None or len(inputs) == 0:
-        shares = dict.fromkeys(candidates.lines, (2 * _ASSUMED_FIRING, _ASSUMED_FIRING))
+        shares = dict.fromkeys(candidates.lines, Shares(2 * _ASSUMED_FIRING, _ASSUMED_FIRING))
         return Decision(candidates=candidates, table=candidates.choose(shares), shares={}, times={})
     shares = _shares(packed, candidates, inputs, isa)
-    times: dict[int, dict[str, float]] = {}
-    disputed: dict[int, dict[str, float]] = {}
+    times: dict[int, dict[Path, float]] = {}
+    disputed: dict[int, dict[Path, float]] = {}
     began = time.perf_counter()
     most = len(inputs).bit_length() - 1
     # the extremes first, so that a short budget still covers both ends
@@ -82,50 +82,47 @@ def decide(
         # half-way (on a logarithmic scale) between a measurement and a prediction that dispute each other
         believed = {path: seen[path] / doubts.get(path, 1.0) ** 0.5 for path in candidates.lines}
         measured = {path: (believed[path], shares[path]) for path in candidates.lines}
-        candidates = candidates.corrected(bucket, seen["dense"], measured)
+        candidates = candidates.corrected(bucket, seen[DENSE], measured)
     return Decision(
         candidates=candidates, table=candidates.choose(shares), shares=shares, times=times, disputed=disputed
     )
 
 
-def _doubts(
-    candidates: Candidates, bucket: int, shares: Mapping[str, tuple[float, float]], seen: Mapping[str, float]
-) -> dict[str, float]:
+def _doubts(candidates: Candidates, bucket: int, shares: SharesByPath, seen: Mapping[Path, float]) -> dict[Path, float]:
     """Paths that were predicted to win and measured to lose, by more than predictions err: path -> by how much."""
     doubts = {}
     for path in candidates.lines:
-        predicted = candidates.time_us(path, bucket, shares) / candidates.time_us("dense", bucket, shares)
-        measured = seen[path] / seen["dense"]
+        predicted = candidates.time_us(path, bucket, shares) / candidates.time_us(DENSE, bucket, shares)
+        measured = (seen[path] + candidates.checks_us[bucket]) / seen[DENSE]
         if predicted < GAIN_WANTED <= measured and measured > PREDICTIONS_ERR * predicted:
             doubts[path] = measured / predicted
     return doubts
 
 
-def _shares(packed: PackedBlock, candidates: Candidates, inputs: Tensor, isa: int) -> dict[str, tuple[float, float]]:
-    shares: dict[str, tuple[float, float]] = {}
+def _shares(packed: PackedBlock, candidates: Candidates, inputs: Tensor, isa: int) -> dict[Path, Shares]:
+    shares: dict[Path, Shares] = {}
     for path in candidates.lines:
-        if path == "gather":
+        if path is GATHER:
             z = F.linear(inputs, packed.switch_rows, packed.switch_bias)
             fires = packed.activation(z) != 0
             if packed.rectifies_up and packed.up_rows is not None:
                 fires &= F.linear(inputs, packed.up_rows, packed.up_bias) > 0
             firing = float(fires.float().mean())
-            shares[path] = (firing, firing)
+            shares[path] = Shares(firing, firing)
             continue
         counts = native.new_counts()
-        path_call(packed, path, counts, isa=isa)(inputs)
+        path.runner(packed, counts, isa=isa)(inputs)
         pairs = int(counts[2]) * packed.d_hidden
-        shares[path] = (int(counts[0]) / pairs, int(counts[1]) / pairs)
+        shares[path] = Shares(int(counts[0]) / pairs, int(counts[1]) / pairs)
     return shares
 
 
 def _time_bucket(
     block: MLPBlock, packed: PackedBlock, candidates: Candidates, inputs: Tensor, tokens: int, isa: int
-) -> dict[str, float]:
+) -> dict[Path, float]:
     windows = [inputs[k : k + tokens] for k in range(0, len(inputs) - tokens + 1, tokens)][:16]
     counts = native.new_counts()
-    runs = {"dense": dense(block)}
-    runs |= {path: path_call(packed, path, counts, isa=isa) for path in candidates.lines}
+    runs = {DENSE: dense(block)} | {path: path.runner(packed, counts, isa=isa) for path in candidates.lines}
     calls = [lambda k, run=run: run(windows[k % len(windows)]) for run in runs.values()]
     times = least_us(calls, rounds=15, budget_s=BUDGET_S / 6)
     return dict(zip(runs, times, strict=True))

@@ -8,9 +8,10 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from lazyneuron.accelerate import products
-from lazyneuron.accelerate.freshness import Freshness, Unwatched, unwatchable
-from lazyneuron.accelerate.packed import pack
+from lazyneuron.accelerate.execution.freshness import Freshness, Unwatched, unwatchable
+from lazyneuron.accelerate.execution.packing import pack
+from lazyneuron.accelerate.machine import products
+from lazyneuron.accelerate.path import Call
 from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.blocks.wiring import Wiring
 from lazyneuron.core.errors import ConfigError
@@ -21,8 +22,6 @@ SOON = 8  # calls: weights that change again sooner than this are changing
 QUICK_REPACKS = 4  # of changing weights, before the block waits between two of them
 LONGEST_WAIT = 1024  # calls
 
-Path = Callable[[Tensor], Tensor]
-
 
 @dataclasses.dataclass(frozen=True)
 class State:
@@ -32,14 +31,14 @@ class State:
         packed: the packed weights, or None when these weights cannot be executed sparsely.
         freshness: of the weights that were packed; made before they were read.
         counts: what the kernels add to.
-        runs: [bucket] the path, None for dense.
+        runs: [bucket] what runs, None for dense.
         why: one sentence why ``packed`` is None.
     """
 
     packed: PackedBlock | None
     freshness: Freshness | Unwatched
     counts: Tensor
-    runs: tuple[Path | None, ...] = ()
+    runs: tuple[Call | None, ...] = ()
     why: str = ""
 
 

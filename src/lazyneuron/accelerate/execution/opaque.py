@@ -10,21 +10,33 @@ import functools
 import itertools
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from lazyneuron.core.errors import ConfigError
 
-if TYPE_CHECKING:
-    from lazyneuron.accelerate.execution import BlockExecution
+
+class Execution(Protocol):
+    """What runs a block."""
+
+    @property
+    def d_out(self) -> int:
+        """Width of the block's output."""
+
+    def original(self, x: Tensor) -> Tensor:
+        """The block as it would run without this."""
+
+    def __call__(self, x: Tensor) -> Tensor | None:
+        """The block's output, or None for "run the original path"."""
+
 
 _numbers = itertools.count()
-_executions: weakref.WeakValueDictionary[int, BlockExecution] = weakref.WeakValueDictionary()
+_executions: weakref.WeakValueDictionary[int, Execution] = weakref.WeakValueDictionary()
 
 
-def enlist(execution: BlockExecution) -> int:
+def enlist(execution: Execution) -> int:
     """Give an execution the number that the operator knows it by, for as long as it lives."""
     number = next(_numbers)
     _executions[number] = execution

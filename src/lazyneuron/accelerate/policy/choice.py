@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from lazyneuron.accelerate.cost_model import CostModel, Line
+from lazyneuron.accelerate.machine.cost_model import CostModel, Line
+from lazyneuron.accelerate.path import DENSE, Path, Shares, SharesByPath
+from lazyneuron.blocks.block import MLPBlock
 
 BUCKETS = 13  # bucket k holds 2^(k-1) < tokens <= 2^k; the last one holds everything above 2048 too
 GAIN_WANTED = 0.95  # a sparse path must be predicted at least this much below dense
+Table = tuple[Path, ...]  # the path of every bucket
 
 
 def bucket_of(tokens: int) -> int:
@@ -24,64 +27,63 @@ class Candidates:
         dense_us: [bucket].
         lines: path -> [bucket].
         rows: weight rows computed for a neuron that fires beyond the first (1: ``down``; 2: ``up`` and ``down``).
+        checks_us: [bucket] what a sparse call takes beside its path, which ``lines`` leave out.
     """
 
     dense_us: tuple[float, ...]
-    lines: Mapping[str, tuple[Line, ...]]
+    lines: Mapping[Path, tuple[Line, ...]]
     rows: int
+    checks_us: tuple[float, ...] = (0.0,) * BUCKETS
 
-    def work(self, computed: float, fired: float) -> float:
-        """The work at some computed and firing share."""
-        return computed + self.rows * fired
+    def work(self, shares: Shares) -> float:
+        """The work at some shares."""
+        return shares.computed + self.rows * shares.fired
 
-    def choose(self, shares: Mapping[str, tuple[float, float]]) -> tuple[str, ...]:
-        """The path of every bucket.
-
-        Args:
-            shares: path -> (computed share, firing share).
-        """
+    def choose(self, shares: SharesByPath) -> Table:
+        """The path of every bucket."""
         return tuple(self._best(bucket, shares) for bucket in range(len(self.dense_us)))
 
-    def time_us(self, path: str, bucket: int, shares: Mapping[str, tuple[float, float]]) -> float:
-        """The time of a path, ``"dense"`` included."""
-        if path == "dense":
+    def time_us(self, path: Path, bucket: int, shares: SharesByPath) -> float:
+        """The time of a call on a path, its checks included."""
+        if path is DENSE:
             return self.dense_us[bucket]
-        return self.lines[path][bucket](self.work(*shares[path]))
+        return self.lines[path][bucket](self.work(shares[path])) + self.checks_us[bucket]
 
     def worth_probing(self, bucket: int) -> bool:
         """Could some path win in this bucket if less fired?"""
-        return any(lines[bucket].fixed_us < GAIN_WANTED * self.dense_us[bucket] for lines in self.lines.values())
+        most = GAIN_WANTED * self.dense_us[bucket] - self.checks_us[bucket]
+        return any(lines[bucket].fixed_us < most for lines in self.lines.values())
 
-    def corrected(
-        self, bucket: int, dense_us: float, measured: Mapping[str, tuple[float, tuple[float, float]]]
-    ) -> Candidates:
-        """The same with one bucket's fixed costs moved so that they reproduce measured times.
+    def corrected(self, bucket: int, dense_us: float, measured: Mapping[Path, tuple[float, Shares]]) -> Candidates:
+        """The same with one bucket's fixed costs moved so that they reproduce measured times, without checks.
 
         Args:
             bucket: the one that was measured.
             dense_us: measured time of dense.
-            measured: path -> (time in us, (computed share, firing share)).
+            measured: path -> time in us, and the shares at it.
         """
         dense = list(self.dense_us)
         dense[bucket] = dense_us
         lines = {path: list(row) for path, row in self.lines.items()}
         for path, (time_us, shares) in measured.items():
-            slope = lines[path][bucket].slope_us
-            fixed = max(time_us - slope * self.work(*shares), 0.2 * time_us)
-            at = self.work(*shares)
+            slope, at = lines[path][bucket].slope_us, self.work(shares)
+            fixed = max(time_us - slope * at, 0.2 * time_us)
             lines[path][bucket] = Line(fixed_us=fixed, slope_us=(time_us - fixed) / at if at > 0 else slope)
         return dataclasses.replace(self, dense_us=tuple(dense), lines={path: tuple(row) for path, row in lines.items()})
 
-    def _best(self, bucket: int, shares: Mapping[str, tuple[float, float]]) -> str:
-        dense = self.dense_us[bucket]
+    def _best(self, bucket: int, shares: SharesByPath) -> Path:
         times = {path: self.time_us(path, bucket, shares) for path in self.lines}
-        if not times:
-            return "dense"
-        path = min(times, key=lambda p: times[p])
-        return path if times[path] < GAIN_WANTED * dense else "dense"
+        path = min(times, key=lambda p: times[p], default=DENSE)
+        return path if times and times[path] < GAIN_WANTED * self.dense_us[bucket] else DENSE
 
 
-def from_cost_model(model: CostModel, *, weights: int, gated: bool, paths: tuple[str, ...]) -> Candidates:
+def predict_candidates(block: MLPBlock, model: CostModel, paths: tuple[Path, ...]) -> Candidates:
+    """Candidates of a block, predicted from the cost model of its dtype."""
+    weights = sum(site.weight.numel() for site in block.linears)
+    return from_cost_model(model, weights=weights, gated=block.gate is not None, paths=paths)
+
+
+def from_cost_model(model: CostModel, *, weights: int, gated: bool, paths: tuple[Path, ...]) -> Candidates:
     """Candidates predicted from the machine's cost model.
 
     Args:
