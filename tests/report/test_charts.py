@@ -61,7 +61,7 @@ def test_every_theme_has_every_colour_and_a_colour_has_one_name():
 def test_the_same_figure_is_the_same_text_whatever_the_settings_are():
     points = [(0.1, 0.5, "a"), (0.2, 0.6, "b")]
     first, second = (scatter(points, title=title, x_title="x")["svg"] for title in ("t", "t"))
-    with matplotlib.rc_context({"font.size": 30, "svg.fonttype": "path", "axes.grid": False}):
+    with matplotlib.rc_context({"font.size": 30, "svg.fonttype": "path", "lines.markeredgewidth": 5}):
         before = dict(matplotlib.rcParams)
         other = scatter(points, title="t", x_title="x")["svg"]
         assert dict(matplotlib.rcParams) == before

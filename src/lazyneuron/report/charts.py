@@ -74,8 +74,10 @@ def lines(series: Sequence[tuple[str, Sequence[tuple[float, float]]]], *, title:
         axes.set_xticks([], minor=True)
         for k, (label, points) in enumerate(series):
             part = k / max(len(series) - 1, 1)
-            ends = zip(to_rgb(LIGHT["base"]), to_rgb(LIGHT["fire"]), strict=True)
-            color = to_hex([a + part * (b - a) for a, b in ends])
+            red, green, blue = (
+                a + part * (b - a) for a, b in zip(to_rgb(LIGHT["base"]), to_rgb(LIGHT["fire"]), strict=True)
+            )
+            color = to_hex((red, green, blue))
             colors[color] = f"color-mix(in oklab, var(--fire) {100 * part:.0f}%, var(--base))"
             (line,) = axes.plot(*zip(*points, strict=True), color=color, linewidth=2)
             name_artist(line, "path", hint=label)

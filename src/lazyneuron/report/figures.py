@@ -36,8 +36,8 @@ def density_figure(record: Record, path: Path) -> None:
         axes.barh(at, before, height=0.62, color=LIGHT["track"], edgecolor=LIGHT["other"], label="original")
         axes.barh(at, after, height=0.62, color=LIGHT["fire"], label="after")
         would = [(row["would"], k) for k, row in enumerate(rows) if row["would"] is not None]
-        marks = {"color": LIGHT["mark"], "markersize": 15, "markeredgewidth": 2}
-        axes.plot([v for v, _ in would], [k for _, k in would], "|", label="original under ReLU", **marks)
+        (marks,) = axes.plot([v for v, _ in would], [k for _, k in would], "|", label="original under ReLU")
+        marks.set(color=LIGHT["mark"], markersize=15, markeredgewidth=2)
         for k, row in enumerate(rows):
             end = max(row["after"], row["would"] or 0.0) + 0.012
             axes.text(end, k, f"{row['after']:.3f}", va="center", color=LIGHT["fire"], weight="bold", fontsize=10)

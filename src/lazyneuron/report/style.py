@@ -47,6 +47,8 @@ _RC = {
     "axes.titlepad": 10,
     "axes.titlesize": 11.5,
     "axes.titleweight": "bold",
+    "figure.constrained_layout.h_pad": 0.08,
+    "figure.constrained_layout.w_pad": 0.08,
     "font.size": 9.5,
     "grid.color": LIGHT["line"],
     "legend.fontsize": 9,

@@ -22,7 +22,13 @@ _NUMBER = re.compile(rf"[<>]?-?\d[\d.]*(e-?\d+)?x?|{NOTHING}")
 
 
 def columns(rows: Sequence[Row]) -> list[str]:
-    """The keys of all rows, in the order of their first appearance."""
+    """The keys of all rows, in the order of their first appearance.
+
+    Raises:
+        DataError: there are no rows.
+    """
+    if not rows:
+        raise DataError("A table needs at least one row, got none; check the record that it is made from.")
     return list(dict.fromkeys(key for row in rows for key in row))
 
 
@@ -85,8 +91,6 @@ def csv_table(rows: Sequence[Row]) -> str:
     Raises:
         DataError: there are no rows.
     """
-    if not rows:
-        raise DataError("A table needs at least one row, got none; check the record that it is made from.")
     out = io.StringIO()
     writer = csv.DictWriter(out, columns(rows), lineterminator="\n")
     writer.writeheader()
@@ -107,8 +111,6 @@ def provenance(record: Record) -> str:
 
 
 def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], list[bool]]:
-    if not rows:
-        raise DataError("A table needs at least one row, got none; check the record that it is made from.")
     names = columns(rows)
     body = [[cell(row.get(name)) for name in names] for row in rows]
     right = [all(_NUMBER.fullmatch(line[k]) for line in body) for k in range(len(names))]
