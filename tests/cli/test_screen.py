@@ -9,8 +9,8 @@ ROWS = [{"block": "[bold]layer[/bold] :smile:", "why": "so " * 60 + "end"}]
 
 def test_a_pipe_gets_a_table_of_any_width_with_names_as_they_are(capsys):
     print_table("A [title]", ROWS)
-    title, header, row = capsys.readouterr().out.splitlines()
-    assert title == "A [title]" and header.split() == ["block", "why"]
+    title, header, row, empty = capsys.readouterr().out.splitlines()
+    assert title == "A [title]" and empty == "" and header.split() == ["block", "why"]
     assert row.startswith("[bold]layer[/bold] :smile:  so so") and row.endswith("end")
 
 

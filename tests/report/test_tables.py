@@ -3,7 +3,7 @@ import pytest
 from lazyneuron.core.errors import DataError
 from lazyneuron.core.record import Record
 from lazyneuron.report import csv_table, html_table, markdown_table, plain_table, provenance, rich_table
-from lazyneuron.report.numbers import cell, ratio, share, significant
+from lazyneuron.report.numbers import cell, mebibytes, ratio, share, significant
 from tests.report.records import ENVIRONMENT
 
 ROWS = [{"case": "1 x 10", "ms": 1.2345, "ok": True}, {"case": "a | b", "ms": None, "note": "out of memory"}]
@@ -104,3 +104,4 @@ def test_cell_and_ratio():
     assert cell([1, 2.0, None]) == "1, 2.00, -"
     assert ratio(1.428) == "1.43x"
     assert ratio(None) == "-"
+    assert mebibytes(3 << 19) == "1.5" and mebibytes(None) == "-"

@@ -122,16 +122,18 @@ def _print(receipt: Receipt, timing: dict[str, float]) -> None:
 
 
 def _row(block: str, action: str, reason: str, details: Any) -> dict[str, Any]:
-    shares = next(iter(details.get("shares", {}).values()), None)
+    from lazyneuron.report.numbers import mebibytes, share
+
+    shares = next(iter(details.get("shares", {}).values()), {})
     table = details.get("path_by_tokens", {})
     return {
         "block": block,
         "action": action,
-        "fired": None if shares is None else f"{shares['fired']:.3f}",
-        "computed": None if shares is None else f"{shares['computed']:.3f}",
+        "fired": share(shares.get("fired")),
+        "computed": share(shares.get("computed")),
         "1 token": table.get("<= 1"),
         "64 tokens": table.get("<= 64"),
         "1024 tokens": table.get("<= 1024"),
-        "added MiB": f"{details['added_bytes'] / 2**20:.1f}" if "added_bytes" in details else None,
+        "added MiB": mebibytes(details.get("added_bytes")),
         "why": reason if action != "accelerated" else None,
     }

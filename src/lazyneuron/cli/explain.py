@@ -67,8 +67,8 @@ def _gradients(block: BlockExplanation) -> dict[str, Any]:
         "small gradients": share(block.effective_small),
         "AS up": significant(block.as_up),
         "AS down": significant(block.as_down),
-        "identity off by": None if block.degenerate else f"{block.identity_residual:.1e}",
-        "gradient directions": f"{block.gradient_participation:.1f}",
+        "identity off by": None if block.degenerate else significant(block.identity_residual, 2),
+        "gradient directions": significant(block.gradient_participation),
     }
 
 
@@ -81,6 +81,6 @@ def _spectrum(spectrum: BlockSpectrum) -> dict[str, Any]:
         "largest / smallest singular value": significant(found.singular_ratio),
         "80 % of eigenvalues within": ratio(found.mass_ratio),
         "zero share": share(found.zero_share),
-        "participation": f"{found.participation:.1f} of {found.rank}",
-        "distance from Marchenko-Pastur": f"{spectrum.fit.distance:.3f}",
+        "participation": f"{significant(found.participation)} of {found.rank}",
+        "distance from Marchenko-Pastur": share(spectrum.fit.distance),
     }

@@ -48,7 +48,7 @@ def learn(
     table = read_columns(file, target=target)
     options = {"degree": _degree(degree), "solver": solver, "alpha": alpha, "encode": encode}
     data = _learn(table, options, held_out=held_out, seed=seed)
-    print_lines(data["says"])
+    print_lines(data["finding"])
     for title, rows in (("Weight by degree", data["weight_by_degree"]), ("Largest coefficients", data["coefficients"])):
         if rows:
             print_table(title, rows)
@@ -97,7 +97,7 @@ def _learn(table: Columns, options: dict[str, Any], *, held_out: float, seed: in
         at_least = "at least " if model.gram_bound_.failure_probability else ""
         finding += f" Least Gram eigenvalue {at_least}{model.gram_min_eigenvalue_:.3g}."
     return {
-        "says": finding,
+        "finding": finding,
         "degree": model.degree_,
         "solver": model.solver_,
         "held_out_error": squared,

@@ -10,7 +10,7 @@ Item = TypeVar("Item")
 
 
 def print_table(title: str | None, rows: Sequence[Mapping[str, Any]]) -> None:
-    """A table that fits a terminal, or as wide as it is for a pipe or a file."""
+    """A table that fits a terminal, or as wide as it is for a pipe or a file; after one with a title, an empty line."""
     from rich.console import Console
 
     from lazyneuron.report.tables import plain_table, rich_table
@@ -20,6 +20,8 @@ def print_table(title: str | None, rows: Sequence[Mapping[str, Any]]) -> None:
         console.print(rich_table(rows, title=title))
     else:
         print_lines(*([] if title is None else [title]), plain_table(rows))
+    if title is not None:
+        print_lines("")
 
 
 def print_lines(*lines: str, style: str | None = None) -> None:

@@ -135,16 +135,14 @@ def _value(kind: Any, field: str, text: str) -> Any:
 
 def _print(result: Receipt | Plan) -> None:
     from lazyneuron.cli.screen import print_notes, print_table
-
-    def figure(details: Any, name: str) -> str | None:
-        return f"{details[name]:.3g}" if name in details else None
+    from lazyneuron.report.numbers import significant
 
     rows = [
         {
             "block": c.block,
             "action": c.action,
-            "density": figure(c.details, "density"),
-            "error": figure(c.details, "error"),
+            "density": significant(c.details.get("density")),
+            "error": significant(c.details.get("error")),
             "why": c.reason,
         }
         for c in result.changes
