@@ -124,7 +124,7 @@ def _print(receipt: Receipt, timing: dict[str, float]) -> None:
 def _row(block: str, action: str, reason: str, details: Any) -> dict[str, Any]:
     from lazyneuron.report.numbers import mebibytes, share
 
-    shares = next(iter(details.get("shares", {}).values()), {})
+    shares: dict[str, float] = next(iter(details.get("shares", {}).values()), {})
     table = details.get("path_by_tokens", {})
     return {
         "block": block,
