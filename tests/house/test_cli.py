@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from typer.main import get_command
 
 from lazyneuron import __version__
 from lazyneuron.accelerate.machine import costs
@@ -133,13 +134,21 @@ def test_version(monkeypatch, capsys):
 def test_help_names_every_sub_command(monkeypatch, capsys):
     assert run(monkeypatch, "--help") == 0
     out = capsys.readouterr().out
-    assert all(name in out for name in main._SUB_COMMANDS)
+    assert all(name in out for name in main._COMMANDS)
 
 
-@pytest.mark.parametrize("name", main._SUB_COMMANDS)
+@pytest.mark.parametrize("name", main._COMMANDS)
 def test_every_sub_command_has_help(monkeypatch, capsys, name):
     assert run(monkeypatch, name, "--help") == 0
     assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize("option", ["--json", "--batches", "--batch-size", "--allow-pickle", "--figure", "--seed"])
+def test_an_option_of_several_commands_means_the_same_in_all(option):
+    commands = {name: command for name, command in get_command(main.app).commands.items() if name != "doctor"}
+    helps = {p.help for command in commands.values() for p in command.params if option in p.opts}
+    users = [name for name, command in commands.items() if any(option in p.opts for p in command.params)]
+    assert len(helps) == 1 and len(users) > 1
 
 
 def test_doctor_reports_without_the_kernels_what_that_costs(monkeypatch, capsys):

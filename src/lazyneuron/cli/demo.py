@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lazyneuron.cli.options import Quick, Seed
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -15,9 +17,9 @@ if TYPE_CHECKING:
 
 def demo(
     *,
-    quick: Annotated[bool, typer.Option("--quick", help="Train for half a minute only, and say so.")] = False,
+    quick: Quick = False,
     out: Annotated[Path, typer.Option("--out", help="Folder for page, record and model.")] = Path("lazyneuron-demo"),
-    seed: Annotated[int, typer.Option("--seed", help="Of every random choice.", min=0)] = 0,
+    seed: Seed = 0,
 ) -> None:
     """Make a pretrained sentence encoder run only the neurons that fire, and show what that is worth."""
     from rich.console import Console

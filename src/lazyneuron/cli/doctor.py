@@ -55,15 +55,14 @@ def doctor(
 
 
 def _build(*, quiet: bool) -> None:
-    from rich.console import Console
-
+    from lazyneuron.cli.screen import status
     from lazyneuron.core.errors import ImplUnavailable
     from lazyneuron.ops.native import build, load
 
     try:
         if build.identity_of(build.packaged()) == build.identity():
             return
-        with Console(stderr=True, quiet=quiet).status("Compiling the native kernels (up to a minute)"):
+        with status("Compiling the native kernels (up to a minute)", quiet=quiet):
             build.build(load.cached())
     except build.BuildError as error:
         raise ImplUnavailable(str(error)) from error

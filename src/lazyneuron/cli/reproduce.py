@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lazyneuron.cli.options import FigureFile, JsonFile, Quick
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -24,10 +26,10 @@ def reproduce(
     device: Annotated[
         str, typer.Option("--device", help="auto, cpu or a device; a GPU trains the larger size where there is one.")
     ] = "auto",
-    quick: Annotated[bool, typer.Option("--quick", help="A much smaller run, to see that it works.")] = False,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the record to this file.")] = None,
+    quick: Quick = False,
+    json_file: JsonFile = None,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write the table to this file.")] = None,
-    figure: Annotated[Path | None, typer.Option("--figure", help="Draw the figure into this PNG file.")] = None,
+    figure: FigureFile = None,
 ) -> None:
     """Run a published experiment at a size that fits this machine, and print ours beside theirs."""
     from rich.console import Console

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lazyneuron.cli.options import FigureFile, JsonFile
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -23,8 +25,8 @@ def sweep(
     out: Annotated[Path, typer.Option("--out", help="File of the sweep; finished points in it are skipped.")],
     processes: Annotated[int | None, typer.Option("--processes", help="At a time; else one a core.", min=1)] = None,
     quality: Annotated[str, typer.Option("--quality", help="What the quality is, for titles.")] = "quality",
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the record to this file.")] = None,
-    figure: Annotated[Path | None, typer.Option("--figure", help="Draw the frontier into this PNG file.")] = None,
+    json_file: JsonFile = None,
+    figure: FigureFile = None,
 ) -> None:
     """Train every combination of the settings, and name the points that no other one beats."""
     from rich.console import Console
