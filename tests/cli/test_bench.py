@@ -2,7 +2,7 @@ import pytest
 
 from lazyneuron.accelerate import calibrate
 from lazyneuron.core.record import Record
-from lazyneuron.experiments.bench import run as bench_run
+from lazyneuron.experiments.bench.blocks import measuring
 from tests.accelerate.conftest import made_up
 from tests.cli import command
 
@@ -72,14 +72,14 @@ def test_a_value_without_meaning_is_one_sentence_and_exit_2(monkeypatch, capsys,
 
 def test_a_file_that_cannot_be_written_is_refused_before_measuring(monkeypatch, capsys, tmp_path):
     (tmp_path / "file").write_text("kept")
-    monkeypatch.setattr(bench_run, "measure_case", lambda *_, **__: pytest.fail("it measured"))
+    monkeypatch.setattr(measuring, "measure_case", lambda *_, **__: pytest.fail("it measured"))
     assert run(monkeypatch, *TINY, "--json", tmp_path / "file" / "r.json") == 2
     assert capsys.readouterr().err.startswith("Cannot write")
 
 
 def test_ctrl_c_keeps_the_rows_measured_so_far(monkeypatch, capsys, tmp_path):
     path, measured = tmp_path / "r.json", []
-    honest = bench_run.measure_case
+    honest = measuring.measure_case
 
     def measure_case(*arguments, **named):
         if measured:
@@ -87,7 +87,7 @@ def test_ctrl_c_keeps_the_rows_measured_so_far(monkeypatch, capsys, tmp_path):
         measured.append(honest(*arguments, **named))
         return measured[0]
 
-    monkeypatch.setattr(bench_run, "measure_case", measure_case)
+    monkeypatch.setattr(measuring, "measure_case", measure_case)
     assert run(monkeypatch, *TINY, "--json", path) == 130
     out, err = capsys.readouterr()
     assert "1 of 2 rows" in out and "Interrupted" in err

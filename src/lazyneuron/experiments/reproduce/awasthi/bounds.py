@@ -53,7 +53,7 @@ def width_gap(request: Request) -> Record:
         curves.append(curve(f"k = {k}, measured", widths, line))
         curves.append(curve(f"k = {k}, exact", widths, [majority_gap(s // k, m) for s in widths]))
     off = max(abs(r["gap"] - r["exact"]) / max(r["standard error"], 1e-12) for r in rows)
-    says = (
+    finding = (
         f"The gap of the exact minimiser equals its formula (largest deviation {off:.1f} standard errors of "
         f"{len(rows)}) and grows "
         "like .399 sqrt(s / (k m)) while clusters hold many samples: width costs as its square root, and more "
@@ -65,7 +65,7 @@ def width_gap(request: Request) -> Record:
         request,
         rows=rows,
         curves=curves,
-        says=says,
+        finding=finding,
         axes=("neurons s", "0-1 gap"),
         logarithmic="xy",
         m=m,
@@ -113,14 +113,14 @@ def degrees(request: Request) -> Record:
         curves.append(curve(name, shares, needed))
     low = {key: min(r[key] for r in rows) for key in ("needed", "d_A (D3)", "ladder", "ADKM")}
     high = {key: max(r[key] for r in rows) for key in low}
-    says = (
+    finding = (
         f"The degree that is needed lies between {low['needed']} and {high['needed']}, D3 certifies "
         f"{low['d_A (D3)']} to {high['d_A (D3)']}, the certificate ladder {low['ladder']} to {high['ladder']}, and the "
         f"published degree with its constant taken as 1 is at least {low['ADKM']:.2g}; what exceeds n is vacuous. "
         f"{ABSOLUTE}"
     )
     axes = ("error / variance", "degree that is needed")
-    return finish(9, request, rows=rows, curves=curves, says=says, axes=axes, logarithmic="x", n=n)
+    return finish(9, request, rows=rows, curves=curves, finding=finding, axes=axes, logarithmic="x", n=n)
 
 
 def trained(request: Request) -> Record:
@@ -156,7 +156,7 @@ def trained(request: Request) -> Record:
     order = sorted(rows, key=lambda r: r["k_eff"])
     factor = min(min(r["C2"], r["C3"]) / r["AS"] for r in rows)
     dense, sparse = order[-1], order[0]
-    says = (
+    finding = (
         f"AS lies below C2 and C3 in {'every' if holds else 'NOT every'} run, by a factor of at least {factor:.1f}; "
         f"effective k goes from {dense['k_eff']:.1f} to {sparse['k_eff']:.1f} under pressure, and the test error from "
         f"{dense['test error / Var']:.3f} to {sparse['test error / Var']:.3f} of the variance. That sparser networks "
@@ -165,7 +165,7 @@ def trained(request: Request) -> Record:
     )
     curves = [curve(name, [r["k_eff"] ** 2 for r in order], [r[name] for r in order]) for name in ("AS", "C2", "C3")]
     axes = ("E K^2", "average sensitivity and certificates")
-    return finish(10, request, rows=rows, curves=curves, says=says, axes=axes, logarithmic="xy", m=m, width=width)
+    return finish(10, request, rows=rows, curves=curves, finding=finding, axes=axes, logarithmic="xy", m=m, width=width)
 
 
 def statistical(request: Request) -> Record:
@@ -194,7 +194,7 @@ def statistical(request: Request) -> Record:
     slope = [math.log10(lines[name][-1] / lines[name][-2]) for name in ("D10", "clusters, exact")]
     first = next((r["m"] for r in rows if r["s"] == of.s and "D10" in r["not vacuous"]), None)
     below = first or "the largest m here"
-    says = (
+    finding = (
         f"Over the last decade D10 falls with slope {slope[0]:.2f} and the exact value of clusters with {slope[1]:.2f} "
         f"in log m: the scaling sqrt(s k / m) is right, the constants are not. D10 says nothing below m = {below} "
         "(n = 20, s = 1000, k = 1), LSJGH (an unreviewed manuscript) nothing at far more; they are no certificates at "
@@ -206,7 +206,7 @@ def statistical(request: Request) -> Record:
         request,
         rows=rows,
         curves=curves,
-        says=says,
+        finding=finding,
         axes=("samples m", "Rademacher complexity"),
         logarithmic="xy",
         n=20,

@@ -51,13 +51,15 @@ def error_by_degree(request: Request) -> Record:
             )
         curves.append(curve(f"k = {k}", range(1, top + 1), scores))
     last = [r for r in rows if r["degree"] == top]
-    says = (
+    finding = (
         f"The error follows the tail (at degree {top}: R^2 {last[0]['R^2']:.3f} for k = 1 where the tail allows "
         f"{1 - last[0]['tail / Var']:.3f}) and bends at the number of address bits, 3; as a share of 4 k^2 W^2 "
         "it is at most "
         f"{max(r['error / 4k^2W^2'] for r in rows):.2g}, far below D3. {ABSOLUTE} {RIVAL}"
     )
-    return finish(4, request, rows=rows, curves=curves, says=says, axes=("degree", "R^2 on fresh rows"), n=n, rows_m=m)
+    return finish(
+        4, request, rows=rows, curves=curves, finding=finding, axes=("degree", "R^2 on fresh rows"), n=n, rows_m=m
+    )
 
 
 def error_by_rows(request: Request) -> Record:
@@ -92,7 +94,7 @@ def error_by_rows(request: Request) -> Record:
         rows.append(row)
     best = min(learners, key=lambda name: rows[-1][name])
     sparse = _sparse_wins(request)
-    says = (
+    finding = (
         f"Least squares follows tail + tail N / (m - N) (at {sizes[-1]} rows {rows[-1]['ols']:.3f} of the "
         "variance, predicted "
         f"{rows[-1]['OLS, predicted']:.3f}) and explodes near m = N = {size}; averaging follows D7 "
@@ -104,7 +106,7 @@ def error_by_rows(request: Request) -> Record:
         request,
         rows=rows,
         curves=[curve(name, *zip(*points, strict=True)) for name, points in lines.items() if points],
-        says=says,
+        finding=finding,
         axes=("rows", "squared error / variance"),
         logarithmic="xy",
         n=n,

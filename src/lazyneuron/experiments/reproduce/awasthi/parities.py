@@ -50,13 +50,13 @@ def parity_steps(request: Request) -> Record:
         )
     below = max(0.0, *(r["R^2 below p"] for r in rows))
     last = rows[-1]
-    says = (
+    finding = (
         f"R^2 goes from at most {below:.2g} to at least {min(r['R^2 at p'] for r in rows):.4f} exactly at degree p, "
         f"with {last['features at p']} features for p = {last['p']}; D9 sees the level in four of five samples of "
         f"{last['rows until D9 sees it']} rows. The cost n^p is for low-degree and statistical-query learners: "
         "elimination and queries find a noiseless parity at once."
     )
-    return finish(7, request, rows=rows, curves=curves, says=says, axes=("degree", "R^2 (0 if below)"), n=n)
+    return finish(7, request, rows=rows, curves=curves, finding=finding, axes=("degree", "R^2 (0 if below)"), n=n)
 
 
 def _rows_to_see(p: int, n: int, *, seeds: int) -> int:
@@ -104,7 +104,7 @@ def lifted(request: Request) -> Record:
         row["queries"] = m + 1
         rows.append(row)
     zero = all(row[f"largest correlation, degree {d}"] == 0 for row in rows for d in degrees if 2 * d < row["|S|"])
-    says = (
+    finding = (
         f"All correlations of degree d are {'exactly 0' if zero else 'NOT all 0'} while 2 d < |S|, and R^2 "
         "jumps to 1 from there; the "
         f"network of 128 neurons on {count} rows ({m} bits) reaches R^2 {rows[0]['network, test R^2']:.2f} at "
@@ -121,7 +121,7 @@ def lifted(request: Request) -> Record:
         request,
         rows=rows,
         curves=[curve(k, sizes, v) for k, v in lines.items()],
-        says=says,
+        finding=finding,
         axes=axes,
         bits=bits,
         m=m,

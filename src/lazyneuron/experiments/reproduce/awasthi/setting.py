@@ -71,7 +71,7 @@ def finish(
     *,
     rows: Sequence[dict[str, Any]],
     curves: Sequence[dict[str, Any]],
-    says: str,
+    finding: str,
     axes: tuple[str, str],
     logarithmic: str = "",
     **facts: Any,
@@ -81,7 +81,7 @@ def finish(
         f"awasthi-f{number}",
         rows=rows,
         curves=curves,
-        says=says,
+        finding=finding,
         facts={**facts, "seeds": request.seeds, "quick": request.quick},
         differs=DIFFERS,
         axes=axes,
@@ -91,4 +91,11 @@ def finish(
 
 def experiment_of(number: int, title: str, run: Any) -> Experiment:
     """The entry of the catalogue."""
-    return Experiment(name=f"awasthi-f{number}", title=title, source=SOURCE, differs=DIFFERS, run=run)
+    name = f"awasthi-f{number}"
+
+    def bullet(record: Record) -> str:
+        return f"- `{name}`, {title.partition(': ')[2]}. {record.data['finding']}\n"
+
+    return Experiment(
+        name=name, title=title, source=SOURCE, differs=DIFFERS, run=run, sections={"docs/learn.md": bullet}
+    )

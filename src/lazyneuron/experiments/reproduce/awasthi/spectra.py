@@ -70,13 +70,13 @@ def tails(request: Request) -> Record:
     if shown:
         curves.append(curve("D4 of the modulus", *zip(*shown, strict=True)))
     worst = max(float(r["peak"]) for r in rows)
-    says = (
+    finding = (
         f"No family exceeds D3: the largest value is {worst:.6g}, by the scaled parity at degree p - 1 = 5, "
         "which attains it; "
         f"every other family stays below {max(float(r['peak']) for r in rows[1:]):.2f}. {ABSOLUTE}"
     )
     axes = ("degree d", "tail(d) (d + 1) / (4 k^2 W^2)")
-    return finish(1, request, rows=rows, curves=curves, says=says, axes=axes, n=n)
+    return finish(1, request, rows=rows, curves=curves, finding=finding, axes=axes, n=n)
 
 
 def sensitivity_of_k(request: Request) -> Record:
@@ -99,7 +99,7 @@ def sensitivity_of_k(request: Request) -> Record:
             rows.append({"family": name, "k": k, "AS": mean, "AS / 4k^2W^2": ratios[-1], "NS at 0.9": noise})
         curves.append(curve(name, ks, ratios))
     drop = curves[1]["y"][0] / curves[1]["y"][-1]
-    says = (
+    finding = (
         f"AS grows like k^2 where the k neurons agree (the ratio to 4 k^2 W^2 stays {curves[0]['y'][0]:.4f} for "
         "aligned tables "
         f"and {curves[2]['y'][0]:.4f} for parities) and about like k where they are independent (the ratio "
@@ -107,7 +107,7 @@ def sensitivity_of_k(request: Request) -> Record:
         f"for k = 1 to {ks[-1]}). {ABSOLUTE}"
     )
     axes = ("active neurons k", "AS / (4 k^2 W^2)")
-    return finish(2, request, rows=rows, curves=curves, says=says, axes=axes, logarithmic="xy")
+    return finish(2, request, rows=rows, curves=curves, finding=finding, axes=axes, logarithmic="xy")
 
 
 def sensitivity_of_width(request: Request) -> Record:
@@ -131,7 +131,7 @@ def sensitivity_of_width(request: Request) -> Record:
         net = one.net.scaled(1 / one.net.norms()[0])
         rows.append({"s": net.s, "k": 2**j, **_row(net, certificates(net, k=2**j))})
     widths = [k * 2**b for b in depths]
-    says = (
+    finding = (
         f"At k = {k} and W = 1 the certificate C0 is {lines['C0'][0]:.0f} at every width and AS stays below it "
         f"({lines['AS, sparse'][0]:.3g} at s = {widths[0]}, {lines['AS, sparse'][-1]:.3g} at s = {widths[-1]}), "
         "while AS of dense "
@@ -144,7 +144,7 @@ def sensitivity_of_width(request: Request) -> Record:
         request,
         rows=rows,
         curves=[curve(name, widths, lines[name]) for name in names],
-        says=says,
+        finding=finding,
         axes=("neurons s", "average sensitivity at W = 1"),
         logarithmic="xy",
         n=n,

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from lazyneuron.core.record import Record
 from lazyneuron.experiments.experiment import Experiment, Request, band, record_of
-from lazyneuron.experiments.reproduce.baykal.samples import CLOSED_FORM, SOURCE, draw, held_error, masked_network
+from lazyneuron.experiments.reproduce.baykal.samples import (
+    CLOSED_FORM,
+    SOURCE,
+    draw,
+    masked_network,
+    mean_squared_error,
+)
 
 _DIFFERS = f"{CLOSED_FORM} The paper asks this question and answers it with no measurement."
 
@@ -18,7 +24,7 @@ def run(request: Request) -> Record:
     curves = []
     for number, (label, (share, own)) in enumerate(variants.items()):
         runs = [
-            [held_error(masked_network(t, t // share, seed=seed, own_scores=own), sample) for t in widths]
+            [mean_squared_error(masked_network(t, t // share, seed=seed, own_scores=own), sample) for t in widths]
             for seed, sample in enumerate(samples)
         ]
         curves.append(band(label, x=widths, runs=runs))
@@ -31,7 +37,7 @@ def run(request: Request) -> Record:
         "baykal-expressive",
         rows=rows,
         curves=curves,
-        says=(
+        finding=(
             f"With {widths[-1]} units in all, letting each input use half of them, chosen by scores of their own, "
             "leaves "
             f"{ratio:.2f} times the error of using all: a mask adds to what the units can say."

@@ -53,7 +53,7 @@ def run(request: Request) -> Record:
         "baykal-fig1",
         rows=table,
         curves=curves,
-        says=(
+        finding=(
             f"With {last['buckets']} instead of {first['buckets']} buckets the error is {factor:.1f} times smaller: "
             "on a "
             "line it falls with the first power of their number."

@@ -92,7 +92,7 @@ def slopes(request: Request) -> Record:
         "baykal-slopes",
         rows=rows,
         curves=curves,
-        says=f"Slopes follow k, not d: the farthest of {len(rows)} is {off:.0%} from the theory's exponent.",
+        finding=f"Slopes follow k, not d: the farthest of {len(rows)} is {off:.0%} from the theory's exponent.",
         facts={"rows": rows_count, "quick": request.quick},
         differs=_DIFFERS,
         axes=("log2 of the number of buckets", "root mean square error"),
@@ -129,7 +129,7 @@ def degrees(request: Request) -> Record:
         "baykal-degree",
         rows=rows,
         curves=curves,
-        says=(
+        finding=(
             f"An affine function in each bucket is better at equal parameters: the best error falls from "
             f"{best['smooth', 0]:.3g} to {best['smooth', 1]:.3g} on the smooth target and from "
             f"{best['kinked', 0]:.3g} to "
@@ -143,17 +143,19 @@ def degrees(request: Request) -> Record:
     )
 
 
-SLOPES = Experiment(
-    name="baykal-slopes",
-    title="Error over buckets on k-dimensional inputs: the exponent",
-    source=f"{SOURCE}, theorems 4.1 and B.1; the slopes are ours",
-    differs=_DIFFERS,
-    run=slopes,
-)
-DEGREE = Experiment(
-    name="baykal-degree",
-    title="Constants or affine functions in the buckets, at equal parameters",
-    source=f"{SOURCE}, an open question of section 6",
-    differs="The paper asks this question and answers it with no measurement.",
-    run=degrees,
+EXPERIMENTS = (
+    Experiment(
+        name="baykal-slopes",
+        title="Error over buckets on k-dimensional inputs: the exponent",
+        source=f"{SOURCE}, theorems 4.1 and B.1; the slopes are ours",
+        differs=_DIFFERS,
+        run=slopes,
+    ),
+    Experiment(
+        name="baykal-degree",
+        title="Constants or affine functions in the buckets, at equal parameters",
+        source=f"{SOURCE}, an open question of section 6",
+        differs="The paper asks this question and answers it with no measurement.",
+        run=degrees,
+    ),
 )

@@ -17,8 +17,8 @@ from lazyneuron.experiments.reproduce.baykal.samples import (
     Sample,
     bucket_error,
     draw,
-    held_error,
     masked_network,
+    mean_squared_error,
 )
 from lazyneuron.route import DSM, RandomHash
 
@@ -31,7 +31,7 @@ def _samples(request: Request, target: str, rows: int, dimension: int | None = N
 
 def dense_error(sample: Sample, width: int, seed: int) -> float:
     """Of the dense random layer."""
-    return held_error(masked_network(width, width, seed=seed), sample)
+    return mean_squared_error(masked_network(width, width, seed=seed), sample)
 
 
 def fig2(request: Request) -> Record:
@@ -43,7 +43,7 @@ def fig2(request: Request) -> Record:
     for number, width in enumerate((None, *wholes)):
         label = "dense" if width is None else f"DSM, {width} units in all"
         runs = [
-            [held_error(masked_network(width or s, s, seed=seed), sample) for s in actives]
+            [mean_squared_error(masked_network(width or s, s, seed=seed), sample) for s in actives]
             for seed, sample in enumerate(samples)
         ]
         curves.append(band(label, x=actives, runs=runs))
@@ -57,7 +57,7 @@ def fig2(request: Request) -> Record:
         "baykal-fig2",
         rows=rows,
         curves=curves,
-        says=(
+        finding=(
             f"With {actives[-1]} active units of {wholes[-1]} the error is {best:.2f} times that of a dense layer of "
             f"{actives[-1]} units."
         ),
@@ -116,7 +116,7 @@ def fig3(request: Request) -> Record:
         "baykal-fig3",
         rows=rows,
         curves=curves,
-        says=(
+        finding=(
             f"LSH is below a dense layer of equal inference FLOPs from {since} buckets on (paper: {_PAPER_FROM})."
             if since is not None
             else "LSH is not below a dense layer of equal FLOPs at any of these numbers of buckets."
@@ -138,8 +138,8 @@ def fig4(request: Request) -> Record:
 
     models: dict[str, Callable[[int, int, Sample], float]] = {
         "dense": lambda s, seed, sample: dense_error(sample, s, seed),
-        "random hash, 4x units": lambda s, seed, sample: held_error(control(s, seed), sample),
-        "DSM, 4x units": lambda s, seed, sample: held_error(masked_network(4 * s, s, seed=seed), sample),
+        "random hash, 4x units": lambda s, seed, sample: mean_squared_error(control(s, seed), sample),
+        "DSM, 4x units": lambda s, seed, sample: mean_squared_error(masked_network(4 * s, s, seed=seed), sample),
         "LSH, a table for 16 units": lambda s, seed, sample: bucket_error(sample, bits=10, tables=s // 16, seed=seed),
     }
     curves, rows = [], []
@@ -156,7 +156,7 @@ def fig4(request: Request) -> Record:
         "baykal-fig4",
         rows=rows,
         curves=curves,
-        says=f"Random hash has {worse:.2f} times the error of dense (paper: worse than dense); "
+        finding=f"Random hash has {worse:.2f} times the error of dense (paper: worse than dense); "
         f"DSM has {curves[2]['y'][-1] / curves[0]['y'][-1]:.2f} times at {actives[-1]} active units.",
         facts=_facts(request, "hypercube", samples[0]),
         differs=_UNITS_DIFFER,
@@ -165,24 +165,26 @@ def fig4(request: Request) -> Record:
 
 
 _UNITS_DIFFER = f"{CLOSED_FORM} The curves of the paper are not tabulated."
-FIG2 = Experiment(
-    name="baykal-fig2",
-    title="Error over activated units, at several total widths",
-    source=f"{SOURCE}, figure 2",
-    differs=_UNITS_DIFFER,
-    run=fig2,
-)
-FIG3 = Experiment(
-    name="baykal-fig3",
-    title="Error over the number of LSH buckets",
-    source=f"{SOURCE}, figure 3",
-    differs=_UNITS_DIFFER,
-    run=fig3,
-)
-FIG4 = Experiment(
-    name="baykal-fig4",
-    title="Dense, random hash, top-k and LSH side by side",
-    source=f"{SOURCE}, figure 4",
-    differs=_UNITS_DIFFER,
-    run=fig4,
+EXPERIMENTS = (
+    Experiment(
+        name="baykal-fig2",
+        title="Error over activated units, at several total widths",
+        source=f"{SOURCE}, figure 2",
+        differs=_UNITS_DIFFER,
+        run=fig2,
+    ),
+    Experiment(
+        name="baykal-fig3",
+        title="Error over the number of LSH buckets",
+        source=f"{SOURCE}, figure 3",
+        differs=_UNITS_DIFFER,
+        run=fig3,
+    ),
+    Experiment(
+        name="baykal-fig4",
+        title="Dense, random hash, top-k and LSH side by side",
+        source=f"{SOURCE}, figure 4",
+        differs=_UNITS_DIFFER,
+        run=fig4,
+    ),
 )

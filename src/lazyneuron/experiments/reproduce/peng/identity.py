@@ -13,10 +13,10 @@ from torch import nn
 
 from lazyneuron.core.record import Record
 from lazyneuron.experiments.experiment import Experiment, Request, band, record_of
-from lazyneuron.experiments.jobs import run_jobs
+from lazyneuron.experiments.jobs import run_cases
 from lazyneuron.experiments.training.ablation import Job
-from lazyneuron.experiments.training.course import Course, Variant, train
 from lazyneuron.experiments.training.task import Task
+from lazyneuron.experiments.training.trainer import TrainingConfig, Variant, train
 from lazyneuron.experiments.training.vision import vision_task
 from lazyneuron.explain import explain
 from lazyneuron.induce import DoublyBiased
@@ -34,16 +34,14 @@ _FIELDS = ("derivative_density", "identity_density", "identity_residual", "as_up
 def _run(request: Request) -> Record:
     build = functools.partial(vision_task, request.data)
     task = build()
-    course = Course(steps=(8 if request.quick else 100) * task.epoch_steps, learning_rate=5e-3)
-    course = dataclasses.replace(course, looks=4 if request.quick else 10)
-    jobs = [
-        Job(build=build, course=course, variant=variant, seed=seed)
-        for seed in range(request.seeds)
-        for variant in VARIANTS
-    ]
-    runs: dict[str, list[list[dict[str, float]]]] = {variant.name: [] for variant in VARIANTS}
-    for job, points in zip(jobs, run_jobs(watch, jobs, advance=request.advance), strict=True):
-        runs[job.variant.name].append(points)
+    config = TrainingConfig(steps=(8 if request.quick else 100) * task.epoch_steps, learning_rate=5e-3)
+    config = dataclasses.replace(config, evaluations=4 if request.quick else 10)
+
+    def job(variant: Variant, seed: int) -> Job:
+        return Job(build=build, config=config, variant=variant, seed=seed)
+
+    found = run_cases(train_explained, VARIANTS, job=job, seeds=request.seeds, advance=request.advance)
+    runs = {variant.name: each for variant, each in zip(VARIANTS, found, strict=True)}
     rows = [_row(name, found) for name, found in runs.items()]
     worst = max(p["identity_residual"] for found in runs.values() for points in found for p in points)
     moves = ", ".join(
@@ -60,12 +58,12 @@ def _run(request: Request) -> Record:
             )
             for name, found in runs.items()
         ],
-        says=(
+        finding=(
             f"The identity holds at every checkpoint (largest relative residual {worst:.0e}), and over training the "
             f"augmented flatness AS_K moves from {moves}; means of {request.seeds} seeds."
         ),
         facts={
-            **dataclasses.asdict(course),
+            **dataclasses.asdict(config),
             "data": task.name,
             "seeds": request.seeds,
             "quick": request.quick,
@@ -76,19 +74,19 @@ def _run(request: Request) -> Record:
     )
 
 
-def watch(job: Job, advance: Callable[[float], None]) -> list[dict[str, float]]:
-    """Train, and look into the model on the way."""
+def train_explained(job: Job, advance: Callable[[float], None]) -> list[dict[str, float]]:
+    """Train, and explain the model on the way."""
     points: list[dict[str, float]] = []
     task = job.build()
 
-    def on_look(model: nn.Module, step: int) -> None:
-        points.append({"step": step, **_look(model, task)})
+    def on_evaluation(model: nn.Module, step: int) -> None:
+        points.append({"step": step, **_explained(model, task)})
 
-    train(task, job.course, variant=job.variant, seed=job.seed, advance=advance, on_look=on_look)
+    train(task, job.config, variant=job.variant, seed=job.seed, advance=advance, on_evaluation=on_evaluation)
     return points
 
 
-def _look(model: nn.Module, task: Task) -> dict[str, float]:
+def _explained(model: nn.Module, task: Task) -> dict[str, float]:
     report = explain(
         model, task.held_out, lambda output, b: F.cross_entropy(output.logits, b["labels"], reduction="none")
     )

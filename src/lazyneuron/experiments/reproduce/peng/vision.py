@@ -9,7 +9,7 @@ from typing import Any
 from lazyneuron.core.record import Record
 from lazyneuron.experiments.experiment import Experiment, Request
 from lazyneuron.experiments.training.ablation import Ablation
-from lazyneuron.experiments.training.course import Course, Variant
+from lazyneuron.experiments.training.trainer import TrainingConfig, Variant
 from lazyneuron.experiments.training.vision import vision_task
 from lazyneuron.induce import DoublyBiased, Pressure, TargetDensity
 
@@ -37,12 +37,12 @@ def _run(request: Request) -> Record:
     batch = 32 if request.data is None else 128
     build = functools.partial(vision_task, request.data, noise=0.5, batch=batch, large=request.large)
     steps = (2 if request.quick else 30) * build().epoch_steps
-    course = Course(steps=steps, learning_rate=3e-3, weight_decay=0.3, smoothing=0.1)
+    config = TrainingConfig(steps=steps, learning_rate=3e-3, weight_decay=0.3, smoothing=0.1)
     return Ablation(
         name="peng-vision",
         build=build,
         variants=VARIANTS,
-        course=dataclasses.replace(course, looks=2) if request.quick else course,
+        config=dataclasses.replace(config, evaluations=2) if request.quick else config,
         differs=_DIFFERS,
         published={"all three": PUBLISHED},
     ).run(request)
