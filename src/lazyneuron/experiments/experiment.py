@@ -73,44 +73,57 @@ class Experiment:
     figures: Mapping[str, Callable[[Record, Path], None]] = dataclasses.field(default_factory=dict)
 
 
-def record_of(
-    experiment: str,
-    *,
-    rows: Sequence[Mapping[str, Any]],
-    curves: Sequence[Mapping[str, Any]],
-    finding: str,
-    facts: Mapping[str, Any],
-    differs: str,
-    axes: tuple[str, str],
-    logarithmic: str = "",
-) -> Record:
-    """The record that tables and figures are made from.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What a published experiment found here; its table and its figure are made from it.
 
-    Args:
-        experiment: its name.
+    Attributes:
         rows: of the table; ``paper`` holds what was published, None where it is not known.
         curves: ``label``, ``x``, ``y`` and perhaps ``low`` and ``high`` of each line.
-        finding: the sentence that the figure shows, made from the numbers.
-        facts: settings.
-        differs: what is not as in the paper.
+        sentence: what the figure shows, made from the numbers.
         axes: titles of x and y.
+        facts: settings.
         logarithmic: which axes are, ``"x"``, ``"y"`` or ``"xy"``.
     """
-    data = {
-        "experiment": experiment,
-        "rows": [dict(row) for row in rows],
-        "curves": [dict(curve) for curve in curves],
-        "finding": finding,
-        "settings": dict(facts),
-        "differs": differs,
-        "axes": list(axes),
-        "logarithmic": logarithmic,
-    }
-    return Record(kind="reproduce", data=data, seed=0)
+
+    rows: Sequence[Mapping[str, Any]]
+    curves: Sequence[Mapping[str, Any]]
+    sentence: str
+    axes: tuple[str, str]
+    facts: Mapping[str, Any]
+    logarithmic: str = ""
+
+
+def published(
+    *,
+    name: str,
+    title: str,
+    source: str,
+    differs: str,
+    run: Callable[[Request], Finding],
+    sections: Mapping[str, Callable[[Record], str]] | None = None,
+) -> Experiment:
+    """An experiment of kind ``"reproduce"``, from a function that finds something."""
+
+    def record(request: Request) -> Record:
+        found = run(request)
+        data = {
+            "experiment": name,
+            "rows": [dict(row) for row in found.rows],
+            "curves": [dict(curve) for curve in found.curves],
+            "finding": found.sentence,
+            "settings": {**found.facts, "quick": request.quick},
+            "differs": differs,
+            "axes": list(found.axes),
+            "logarithmic": found.logarithmic,
+        }
+        return Record(kind="reproduce", data=data, seed=SEED)
+
+    return Experiment(name=name, title=title, source=source, differs=differs, run=record, sections=sections or {})
 
 
 def band(label: str, *, x: Sequence[float], runs: Sequence[Sequence[float]]) -> dict[str, Any]:
-    """A curve for :func:`record_of`: the mean over several runs, between the lowest and the highest.
+    """A curve for :class:`Finding`: the mean over several runs, between the lowest and the highest.
 
     Args:
         label: of the curve.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lazyneuron.core.errors import ConfigError, DataError
 from lazyneuron.core.record import Record
 from lazyneuron.experiments.catalogue import NAMES, experiment, experiments
-from lazyneuron.experiments.experiment import Request
+from lazyneuron.experiments.experiment import Request, published
 from lazyneuron.experiments.reproduce.peng import identity as peng_identity
 from lazyneuron.experiments.reproduce.peng import marchenko_pastur as peng_mp
 from lazyneuron.experiments.reproduce.peng import shifted as peng_shifted
@@ -34,15 +34,14 @@ CONFIG = TrainingConfig(steps=8, learning_rate=5e-3, evaluations=2)
 def test_an_ablation_compares_every_variant_with_the_first(small: VisionTask, tmp_path: Path) -> None:
     seen: list[float] = []
     ablation = Ablation(
-        name="peng-vision",
         build=lambda: small,
         variants=(peng_vision.VARIANTS[0], peng_vision.VARIANTS[4]),
         config=CONFIG,
-        differs="smaller.",
         published={"all three": "0.36"},
         processes=1,
     )
-    record = ablation.run(Request(seeds=2, advance=lambda share, note: seen.append(share)))
+    one = published(name="peng-vision", title="", source="", differs="smaller.", run=ablation.run)
+    record = one.run(Request(seeds=2, advance=lambda share, note: seen.append(share)))
     assert seen[-1] == pytest.approx(1.0) and seen == sorted(seen)
     rows = {row["variant"]: row for row in record.data["rows"]}
     assert list(rows) == ["vanilla", "all three"]
@@ -66,12 +65,10 @@ def test_an_ablation_compares_every_variant_with_the_first(small: VisionTask, tm
 def test_fine_tuning_goes_on_from_one_dense_model_for_all_variants(small: VisionTask) -> None:
     still = dataclasses.replace(CONFIG, learning_rate=1e-12)
     variants = (Variant(name="dense"), Variant(name="again"))
-    ablation = Ablation(
-        name="peng-vision", build=lambda: small, variants=variants, config=still, dense=CONFIG, differs="", processes=1
-    )
-    record = ablation.run(Request(seeds=1))
+    ablation = Ablation(build=lambda: small, variants=variants, config=still, dense=CONFIG, processes=1)
+    found = ablation.run(Request(seeds=1))
     _, dense = train(small, CONFIG, variant=variants[0], seed=0)
-    for row in record.data["rows"]:
+    for row in found.rows:
         assert row["density"] == pytest.approx(dense[-1].density, rel=1e-3) and row["accuracy"] == dense[-1].accuracy
 
 
@@ -101,10 +98,10 @@ def test_every_batch_is_brought_to_the_models_device(small: VisionTask, monkeypa
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_an_ablation_trains_on_a_gpu(small: VisionTask) -> None:
     variants = (peng_vision.VARIANTS[4], peng_vision.VARIANTS[6])
-    ablation = Ablation(name="peng-vision", build=lambda: small, variants=variants, config=CONFIG, differs="")
-    record = ablation.run(Request(seeds=1, device="cuda"))
-    assert record.data["settings"]["device"] == "cuda"
-    assert all(0 < row["density"] < 1 for row in record.data["rows"])
+    ablation = Ablation(build=lambda: small, variants=variants, config=CONFIG)
+    found = ablation.run(Request(seeds=1, device="cuda"))
+    assert found.facts["device"] == "cuda"
+    assert all(0 < row["density"] < 1 for row in found.rows)
 
 
 def test_the_larger_size_is_for_accelerators(few: Images, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,8 +154,8 @@ def test_the_net_of_the_gram_experiment_is_residual() -> None:
 
 
 def test_the_catalogue() -> None:
-    published = experiments("reproduce")
-    assert {name for name in published if name.startswith("peng-")} == {
+    papers = experiments("reproduce")
+    assert {name for name in papers if name.startswith("peng-")} == {
         "peng-vision",
         "peng-language",
         "peng-t5",
@@ -168,8 +165,8 @@ def test_the_catalogue() -> None:
         "peng-identity",
         "peng-marchenko-pastur",
     }
-    assert "minilm-frontier" in published
-    assert all(one.differs and one.source for one in published.values())
+    assert "minilm-frontier" in papers
+    assert all(one.differs and one.source for one in papers.values())
     for kind, names in NAMES.items():
         assert tuple(one.name for one in experiments(kind).values()) == names
         assert {one.kind for one in experiments(kind).values()} == {kind}

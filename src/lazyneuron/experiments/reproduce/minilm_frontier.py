@@ -8,13 +8,12 @@ from typing import Any
 
 from lazyneuron.blocks import find_blocks
 from lazyneuron.core.errors import DataError
-from lazyneuron.core.record import Record
 from lazyneuron.experiments.demo.corpus import read_corpus
 from lazyneuron.experiments.demo.distillation import Network, closed_form, end_to_end, sample_blocks
 from lazyneuron.experiments.demo.encoder import Encoder, load_minilm
 from lazyneuron.experiments.demo.held_out import Evaluation, HeldOut
 from lazyneuron.experiments.demo.settings import Settings
-from lazyneuron.experiments.experiment import Experiment, Request, record_of
+from lazyneuron.experiments.experiment import Finding, Request, published
 from lazyneuron.induce import Step
 
 _DIFFERS = (
@@ -93,7 +92,7 @@ def descend(
     return evaluations, steps
 
 
-def _run(request: Request) -> Record:
+def _run(request: Request) -> Finding:
     if request.data is not None:
         raise DataError("minilm-frontier reads Python's standard library; leave out --data.")
     settings = Settings(train_lines=8_000 if request.quick else 110_000)
@@ -104,8 +103,7 @@ def _run(request: Request) -> Record:
     phases = _QUICK if request.quick else PHASES
     evaluations, steps = descend(encoder, train, held_out, phases=phases, settings=settings, advance=request.advance)
     rows = [_row(evaluation, seconds) for evaluation, seconds in evaluations]
-    return record_of(
-        "minilm-frontier",
+    return Finding(
         rows=rows,
         curves=[
             {
@@ -119,16 +117,14 @@ def _run(request: Request) -> Record:
                 "y": [row["nearest neighbour agrees"] for row in rows[1:]],
             },
         ],
-        finding=_finding(rows, goal=0.05, least=0.97),
+        sentence=_finding(rows, goal=0.05, least=0.97),
+        axes=("density on held-out lines", "agreement with the original"),
         facts={
             **dataclasses.asdict(settings),
             "phases": [dataclasses.asdict(phase) for phase in phases],
             "model": encoder.name,
             "steps_made": steps,
-            "quick": request.quick,
         },
-        differs=_DIFFERS,
-        axes=("density on held-out lines", "agreement with the original"),
     )
 
 
@@ -157,7 +153,7 @@ def _finding(rows: Sequence[dict[str, Any]], *, goal: float, least: float) -> st
     )
 
 
-EXPERIMENT = Experiment(
+EXPERIMENT = published(
     name="minilm-frontier",
     title="Density against agreement with the original, all-MiniLM-L6-v2 made sparse",
     source="ours; the model is all-MiniLM-L6-v2, the text Python's standard library",

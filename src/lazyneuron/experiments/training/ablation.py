@@ -13,8 +13,7 @@ import torch
 from safetensors.torch import load_model, save_model
 from torch import nn
 
-from lazyneuron.core.record import Record
-from lazyneuron.experiments.experiment import Request, band, record_of
+from lazyneuron.experiments.experiment import Finding, Request, band
 from lazyneuron.experiments.jobs import run_cases, run_jobs
 from lazyneuron.experiments.training.task import Task
 from lazyneuron.experiments.training.trainer import Evaluation, TrainingConfig, Variant, train
@@ -75,26 +74,22 @@ class Ablation:
     """What to compare.
 
     Attributes:
-        name: the experiment's.
         build: makes the task, as in :class:`Job`.
         variants: the first is what the others are compared with.
         config: how each is trained.
         dense: how a ReLU model is trained first, from which every variant then goes on; None starts from scratch.
         published: what the paper says of a variant, by its name.
-        differs: what is not as in the paper.
         processes: trainings at a time; None takes one for each core.
     """
 
-    name: str
     build: Callable[[], Task]
     variants: Sequence[Variant]
     config: TrainingConfig
-    differs: str
     dense: TrainingConfig | None = None
     published: Mapping[str, str] = dataclasses.field(default_factory=dict)
     processes: int | None = None
 
-    def run(self, request: Request) -> Record:
+    def run(self, request: Request) -> Finding:
         """Train every variant with every seed."""
         first = 0 if self.dense is None else self.dense.steps
         before = first / (first + self.config.steps * len(self.variants))
@@ -143,12 +138,11 @@ class Ablation:
         """One after another on an accelerator, which a single training fills."""
         return self.processes if request.device == "cpu" else 1
 
-    def _record(self, found: Sequence[Sequence[Trained]], request: Request) -> Record:
+    def _record(self, found: Sequence[Sequence[Trained]], request: Request) -> Finding:
         names, task = [variant.name for variant in self.variants], found[0][0]
         runs = {name: [run.evaluations for run in each] for name, each in zip(names, found, strict=True)}
         rows = [_row(name, runs[name], runs[names[0]]) | {"paper": self.published.get(name)} for name in names]
-        return record_of(
-            self.name,
+        return Finding(
             rows=rows,
             curves=[
                 band(
@@ -158,7 +152,8 @@ class Ablation:
                 )
                 for name, each in runs.items()
             ],
-            finding=_finding(rows, request.seeds),
+            sentence=_sentence(rows, request.seeds),
+            axes=("epoch", "density on held-out data"),
             facts={
                 **dataclasses.asdict(self.config),
                 "dense": None if self.dense is None else dataclasses.asdict(self.dense),
@@ -167,11 +162,8 @@ class Ablation:
                 "size": dataclasses.asdict(task.size),
                 "device": request.device,
                 "seeds": request.seeds,
-                "quick": request.quick,
                 "runs": {name: [[dataclasses.asdict(at) for at in run] for run in each] for name, each in runs.items()},
             },
-            differs=self.differs,
-            axes=("epoch", "density on held-out data"),
         )
 
 
@@ -197,7 +189,7 @@ def _row(name: str, found: Sequence[Sequence[Evaluation]], vanilla: Sequence[Seq
     }
 
 
-def _finding(rows: Sequence[Mapping[str, Any]], seeds: int) -> str:
+def _sentence(rows: Sequence[Mapping[str, Any]], seeds: int) -> str:
     first = rows[0]
     cuts = "; ".join(
         f"{row['variant']} by {row['relative cut']:.2f} (accuracy {100 * (row['accuracy'] - first['accuracy']):+.1f} "

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from lazyneuron.core.record import Record
-from lazyneuron.experiments.experiment import Request
-from lazyneuron.experiments.reproduce.awasthi.setting import ABSOLUTE, curve, experiment_of, facts_of, finish
+from lazyneuron.experiments.experiment import Finding, Request
+from lazyneuron.experiments.reproduce.awasthi.setting import ABSOLUTE, curve, experiment_of, facts_of
 from lazyneuron.learn import average_sensitivity, certificates, spectrum, weight_by_degree
 from lazyneuron.learn.bounds import Class, degree_adkm, degree_for, majority_gap, rademacher
 from lazyneuron.learn.instances import (
@@ -23,7 +22,7 @@ from lazyneuron.learn.instances import (
 )
 
 
-def width_gap(request: Request) -> Record:
+def width_gap(request: Request) -> Finding:
     """F6: the generalisation gap of exact empirical risk minimisation grows with the width as sqrt(s / (k m))."""
     m, repeats = (200, 50) if request.quick else (2000, 100 * request.seeds)
     rows, curves = [], []
@@ -60,20 +59,17 @@ def width_gap(request: Request) -> Record:
         "active neurons at "
         "a fixed width cost less, since clusters are fewer."
     )
-    return finish(
-        6,
-        request,
+    return Finding(
         rows=rows,
         curves=curves,
-        finding=finding,
+        sentence=finding,
         axes=("neurons s", "0-1 gap"),
         logarithmic="xy",
-        m=m,
-        repeats=repeats,
+        facts={"m": m, "repeats": repeats, "seeds": request.seeds},
     )
 
 
-def degrees(request: Request) -> Record:
+def degrees(request: Request) -> Finding:
     """F9: published degree, ours, and the one that is needed."""
     n = 10 if request.quick else 14
     code = hamming_code(3 if request.quick else 4)
@@ -120,10 +116,12 @@ def degrees(request: Request) -> Record:
         f"{ABSOLUTE}"
     )
     axes = ("error / variance", "degree that is needed")
-    return finish(9, request, rows=rows, curves=curves, finding=finding, axes=axes, logarithmic="x", n=n)
+    return Finding(
+        rows=rows, curves=curves, sentence=finding, axes=axes, logarithmic="x", facts={"n": n, "seeds": request.seeds}
+    )
 
 
-def trained(request: Request) -> Record:
+def trained(request: Request) -> Finding:
     """F10: trained networks under pressure: activity, certificate, sensitivity, learnability."""
     from lazyneuron.learn.estimators import SparseReluRegressor
 
@@ -165,10 +163,17 @@ def trained(request: Request) -> Record:
     )
     curves = [curve(name, [r["k_eff"] ** 2 for r in order], [r[name] for r in order]) for name in ("AS", "C2", "C3")]
     axes = ("E K^2", "average sensitivity and certificates")
-    return finish(10, request, rows=rows, curves=curves, finding=finding, axes=axes, logarithmic="xy", m=m, width=width)
+    return Finding(
+        rows=rows,
+        curves=curves,
+        sentence=finding,
+        axes=axes,
+        logarithmic="xy",
+        facts={"m": m, "width": width, "seeds": request.seeds},
+    )
 
 
-def statistical(request: Request) -> Record:
+def statistical(request: Request) -> Finding:
     """F11: upper and lower values of the Rademacher complexity against m."""
     of, k = Class(n=20, s=1000, k=1), 1
     ms = [10**e for e in range(2, 6 if request.quick else 9)]
@@ -201,15 +206,13 @@ def statistical(request: Request) -> Record:
         "this scale."
     )
     curves = [curve(name, ms, values) for name, values in lines.items()]
-    return finish(
-        11,
-        request,
+    return Finding(
         rows=rows,
         curves=curves,
-        finding=finding,
+        sentence=finding,
         axes=("samples m", "Rademacher complexity"),
         logarithmic="xy",
-        n=20,
+        facts={"n": 20, "seeds": request.seeds},
     )
 
 

@@ -8,16 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from lazyneuron.core.record import Record
-from lazyneuron.experiments.experiment import Request
-from lazyneuron.experiments.reproduce.awasthi.setting import curve, experiment_of, finish
+from lazyneuron.experiments.experiment import Finding, Request
+from lazyneuron.experiments.reproduce.awasthi.setting import curve, experiment_of
 from lazyneuron.learn import cube, degree_weights_from_samples
 from lazyneuron.learn.instances import lifted_parity, parity_net
 from lazyneuron.ops.boolean.reference import columns
 from lazyneuron.ops.boolean.subsets import count_subsets
 
 
-def parity_steps(request: Request) -> Record:
+def parity_steps(request: Request) -> Finding:
     """F7: the error of a parity falls in one step, at its degree; D9 sees it with far fewer rows."""
     from lazyneuron.learn.estimators import GramWarning, LowDegreeRegressor
 
@@ -56,7 +55,13 @@ def parity_steps(request: Request) -> Record:
         f"{last['rows until D9 sees it']} rows. The cost n^p is for low-degree and statistical-query learners: "
         "elimination and queries find a noiseless parity at once."
     )
-    return finish(7, request, rows=rows, curves=curves, finding=finding, axes=("degree", "R^2 (0 if below)"), n=n)
+    return Finding(
+        rows=rows,
+        curves=curves,
+        sentence=finding,
+        axes=("degree", "R^2 (0 if below)"),
+        facts={"n": n, "seeds": request.seeds},
+    )
 
 
 def _rows_to_see(p: int, n: int, *, seeds: int) -> int:
@@ -74,7 +79,7 @@ def _rows_to_see(p: int, n: int, *, seeds: int) -> int:
     return m
 
 
-def lifted(request: Request) -> Record:
+def lifted(request: Request) -> Finding:
     """F8: parities on the lifted law: no correlation below half the size, gradients fail, algebra does not."""
     from lazyneuron.learn.estimators import SparseReluRegressor
 
@@ -116,15 +121,12 @@ def lifted(request: Request) -> Record:
         "gradients, not absolute."
     )
     axes = ("size of the parity, |S|", "R^2 (0 if below)")
-    return finish(
-        8,
-        request,
+    return Finding(
         rows=rows,
         curves=[curve(k, sizes, v) for k, v in lines.items()],
-        finding=finding,
+        sentence=finding,
         axes=axes,
-        bits=bits,
-        m=m,
+        facts={"bits": bits, "m": m, "seeds": request.seeds},
     )
 
 

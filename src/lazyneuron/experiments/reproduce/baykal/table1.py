@@ -7,8 +7,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lazyneuron.core.record import Record
-from lazyneuron.experiments.experiment import Experiment, Request, band, record_of
+from lazyneuron.experiments.experiment import Finding, Request, band, published
 from lazyneuron.experiments.jobs import run_cases
 from lazyneuron.experiments.reproduce.baykal.samples import (
     CLOSED_FORM,
@@ -61,7 +60,7 @@ def fit(job: Fit, advance: Callable[[float], None]) -> float:
     return found
 
 
-def run(request: Request) -> Record:
+def run(request: Request) -> Finding:
     """Every budget, share of active units, and way to score, with every seed."""
     actives = (16, 32, 64) if request.quick else (512, 1024, 2048)
     whole = 2000 if request.quick else 40000  # five for each unit of the widest model
@@ -85,24 +84,19 @@ def run(request: Request) -> Record:
         for (own, name), runs in found.items()
     ]
     last = rows[-1]
-    return record_of(
-        "baykal-table1",
+    return Finding(
         rows=rows,
         curves=curves,
-        finding=(
-            f"At the largest budget the 25 % model has 1/{last['dense MSE'] / last['25 % MSE']:.1f} of the dense "
-            "error, "
-            f"and 1/{last['dense MSE'] / last['25 % MSE, separate scores']:.1f} with separate scores (paper, at "
-            "twice the FLOPs: 1/5.8)."
-        ),
+        sentence=f"At the largest budget the 25 % model has 1/{last['dense MSE'] / last['25 % MSE']:.1f} of the dense "
+        "error, "
+        f"and 1/{last['dense MSE'] / last['25 % MSE, separate scores']:.1f} with separate scores (paper, at "
+        "twice the FLOPs: 1/5.8).",
+        axes=("FLOPs of the active units", "mean squared error"),
         facts={
             "rows": whole,
             "variance of the target": draw("hypercube", rows=1, tests=4000, seed=0).variance,
             "seeds": request.seeds,
-            "quick": request.quick,
         },
-        differs=_DIFFERS,
-        axes=("FLOPs of the active units", "mean squared error"),
     )
 
 
@@ -128,7 +122,7 @@ def _row(active: int, k: int, found: Mapping[tuple[bool, str], Sequence[Sequence
     }
 
 
-EXPERIMENT = Experiment(
+EXPERIMENT = published(
     name="baykal-table1",
     title="Dense and data-dependent sparse models at equal FLOPs",
     source=f"{SOURCE}, table 1",

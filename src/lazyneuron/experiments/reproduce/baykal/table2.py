@@ -13,8 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lazyneuron.core.record import Record
-from lazyneuron.experiments.experiment import Experiment, Request, band, record_of
+from lazyneuron.experiments.experiment import Finding, Request, band, published
 from lazyneuron.experiments.jobs import run_cases
 from lazyneuron.experiments.reproduce.baykal.samples import SOURCE
 from lazyneuron.experiments.training.images import Images, load_images
@@ -110,7 +109,7 @@ def _batches(images: Images) -> list[tuple[Tensor, Tensor]]:
     return list(zip(torch.split(images.test, 256), torch.split(images.test_labels, 256), strict=True))
 
 
-def run(request: Request) -> Record:
+def run(request: Request) -> Finding:
     """Dense, 50 % and 25 % active at two numbers of active units."""
     images = load_images(request.data)
     real = request.data is not None
@@ -146,22 +145,17 @@ def run(request: Request) -> Record:
         for times in (1, 2, 4)
     ]
     gain = [rows[k]["accuracy"] - rows[k % 2]["accuracy"] for k in (2, 3, 4, 5)]
-    return record_of(
-        "baykal-table2",
+    return Finding(
         rows=rows,
         curves=curves,
-        finding=(
-            f"On {images.name}, sparse hidden layers are between {min(gain):+.4f} and {max(gain):+.4f} in accuracy "
-            "from "
-            "dense ones with as many active units."
-        ),
-        facts={"data": images.name, "epochs": epochs, "seeds": request.seeds, "quick": request.quick},
-        differs=_DIFFERS,
+        sentence=f"On {images.name}, sparse hidden layers are between {min(gain):+.4f} and {max(gain):+.4f} in "
+        "accuracy from dense ones with as many active units.",
         axes=("active units", "test accuracy"),
+        facts={"data": images.name, "epochs": epochs, "seeds": request.seeds},
     )
 
 
-EXPERIMENT = Experiment(
+EXPERIMENT = published(
     name="baykal-table2",
     title="An image classifier with a dense or a sparse hidden layer",
     source=f"{SOURCE}, table 2 and figure 5",

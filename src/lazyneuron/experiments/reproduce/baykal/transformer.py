@@ -13,8 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lazyneuron.core.record import Record
-from lazyneuron.experiments.experiment import Experiment, Request, band, record_of
+from lazyneuron.experiments.experiment import Finding, Request, band, published
 from lazyneuron.experiments.jobs import run_cases
 from lazyneuron.experiments.reproduce.baykal.samples import SOURCE
 from lazyneuron.induce import sparsify_
@@ -144,7 +143,7 @@ def train_job(job: Training, advance: Callable[[float], None]) -> list[tuple[int
     return found
 
 
-def run(request: Request) -> Record:
+def run(request: Request) -> Finding:
     """Every variant with every seed."""
     steps, evaluations = (20, 2) if request.quick else (800, 8)
     size = 200_000 if request.quick else 2_000_000
@@ -168,20 +167,18 @@ def run(request: Request) -> Record:
             }
         )
     gaps = {row["feed-forward layers"]: row["bits a byte, held out"] - rows[0]["bits a byte, held out"] for row in rows}
-    return record_of(
-        "baykal-transformer",
+    return Finding(
         rows=rows,
         curves=curves,
-        finding="Held-out bits a byte against dense at equal active FLOPs: "
+        sentence="Held-out bits a byte against dense at equal active FLOPs: "
         + ", ".join(f"{name} {gap:+.3f}" for name, gap in list(gaps.items())[1:])
         + ".",
-        facts={"steps": steps, "bytes": size, "width": _WIDTH, "seeds": request.seeds, "quick": request.quick},
-        differs=_DIFFERS,
         axes=("step", "bits a byte, held out"),
+        facts={"steps": steps, "bytes": size, "width": _WIDTH, "seeds": request.seeds},
     )
 
 
-EXPERIMENT = Experiment(
+EXPERIMENT = published(
     name="baykal-transformer",
     title="Routed feed-forward layers in a transformer, at equal active FLOPs",
     source=f"{SOURCE}, an open question of section 6",

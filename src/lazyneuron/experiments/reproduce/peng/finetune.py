@@ -6,8 +6,7 @@ import dataclasses
 import functools
 from collections.abc import Callable
 
-from lazyneuron.core.record import Record
-from lazyneuron.experiments.experiment import Experiment, Request
+from lazyneuron.experiments.experiment import Finding, Request, published
 from lazyneuron.experiments.reproduce.peng.language import decoder_task
 from lazyneuron.experiments.reproduce.peng.vision import PUBLISHED
 from lazyneuron.experiments.training.ablation import Ablation
@@ -38,32 +37,28 @@ def variants(steps: int, density: float, strength: float) -> tuple[Variant, ...]
 def _run(
     request: Request,
     *,
-    name: str,
     build: Callable[[], Task],
     dense: TrainingConfig,
     config: TrainingConfig,
     density: float,
     strength: float,
-) -> Record:
+) -> Finding:
     if request.large:
         dense, config = dense.for_large(), config.for_large()
     if request.quick:
         dense, config = (dataclasses.replace(c, steps=24, warmup=0, evaluations=2) for c in (dense, config))
     return Ablation(
-        name=name,
         build=build,
         variants=variants(config.steps, density, strength),
         config=config,
         dense=dense,
-        differs=_DIFFERS,
         published={"all three": PUBLISHED},
     ).run(request)
 
 
-def _run_vision(request: Request) -> Record:
+def _run_vision(request: Request) -> Finding:
     return _run(
         request,
-        name="peng-finetune-vision",
         build=functools.partial(vision_task, request.data, noise=0.5, batch=32, large=request.large),
         dense=TrainingConfig(steps=1000, learning_rate=3e-3, weight_decay=0.3, smoothing=0.1),
         config=TrainingConfig(steps=600, learning_rate=2e-3, weight_decay=0.3, smoothing=0.1),
@@ -72,10 +67,9 @@ def _run_vision(request: Request) -> Record:
     )
 
 
-def _run_language(request: Request) -> Record:
+def _run_language(request: Request) -> Finding:
     return _run(
         request,
-        name="peng-finetune-language",
         build=functools.partial(decoder_task, request.data, large=request.large),
         dense=TrainingConfig(steps=800, learning_rate=3e-3, warmup=40),
         config=TrainingConfig(steps=500, learning_rate=2e-3, warmup=20),
@@ -85,14 +79,14 @@ def _run_language(request: Request) -> Record:
 
 
 EXPERIMENTS = (
-    Experiment(
+    published(
         name="peng-finetune-vision",
         title="Doubly biased against training on, a vision transformer fine-tuned",
         source=_SOURCE,
         differs=_DIFFERS,
         run=_run_vision,
     ),
-    Experiment(
+    published(
         name="peng-finetune-language",
         title="Doubly biased against training on, a decoder fine-tuned",
         source=_SOURCE,

@@ -11,8 +11,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import nn
 
-from lazyneuron.core.record import Record
-from lazyneuron.experiments.experiment import Experiment, Request, band, record_of
+from lazyneuron.experiments.experiment import Finding, Request, band, published
 from lazyneuron.experiments.jobs import run_cases
 from lazyneuron.experiments.training.ablation import Job
 from lazyneuron.experiments.training.task import Task
@@ -31,7 +30,7 @@ _DIFFERS = (
 _FIELDS = ("derivative_density", "identity_density", "identity_residual", "as_up", "as_down")
 
 
-def _run(request: Request) -> Record:
+def _run(request: Request) -> Finding:
     build = functools.partial(vision_task, request.data)
     task = build()
     config = TrainingConfig(steps=(8 if request.quick else 100) * task.epoch_steps, learning_rate=5e-3)
@@ -47,8 +46,7 @@ def _run(request: Request) -> Record:
     moves = ", ".join(
         f"{row['AS_K, first']:.3g} to {row['AS_K, last']:.3g} in the {row['variant']} model" for row in rows
     )
-    return record_of(
-        "peng-identity",
+    return Finding(
         rows=rows,
         curves=[
             band(
@@ -58,19 +56,10 @@ def _run(request: Request) -> Record:
             )
             for name, found in runs.items()
         ],
-        finding=(
-            f"The identity holds at every checkpoint (largest relative residual {worst:.0e}), and over training the "
-            f"augmented flatness AS_K moves from {moves}; means of {request.seeds} seeds."
-        ),
-        facts={
-            **dataclasses.asdict(config),
-            "data": task.name,
-            "seeds": request.seeds,
-            "quick": request.quick,
-            "runs": runs,
-        },
-        differs=_DIFFERS,
+        sentence=f"The identity holds at every checkpoint (largest relative residual {worst:.0e}), and over training "
+        f"the augmented flatness AS_K moves from {moves}; means of {request.seeds} seeds.",
         axes=("epoch", "density of derivatives"),
+        facts={**dataclasses.asdict(config), "data": task.name, "seeds": request.seeds, "runs": runs},
     )
 
 
@@ -117,7 +106,7 @@ def _row(name: str, found: Sequence[list[dict[str, float]]]) -> dict[str, Any]:
     }
 
 
-EXPERIMENT = Experiment(
+EXPERIMENT = published(
     name="peng-identity",
     title="The density identity, flatness and spectra over training",
     source="Peng, Zhang, Qi, Gao, Shi (2026), arXiv 2605.25612; Peng, Qi, Shi, Gao (2023), arXiv 2309.03004",

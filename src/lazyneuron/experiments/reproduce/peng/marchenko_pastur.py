@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lazyneuron.core.record import Record
-from lazyneuron.experiments.experiment import Experiment, Request, record_of
+from lazyneuron.experiments.experiment import Finding, Request, published
 from lazyneuron.experiments.jobs import run_cases
 from lazyneuron.experiments.training.images import digits
 from lazyneuron.explain import GramTracker, stieltjes_bound
@@ -108,7 +107,7 @@ def train_net(job: Run, advance: Callable[[float], None]) -> dict[str, float]:
     return found
 
 
-def _run(request: Request) -> Record:
+def _run(request: Request) -> Finding:
     widths, epochs = ((16, 64), 2) if request.quick else (WIDTHS, 40)
     cases = [(width, decay) for decay in DECAYS for width in widths]
 
@@ -124,24 +123,20 @@ def _run(request: Request) -> Record:
     rows = [_row(width, decay, mean) for decay in DECAYS for width in widths]
     rows[0]["paper"] = "; ".join(f"{kind}, {text}" for kind, text in _PUBLISHED.items())
     widest = rows[len(widths) - 1]
-    return record_of(
-        "peng-marchenko-pastur",
+    return Finding(
         rows=rows,
         curves=[
             {"label": f"{kind}, weight decay {decay:g}", "x": widths, "y": [mean(kind, w, decay) for w in widths]}
             for kind in ("samples", "gradients")
             for decay in DECAYS
         ],
-        finding=(
-            f"At width {widest['width']} the accumulated Gram matrix of the samples spreads over "
-            f"{widest['alpha / N, samples']:.2f} of the directions and that of the gradients over "
-            f"{widest['alpha / N, gradients']:.3f}, where independent isotropic samples would give "
-            f"{widest['alpha / N, independent samples']:.2f}: "
-            "the law's assumption of isotropy fails the more, the wider the layer."
-        ),
-        facts={"epochs": epochs, "lr": 1e-3, "batch": 32, "seeds": request.seeds, "quick": request.quick},
-        differs=_DIFFERS,
+        sentence=f"At width {widest['width']} the accumulated Gram matrix of the samples spreads over "
+        f"{widest['alpha / N, samples']:.2f} of the directions and that of the gradients over "
+        f"{widest['alpha / N, gradients']:.3f}, where independent isotropic samples would give "
+        f"{widest['alpha / N, independent samples']:.2f}: "
+        "the law's assumption of isotropy fails the more, the wider the layer.",
         axes=("width", "alpha / N"),
+        facts={"epochs": epochs, "lr": 1e-3, "batch": 32, "seeds": request.seeds},
     )
 
 
@@ -157,7 +152,7 @@ def _row(width: int, decay: float, mean: Callable[[str, int, float], float]) -> 
     }
 
 
-EXPERIMENT = Experiment(
+EXPERIMENT = published(
     name="peng-marchenko-pastur",
     title="How isotropic the accumulated Gram matrices of samples and gradients are",
     source="Peng, Qi, Shi, Gao (2023), arXiv 2309.03004; the authors' notebook mp.ipynb",

@@ -12,9 +12,8 @@ import torch
 from torch import nn
 
 from lazyneuron.blocks import MLPBlock, find_blocks, replace_activation_
-from lazyneuron.core.record import Record
 from lazyneuron.core.undo import transaction
-from lazyneuron.experiments.experiment import Experiment, Request, band, record_of
+from lazyneuron.experiments.experiment import Finding, Request, band, published
 from lazyneuron.experiments.jobs import run_cases
 from lazyneuron.experiments.training.task import Task
 from lazyneuron.experiments.training.trainer import TrainingConfig, Variant, train
@@ -44,7 +43,7 @@ class ShiftedJob:
     seed: int
 
 
-def _run(request: Request) -> Record:
+def _run(request: Request) -> Finding:
     build = functools.partial(vision_task, request.data)
     task = build()
     epochs, looks = (6, 3) if request.quick else (60, 12)
@@ -57,8 +56,7 @@ def _run(request: Request) -> Record:
     runs = dict(zip(CORNERS, found, strict=True))
     rows = [_row(corner, runs[corner]) for corner in CORNERS]
     rose = sum(row["share in flat interval, end"] > row["share in flat interval, start"] for row in rows)
-    return record_of(
-        "peng-shifted",
+    return Finding(
         rows=rows,
         curves=[
             band(
@@ -68,19 +66,10 @@ def _run(request: Request) -> Record:
             )
             for corner, found in runs.items()
         ],
-        finding=(
-            f"The share of pre-activations in the zero-derivative interval rises in {rose} of {len(rows)} cases, "
-            f"although the output there is 1.6 or -1.6 and not 0; means of {request.seeds} seeds."
-        ),
-        facts={
-            **dataclasses.asdict(config),
-            "data": task.name,
-            "seeds": request.seeds,
-            "quick": request.quick,
-            "half_interval": 1.5,
-        },
-        differs=_DIFFERS,
+        sentence=f"The share of pre-activations in the zero-derivative interval rises in {rose} of {len(rows)} cases, "
+        f"although the output there is 1.6 or -1.6 and not 0; means of {request.seeds} seeds.",
         axes=("epoch", "share of pre-activations where the derivative is zero"),
+        facts={**dataclasses.asdict(config), "data": task.name, "seeds": request.seeds, "half_interval": 1.5},
     )
 
 
@@ -158,7 +147,7 @@ def _row(corner: tuple[float, float], found: Sequence[list[dict[str, float]]]) -
     }
 
 
-EXPERIMENT = Experiment(
+EXPERIMENT = published(
     name="peng-shifted",
     title="Pre-activations move into the zero-derivative interval, wherever it lies and whatever the output there",
     source="Peng, Qi, Shi, Gao (2023), arXiv 2309.03004, section 6; Peng et al. (2026), arXiv 2605.25612, section V",
