@@ -43,9 +43,10 @@ class BlockModel(nn.Module):
 def _layer(site: LinearSite) -> nn.Linear:
     n_out, n_in = site.weight.shape
     layer = nn.Linear(n_in, n_out, bias=site.bias is not None, device="meta")
-    for name, held in (("weight", site.weight), ("bias", site.bias)):
-        if held is not None:
-            setattr(layer, name, held if isinstance(held, nn.Parameter) else nn.Parameter(held, requires_grad=False))
+    for name, tensor in (("weight", site.weight), ("bias", site.bias)):
+        if tensor is not None:
+            shared = tensor if isinstance(tensor, nn.Parameter) else nn.Parameter(tensor, requires_grad=False)
+            setattr(layer, name, shared)
     return layer
 
 

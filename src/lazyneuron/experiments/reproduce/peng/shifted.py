@@ -46,8 +46,8 @@ class ShiftedJob:
 def _run(request: Request) -> Finding:
     build = functools.partial(vision_task, request.data)
     task = build()
-    epochs, looks = (6, 3) if request.quick else (60, 12)
-    config = TrainingConfig(steps=epochs * task.epoch_steps, learning_rate=2e-3, evaluations=looks)
+    epochs, evaluations = (6, 3) if request.quick else (60, 12)
+    config = TrainingConfig(steps=epochs * task.epoch_steps, learning_rate=2e-3, evaluations=evaluations)
 
     def job(corner: tuple[float, float], seed: int) -> ShiftedJob:
         return ShiftedJob(build=build, config=config, corner=corner, seed=seed)

@@ -34,8 +34,8 @@ def build(problem: Problem) -> Built:
         quantise: Callable[..., nn.Module] = torch.ao.quantization.quantize_dynamic
         quantised = quantise(_Block(block), {nn.Linear}, dtype=torch.qint8, inplace=True)
     weights = [site.weight for site in block.linears]
-    held = sum(w.numel() for w in weights)
-    return Built(run=quantised, added_bytes=held - size_bytes(*weights), note="in place of the weights")
+    int8_bytes = sum(w.numel() for w in weights)
+    return Built(run=quantised, added_bytes=int8_bytes - size_bytes(*weights), note="in place of the weights")
 
 
 def _float_linear(site: LinearSite) -> nn.Linear:

@@ -25,10 +25,10 @@ def build(problem: Problem) -> Built:
 
     mask = torch.zeros(block.d_hidden, dtype=torch.bool)
     mask[kept] = True
-    held = size_bytes(down, *(w for w, _ in sites))
+    kept_bytes = size_bytes(down, *(w for w, _ in sites))
     return Built(
         run=run,
-        added_bytes=held - size_bytes(*(s.weight for s in block.linears)),
+        added_bytes=kept_bytes - size_bytes(*(s.weight for s in block.linears)),
         used=lambda x: mask.expand(len(x), -1),
         note=f"{count} neurons, in place of the weights",
     )

@@ -13,7 +13,6 @@ from lazyneuron.experiments.bench.blocks.baselines.baseline import (
     Baseline,
     Built,
     Problem,
-    dense_output,
     hidden,
     size_bytes,
 )
@@ -42,7 +41,7 @@ def with_thresholds(block: MLPBlock, input_threshold: float, hidden_threshold: f
         return _cut(act if len(columns) == 1 else act * _columns(kept, *columns[1]), hidden_threshold)
 
     def run(x: Tensor) -> Tensor:
-        return _down(block, rows, hidden_of(x))
+        return _columns(hidden_of(x), rows, block.down)
 
     return Built(run=run, added_bytes=size_bytes(rows, *(c for c, _ in columns)), used=lambda x: hidden_of(x) != 0)
 
@@ -68,17 +67,6 @@ def _columns(kept: Tensor, columns: Tensor, site: LinearSite) -> Tensor:
     else:
         return F.linear(kept, site.weight, site.bias)
     return z if site.bias is None else z + site.bias
-
-
-def _down(block: MLPBlock, rows: Tensor, h: Tensor) -> Tensor:
-    index = (h != 0).any(0).nonzero()[:, 0]
-    if len(h) == 1:
-        y = weighted_rows(rows, index, h[0].index_select(0, index))
-    elif len(index) <= MOST_GATHERED * h.shape[1]:
-        y = h.index_select(1, index) @ rows.index_select(0, index)
-    else:
-        return dense_output(block, h)
-    return y if block.down.bias is None else y + block.down.bias
 
 
 BASELINE = Baseline(name="teal", about="TEAL: small inputs taken as zero", exact=False, build=build)
