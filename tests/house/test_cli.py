@@ -111,8 +111,8 @@ def test_a_wrong_command_line_is_one_sentence_and_exit_2(monkeypatch, capsys, li
         ("route table.csv --target y --out new --predictions other/p.csv", "lazyneuron.cli.rows.read_rows"),
         ("sweep digits --out new/points.jsonl --figure other/f.png", "lazyneuron.cli.sweep._run"),
         ("reproduce awasthi-f1 --csv new/a.csv --json other/a.json", "lazyneuron.cli.reproduce._run"),
-        ("bench --quick --json new/a.json", "lazyneuron.experiments.bench.run.run"),
-        ("demo --out new/page", "lazyneuron.experiments.demo.run.run"),
+        ("bench --quick --json new/a.json", "lazyneuron.experiments.bench.blocks.measuring.measure_cases"),
+        ("demo --out new/page", "lazyneuron.experiments.demo.pipeline.run_demo"),
     ],
 )
 def test_ctrl_c_leaves_no_folder_behind(monkeypatch, capsys, tmp_path, line, place):

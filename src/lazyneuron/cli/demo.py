@@ -25,14 +25,14 @@ def demo(
     from rich.console import Console
 
     from lazyneuron.experiments.demo.output import PAGE, check_folder, removed_if_empty, write
-    from lazyneuron.experiments.demo.run import run
+    from lazyneuron.experiments.demo.pipeline import run_demo
     from lazyneuron.experiments.demo.settings import Settings
 
     settings = Settings.quick_run(seed=seed) if quick else Settings(seed=seed)
     with removed_if_empty(out):
         check_folder(out)
         with _Bars(Console(stderr=True)) as bars:
-            result = run(settings, watcher=bars)
+            result = run_demo(settings, show=bars.show)
         write(result, out)
     console = Console()
     _print(result.record, console)
@@ -52,7 +52,7 @@ class _Bars:
             TextColumn("{task.fields[note]}"),
         )
         self.progress = Progress(*columns, console=console)
-        self.task: Any = None
+        self.tasks: dict[str, Any] = {}
 
     def __enter__(self) -> _Bars:
         self.progress.start()
@@ -61,29 +61,25 @@ class _Bars:
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
 
-    def begin(self, stage: str) -> None:
-        """A new bar."""
-        self.task = self.progress.add_task(stage, total=1.0, note="")
-
-    def advance(self, share: float, note: str) -> None:
-        """Fill it."""
-        self.progress.update(self.task, completed=share, note=note)
-
-    def end(self, seconds: float) -> None:
-        """Fill it up."""
-        self.progress.update(self.task, completed=1.0, note="")
-        self.progress.stop_task(self.task)
+    def show(self, stage: str, share: float, note: str) -> None:
+        """Fill the stage's bar; a new one when it begins."""
+        if stage not in self.tasks:
+            self.tasks[stage] = self.progress.add_task(stage, total=1.0, note="")
+        self.progress.update(self.tasks[stage], completed=share, note=note)
+        if share == 1 and not note:
+            self.progress.stop_task(self.tasks[stage])
 
 
 def _print(record: Record, console: Console) -> None:
     from rich.markup import escape
 
+    from lazyneuron.cli.experiment import print_table
     from lazyneuron.report.numbers import significant
 
     data = record.data
-    _table(console, "What fires", [_block(b) for b in data["blocks"]])
-    _table(console, "Against the original, on held-out lines", [_state(p) for p in data["frontier"]])
-    _table(console, "Median time of one forward", [_case(c) for c in data["latency"]])
+    print_table(console, "What fires", [_block(b) for b in data["blocks"]])
+    print_table(console, "Against the original, on held-out lines", [_state(p) for p in data["frontier"]])
+    print_table(console, "Median time of one forward", [_case(c) for c in data["latency"]])
     quality = data["quality"]
     lines = [
         f"density {data['density']:.3f}, mean cosine {quality['mean_cosine']:.3f}, nearest neighbour the same for "
@@ -95,16 +91,6 @@ def _print(record: Record, console: Console) -> None:
         console.print(line, soft_wrap=True, highlight=False)
     for note in data["notes"]:
         console.print(escape(note), style="yellow", soft_wrap=True, highlight=False)
-
-
-def _table(console: Console, title: str, rows: list[dict[str, Any]]) -> None:
-    from lazyneuron.report import plain_table, rich_table
-
-    if console.is_terminal:
-        console.print(rich_table(rows, title=title))
-    else:  # a pipe or a file has no width to fit into
-        console.print(f"{title}\n{plain_table(rows)}", soft_wrap=True, highlight=False)
-    console.print()
 
 
 def _block(block: dict[str, Any]) -> dict[str, Any]:

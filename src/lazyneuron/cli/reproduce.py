@@ -36,15 +36,15 @@ def reproduce(
 
     from lazyneuron.cli.output import check_writable
     from lazyneuron.core.record import write_text
-    from lazyneuron.experiments.catalogue import EXPERIMENTS, experiment
+    from lazyneuron.experiments.catalogue import experiment, experiments
     from lazyneuron.report import csv_table, curves_figure
 
     console = Console()
     if name is None:
-        for one in EXPERIMENTS.values():
+        for one in experiments("reproduce").values():
             console.print(f"{one.name}: {one.title}", soft_wrap=True, highlight=False)
         return
-    wanted = experiment(name)
+    wanted = experiment(name, "reproduce")
     check_writable(json_file, csv_file, figure)
     record = _run(wanted, data=data, seeds=seeds, quick=quick, device=_device(device))
     _print(wanted, record, console)
@@ -71,32 +71,20 @@ def _device(asked: str) -> str:
 
 
 def _run(wanted: Experiment, *, data: Path | None, seeds: int, quick: bool, device: str) -> Record:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
+    from lazyneuron.cli.experiment import progress_bar
     from lazyneuron.experiments.experiment import Request
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(wanted.name, total=1.0)
-
-        def advance(share: float, note: str) -> None:
-            progress.update(task, completed=share, description=note)
-
+    with progress_bar(wanted.name) as advance:
         return wanted.run(Request(data=data, seeds=seeds, quick=quick, device=device, advance=advance))
 
 
 def _print(wanted: Experiment, record: Record, console: Console) -> None:
     from rich.markup import escape
 
-    from lazyneuron.report import plain_table, rich_table
+    from lazyneuron.cli.experiment import print_table
 
     rows = [{k: "not published" if v is None else v for k, v in row.items()} for row in record.data["rows"]]
-    if console.is_terminal:
-        console.print(rich_table(rows, title=wanted.title))
-    else:  # a pipe or a file has no width to fit into
-        console.print(f"{wanted.title}\n{plain_table(rows)}", soft_wrap=True, highlight=False)
-    console.print(escape(record.data["says"]), soft_wrap=True, highlight=False)
+    print_table(console, wanted.title, rows)
+    console.print(escape(record.data["finding"]), soft_wrap=True, highlight=False)
     console.print(escape(f"Source: {wanted.source}."), soft_wrap=True, highlight=False)
     console.print(escape(f"Differs: {record.data['differs']}"), style="yellow", soft_wrap=True, highlight=False)

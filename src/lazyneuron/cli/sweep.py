@@ -47,33 +47,28 @@ def sweep(
 
 
 def _run(task: str, settings: Sequence[str], *, out: Path, processes: int | None) -> tuple[Finished, ...]:
-    from rich.console import Console
-    from rich.progress import Progress
-
+    from lazyneuron.cli.experiment import progress_bar
     from lazyneuron.experiments.sweep import grid, read_settings
     from lazyneuron.experiments.sweep import sweep as run
 
     points = grid(read_settings(settings))
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task(task, total=len(points))
-
-        def advance(done: int, total: int) -> None:
-            progress.update(bar, completed=done, total=total)
-
-        return run(task, points, file=out, processes=processes, advance=advance)
+    with progress_bar(task) as advance:
+        return run(
+            task,
+            points,
+            file=out,
+            processes=processes,
+            advance=lambda done, total: advance(done / total, f"{task}, {done} of {total} points"),
+        )
 
 
 def _print(record: Record, console: Console) -> None:
     from rich.markup import escape
 
-    from lazyneuron.report import frontier_rows, plain_table, rich_table
+    from lazyneuron.cli.experiment import print_table
+    from lazyneuron.report import frontier_rows
 
-    rows = frontier_rows(record)
-    if console.is_terminal:
-        console.print(rich_table(rows, title=record.data["task"]))
-    else:  # a pipe or a file has no width to fit into
-        console.print(f"{record.data['task']}\n{plain_table(rows)}", soft_wrap=True, highlight=False)
+    print_table(console, record.data["task"], frontier_rows(record))
     console.print(escape(f"Pareto points: {'; '.join(record.data['frontier'])}."), soft_wrap=True, highlight=False)
     for line in record.data["failed"]:
         console.print(escape(f"Failed: {line}"), style="yellow", soft_wrap=True, highlight=False)

@@ -5,11 +5,11 @@ import dataclasses
 import pytest
 import torch
 
-from lazyneuron.experiments.bench.baselines import cats, low_rank, pruned, teal
-from lazyneuron.experiments.bench.baselines.baseline import Problem
-from lazyneuron.experiments.bench.baselines.registry import BASELINES, DENSE
-from lazyneuron.experiments.bench.baselines.rows import weighted_rows
-from lazyneuron.experiments.bench.truth import evaluate, missed_share, relative_error
+from lazyneuron.experiments.bench.blocks.baselines import cats, low_rank, pruned, teal
+from lazyneuron.experiments.bench.blocks.baselines.baseline import Problem
+from lazyneuron.experiments.bench.blocks.baselines.registry import BASELINES, DENSE
+from lazyneuron.experiments.bench.blocks.baselines.rows import weighted_rows
+from lazyneuron.experiments.bench.blocks.truth import evaluate, missed_share, relative_error
 from tests.accelerate.blocks import make_block
 
 D, HIDDEN = 32, 96
