@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from lazyneuron.accelerate import prepare
+from lazyneuron.accelerate import prepare as preparation
 from lazyneuron.accelerate.execution.packing import pack
 from lazyneuron.accelerate.path import GATHER
 from lazyneuron.core.errors import ConfigError, ImplUnavailable
@@ -305,7 +305,7 @@ def test_nothing_to_measure_is_refused():
 def test_without_kernels_the_rows_say_so(monkeypatch):
     monkeypatch.setattr(certified, "usable_paths", lambda weights: {"certified-2": "No kernels.", "gather": None})
     monkeypatch.setattr(row, "usable_paths", certified.usable_paths)
-    monkeypatch.setattr(prepare, "sparse_paths", lambda: (GATHER,))
+    monkeypatch.setattr(preparation, "sparse_paths", lambda: (GATHER,))
     (found,) = measuring.measure_cases([TINY], budget_s=0.0).data["rows"]
     candidates = {c["name"]: c for c in found["candidates"]}
     assert candidates["certified-2"]["reason"] == "No kernels." and found["ours"] in ("gather", "dense")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lazyneuron.accelerate import accelerate_
+from lazyneuron.accelerate.path import DENSE
 from lazyneuron.accelerate.status import executions
 from lazyneuron.core.bandwidth import read_bandwidth_gbps
 from lazyneuron.core.record import Record
@@ -58,7 +59,7 @@ def _row(d_in: int, d_hidden: int, *, gated: bool, gbps: float, budget_s: float)
     kernel = run.current.now().runs[0]
     assert kernel is not None
     sparse = compared({"checked": run, "kernel": kernel}, inputs, budget_s=budget_s, seed=SEED)
-    run.following.table = ("dense",) * len(run.following.table)
+    run.following.table = (DENSE,) * len(run.following.table)
     original = type(plain).forward
     dense = compared(
         {"declined": plain, "original": lambda x: original(plain, x)}, inputs, budget_s=budget_s, seed=SEED
