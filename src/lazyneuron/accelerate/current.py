@@ -12,7 +12,7 @@ from lazyneuron.accelerate import products
 from lazyneuron.accelerate.freshness import Freshness, Unwatched, unwatchable
 from lazyneuron.accelerate.packed import pack
 from lazyneuron.blocks.block import MLPBlock
-from lazyneuron.blocks.wiring import Wiring
+from lazyneuron.blocks.splice.wiring import Wiring
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.ops.sparse_mlp import native
 from lazyneuron.ops.sparse_mlp.packed import PackedBlock, Weights

@@ -19,7 +19,7 @@ from lazyneuron.accelerate.following import Following
 from lazyneuron.accelerate.freshness import Freshness
 from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.blocks.dense import dense
-from lazyneuron.blocks.wiring import Wiring
+from lazyneuron.blocks.splice.wiring import Wiring
 from lazyneuron.ops.sparse_mlp import gather, native
 from lazyneuron.ops.sparse_mlp.packed import DTYPES, PackedBlock, Weights
 

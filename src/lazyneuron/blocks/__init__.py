@@ -3,8 +3,8 @@
 from lazyneuron.blocks.activation import Activation, DeclaresActivation
 from lazyneuron.blocks.block import ActivationSite, LinearSite, MLPBlock
 from lazyneuron.blocks.find import Found, find, find_blocks
+from lazyneuron.blocks.find.rejected import Rejected
 from lazyneuron.blocks.interval import ZeroInterval
-from lazyneuron.blocks.rejected import Rejected
 from lazyneuron.blocks.splice import replace_activation_, splice_
 
 __all__ = [

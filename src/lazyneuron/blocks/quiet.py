@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lazyneuron.blocks.override import Override
+from lazyneuron.blocks.splice.override import Override
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _LARGEST_BUFFER = 2**20  # elements; a larger one (packed quantised weights) is not copied

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from lazyneuron.blocks.block import LinearSite, MLPBlock
-from lazyneuron.blocks.dataflow import same
-from lazyneuron.blocks.linears import find_linears
+from lazyneuron.blocks.find.dataflow import same
+from lazyneuron.blocks.find.linears import find_linears
+from lazyneuron.blocks.find.trace import Trace, trace_locally, trace_model
 from lazyneuron.blocks.quiet import quiet
-from lazyneuron.blocks.trace import Trace, trace_locally, trace_model
 
 
 def with_norms(model: nn.Module, blocks: Sequence[MLPBlock]) -> list[MLPBlock]:

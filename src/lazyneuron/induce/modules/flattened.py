@@ -7,9 +7,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from lazyneuron.blocks.block import MLPBlock
-from lazyneuron.blocks.linears import find_linears
+from lazyneuron.blocks.find.linears import find_linears
+from lazyneuron.blocks.find.trace import trace_locally
 from lazyneuron.blocks.quiet import quiet
-from lazyneuron.blocks.trace import trace_locally
 
 
 def takes_flattened(model: nn.Module, block: MLPBlock) -> bool:

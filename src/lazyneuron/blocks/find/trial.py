@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.blocks.dense import dense
+from lazyneuron.blocks.find.trace import Trace
 from lazyneuron.blocks.splice import splice_
-from lazyneuron.blocks.trace import Trace
 from lazyneuron.core.undo import Transaction
 
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from lazyneuron.blocks.activation import DeclaresActivation
 from lazyneuron.blocks.block import LinearSite
+from lazyneuron.blocks.find.trace import Trace
 from lazyneuron.blocks.identify import agrees
-from lazyneuron.blocks.trace import Trace
 
 _SAMPLE = 256
 _HARDLY_ANY = 4

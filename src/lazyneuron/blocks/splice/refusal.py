@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from lazyneuron.blocks.block import LinearSite, MLPBlock
-from lazyneuron.blocks.override import Override, Pass
 from lazyneuron.blocks.quiet import hooks_of
+from lazyneuron.blocks.splice.override import Override, Pass
 
 
 def refusal_of_linear(site: LinearSite, *, entrance: bool = False) -> str | None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+from collections.abc import Iterator
 
 from torch import nn
 
 from lazyneuron.blocks.block import LinearSite, MLPBlock
-from lazyneuron.blocks.confirm import UNKNOWN, Confirmed, confirm
-from lazyneuron.blocks.coupled import COUPLED, couples
-from lazyneuron.blocks.dataflow import Candidate, candidates, same
-from lazyneuron.blocks.rejected import NOT_FINITE, Rejected, common_name, is_finite
-from lazyneuron.blocks.trace import Trace, trace_locally
+from lazyneuron.blocks.find.confirm import UNKNOWN, Confirmed, confirm
+from lazyneuron.blocks.find.coupled import COUPLED, couples
+from lazyneuron.blocks.find.dataflow import Candidate, candidates, same
+from lazyneuron.blocks.find.rejected import NOT_FINITE, Rejected, common_name, is_finite
+from lazyneuron.blocks.find.trace import Trace, trace_locally
+from lazyneuron.blocks.splice.refusal import refusal_of_linear
 
 _MOST_LINEARS = 48  # a module with more is a stack of layers: its parts are traced instead
 
@@ -167,3 +169,35 @@ def _with_norm(block: MLPBlock, trace: Trace, model: nn.Module) -> MLPBlock:
             if weight is not None and weight.ndim == 1:
                 return dataclasses.replace(block, norm=call.name)
     return block
+
+
+def never_ran(search: Search) -> Iterator[Rejected]:
+    """Pairs of layers that widen and narrow again like a block, but of which no trace could be made."""
+    for up, down in _widening(search):
+        meta = [n for n in (up, down) if search.sites[n].weight.is_meta]
+        if meta:
+            yield Rejected(name=meta[0], reason="Its weight is on the meta device; load it before looking for blocks.")
+            continue
+        broken = [n for n in (up, down) if not is_finite(search.sites[n])]
+        if broken:
+            yield Rejected(name=broken[0], reason=NOT_FINITE)
+        elif up not in search.ran and down not in search.ran:
+            reason = f"It and {down} could not be run alone; pass an example input, so that the whole model runs."
+            yield Rejected(name=up, reason=refusal_of_linear(search.sites[up]) or reason)
+
+
+def _widening(search: Search) -> Iterator[tuple[str, str]]:
+    """Neighbouring layers (d -> more, more -> d) that some module calls and no block has, each layer once."""
+    taken = set(search.used)
+    shapes, names = search.shapes, list(search.shapes)
+    for k, up in enumerate(names):
+        out, width = shapes[up]
+        if out <= width or up in taken:
+            continue
+        for down in names[k + 1 : k + 4]:
+            fits = shapes[down][0] == width and shapes[down][1] in (out, out // 2)
+            caller = search.model.get_submodule(common_name([up, down]))
+            if fits and down not in taken and type(caller).forward is not nn.Module.forward:
+                taken |= {up, down}
+                yield up, down
+                break

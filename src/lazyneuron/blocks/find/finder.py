@@ -8,14 +8,14 @@ from typing import Any
 from torch import nn
 
 from lazyneuron.blocks.block import MLPBlock
-from lazyneuron.blocks.linears import find_linears, is_sharded
+from lazyneuron.blocks.find.linears import find_linears, is_sharded
+from lazyneuron.blocks.find.rejected import Rejected, batched_experts, packed_linears
+from lazyneuron.blocks.find.search import Search, never_ran
+from lazyneuron.blocks.find.trace import Trace, trace_model
+from lazyneuron.blocks.find.trial import survives
 from lazyneuron.blocks.quiet import quiet
-from lazyneuron.blocks.rectify import is_rectified
-from lazyneuron.blocks.refusal import clashes, refuse
-from lazyneuron.blocks.rejected import Rejected, batched_experts, never_ran, packed_linears
-from lazyneuron.blocks.search import Search
-from lazyneuron.blocks.trace import Trace, trace_model
-from lazyneuron.blocks.trial import survives
+from lazyneuron.blocks.splice.rectify import is_rectified
+from lazyneuron.blocks.splice.refusal import clashes, refuse
 from lazyneuron.core.arguments import check_model
 from lazyneuron.core.errors import NoBlocksError
 
