@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from lazyneuron.blocks.block import LinearSite, MLPBlock
+from lazyneuron.blocks.borrowed import borrowed
 from lazyneuron.blocks.find.dataflow import same
 from lazyneuron.blocks.find.linears import find_linears
 from lazyneuron.blocks.find.trace import Trace, trace_locally, trace_model
-from lazyneuron.blocks.quiet import quiet
 
 
 def with_norms(model: nn.Module, blocks: Sequence[MLPBlock]) -> list[MLPBlock]:
@@ -29,7 +29,7 @@ def with_norms(model: nn.Module, blocks: Sequence[MLPBlock]) -> list[MLPBlock]:
 
     Cost: a forward of four tokens through the modules around each block, and maybe one of the model on a few tokens.
     """
-    with quiet(model):
+    with borrowed(model, bare=True):
         sites = find_linears(model)
         found = []
         for block in blocks:

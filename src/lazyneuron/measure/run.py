@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.blocks.borrowed import borrowed
 from lazyneuron.blocks.find import Found, find
 from lazyneuron.core.arguments import described
 from lazyneuron.core.batch import call_model
@@ -17,7 +18,6 @@ from lazyneuron.core.errors import ConfigError, DataError, NoBlocksError, ShapeE
 from lazyneuron.core.undo import active_changes
 from lazyneuron.measure.cost import BlockCost
 from lazyneuron.measure.masks import EXCLUDED, TokensMask, with_masks
-from lazyneuron.measure.observe import observing
 from lazyneuron.measure.sparsity import BlockSparsity, SparsityReport
 from lazyneuron.measure.watch import BlockWatch
 
@@ -70,7 +70,7 @@ def measure(
     found = found_in(model, blocks)
     watches = [BlockWatch(model, block, threshold) for block in found.blocks]
     count = 0
-    with observing(model), _hooked(watches):
+    with borrowed(model, observe=True), _hooked(watches):
         for batch, mask in with_masks(batches, tokens_mask):
             for watch in watches:
                 watch.mask = mask
@@ -129,6 +129,5 @@ def _misfit(measured: Sequence[BlockSparsity], watches: Sequence[BlockWatch]) ->
 def _hooked(watches: Sequence[BlockWatch]) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for watch in watches:
-            for handle in watch.attach():
-                stack.callback(handle.remove)
+            stack.enter_context(watch.watching())
         yield

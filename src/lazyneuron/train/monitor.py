@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lazyneuron.blocks.activation import Activation, DeclaresActivation
 from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.blocks.recorder import recording
 from lazyneuron.core.batch import padding_mask
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.measure.masks import BatchMask
@@ -124,8 +125,8 @@ class SparsityMonitor:
         self._open.callback(before.remove)
         self._open.callback(self.model.register_forward_hook(self._after, always_call=True).remove)
         for seen in self._seen:
-            for handle in seen.attach():
-                self._open.callback(handle.remove)
+            self._open.enter_context(seen.watch.watching())
+            self._open.enter_context(recording([seen.block], pre_activations=seen.count_slopes))
 
     def stop(self, step: int) -> Reading | None:
         """End a step: note what was seen and take the hooks off.
@@ -180,15 +181,9 @@ class _Seen:
         self.watch.mask = mask
         self.watch.on = True
 
-    def attach(self) -> Iterator[torch.utils.hooks.RemovableHandle]:
-        yield from self.watch.attach()
-        yield self.block.switch.module.register_forward_hook(self._on_switch)
-
-    @torch.no_grad()
-    def _on_switch(self, _: nn.Module, __: Any, output: Tensor) -> None:
+    def count_slopes(self, _: MLPBlock, p: Tensor) -> None:
         if not self.watch.on:
             return
-        p = self.block.switch.part_of(output)
         real = self.watch.mask.fit(tuple(p.shape[:-1]), p.device)[0].real
         sloped = (~self._flat.contains(p)).reshape(len(real), -1).sum(-1)
         self._sloped = self._sloped.to(p.device) + (sloped * real).sum()

@@ -8,12 +8,12 @@ from typing import Any
 from torch import nn
 
 from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.blocks.borrowed import borrowed
 from lazyneuron.blocks.find.linears import find_linears, is_sharded
 from lazyneuron.blocks.find.rejected import Rejected, batched_experts, packed_linears
 from lazyneuron.blocks.find.search import Search, never_ran
 from lazyneuron.blocks.find.trace import Trace, trace_model
 from lazyneuron.blocks.find.trial import survives
-from lazyneuron.blocks.quiet import quiet
 from lazyneuron.blocks.splice.rectify import is_rectified
 from lazyneuron.blocks.splice.refusal import clashes, refuse
 from lazyneuron.core.arguments import check_model
@@ -87,7 +87,7 @@ def find(model: nn.Module, example: Any = None) -> Found:
         About three forwards of four tokens through each layer; no copy of a weight.
     """
     check_model(model)
-    with quiet(model):
+    with borrowed(model, bare=True):
         sites = find_linears(model)
         search = Search(model, sites)
         search.look_inside_all()
@@ -98,7 +98,7 @@ def find(model: nn.Module, example: Any = None) -> Found:
     blocks = [dataclasses.replace(b, rectifies_up=b.gate is not None and is_rectified(b.up)) for b, _ in found]
     blocks = [dataclasses.replace(b, refusal=refuse(b, model, sites)) for b in blocks]
     blocks = [dataclasses.replace(b, refusal=b.refusal or clashes(b, blocks, model)) for b in blocks]
-    with quiet(model):
+    with borrowed(model, bare=True):
         tried = [_tried(block, trace, model) for block, (_, trace) in zip(blocks, found, strict=True)]
     order = {name: k for k, name in enumerate(sites)}
     tried.sort(key=lambda block: order[block.up.name])

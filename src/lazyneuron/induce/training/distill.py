@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.blocks.borrowed import borrowed
 from lazyneuron.core.batch import call_model, padding_mask
 from lazyneuron.core.errors import ConfigError, DataError
 from lazyneuron.induce.training.controller import DensityController
 from lazyneuron.induce.training.penalty import real_rows
 from lazyneuron.induce.training.pressure import Pressure, pre_activations, tokens_in, total_pressure
-from lazyneuron.induce.training.safety import evaluating, training_only, weights_kept_on_failure
 
 Compare = Callable[[Any, Any, Any], Tensor]
 
@@ -158,10 +158,8 @@ def distill(
     )
     steps: list[Step] = []
     with (
-        weights_kept_on_failure(student),
-        evaluating(student),
-        evaluating(teacher),
-        training_only(student, trained),
+        borrowed(student, evaluate=True, trained=trained, weights=True),
+        borrowed(teacher, evaluate=True),
         pre_activations(blocks) as caught,
     ):
         for number, progress, batch in schedule(batches, steps=config.steps, seconds=config.seconds):

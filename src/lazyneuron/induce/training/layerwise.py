@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.blocks.borrowed import borrowed
 from lazyneuron.core.errors import ConfigError, DataError
 from lazyneuron.induce.training.controller import DensityController
 from lazyneuron.induce.training.distill import Distillation, Step, schedule
 from lazyneuron.induce.training.pressure import density_of
-from lazyneuron.induce.training.safety import weights_kept_on_failure
 from lazyneuron.induce.training.samples import BlockSamples, hidden
 
 
@@ -60,7 +60,7 @@ def distill_layerwise(
     seconds = None if config.seconds is None else config.seconds / len(blocks)
     own = dataclasses.replace(config, seconds=seconds)
     history: dict[str, tuple[Step, ...]] = {}
-    with weights_kept_on_failure(student):
+    with borrowed(student, weights=True):
         for block in blocks:
             steps: list[Step] = []
             for step in _train_block(block, samples[block.name], config=own, generator=generator, rows=rows):
