@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.blocks.borrowed import borrowed
+from lazyneuron.blocks.find import blocks_of
 from lazyneuron.core.errors import ConfigError, DataError
 from lazyneuron.explain.losses import Loss, samples_in, summed_loss
 from lazyneuron.explain.perturbed import EMBEDDINGS, Perturbed, input_of
-from lazyneuron.measure.run import blocks_of
 
 Quality = Callable[[Any, Any], float]
 

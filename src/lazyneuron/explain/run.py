@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.blocks.borrowed import borrowed
+from lazyneuron.blocks.find import found_in
 from lazyneuron.blocks.recorder import fit_mask
 from lazyneuron.core.arguments import check_batches, described
 from lazyneuron.core.batch import call_model
@@ -23,7 +24,6 @@ from lazyneuron.explain.losses import HasScale, Loss, samples_in, scale_of, summ
 from lazyneuron.explain.marchenko_pastur import SpectrumFit, marchenko_pastur
 from lazyneuron.explain.spectrum import SpectralReport, gram_eigenvalues, spectral_concentration
 from lazyneuron.explain.sums import Sums, Wanted
-from lazyneuron.measure.run import found_in
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

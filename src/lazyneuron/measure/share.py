@@ -11,10 +11,10 @@ from torch import nn
 
 from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.blocks.borrowed import borrowed
+from lazyneuron.blocks.find import blocks_of
 from lazyneuron.blocks.recorder import recording
 from lazyneuron.core.batch import call_model
 from lazyneuron.core.errors import DataError
-from lazyneuron.measure.run import blocks_of
 
 
 def mlp_time_share(

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lazyneuron.blocks.find import blocks_of
 from lazyneuron.core.errors import ImplUnavailable
 from lazyneuron.induce.project import has_recipe, project_
-from lazyneuron.measure.run import blocks_of
 from lazyneuron.train.guard import LossGuard
 from lazyneuron.train.monitor import ScalarWriter, SparsityMonitor
 from lazyneuron.train.random_state import noise_generators, set_noise

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from lazyneuron.blocks.activation import Activation, DeclaresActivation
 from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.blocks.find import blocks_of
 from lazyneuron.blocks.recorder import recording
 from lazyneuron.core.batch import padding_mask
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.measure.masks import BatchMask
-from lazyneuron.measure.run import blocks_of
 from lazyneuron.measure.watch import BlockWatch
 
 

@@ -5,6 +5,7 @@ is. Nothing here may leave a trace on the model, which `tests/blocks/test_purity
 """
 
 from lazyneuron.blocks.find.finder import Found, find, find_blocks
+from lazyneuron.blocks.find.given import blocks_of, check_blocks, found_in
 from lazyneuron.blocks.find.rejected import Rejected
 
-__all__ = ["Found", "Rejected", "find", "find_blocks"]
+__all__ = ["Found", "Rejected", "blocks_of", "check_blocks", "find", "find_blocks", "found_in"]

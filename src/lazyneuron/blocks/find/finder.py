@@ -10,6 +10,7 @@ from torch import nn
 from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.blocks.borrowed import borrowed
 from lazyneuron.blocks.find.linears import find_linears, is_sharded
+from lazyneuron.blocks.find.norm import with_norms
 from lazyneuron.blocks.find.rejected import Rejected, batched_experts, packed_linears
 from lazyneuron.blocks.find.search import Search, never_ran
 from lazyneuron.blocks.find.trace import Trace, trace_model
@@ -84,7 +85,8 @@ def find(model: nn.Module, example: Any = None) -> Found:
         DataError: ``example`` is no batch.
 
     Cost:
-        About three forwards of four tokens through each layer; no copy of a weight.
+        About three forwards of four tokens through each layer, and to find norms one through what is around a block or,
+        where that cannot be run alone, through the model if it offers an input (``dummy_inputs``); no copy of a weight.
     """
     check_model(model)
     with borrowed(model, bare=True):
@@ -95,7 +97,8 @@ def find(model: nn.Module, example: Any = None) -> Found:
             search.look_at(trace_model(model, example, search.runnable))
         rejected = [*batched_experts(model), *packed_linears(model), *never_ran(search)]
         found = search.named()
-    blocks = [dataclasses.replace(b, rectifies_up=b.gate is not None and is_rectified(b.up)) for b, _ in found]
+        blocks = with_norms(model, [block for block, _ in found], sites)
+    blocks = [dataclasses.replace(b, rectifies_up=b.gate is not None and is_rectified(b.up)) for b in blocks]
     blocks = [dataclasses.replace(b, refusal=refuse(b, model, sites)) for b in blocks]
     blocks = [dataclasses.replace(b, refusal=b.refusal or clashes(b, blocks, model)) for b in blocks]
     with borrowed(model, bare=True):

@@ -12,6 +12,7 @@ from lazyneuron.blocks.block import LinearSite, MLPBlock
 from lazyneuron.blocks.find.confirm import UNKNOWN, Confirmed, confirm
 from lazyneuron.blocks.find.coupled import COUPLED, couples
 from lazyneuron.blocks.find.dataflow import Candidate, candidates, same
+from lazyneuron.blocks.find.norm import norm_in
 from lazyneuron.blocks.find.rejected import NOT_FINITE, Rejected, common_name, is_finite
 from lazyneuron.blocks.find.trace import Trace, trace_locally
 from lazyneuron.blocks.splice.refusal import refusal_of_linear
@@ -72,7 +73,9 @@ class Search:
                 self._look_before(down, trace)
         self._leave_out_broken(trace)
         self._seen |= {(a, b) for a in trace.linears for b in trace.linears}
-        self._found = [(_with_norm(block, trace, self.model), shown) for block, shown in self._found]
+        for k, (block, shown) in enumerate(self._found):
+            if block.norm is None:
+                self._found[k] = (dataclasses.replace(block, norm=norm_in(trace, block, self.model)), shown)
 
     def _leave_out_broken(self, trace: Trace) -> None:
         """Reject layers that make NaN or infinity of finite inputs because their weights hold some."""
@@ -156,19 +159,6 @@ def _container(candidate: Candidate, common: str, trace: Trace) -> str | None:
     around = [c for c in trace.calls if c.attribute is None and _prefix(common).startswith(_prefix(c.name))]
     fitting = [c.name for c in around if c.alone and same(c.input, x) and same(c.output, y)]
     return max(fitting, key=_depth, default=None)
-
-
-def _with_norm(block: MLPBlock, trace: Trace, model: nn.Module) -> MLPBlock:
-    """The block with the normalisation (a module with a vector weight) that made its input in this trace."""
-    if block.norm is not None or block.up.name not in trace.linears:
-        return block
-    x = trace.linears[block.up.name].input
-    for call in trace.calls:
-        if call.attribute is None and same(call.output, x):
-            weight = model.get_submodule(call.name)._parameters.get("weight")
-            if weight is not None and weight.ndim == 1:
-                return dataclasses.replace(block, norm=call.name)
-    return block
 
 
 def never_ran(search: Search) -> Iterator[Rejected]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.blocks.borrowed import borrowed
+from lazyneuron.blocks.find import check_blocks
 from lazyneuron.core.batch import call_model, padding_mask
 from lazyneuron.core.errors import ConfigError, DataError
 from lazyneuron.induce.training.controller import DensityController
@@ -140,7 +141,8 @@ def distill(
         One entry for each step.
 
     Raises:
-        ConfigError: student and teacher are the same module or there is nothing to train.
+        ConfigError: student and teacher are the same module, there is nothing to train, or the blocks are not the
+            student's or outdated.
         DataError: there are no batches, or training diverged.
 
     An exception, Ctrl-C included, leaves the student with the weights it came with.
@@ -152,6 +154,7 @@ def distill(
     if student is teacher or not trained:
         what = "the student is the teacher itself" if student is teacher else "no parameter requires a gradient"
         raise ConfigError(f"There is nothing to distil: {what}; pass a copy.deepcopy of the original to train.")
+    check_blocks(student, blocks)
     course = _Course(student=student, teacher=teacher, blocks=blocks, config=config, compare=compare)
     optimizer = torch.optim.AdamW(
         trained, lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=_fusable(trained)

@@ -14,6 +14,7 @@ from torch import nn
 
 from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.blocks.borrowed import borrowed
+from lazyneuron.blocks.find import check_blocks
 from lazyneuron.core.errors import ConfigError, DataError
 from lazyneuron.induce.training.controller import DensityController
 from lazyneuron.induce.training.distill import Distillation, Step, schedule
@@ -47,7 +48,7 @@ def distill_layerwise(
 
     Raises:
         DataError: a block has no samples.
-        ConfigError: there are no blocks.
+        ConfigError: there are no blocks, or they are not the student's or outdated.
 
     An exception, Ctrl-C included, leaves the student with the weights it came with.
 
@@ -57,6 +58,7 @@ def distill_layerwise(
     if missing or not blocks:
         kind = DataError if missing else ConfigError
         raise kind(f"There are no {'samples for ' + str(missing) if missing else 'blocks'} to train on; pass both.")
+    check_blocks(student, blocks)
     seconds = None if config.seconds is None else config.seconds / len(blocks)
     own = dataclasses.replace(config, seconds=seconds)
     history: dict[str, tuple[Step, ...]] = {}

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.blocks.borrowed import borrowed
+from lazyneuron.blocks.find import check_blocks
 from lazyneuron.blocks.recorder import Seen, real_tokens, recording
 from lazyneuron.core.batch import call_model, padding_mask
 from lazyneuron.core.errors import DataError
@@ -43,9 +44,11 @@ def block_samples(model: nn.Module, blocks: Sequence[MLPBlock], *, batches: Iter
 
     Raises:
         DataError: there are no batches, or a block did not run.
+        ConfigError: the blocks are of another model or outdated.
 
     Cost: one forward for each batch; keeps ``d_in + d_out`` numbers for each token and block.
     """
+    check_blocks(model, blocks)
     rows: dict[str, tuple[list[Tensor], list[Tensor]]] = {block.name: ([], []) for block in blocks}
     mask: list[Tensor | None] = [None]
 
