@@ -230,7 +230,7 @@ def _peek(batches: Iterable[Any] | None) -> tuple[Any, Iterable[Any] | None]:
 def _why_not(block: MLPBlock, weights: Weights) -> str | None:
     if block.refusal is not None:
         return block.refusal
-    if block.activation.tokenwise:
+    if not block.activation.elementwise:
         return f"What fires under {block.activation.kind} depends on the whole token, so no neuron is proved silent."
     if block.activation.kind == "other":
         return "Its activation is none of the known kinds, so where it is zero is not known."

@@ -19,7 +19,7 @@ from lazyneuron.core.undo import Transaction, transaction
 from lazyneuron.induce.modules.zeroth_bias import ZerothBias
 from lazyneuron.induce.saving import watch_saving_
 from lazyneuron.induce.silent import proved_silent
-from lazyneuron.measure.run import measure
+from lazyneuron.measure.measurement import measure
 
 Mode = Literal["proved", "observed"]
 
@@ -147,7 +147,7 @@ def _decide(block: MLPBlock, silent: Tensor | str, model: nn.Module) -> tuple[Bl
 def _why_not(block: MLPBlock, model: nn.Module) -> str | None:
     if block.refusal is not None:
         return block.refusal
-    if block.activation.tokenwise:
+    if not block.activation.elementwise:
         return f"What fires under {block.activation.kind} depends on all of its neurons, so none can be removed."
     if any(site.rows is not None for site in block.linears):
         return "Its gate and up are one layer, which other code takes apart in the middle."

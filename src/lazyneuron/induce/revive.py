@@ -7,7 +7,6 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lazyneuron.blocks.block import LinearSite, MLPBlock
@@ -97,7 +96,7 @@ def _shifts(block: MLPBlock, samples: BlockSamples, *, share: float) -> Tensor |
         return f"Its activation ({block.activation.kind}) is not zero up to one point."
     if block.switch.bias is None:
         return f"{block.switch.name} has no bias to raise."
-    z = F.linear(samples.inputs, block.switch.weight, block.switch.bias)
+    z = block.pre_activation(samples.inputs)
     dead = ~(block.activation(z) != 0).any(0)
     cut = z.kthvalue(max(1, round((1 - share) * len(z))), dim=0).values
     return torch.where(dead, (zero.left - cut).clamp_min(0) + 1e-6 * z.abs().amax(0), 0.0)

@@ -92,9 +92,9 @@ def find(model: nn.Module, example: Any = None) -> Found:
     with borrowed(model, bare=True):
         sites = find_linears(model)
         search = Search(model, sites)
-        search.look_inside_all()
+        search.trace_all()
         if example is not None and not any(is_sharded(site) for site in sites.values()):
-            search.look_at(trace_model(model, example, search.runnable))
+            search.examine(trace_model(model, example, search.runnable))
         rejected = [*batched_experts(model), *packed_linears(model), *never_ran(search)]
         found = search.named()
         blocks = with_norms(model, [block for block, _ in found], sites)

@@ -23,7 +23,7 @@ Pair = tuple[str, str]
 
 
 class Search:
-    """Blocks found so far, and what is left to look at."""
+    """Blocks found so far, and what is left to trace."""
 
     def __init__(self, model: nn.Module, sites: dict[str, LinearSite]) -> None:
         self.model = model
@@ -37,14 +37,14 @@ class Search:
         self.used: set[str] = set()
         self._seen: set[Pair] = set()
 
-    def look_inside_all(self) -> None:
+    def trace_all(self) -> None:
         """Trace every module that may hold a block, innermost first."""
         for name, module in sorted(self.model.named_modules(), key=lambda item: -_depth(item[0])):
             if type(module).forward is not nn.Module.forward and name not in self.sites:
-                self._look_inside(name, module)
+                self._trace_module(name, module)
 
     def open_pairs(self, prefix: str) -> list[Pair]:
-        """Pairs (up, down) below a module that fit in shape and were not looked at yet."""
+        """Pairs (up, down) below a module that fit in shape and were not tried yet."""
         names = [n for n in self.runnable if n.startswith(prefix) and n not in self.used]
         if not 2 <= len(names) <= _MOST_LINEARS:
             return []
@@ -55,7 +55,7 @@ class Search:
             if a != b and self.shapes[a][0] in (self.shapes[b][1], 2 * self.shapes[b][1]) and (a, b) not in self._seen
         ]
 
-    def _look_inside(self, name: str, module: nn.Module) -> None:
+    def _trace_module(self, name: str, module: nn.Module) -> None:
         pairs = self.open_pairs(_prefix(name))
         if not pairs:
             return
@@ -63,14 +63,14 @@ class Search:
         for width in dict.fromkeys(self.shapes[a][1] for a, _ in pairs):
             trace = trace_locally(name, module, inside, width=width)
             if trace is not None:
-                self.look_at(trace)
+                self.examine(trace)
 
-    def look_at(self, trace: Trace) -> None:
+    def examine(self, trace: Trace) -> None:
         """Accept the blocks that a trace shows."""
         self.ran |= set(trace.linears)
         for down in trace.linears:
             if down not in self.used:
-                self._look_before(down, trace)
+                self._find_before(down, trace)
         self._leave_out_broken(trace)
         self._seen |= {(a, b) for a in trace.linears for b in trace.linears}
         for k, (block, shown) in enumerate(self._found):
@@ -87,7 +87,7 @@ class Search:
                 self.rejected.append(Rejected(name=name, reason=NOT_FINITE))
                 self.used.add(name)
 
-    def _look_before(self, down: str, trace: Trace) -> None:
+    def _find_before(self, down: str, trace: Trace) -> None:
         free = {n: s for n, s in self.runnable.items() if n not in self.used}
         unknown: list[str] = []
         for candidate in candidates(trace, down, free, seen=self._seen):

@@ -9,7 +9,6 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from lazyneuron.blocks.block import MLPBlock
@@ -19,7 +18,7 @@ from lazyneuron.core.errors import ConfigError, DataError
 from lazyneuron.induce.training.controller import DensityController
 from lazyneuron.induce.training.distill import Distillation, Step, schedule
 from lazyneuron.induce.training.pressure import density_of
-from lazyneuron.induce.training.samples import BlockSamples, hidden
+from lazyneuron.induce.training.samples import BlockSamples
 
 
 def distill_layerwise(
@@ -85,8 +84,8 @@ def _train_block(
     for number, progress, _ in schedule([None], steps=config.steps, seconds=config.seconds):
         pick = torch.randint(len(samples.inputs), (rows,), generator=generator).to(device)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.bf16):
-            z, h = hidden(block, samples.inputs[pick])
-            answer = F.linear(h, block.down.weight, block.down.bias)
+            z = block.pre_activation(samples.inputs[pick])
+            answer = block.output(block.hidden(samples.inputs[pick], z))
         fidelity = (answer.float() - samples.outputs[pick].float()).square().mean() / variance
         loss, step = fidelity, Step(number=number, progress=progress, fidelity=float(fidelity.detach()))
         if controller is not None and config.pressure is not None:

@@ -82,7 +82,7 @@ class Pressure:
 def density_of(block: MLPBlock, z: Tensor, *, mask: Tensor | None = None) -> float:
     """Share of a block's neurons that are not silent at these pre-activations, over real tokens."""
     rows = real_rows(z.detach(), mask)
-    silent = block.activation(rows) == 0 if block.activation.tokenwise else block.activation.zero.contains(rows)
+    silent = block.activation.zero.contains(rows) if block.activation.elementwise else block.activation(rows) == 0
     return float((~silent).float().mean())
 
 

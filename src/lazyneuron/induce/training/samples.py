@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lazyneuron.blocks.block import MLPBlock
@@ -63,13 +62,3 @@ def block_samples(model: nn.Module, blocks: Sequence[MLPBlock], *, batches: Iter
     if empty or not rows:
         raise DataError(f"No tokens ran through {empty or 'any block'}; pass batches that reach every block.")
     return {name: BlockSamples(inputs=torch.cat(i), outputs=torch.cat(o)) for name, (i, o) in rows.items()}
-
-
-def hidden(block: MLPBlock, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Pre-activation and hidden activation of a block at the inputs ``x`` (..., d_in)."""
-    z = F.linear(x, block.switch.weight, block.switch.bias)
-    h = block.activation(z)
-    if block.gate is None:
-        return z, h
-    u = F.linear(x, block.up.weight, block.up.bias)
-    return z, h * (F.relu(u) if block.rectifies_up else u)

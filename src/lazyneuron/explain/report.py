@@ -110,8 +110,8 @@ def explain(
         raise ConfigError(f"loss is a function from (output, batch) to numbers, got {described(loss)}.")
     if not isinstance(thresholds, Sequence) or not all(isinstance(t, int | float) for t in thresholds):
         raise ConfigError(f"thresholds are a sequence of numbers, got {thresholds!r}.")
-    looked = found_in(model, blocks)
-    found = looked.blocks
+    searched = found_in(model, blocks)
+    found = searched.blocks
     wanted = Wanted(thresholds=tuple(thresholds), diagonality=diagonality, histograms=histograms)
     sums = {block.name: Sums(block, wanted) for block in found}
     total = math.nan
@@ -123,7 +123,7 @@ def explain(
         blocks=ran,
         spectra=tuple(map(_spectrum, found)) if spectra else (),
         loss=total,
-        notes=(*(f"{name} did not run, or no gradient reached it." for name in silent), *map(str, looked.rejected)),
+        notes=(*(f"{name} did not run, or no gradient reached it." for name in silent), *map(str, searched.rejected)),
     )
 
 
