@@ -1,6 +1,6 @@
 """Changing a network so that fewer of its neurons fire: activations, penalties and distillation.
 
-For users and for `train`: `recipe.py` is the protocol, `recipes/` holds one file a recipe, `activations/` and `modules/`
+For users and for `train`: `recipe.py` is the protocol, `recipes/` holds a file a recipe, `activations/` and `modules/`
 what they put into models, `training/` what is used while training. A recipe touches a model through `blocks` alone.
 """
 
