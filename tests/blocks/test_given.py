@@ -98,6 +98,14 @@ def _alike(one, other):
     return one.shape == other.shape and torch.equal(one, other)
 
 
+def test_a_function_that_is_not_known_makes_a_block_outdated_too():
+    model = Blocks()
+    blocks = find_blocks(model)
+    model[1][1] = nn.PReLU()
+    with pytest.raises(ConfigError, match="block '1' was found with the activation relu"):
+        measure(model, BATCHES, blocks=blocks)
+
+
 def test_a_chain_sees_its_given_blocks_as_they_are_after_each_recipe():
     model = Blocks(nn.GELU)
     receipt = sparsify_(model, Chain((Relufy(), KeepTop(density=0.5))), blocks=find_blocks(model)[:1])

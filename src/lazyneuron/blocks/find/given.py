@@ -78,5 +78,4 @@ def _is_outdated(block: MLPBlock) -> bool:
     held = held.original if isinstance(held, Pass) else held
     if isinstance(getattr(held, "__dict__", {}).get("forward"), Pass):
         return False  # it is executed elsewhere as long as the block is replaced
-    kind = identify(held).kind
-    return kind not in (block.activation.kind, "other")
+    return identify(held).kind != block.activation.kind
