@@ -68,7 +68,7 @@ class SparsityMonitor:
         model: the model.
         every: look at steps that are multiples of this.
         writer: told the numbers; None keeps them in :attr:`readings` only.
-        blocks: the blocks to look at, as for activations that ``find_blocks`` does not know; None finds all.
+        blocks: the blocks to look at, as ``find_blocks`` gives them; None finds all.
         mask: which tokens of a batch are real: key of the forward's argument that is nonzero there.
 
     Attributes:

@@ -97,7 +97,7 @@ def find(model: nn.Module, example: Any = None) -> Found:
             search.examine(trace_model(model, example, search.runnable))
         rejected = [*batched_experts(model), *packed_linears(model), *never_ran(search)]
         found = search.named()
-        blocks = with_norms(model, [block for block, _ in found], sites)
+        blocks = with_norms(model, [block for block, _ in found], sites=sites, traces=search.traces)
     blocks = [dataclasses.replace(b, rectifies_up=b.gate is not None and is_rectified(b.up)) for b in blocks]
     blocks = [dataclasses.replace(b, refusal=refuse(b, model, sites)) for b in blocks]
     blocks = [dataclasses.replace(b, refusal=b.refusal or clashes(b, blocks, model)) for b in blocks]

@@ -25,23 +25,35 @@ def norm_in(trace: Trace, block: MLPBlock, model: nn.Module) -> str | None:
     return None
 
 
-def with_norms(model: nn.Module, blocks: Sequence[MLPBlock], sites: Mapping[str, LinearSite]) -> list[MLPBlock]:
+def with_norms(
+    model: nn.Module,
+    blocks: Sequence[MLPBlock],
+    *,
+    sites: Mapping[str, LinearSite],
+    traces: Mapping[tuple[str, int], Trace | None],
+) -> list[MLPBlock]:
     """The blocks with ``norm`` filled in where a module around the block, run on random tokens, shows one.
 
     Layers that cannot be run alone, such as those that are handed rotary embeddings, are looked at in a forward of the
     whole model, if the model offers an input for that (``dummy_inputs``, as transformers' models do).
+
+    Args:
+        model: the model, borrowed bare.
+        blocks: what was found in it.
+        sites: its linear layers by name.
+        traces: those that were made already, by name of the module and width of the tokens.
     """
-    traces: dict[tuple[str, int], Trace | None] = {}
+    known = dict(traces)
 
     def look_around(block: MLPBlock) -> str | None:
         name, norm = block.up.name, block.norm
         while norm is None and name:
             name = name.rpartition(".")[0]
             key = name, block.d_in
-            if key not in traces:
+            if key not in known:
                 inside = {n: s for n, s in sites.items() if n.startswith(name + "." if name else "")}
-                traces[key] = trace_locally(name, model.get_submodule(name), inside, width=block.d_in)
-            trace = traces[key]
+                known[key] = trace_locally(name, model.get_submodule(name), inside, width=block.d_in)
+            trace = known[key]
             norm = None if trace is None else norm_in(trace, block, model)
         return norm
 

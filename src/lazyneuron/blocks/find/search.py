@@ -33,6 +33,7 @@ class Search:
         self.runnable = {name: site for name, site in sites.items() if not weights[name].is_meta}
         self.rejected: list[Rejected] = []
         self.ran: set[str] = set()
+        self.traces: dict[tuple[str, int], Trace | None] = {}
         self._found: list[tuple[MLPBlock, Trace]] = []
         self.used: set[str] = set()
         self._seen: set[Pair] = set()
@@ -61,7 +62,7 @@ class Search:
             return
         inside = {n: s for n, s in self.runnable.items() if n.startswith(_prefix(name))}
         for width in dict.fromkeys(self.shapes[a][1] for a, _ in pairs):
-            trace = trace_locally(name, module, inside, width=width)
+            trace = self.traces[name, width] = trace_locally(name, module, inside, width=width)
             if trace is not None:
                 self.examine(trace)
 
