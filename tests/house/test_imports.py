@@ -121,7 +121,7 @@ def test_what_has_to_be_quick_imports_little(doing, most):
     "order",
     [
         "import lazyneuron.measure, lazyneuron.explain",
-        "import lazyneuron.measure.run, lazyneuron.explain.run",
+        "import lazyneuron.measure.measurement, lazyneuron.explain.report",
         "from lazyneuron.measure import traffic; from lazyneuron.explain import sharpness",
         "import lazyneuron; lazyneuron.measure; import lazyneuron.explain, lazyneuron.measure",
         "from lazyneuron import *",

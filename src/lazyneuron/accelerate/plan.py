@@ -9,13 +9,12 @@ from typing import Any
 from torch import nn
 
 from lazyneuron.accelerate.execution.freshness import unwatchable
-from lazyneuron.blocks import MLPBlock, find
+from lazyneuron.blocks import MLPBlock
+from lazyneuron.blocks.find import found_in
 from lazyneuron.blocks.identify import identify
-from lazyneuron.blocks.rectify import is_rectified
 from lazyneuron.core.arguments import check_model
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.core.receipt import BlockChange
-from lazyneuron.measure.run import found_in
 from lazyneuron.ops.sparse_mlp.packed import KERNEL_ACTIVATIONS, Weights
 
 
@@ -50,9 +49,9 @@ def plan_acceleration(
     check_model(model)
     if any("_orig_mod" in module._modules for module in model.modules()):
         raise ConfigError("The model holds a torch.compile'd module; accelerate the original model, then compile it.")
-    found = find(model, example).or_raise() if blocks is None else found_in(model, blocks)
+    found = found_in(model, blocks, example)
     for block in found.blocks if blocks is not None else ():
-        _check_found(block, model)
+        _check_found(block)
     reasons = [(block, _why_not(block, weights)) for block in found.blocks]
     refused = [(block.name, reason) for block, reason in reasons if reason is not None]
     refused += [(rejected.name, rejected.reason) for rejected in found.rejected]
@@ -62,24 +61,18 @@ def plan_acceleration(
     )
 
 
-def _check_found(block: MLPBlock, model: nn.Module) -> None:
-    """Refuse a block that is another model's, or that was changed since it was found."""
-    modules = dict(model.named_modules(remove_duplicate=False))
-    site = block.site
-    for linear in block.linears:
-        if modules.get(linear.name) is not linear.module:
-            raise ConfigError(f"{linear.name} of a given block is no module of this model; find the blocks in it anew.")
+def _check_found(block: MLPBlock) -> None:
+    """Refuse a block that is executed elsewhere, or whose activation has other numbers than it was found with."""
     if any("forward" in linear.module.__dict__ for linear in block.linears):
         raise ConfigError(f"The execution of {block.name} is replaced already; restore that change first.")
-    other = site is not None and identify(site.held) != block.activation
-    if other or (block.gate is not None and block.rectifies_up != is_rectified(block.up)):
+    if block.site is not None and identify(block.site.held) != block.activation:
         raise ConfigError(f"The activation of {block.name} changed since the block was found; find the blocks anew.")
 
 
 def _why_not(block: MLPBlock, weights: Weights) -> str | None:
     if block.refusal is not None:
         return block.refusal
-    if block.activation.tokenwise:
+    if not block.activation.elementwise:
         return f"What fires under {block.activation.kind} depends on the whole token, so no neuron is proved silent."
     if block.activation.kind == "other":
         return "Its activation is none of the known kinds, so where it is zero is not known."

@@ -14,7 +14,7 @@ from lazyneuron.accelerate.plan import plan_acceleration
 from lazyneuron.accelerate.prepare import Guarantee, Options, prepare
 from lazyneuron.accelerate.sample import block_inputs
 from lazyneuron.blocks import MLPBlock, splice_
-from lazyneuron.blocks.override import Mode
+from lazyneuron.blocks.splice.override import Mode
 from lazyneuron.core.arguments import check_batches, check_model, described
 from lazyneuron.core.errors import (
     CheckpointError,

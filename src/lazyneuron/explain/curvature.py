@@ -11,11 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from lazyneuron.blocks.borrowed import RandomState, borrowed
 from lazyneuron.core.batch import call_model
 from lazyneuron.core.errors import ConfigError, DataError
 from lazyneuron.explain.losses import Loss, samples_in, summed_loss
-from lazyneuron.explain.repeatable import Repeatable
-from lazyneuron.measure.observe import observing
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,7 +79,7 @@ def sharpness(
     if not items:
         raise DataError("There are no batches to look at; pass at least one.")
     # fused attention kernels have no second derivative
-    with observing(model), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+    with borrowed(model, observe=True), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         hessian = _Hessian(model, items, loss, chosen)
         dice = torch.Generator().manual_seed(seed)
         traces = [_quadratic(hessian, _signs(hessian.size, dice)) for _ in range(draws)]
@@ -106,14 +105,14 @@ class _Hessian:
         self.model, self.batches, self.loss, self.parameters = model, batches, loss, parameters
         self.size = sum(p.numel() for p in parameters)
         self._samples = sum(map(samples_in, batches))
-        self._random = Repeatable(model)
+        self._random = RandomState(model)
 
     def times(self, vector: Tensor) -> Tensor:
         """``H v``."""
         parts = torch.split(vector, [p.numel() for p in self.parameters])
         shaped = [v.reshape(p.shape).to(p) for v, p in zip(parts, self.parameters, strict=True)]
         total = torch.zeros(self.size, dtype=torch.float64)
-        self._random.rewind()
+        self._random.put_back()
         for batch in self.batches:
             output = call_model(self.model, batch)
             summed = summed_loss(output, batch, self.loss, samples=samples_in(batch))

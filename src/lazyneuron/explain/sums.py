@@ -16,7 +16,7 @@ from lazyneuron.explain.capture import Captured
 from lazyneuron.explain.diagonality import Diagonality, diagonality
 from lazyneuron.explain.gradient_histogram import GradientHistogram
 
-_HELD = 1 << 16  # entries of an activation worked on at a time: half a megabyte in float64
+_ENTRIES_AT_ONCE = 1 << 16  # entries of an activation worked on at a time: half a megabyte in float64
 _FEW = 64  # tokens at a time that the statistics with a cost of neurons^2 a token look at
 
 
@@ -62,9 +62,9 @@ class Sums:
 
         x, p, a, g, gv = rows(seen.x), rows(seen.p), rows(seen.a), rows(g), rows(gv)
         u = None if seen.u is None else rows(seen.u)
-        etas, held = [], max(1, _HELD // max(p.shape[-1], 1))
-        for start in range(0, len(x), held):
-            part = slice(start, start + held)
+        etas, rows_at_once = [], max(1, _ENTRIES_AT_ONCE // max(p.shape[-1], 1))
+        for start in range(0, len(x), rows_at_once):
+            part = slice(start, start + rows_at_once)
             factor = g[part].double() / scale if u is None else g[part].double() * u[part].double() / scale
             etas.append(
                 self._add_part(x[part].double(), p[part].double(), a[part].double(), factor, gv[part].double() / scale)

@@ -1,4 +1,8 @@
-"""Changing a network so that fewer of its neurons fire: activations, penalties and distillation."""
+"""Changing a network so that fewer of its neurons fire: activations, penalties and distillation.
+
+For users and for `train`: `recipe.py` is the protocol, `recipes/` holds a file a recipe, `activations/` and `modules/`
+what they put into models, `training/` what is used while training. A recipe touches a model through `blocks` alone.
+"""
 
 from lazyneuron.induce.activations.jsrelu import JSReLU
 from lazyneuron.induce.activations.neuron_threshold import NeuronThreshold

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.blocks.find import blocks_of
 from lazyneuron.core.errors import DivergedError
-from lazyneuron.measure.run import blocks_of
 
 
 @dataclasses.dataclass

@@ -9,11 +9,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.blocks.find import blocks_of
 from lazyneuron.core.errors import ConfigError, DivergedError
 from lazyneuron.induce.project import has_recipe, project_
 from lazyneuron.induce.training.controller import DensityController
 from lazyneuron.induce.training.pressure import Pressure, pre_activations, total_pressure
-from lazyneuron.measure.run import blocks_of
 from lazyneuron.train.checkpoint import Checkpoints
 from lazyneuron.train.guard import LossGuard
 from lazyneuron.train.monitor import Reading, ScalarWriter, SparsityMonitor

@@ -13,7 +13,7 @@ from lazyneuron.accelerate.path import DENSE, Path
 from lazyneuron.accelerate.policy.choice import BUCKETS, Candidates
 from lazyneuron.accelerate.policy.following import Following
 from lazyneuron.blocks.block import MLPBlock
-from lazyneuron.blocks.wiring import Wiring
+from lazyneuron.blocks.splice.wiring import Wiring
 from lazyneuron.core.timing import least_us
 from lazyneuron.ops.sparse_mlp.packed import PackedBlock
 

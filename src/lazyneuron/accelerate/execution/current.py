@@ -13,7 +13,7 @@ from lazyneuron.accelerate.execution.packing import pack
 from lazyneuron.accelerate.machine import products
 from lazyneuron.accelerate.path import Call
 from lazyneuron.blocks.block import MLPBlock
-from lazyneuron.blocks.wiring import Wiring
+from lazyneuron.blocks.splice.wiring import Wiring
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.ops.sparse_mlp import native
 from lazyneuron.ops.sparse_mlp.packed import PackedBlock, Weights

@@ -19,7 +19,7 @@ from lazyneuron.accelerate.policy.choice import BUCKETS, predict_candidates
 from lazyneuron.accelerate.policy.following import Following
 from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.blocks.dense import dense
-from lazyneuron.blocks.wiring import Wiring
+from lazyneuron.blocks.splice.wiring import Wiring
 from lazyneuron.ops.sparse_mlp.packed import DTYPES, PackedBlock, Weights
 
 SETTINGS_EVERY = 64  # calls between two looks at the plain attributes of the block's modules

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.blocks.borrowed import borrowed
+from lazyneuron.blocks.find import check_blocks
 from lazyneuron.core.batch import call_model, padding_mask
 from lazyneuron.core.errors import ConfigError, DataError
 from lazyneuron.induce.training.controller import DensityController
 from lazyneuron.induce.training.loop import Distillation, Step, add_penalty, train_steps
 from lazyneuron.induce.training.penalty import real_rows
 from lazyneuron.induce.training.pressure import pre_activations, tokens_in, total_pressure
-from lazyneuron.induce.training.safety import evaluating, training_only, weights_kept_on_failure
 
 Compare = Callable[[Any, Any, Any], Tensor]
 
@@ -75,7 +76,8 @@ def distill(
         One entry for each step.
 
     Raises:
-        ConfigError: student and teacher are the same module or there is nothing to train.
+        ConfigError: student and teacher are the same module, there is nothing to train, or the blocks are not the
+            student's or outdated.
         DataError: there are no batches, or training diverged.
 
     An exception, Ctrl-C included, leaves the student with the weights it came with.
@@ -87,6 +89,7 @@ def distill(
     if student is teacher or not trained:
         what = "the student is the teacher itself" if student is teacher else "no parameter requires a gradient"
         raise ConfigError(f"There is nothing to distil: {what}; pass a copy.deepcopy of the original to train.")
+    check_blocks(student, blocks)
     controller = DensityController(config.pressure.target) if config.pressure else None
     device = next(student.parameters()).device.type
     steps: list[Step] = []
@@ -108,10 +111,8 @@ def distill(
         return add_penalty(fidelity, step, controller=controller, penalty=penalty, density=density)
 
     with (
-        weights_kept_on_failure(student),
-        evaluating(student),
-        evaluating(teacher),
-        training_only(student, trained),
+        borrowed(student, evaluate=True, trained=trained, weights=True),
+        borrowed(teacher, evaluate=True),
         pre_activations(blocks) as caught,
     ):
         for step in train_steps(trained, config=config, batches=batches, losses=losses, fused=_fusable(trained)):

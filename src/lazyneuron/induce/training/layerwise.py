@@ -9,16 +9,16 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.blocks.borrowed import borrowed
+from lazyneuron.blocks.find import check_blocks
 from lazyneuron.core.errors import ConfigError, DataError
 from lazyneuron.induce.training.controller import DensityController
 from lazyneuron.induce.training.loop import Distillation, Step, add_penalty, train_steps
 from lazyneuron.induce.training.pressure import density_of
-from lazyneuron.induce.training.safety import weights_kept_on_failure
-from lazyneuron.induce.training.samples import BlockSamples, hidden
+from lazyneuron.induce.training.samples import BlockSamples
 
 
 def distill_layerwise(
@@ -47,7 +47,7 @@ def distill_layerwise(
 
     Raises:
         DataError: a block has no samples.
-        ConfigError: there are no blocks.
+        ConfigError: there are no blocks, or they are not the student's or outdated.
 
     An exception, Ctrl-C included, leaves the student with the weights it came with.
 
@@ -57,10 +57,11 @@ def distill_layerwise(
     if missing or not blocks:
         kind = DataError if missing else ConfigError
         raise kind(f"There are no {'samples for ' + str(missing) if missing else 'blocks'} to train on; pass both.")
+    check_blocks(student, blocks)
     seconds = None if config.seconds is None else config.seconds / len(blocks)
     own = dataclasses.replace(config, seconds=seconds)
     history: dict[str, tuple[Step, ...]] = {}
-    with weights_kept_on_failure(student):
+    with borrowed(student, weights=True):
         for block in blocks:
             steps: list[Step] = []
             for step in _train_block(block, samples[block.name], config=own, generator=generator, rows=rows):
@@ -83,8 +84,8 @@ def _train_block(
     def losses(_: None, number: int, progress: float) -> tuple[Tensor, Step]:
         pick = torch.randint(len(samples.inputs), (rows,), generator=generator).to(device)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.bf16):
-            z, h = hidden(block, samples.inputs[pick])
-            answer = F.linear(h, block.down.weight, block.down.bias)
+            z = block.pre_activation(samples.inputs[pick])
+            answer = block.output(block.hidden(samples.inputs[pick], z))
         fidelity = (answer.float() - samples.outputs[pick].float()).square().mean() / variance
         step = Step(number=number, progress=progress, fidelity=float(fidelity.detach()))
         if controller is None or config.pressure is None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lazyneuron.blocks.trace import Replace, Trace
+from lazyneuron.blocks.find.trace import Replace, Trace
 
 COUPLED = (
     "Which neurons of {} are zero before {} depends on the whole token, as in a top-k or after a norm, so none can be "

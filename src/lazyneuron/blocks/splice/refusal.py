@@ -8,8 +8,22 @@ import torch
 from torch import nn
 
 from lazyneuron.blocks.block import LinearSite, MLPBlock
-from lazyneuron.blocks.override import Override, Pass
-from lazyneuron.blocks.quiet import hooks_of
+from lazyneuron.blocks.splice.override import Override, Pass
+
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def hooks_of(module: nn.Module, *, before: bool = True) -> bool:
+    """Does the module carry hooks? ``before=False`` leaves out those that are called before its forward.
+
+    A hook that says ``only_in_training = True`` does nothing in evaluation mode and does not count, nor does one that
+    says ``known_to_block = True``: whoever executes the block does the same.
+    """
+    names = HOOKS if before else [name for name in HOOKS if name != "_forward_pre_hooks"]
+    hooks = [hook for name in names for hook in (module.__dict__.get(name) or {}).values()]
+    return any(
+        not (getattr(hook, "only_in_training", False) or getattr(hook, "known_to_block", False)) for hook in hooks
+    )
 
 
 def refusal_of_linear(site: LinearSite, *, entrance: bool = False) -> str | None:

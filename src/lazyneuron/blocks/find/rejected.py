@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
 from lazyneuron.blocks.block import LinearSite
-from lazyneuron.blocks.refusal import refusal_of_linear
-
-if TYPE_CHECKING:
-    from lazyneuron.blocks.search import Search
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,38 +74,6 @@ def packed_linears(model: nn.Module) -> Iterator[Rejected]:
         if all(isinstance(n, int) for n in widths) and not hasattr(module, "weight") and not module._modules:
             reason = f"It is a {type(module).__name__}, a linear layer without a weight to read; load it unquantised."
             yield Rejected(name=name, reason=reason)
-
-
-def never_ran(search: Search) -> Iterator[Rejected]:
-    """Pairs of layers that widen and narrow again like a block, but of which no trace could be made."""
-    for up, down in _widening(search):
-        meta = [n for n in (up, down) if search.sites[n].weight.is_meta]
-        if meta:
-            yield Rejected(name=meta[0], reason="Its weight is on the meta device; load it before looking for blocks.")
-            continue
-        broken = [n for n in (up, down) if not is_finite(search.sites[n])]
-        if broken:
-            yield Rejected(name=broken[0], reason=NOT_FINITE)
-        elif up not in search.ran and down not in search.ran:
-            reason = f"It and {down} could not be run alone; pass an example input, so that the whole model runs."
-            yield Rejected(name=up, reason=refusal_of_linear(search.sites[up]) or reason)
-
-
-def _widening(search: Search) -> Iterator[tuple[str, str]]:
-    """Neighbouring layers (d -> more, more -> d) that some module calls and no block has, each layer once."""
-    taken = set(search.used)
-    shapes, names = search.shapes, list(search.shapes)
-    for k, up in enumerate(names):
-        out, width = shapes[up]
-        if out <= width or up in taken:
-            continue
-        for down in names[k + 1 : k + 4]:
-            fits = shapes[down][0] == width and shapes[down][1] in (out, out // 2)
-            caller = search.model.get_submodule(common_name([up, down]))
-            if fits and down not in taken and type(caller).forward is not nn.Module.forward:
-                taken |= {up, down}
-                yield up, down
-                break
 
 
 def common_name(names: list[str]) -> str:

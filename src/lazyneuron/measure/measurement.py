@@ -10,14 +10,13 @@ from typing import Any
 from torch import nn
 
 from lazyneuron.blocks.block import MLPBlock
-from lazyneuron.blocks.find import Found, find
+from lazyneuron.blocks.borrowed import borrowed
+from lazyneuron.blocks.find import found_in
 from lazyneuron.core.arguments import described
 from lazyneuron.core.batch import call_model
 from lazyneuron.core.errors import ConfigError, DataError, NoBlocksError, ShapeError
-from lazyneuron.core.undo import active_changes
 from lazyneuron.measure.cost import BlockCost
 from lazyneuron.measure.masks import EXCLUDED, TokensMask, with_masks
-from lazyneuron.measure.observe import observing
 from lazyneuron.measure.sparsity import BlockSparsity, SparsityReport
 from lazyneuron.measure.watch import BlockWatch
 
@@ -46,7 +45,7 @@ def measure(
             flattened ones. None takes the batch's ``attention_mask`` if it has one.
         threshold: activations of at most this magnitude count as zero; None counts exact zeros only. In a gated block
             it applies to ``s(gate)``, and silence is that of ``s(gate)`` unless its up is rectified too.
-        blocks: the blocks to observe; None finds all of them.
+        blocks: the blocks to observe, as ``find_blocks`` gave them; None finds all.
         cost: predicts times on this machine; None leaves the predictions out, and only the byte ceilings remain.
 
     Returns:
@@ -55,7 +54,8 @@ def measure(
     Raises:
         NoBlocksError: the model has no MLP block, or none of them ran.
         DataError: there are no batches, a batch is of the wrong kind, or there are fewer masks than batches.
-        ConfigError: the threshold is negative or not finite, or ``tokens_mask`` is a single tensor.
+        ConfigError: the threshold is negative or not finite, ``tokens_mask`` is a single tensor, or ``blocks`` are of
+            another model or outdated.
         ShapeError: ``tokens_mask`` was given and fits no block.
 
     Cost: two comparisons over each hidden activation (one for ReLU) and counting at an eighth of its size in words; at
@@ -70,7 +70,7 @@ def measure(
     found = found_in(model, blocks)
     watches = [BlockWatch(model, block, threshold) for block in found.blocks]
     count = 0
-    with observing(model), _hooked(watches):
+    with borrowed(model, observe=True), _hooked(watches):
         for batch, mask in with_masks(batches, tokens_mask):
             for watch in watches:
                 watch.mask = mask
@@ -86,26 +86,6 @@ def measure(
     return SparsityReport(
         blocks=measured, batches=count, threshold=threshold, training=model.training, rejected=found.rejected
     )
-
-
-def blocks_of(model: nn.Module, blocks: Sequence[MLPBlock] | None) -> Sequence[MLPBlock]:
-    """The blocks of :func:`found_in`."""
-    return found_in(model, blocks).blocks
-
-
-def found_in(model: nn.Module, blocks: Sequence[MLPBlock] | None) -> Found:
-    """The given blocks, or all of the model's and what was rejected.
-
-    Raises:
-        NoBlocksError: there are none.
-        ConfigError: what was given are no blocks.
-    """
-    if blocks is not None and not (isinstance(blocks, Iterable) and all(isinstance(b, MLPBlock) for b in blocks)):
-        raise ConfigError(f"`blocks` are MLPBlocks, as find_blocks gives them, got {described(blocks)}; pass a list.")
-    found = find(model) if blocks is None else Found(blocks=tuple(blocks), rejected=())
-    if blocks is None and not found.blocks and active_changes(model):
-        raise NoBlocksError("No MLP block was found in this model; restore the changes that are in force on it first.")
-    return found.or_raise()
 
 
 def _nothing_seen(measured: Sequence[BlockSparsity], count: int) -> str:
@@ -129,6 +109,5 @@ def _misfit(measured: Sequence[BlockSparsity], watches: Sequence[BlockWatch]) ->
 def _hooked(watches: Sequence[BlockWatch]) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for watch in watches:
-            for handle in watch.attach():
-                stack.callback(handle.remove)
+            stack.enter_context(watch.watching())
         yield

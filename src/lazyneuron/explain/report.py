@@ -11,6 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.blocks.borrowed import borrowed
+from lazyneuron.blocks.find import found_in
+from lazyneuron.blocks.recorder import fit_mask
 from lazyneuron.core.arguments import check_batches, described
 from lazyneuron.core.batch import call_model
 from lazyneuron.core.errors import ConfigError, DataError
@@ -21,8 +24,6 @@ from lazyneuron.explain.losses import HasScale, Loss, samples_in, scale_of, summ
 from lazyneuron.explain.marchenko_pastur import SpectrumFit, marchenko_pastur
 from lazyneuron.explain.spectrum import SpectralReport, gram_eigenvalues, spectral_concentration
 from lazyneuron.explain.sums import Sums, Wanted
-from lazyneuron.measure.observe import observing
-from lazyneuron.measure.run import found_in
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,8 +110,8 @@ def explain(
         raise ConfigError(f"loss is a function from (output, batch) to numbers, got {described(loss)}.")
     if not isinstance(thresholds, Sequence) or not all(isinstance(t, int | float) for t in thresholds):
         raise ConfigError(f"thresholds are a sequence of numbers, got {thresholds!r}.")
-    looked = found_in(model, blocks)
-    found = looked.blocks
+    searched = found_in(model, blocks)
+    found = searched.blocks
     wanted = Wanted(thresholds=tuple(thresholds), diagonality=diagonality, histograms=histograms)
     sums = {block.name: Sums(block, wanted) for block in found}
     total = math.nan
@@ -122,7 +123,7 @@ def explain(
         blocks=ran,
         spectra=tuple(map(_spectrum, found)) if spectra else (),
         loss=total,
-        notes=(*(f"{name} did not run, or no gradient reached it." for name in silent), *map(str, looked.rejected)),
+        notes=(*(f"{name} did not run, or no gradient reached it." for name in silent), *map(str, searched.rejected)),
     )
 
 
@@ -138,7 +139,7 @@ def _gradients(
 ) -> float:
     capture = Capture(blocks)
     total, count = 0.0, 0
-    with observing(model), capture.hooked(), torch.enable_grad():
+    with borrowed(model, observe=True), capture.recording(), torch.enable_grad():
         check_batches(batches)
         for batch in batches:
             capture.begin()
@@ -164,10 +165,7 @@ def _real(batch: Any, key: str, hidden: Tensor | None) -> Tensor | None:
     mask = batch.get(key) if isinstance(batch, Mapping) else None
     if not isinstance(mask, Tensor) or hidden is None:
         return None
-    leading = hidden.shape[:-1]
-    if mask.shape == leading:
-        return mask != 0
-    return (mask != 0).reshape(leading) if mask.numel() == leading.numel() else None
+    return fit_mask(mask, tuple(hidden.shape[:-1]))
 
 
 def _spectrum(block: MLPBlock) -> BlockSpectrum:

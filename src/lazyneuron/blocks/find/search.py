@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+from collections.abc import Iterator
 
 from torch import nn
 
 from lazyneuron.blocks.block import LinearSite, MLPBlock
-from lazyneuron.blocks.confirm import UNKNOWN, Confirmed, confirm
-from lazyneuron.blocks.coupled import COUPLED, couples
-from lazyneuron.blocks.dataflow import Candidate, candidates, same
-from lazyneuron.blocks.rejected import NOT_FINITE, Rejected, common_name, is_finite
-from lazyneuron.blocks.trace import Trace, trace_locally
+from lazyneuron.blocks.find.confirm import UNKNOWN, Confirmed, confirm
+from lazyneuron.blocks.find.coupled import COUPLED, couples
+from lazyneuron.blocks.find.dataflow import Candidate, candidates, same
+from lazyneuron.blocks.find.norm import norm_in
+from lazyneuron.blocks.find.rejected import NOT_FINITE, Rejected, common_name, is_finite
+from lazyneuron.blocks.find.trace import Trace, trace_locally
+from lazyneuron.blocks.splice.refusal import refusal_of_linear
 
 _MOST_LINEARS = 48  # a module with more is a stack of layers: its parts are traced instead
 
@@ -20,7 +23,7 @@ Pair = tuple[str, str]
 
 
 class Search:
-    """Blocks found so far, and what is left to look at."""
+    """Blocks found so far, and what is left to trace."""
 
     def __init__(self, model: nn.Module, sites: dict[str, LinearSite]) -> None:
         self.model = model
@@ -30,18 +33,19 @@ class Search:
         self.runnable = {name: site for name, site in sites.items() if not weights[name].is_meta}
         self.rejected: list[Rejected] = []
         self.ran: set[str] = set()
+        self.traces: dict[tuple[str, int], Trace | None] = {}
         self._found: list[tuple[MLPBlock, Trace]] = []
         self.used: set[str] = set()
         self._seen: set[Pair] = set()
 
-    def look_inside_all(self) -> None:
+    def trace_all(self) -> None:
         """Trace every module that may hold a block, innermost first."""
         for name, module in sorted(self.model.named_modules(), key=lambda item: -_depth(item[0])):
             if type(module).forward is not nn.Module.forward and name not in self.sites:
-                self._look_inside(name, module)
+                self._trace_module(name, module)
 
     def open_pairs(self, prefix: str) -> list[Pair]:
-        """Pairs (up, down) below a module that fit in shape and were not looked at yet."""
+        """Pairs (up, down) below a module that fit in shape and were not tried yet."""
         names = [n for n in self.runnable if n.startswith(prefix) and n not in self.used]
         if not 2 <= len(names) <= _MOST_LINEARS:
             return []
@@ -52,25 +56,27 @@ class Search:
             if a != b and self.shapes[a][0] in (self.shapes[b][1], 2 * self.shapes[b][1]) and (a, b) not in self._seen
         ]
 
-    def _look_inside(self, name: str, module: nn.Module) -> None:
+    def _trace_module(self, name: str, module: nn.Module) -> None:
         pairs = self.open_pairs(_prefix(name))
         if not pairs:
             return
         inside = {n: s for n, s in self.runnable.items() if n.startswith(_prefix(name))}
         for width in dict.fromkeys(self.shapes[a][1] for a, _ in pairs):
-            trace = trace_locally(name, module, inside, width=width)
+            trace = self.traces[name, width] = trace_locally(name, module, inside, width=width)
             if trace is not None:
-                self.look_at(trace)
+                self.examine(trace)
 
-    def look_at(self, trace: Trace) -> None:
+    def examine(self, trace: Trace) -> None:
         """Accept the blocks that a trace shows."""
         self.ran |= set(trace.linears)
         for down in trace.linears:
             if down not in self.used:
-                self._look_before(down, trace)
+                self._find_before(down, trace)
         self._leave_out_broken(trace)
         self._seen |= {(a, b) for a in trace.linears for b in trace.linears}
-        self._found = [(_with_norm(block, trace, self.model), shown) for block, shown in self._found]
+        for k, (block, shown) in enumerate(self._found):
+            if block.norm is None:
+                self._found[k] = (dataclasses.replace(block, norm=norm_in(trace, block, self.model)), shown)
 
     def _leave_out_broken(self, trace: Trace) -> None:
         """Reject layers that make NaN or infinity of finite inputs because their weights hold some."""
@@ -82,7 +88,7 @@ class Search:
                 self.rejected.append(Rejected(name=name, reason=NOT_FINITE))
                 self.used.add(name)
 
-    def _look_before(self, down: str, trace: Trace) -> None:
+    def _find_before(self, down: str, trace: Trace) -> None:
         free = {n: s for n, s in self.runnable.items() if n not in self.used}
         unknown: list[str] = []
         for candidate in candidates(trace, down, free, seen=self._seen):
@@ -156,14 +162,33 @@ def _container(candidate: Candidate, common: str, trace: Trace) -> str | None:
     return max(fitting, key=_depth, default=None)
 
 
-def _with_norm(block: MLPBlock, trace: Trace, model: nn.Module) -> MLPBlock:
-    """The block with the normalisation (a module with a vector weight) that made its input in this trace."""
-    if block.norm is not None or block.up.name not in trace.linears:
-        return block
-    x = trace.linears[block.up.name].input
-    for call in trace.calls:
-        if call.attribute is None and same(call.output, x):
-            weight = model.get_submodule(call.name)._parameters.get("weight")
-            if weight is not None and weight.ndim == 1:
-                return dataclasses.replace(block, norm=call.name)
-    return block
+def never_ran(search: Search) -> Iterator[Rejected]:
+    """Pairs of layers that widen and narrow again like a block, but of which no trace could be made."""
+    for up, down in _widening(search):
+        meta = [n for n in (up, down) if search.sites[n].weight.is_meta]
+        if meta:
+            yield Rejected(name=meta[0], reason="Its weight is on the meta device; load it before looking for blocks.")
+            continue
+        broken = [n for n in (up, down) if not is_finite(search.sites[n])]
+        if broken:
+            yield Rejected(name=broken[0], reason=NOT_FINITE)
+        elif up not in search.ran and down not in search.ran:
+            reason = f"It and {down} could not be run alone; pass an example input, so that the whole model runs."
+            yield Rejected(name=up, reason=refusal_of_linear(search.sites[up]) or reason)
+
+
+def _widening(search: Search) -> Iterator[tuple[str, str]]:
+    """Neighbouring layers (d -> more, more -> d) that some module calls and no block has, each layer once."""
+    taken = set(search.used)
+    shapes, names = search.shapes, list(search.shapes)
+    for k, up in enumerate(names):
+        out, width = shapes[up]
+        if out <= width or up in taken:
+            continue
+        for down in names[k + 1 : k + 4]:
+            fits = shapes[down][0] == width and shapes[down][1] in (out, out // 2)
+            caller = search.model.get_submodule(common_name([up, down]))
+            if fits and down not in taken and type(caller).forward is not nn.Module.forward:
+                taken |= {up, down}
+                yield up, down
+                break

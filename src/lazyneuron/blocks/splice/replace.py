@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from lazyneuron.blocks.activation import Activation
 from lazyneuron.blocks.block import ActivationSite, MLPBlock
 from lazyneuron.blocks.identify import identify
-from lazyneuron.blocks.override import Both, First, Neutral, Pass, Run, Whole
-from lazyneuron.blocks.wiring import Wiring
+from lazyneuron.blocks.splice.override import Both, First, Neutral, Pass, Run, Whole
+from lazyneuron.blocks.splice.wiring import Wiring
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.core.undo import Transaction
 

@@ -8,14 +8,15 @@ from typing import Any
 from torch import nn
 
 from lazyneuron.blocks.block import MLPBlock
-from lazyneuron.blocks.linears import find_linears, is_sharded
-from lazyneuron.blocks.quiet import quiet
-from lazyneuron.blocks.rectify import is_rectified
-from lazyneuron.blocks.refusal import clashes, refuse
-from lazyneuron.blocks.rejected import Rejected, batched_experts, never_ran, packed_linears
-from lazyneuron.blocks.search import Search
-from lazyneuron.blocks.trace import Trace, trace_model
-from lazyneuron.blocks.trial import survives
+from lazyneuron.blocks.borrowed import borrowed
+from lazyneuron.blocks.find.linears import find_linears, is_sharded
+from lazyneuron.blocks.find.norm import with_norms
+from lazyneuron.blocks.find.rejected import Rejected, batched_experts, packed_linears
+from lazyneuron.blocks.find.search import Search, never_ran
+from lazyneuron.blocks.find.trace import Trace, trace_model
+from lazyneuron.blocks.find.trial import survives
+from lazyneuron.blocks.splice.rectify import is_rectified
+from lazyneuron.blocks.splice.refusal import clashes, refuse
 from lazyneuron.core.arguments import check_model
 from lazyneuron.core.errors import NoBlocksError
 
@@ -84,21 +85,23 @@ def find(model: nn.Module, example: Any = None) -> Found:
         DataError: ``example`` is no batch.
 
     Cost:
-        About three forwards of four tokens through each layer; no copy of a weight.
+        About three forwards of four tokens through each layer, and to find norms one through what is around a block or,
+        where that cannot be run alone, through the model if it offers an input (``dummy_inputs``); no copy of a weight.
     """
     check_model(model)
-    with quiet(model):
+    with borrowed(model, bare=True):
         sites = find_linears(model)
         search = Search(model, sites)
-        search.look_inside_all()
+        search.trace_all()
         if example is not None and not any(is_sharded(site) for site in sites.values()):
-            search.look_at(trace_model(model, example, search.runnable))
+            search.examine(trace_model(model, example, search.runnable))
         rejected = [*batched_experts(model), *packed_linears(model), *never_ran(search)]
         found = search.named()
-    blocks = [dataclasses.replace(b, rectifies_up=b.gate is not None and is_rectified(b.up)) for b, _ in found]
+        blocks = with_norms(model, [block for block, _ in found], sites=sites, traces=search.traces)
+    blocks = [dataclasses.replace(b, rectifies_up=b.gate is not None and is_rectified(b.up)) for b in blocks]
     blocks = [dataclasses.replace(b, refusal=refuse(b, model, sites)) for b in blocks]
     blocks = [dataclasses.replace(b, refusal=b.refusal or clashes(b, blocks, model)) for b in blocks]
-    with quiet(model):
+    with borrowed(model, bare=True):
         tried = [_tried(block, trace, model) for block, (_, trace) in zip(blocks, found, strict=True)]
     order = {name: k for k, name in enumerate(sites)}
     tried.sort(key=lambda block: order[block.up.name])

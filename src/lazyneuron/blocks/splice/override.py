@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from lazyneuron.blocks.wiring import Wiring
+    from lazyneuron.blocks.splice.wiring import Wiring
 
 
 class Noticing(Protocol):

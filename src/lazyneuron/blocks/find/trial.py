@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from lazyneuron.blocks.block import MLPBlock
-from lazyneuron.blocks.dense import dense
+from lazyneuron.blocks.find.trace import Trace
 from lazyneuron.blocks.splice import splice_
-from lazyneuron.blocks.trace import Trace
 from lazyneuron.core.undo import Transaction
 
 
@@ -18,7 +17,7 @@ def decline(_: Tensor) -> None:
 
 def survives(block: MLPBlock, trace: Trace, model: nn.Module) -> bool:
     """Does the traced module compute the same with the block replaced, and with a replacement that declines?"""
-    for run in (dense(block), decline):
+    for run in (block.forward, decline):
         change = Transaction(model, "trial")
         try:
             splice_(change, block, run)

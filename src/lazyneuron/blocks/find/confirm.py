@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from lazyneuron.blocks.activation import Activation
 from lazyneuron.blocks.block import ActivationSite
-from lazyneuron.blocks.dataflow import Candidate, depends, same
+from lazyneuron.blocks.find.dataflow import Candidate, depends, same
+from lazyneuron.blocks.find.trace import Call, Trace
 from lazyneuron.blocks.identify import agrees, identify, is_affine, is_elementwise, known_kind
-from lazyneuron.blocks.trace import Call, Trace
 
 UNKNOWN = "Its activation is written into a forward and is none of the known kinds; hold it as an attribute."
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from lazyneuron.blocks.activation import DeclaresActivation
 from lazyneuron.blocks.block import LinearSite
+from lazyneuron.blocks.find.trace import Trace
 from lazyneuron.blocks.identify import agrees
-from lazyneuron.blocks.trace import Trace
 
 _SAMPLE = 256
 _HARDLY_ANY = 4
@@ -107,6 +107,6 @@ def _declared(trace: Trace, z: Tensor, h: Tensor, u: Tensor | None = None) -> bo
     for call in trace.calls:
         if call.attribute is None and call.output.shape == h.shape and same(call.input, z):
             module = trace.module_of(call)
-            if isinstance(module, DeclaresActivation) and module.activation_spec().tokenwise:
+            if isinstance(module, DeclaresActivation) and not module.activation_spec().elementwise:
                 return agrees(call.output if u is None else call.output * u, h)
     return False

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from lazyneuron.blocks.activation import Activation
 from lazyneuron.blocks.block import LinearSite
-from lazyneuron.blocks.override import Pass
+from lazyneuron.blocks.splice.override import Pass
 from lazyneuron.core.batch import call_model
 
 _ROWS = 8  # tokens kept of each tensor
