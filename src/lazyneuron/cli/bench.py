@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lazyneuron.cli.options import JsonFile, Quick
 from lazyneuron.experiments.catalogue import NAMES
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from lazyneuron.core.record import Record
     from lazyneuron.experiments.bench.blocks.case import Case
     from lazyneuron.experiments.experiment import Experiment
@@ -25,8 +23,8 @@ _NAME_HELP = f"Which benchmark: {', '.join(NAMES['benchmark'])}. Only {_GRID} ta
 def bench(
     name: Annotated[str, typer.Argument(help=_NAME_HELP)] = _GRID,
     *,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the record to this file.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A much smaller run, to see that it works.")] = False,
+    json_file: JsonFile = None,
+    quick: Quick = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Keep the parts that the file of --json has; learn and route.")
     ] = False,
@@ -56,27 +54,25 @@ def bench(
 
 
 def _measure(cases: list[Case], json_file: Path | None) -> None:
-    from rich.console import Console
-
+    from lazyneuron.cli.output import write_record
+    from lazyneuron.cli.screen import print_lines, progress_bar
     from lazyneuron.experiments.bench.blocks.measuring import measure_cases
 
     rows: list[dict[str, Any]] = []
     try:
-        with _progress(Console(stderr=True)) as progress:
-            task = progress.add_task("Measuring", total=len(cases), case="the machine's cost model, if it is new")
+        with progress_bar("Measuring the machine's cost model, if it is new") as advance:
 
             def watch(done: int, total: int, row: dict[str, Any]) -> None:
                 rows.append(row)
-                following = "" if done == total else _words(cases[done])
-                progress.update(task, completed=done, case=following)
+                following = "" if done == total else f": {_words(cases[done])}"
+                advance(done / total, f"{done} of {total}{following}")
 
-            measure_cases(cases, keep=_writer(json_file), watcher=watch)
+            measure_cases(cases, keep=lambda record: write_record(json_file, record), watcher=watch)
     finally:
         if rows:  # after Ctrl-C too
-            _print(rows, Console())
+            _print(rows)
             if json_file is not None:
-                text = f"{len(rows)} of {len(cases)} rows are in {json_file}"
-                Console().print(text, soft_wrap=True, highlight=False, markup=False)
+                print_lines(f"{len(rows)} of {len(cases)} rows are in {json_file}")
 
 
 def _run(wanted: Experiment, *, quick: bool, json_file: Path | None, resume: bool) -> None:
@@ -84,7 +80,8 @@ def _run(wanted: Experiment, *, quick: bool, json_file: Path | None, resume: boo
     from rich.console import Console
     from rich.markdown import Markdown
 
-    from lazyneuron.cli.experiment import progress_bar
+    from lazyneuron.cli.output import write_record
+    from lazyneuron.cli.screen import progress_bar
     from lazyneuron.core.errors import ConfigError
     from lazyneuron.core.record import Record
     from lazyneuron.experiments.experiment import Request
@@ -96,7 +93,10 @@ def _run(wanted: Experiment, *, quick: bool, json_file: Path | None, resume: boo
         begun = Record.from_json(json_file.read_text(encoding="utf-8"))
         if begun.kind != f"benchmark/{wanted.name}":
             raise ConfigError(f"{json_file} holds a record of {begun.kind}, not of benchmark/{wanted.name}.")
-    keep = _writer(json_file)
+
+    def keep(record: Record) -> None:
+        write_record(json_file, record)
+
     with progress_bar(wanted.name) as advance:
         record = wanted.run(Request(quick=quick, begun=begun, advance=advance, keep=keep))
     keep(record)
@@ -104,16 +104,6 @@ def _run(wanted: Experiment, *, quick: bool, json_file: Path | None, resume: boo
     for section in wanted.sections.values():
         text = section(record)
         console.print(Markdown(text) if console.is_terminal else text, soft_wrap=True, highlight=False, markup=False)
-
-
-def _writer(json_file: Path | None) -> Callable[[Record], None]:
-    from lazyneuron.core.record import write_text
-
-    def write(record: Record) -> None:
-        if json_file is not None:
-            write_text(json_file, record.to_json())
-
-    return write
 
 
 def _cases(*, quick: bool, threads: int | None, chosen: dict[str, list[Any] | None]) -> list[Case]:
@@ -134,32 +124,22 @@ def _cases(*, quick: bool, threads: int | None, chosen: dict[str, list[Any] | No
     return chosen_grid(threads=count, **named) if named else default_grid(count)  # type: ignore[arg-type]
 
 
-def _progress(console: Console) -> Any:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, TextColumn("{task.fields[case]}"), console=console)
-
-
 def _words(case: Case) -> str:
     return f"{case.shape}, {case.dtype}, {case.tokens} tokens, density {case.density:g}"
 
 
-def _print(rows: list[dict[str, Any]], console: Console) -> None:
-    from lazyneuron.cli.experiment import print_table
+def _print(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+
+    from lazyneuron.cli.screen import print_lines, print_notes, print_table
     from lazyneuron.experiments.bench.blocks import view
 
+    is_terminal = Console().is_terminal
     for name, group in view.grouped(rows).items():
-        shown = view.short_row if console.is_terminal else view.case_row
-        print_table(console, name, [shown(row) for row in group])
-        if console.is_terminal:
-            _notes(console, view.remarks(group))
+        print_table(name, [(view.short_row if is_terminal else view.case_row)(row) for row in group])
+        if is_terminal:
+            print_notes(view.remarks(group))
     for name, group in view.baseline_groups(rows).items():
-        print_table(console, f"{name}: speed against dense, and quality", view.baseline_rows(group))
-        _notes(console, view.reasons(group))
-    console.print(_SOURCE, soft_wrap=True, highlight=False)
-
-
-def _notes(console: Console, lines: list[str]) -> None:
-    for line in lines:
-        console.print(line, style="yellow", soft_wrap=True, highlight=False, markup=False)
+        print_table(f"{name}: speed against dense, and quality", view.baseline_rows(group))
+        print_notes(view.reasons(group))
+    print_lines(_SOURCE)

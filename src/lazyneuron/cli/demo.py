@@ -24,6 +24,7 @@ def demo(
     """Make a pretrained sentence encoder run only the neurons that fire, and show what that is worth."""
     from rich.console import Console
 
+    from lazyneuron.cli.screen import print_lines
     from lazyneuron.experiments.demo.output import PAGE, check_folder, removed_if_empty, write
     from lazyneuron.experiments.demo.pipeline import run_demo
     from lazyneuron.experiments.demo.settings import Settings
@@ -34,9 +35,8 @@ def demo(
         with _Bars(Console(stderr=True)) as bars:
             result = run_demo(settings, show=bars.show)
         write(result, out)
-    console = Console()
-    _print(result.record, console)
-    console.print(f"Page: {out / PAGE}", soft_wrap=True, highlight=False)
+    _print(result.record)
+    print_lines(f"Page: {out / PAGE}")
 
 
 class _Bars:
@@ -70,27 +70,22 @@ class _Bars:
             self.progress.stop_task(self.tasks[stage])
 
 
-def _print(record: Record, console: Console) -> None:
-    from rich.markup import escape
-
-    from lazyneuron.cli.experiment import print_table
+def _print(record: Record) -> None:
+    from lazyneuron.cli.screen import print_lines, print_notes, print_table
     from lazyneuron.report.numbers import significant
 
     data = record.data
-    print_table(console, "What fires", [_block(b) for b in data["blocks"]])
-    print_table(console, "Against the original, on held-out lines", [_state(p) for p in data["frontier"]])
-    print_table(console, "Median time of one forward", [_case(c) for c in data["latency"]])
+    print_table("What fires", [_block(b) for b in data["blocks"]])
+    print_table("Against the original, on held-out lines", [_state(p) for p in data["frontier"]])
+    print_table("Median time of one forward", [_case(c) for c in data["latency"]])
     quality = data["quality"]
-    lines = [
+    print_lines(
         f"density {data['density']:.3f}, mean cosine {quality['mean_cosine']:.3f}, nearest neighbour the same for "
         f"{quality['top1_agreement']:.3f} of {quality['n_lines']} lines, rank correlation "
         f"{quality['rank_correlation']:.3f}",
         f"largest difference between dense and accelerated: {significant(data['max_abs_difference'])}",
-    ]
-    for line in lines:
-        console.print(line, soft_wrap=True, highlight=False)
-    for note in data["notes"]:
-        console.print(escape(note), style="yellow", soft_wrap=True, highlight=False)
+    )
+    print_notes(data["notes"])
 
 
 def _block(block: dict[str, Any]) -> dict[str, Any]:

@@ -10,8 +10,6 @@ import typer
 from lazyneuron.cli.options import FigureFile, JsonFile, Quick
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from lazyneuron.core.record import Record
     from lazyneuron.experiments.experiment import Experiment
 
@@ -32,24 +30,20 @@ def reproduce(
     figure: FigureFile = None,
 ) -> None:
     """Run a published experiment at a size that fits this machine, and print ours beside theirs."""
-    from rich.console import Console
-
-    from lazyneuron.cli.output import check_writable
+    from lazyneuron.cli.output import check_writable, write_record
+    from lazyneuron.cli.screen import print_lines
     from lazyneuron.core.record import write_text
     from lazyneuron.experiments.catalogue import experiment, experiments
     from lazyneuron.report import csv_table, curves_figure
 
-    console = Console()
     if name is None:
-        for one in experiments("reproduce").values():
-            console.print(f"{one.name}: {one.title}", soft_wrap=True, highlight=False)
+        print_lines(*(f"{one.name}: {one.title}" for one in experiments("reproduce").values()))
         return
     wanted = experiment(name, "reproduce")
     check_writable(json_file, csv_file, figure)
     record = _run(wanted, data=data, seeds=seeds, quick=quick, device=_device(device))
-    _print(wanted, record, console)
-    if json_file is not None:
-        write_text(json_file, record.to_json())
+    _print(wanted, record)
+    write_record(json_file, record)
     if csv_file is not None:
         write_text(csv_file, csv_table(record.data["rows"]))
     if figure is not None:
@@ -71,20 +65,17 @@ def _device(asked: str) -> str:
 
 
 def _run(wanted: Experiment, *, data: Path | None, seeds: int, quick: bool, device: str) -> Record:
-    from lazyneuron.cli.experiment import progress_bar
+    from lazyneuron.cli.screen import progress_bar
     from lazyneuron.experiments.experiment import Request
 
     with progress_bar(wanted.name) as advance:
         return wanted.run(Request(data=data, seeds=seeds, quick=quick, device=device, advance=advance))
 
 
-def _print(wanted: Experiment, record: Record, console: Console) -> None:
-    from rich.markup import escape
-
-    from lazyneuron.cli.experiment import print_table
+def _print(wanted: Experiment, record: Record) -> None:
+    from lazyneuron.cli.screen import print_lines, print_notes, print_table
 
     rows = [{k: "not published" if v is None else v for k, v in row.items()} for row in record.data["rows"]]
-    print_table(console, wanted.title, rows)
-    console.print(escape(record.data["finding"]), soft_wrap=True, highlight=False)
-    console.print(escape(f"Source: {wanted.source}."), soft_wrap=True, highlight=False)
-    console.print(escape(f"Differs: {record.data['differs']}"), style="yellow", soft_wrap=True, highlight=False)
+    print_table(wanted.title, rows)
+    print_lines(record.data["finding"], f"Source: {wanted.source}.")
+    print_notes([f"Differs: {record.data['differs']}"])

@@ -12,8 +12,6 @@ from lazyneuron.cli.options import FigureFile, JsonFile
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.console import Console
-
     from lazyneuron.core.record import Record
     from lazyneuron.experiments.sweep import Finished
 
@@ -29,25 +27,21 @@ def sweep(
     figure: FigureFile = None,
 ) -> None:
     """Train every combination of the settings, and name the points that no other one beats."""
-    from rich.console import Console
-
-    from lazyneuron.cli.output import check_writable
-    from lazyneuron.core.record import write_text
+    from lazyneuron.cli.output import check_writable, write_record
     from lazyneuron.experiments.sweep import read_finished, sweep_record
     from lazyneuron.report import frontier_figure
 
     check_writable(out, json_file, figure)
     failed = [point for point in _run(task, settings or (), out=out, processes=processes) if point.error is not None]
     record = sweep_record([*read_finished(out, task=task), *failed], quality=quality)
-    _print(record, Console())
-    if json_file is not None:
-        write_text(json_file, record.to_json())
+    _print(record)
+    write_record(json_file, record)
     if figure is not None:
         frontier_figure(record, figure)
 
 
 def _run(task: str, settings: Sequence[str], *, out: Path, processes: int | None) -> tuple[Finished, ...]:
-    from lazyneuron.cli.experiment import progress_bar
+    from lazyneuron.cli.screen import progress_bar
     from lazyneuron.experiments.sweep import grid, read_settings
     from lazyneuron.experiments.sweep import sweep as run
 
@@ -62,13 +56,10 @@ def _run(task: str, settings: Sequence[str], *, out: Path, processes: int | None
         )
 
 
-def _print(record: Record, console: Console) -> None:
-    from rich.markup import escape
-
-    from lazyneuron.cli.experiment import print_table
+def _print(record: Record) -> None:
+    from lazyneuron.cli.screen import print_lines, print_notes, print_table
     from lazyneuron.report import frontier_rows
 
-    print_table(console, record.data["task"], frontier_rows(record))
-    console.print(escape(f"Pareto points: {'; '.join(record.data['frontier'])}."), soft_wrap=True, highlight=False)
-    for line in record.data["failed"]:
-        console.print(escape(f"Failed: {line}"), style="yellow", soft_wrap=True, highlight=False)
+    print_table(record.data["task"], frontier_rows(record))
+    print_lines(f"Pareto points: {'; '.join(record.data['frontier'])}.")
+    print_notes(f"Failed: {line}" for line in record.data["failed"])
