@@ -13,8 +13,9 @@ PLACES = ("inputs", "pre_activations", "factors", "hidden", "outputs")
 
 class Gated(nn.Module):
     def __init__(self):
+        torch.manual_seed(0)
         super().__init__()
-        self.gate, self.up, self.down = nn.Linear(4, 6), nn.Linear(4, 6), nn.Linear(6, 4)
+        self.gate, self.up, self.down = nn.Linear(8, 32), nn.Linear(8, 32), nn.Linear(32, 8)
 
     def forward(self, x):
         return self.down(F.silu(self.gate(x)) * self.up(x))
@@ -22,8 +23,9 @@ class Gated(nn.Module):
 
 class Merged(nn.Module):
     def __init__(self):
+        torch.manual_seed(0)
         super().__init__()
-        self.both, self.down = nn.Linear(4, 12), nn.Linear(6, 4)
+        self.both, self.down = nn.Linear(8, 64), nn.Linear(32, 8)
 
     def forward(self, x):
         g, u = self.both(x).chunk(2, -1)
@@ -41,11 +43,11 @@ def by_hand(model, x):
     return {"inputs": x, "pre_activations": z, "factors": u, "hidden": h, "outputs": down(h)}
 
 
-@pytest.mark.parametrize("model", [nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 4)), Gated(), Merged()])
+@pytest.mark.parametrize("model", [nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 8)), Gated(), Merged()])
 @pytest.mark.parametrize("graph", [True, False])
 def test_every_place_shows_the_tensor_that_is_there(model, graph):
     (block,) = find_blocks(model)
-    x = torch.randn(2, 3, 4, requires_grad=True)
+    x = torch.randn(2, 3, 8, requires_grad=True)
     expected = by_hand(model, x)
     seen = {}
     hooks = {place: lambda b, value, place=place: seen.update({place: (b.name, value)}) for place in PLACES}
@@ -66,9 +68,9 @@ def test_what_enters_is_shown_to_each_layer_and_can_be_exchanged(model, times):
     (block,) = find_blocks(model)
     calls = []
     with recording([block], entering=lambda _, x: calls.append(x) or x + 1):
-        got = model(torch.zeros(3, 4))
+        got = model(torch.zeros(3, 8))
     assert len(calls) == times
-    assert torch.equal(got, model(torch.ones(3, 4)))
+    assert torch.equal(got, model(torch.ones(3, 8)))
 
 
 def test_a_mask_fits_its_own_axes_and_flattened_ones_only():
