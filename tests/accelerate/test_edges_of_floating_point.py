@@ -55,8 +55,8 @@ def aimed(scale: float, *, size: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
 
 def wrongly_skipped(packed: PackedBlock, x: Tensor) -> tuple[int, int]:
     """How many neurons are skipped, by definition or the level that skips fewest, and how many of any are positive."""
-    bias = 0.0 if packed.switch_bias is None else packed.switch_bias.double()
-    fires = x.double() @ packed.switch_rows.double().T + bias > 0
+    bias = 0.0 if packed.first_bias is None else packed.first_bias.double()
+    fires = x.double() @ packed.first_rows.double().T + bias > 0
     silent = [skipped(packed, x, isa=isa, planes=planes) for isa, planes in levels()]
     silent.append(certified_silent(packed.sketch, x, packed.zero))
     return min(int(s.sum()) for s in silent), int(sum((s & fires).sum() for s in silent))
@@ -207,7 +207,7 @@ def test_int8_weights_give_what_their_definition_gives_for_infinity(bad: float) 
     x = torch.randn(3, 24, generator=torch.Generator().manual_seed(2))
     x[1, 5] = bad
     scale = packed.sketch.certificate[0, :1].double()
-    z = x.double() @ (scale[:, None] * packed.sketch.quantised_rows().double()).T + packed.switch_bias.double()  # type: ignore[union-attr]
+    z = x.double() @ (scale[:, None] * packed.sketch.quantised_rows().double()).T + packed.first_bias.double()  # type: ignore[union-attr]
     wanted = z.relu() @ (packed.down_rows.double() * packed.down_scale.double()[:, None])  # type: ignore[union-attr]
     for isa, planes in levels():
         assert same_marks(native.sparse_mlp(packed, x, isa=isa, planes=planes), wanted)

@@ -47,7 +47,7 @@ def test_found_measured_and_refused(module, gated):
     assert block.activation == module.activation_spec()
     assert block.refusal is None
     seen = []
-    handle = block.switch.module.register_forward_hook(lambda _, __, z: seen.append(module(z)))
+    handle = block.first.module.register_forward_hook(lambda _, __, z: seen.append(module(z)))
     x = torch.randn(8, 5, 6, generator=torch.Generator().manual_seed(0))
     density = measure(model, [x], blocks=[block]).blocks[0].density
     handle.remove()

@@ -174,12 +174,12 @@ def jsrelu_backward(gradient: Tensor, x: Tensor, mix: float, cap: float, isa: in
 
 
 def sparse_mlp(
-    x: Tensor, sketch: Tensor, certificate: Tensor, switch_rows: Tensor, up_rows: Tensor | None,
+    x: Tensor, sketch: Tensor, certificate: Tensor, first_rows: Tensor, up_rows: Tensor | None,
     up_bias: Tensor | None, rectify_up: bool, down_rows: Tensor, down_scale: Tensor | None, down_bias: Tensor | None,
     counts: Tensor, *rest: object,
 ) -> Written:  # fmt: skip
     """A ReLU block that keeps its weights; counts are left out."""
-    h = (x.double() @ switch_rows.double().T + certificate[1, : len(switch_rows)].double()).relu()
+    h = (x.double() @ first_rows.double().T + certificate[1, : len(first_rows)].double()).relu()
     if up_rows is not None:
         up = x.double() @ up_rows.double().T + (0 if up_bias is None else up_bias.double())
         h = h * (up.relu() if rectify_up else up)

@@ -160,7 +160,7 @@ def _elsewhere(made: Arguments) -> Arguments:
 
 def _no_features(made: Arguments) -> Arguments:
     sketch = torch.empty(2, 0, 64, 4, dtype=torch.uint8)
-    return {"x": torch.ones(2, 0), "switch_rows": torch.ones(70, 0), "sketch": sketch}
+    return {"x": torch.ones(2, 0), "first_rows": torch.ones(70, 0), "sketch": sketch}
 
 
 def _narrow_scale(made: Arguments) -> Arguments:
@@ -263,7 +263,7 @@ def test_blocks_without_tokens_neurons_or_outputs(shape: tuple[int, ...]) -> Non
     made = CALLS["sparse_mlp"]()
     empty = {
         "sketch": torch.empty(0, 5, 64, 4, dtype=torch.uint8), "certificate": torch.empty(6, 0),
-        "switch_rows": torch.empty(0, 20), "down_rows": torch.empty(0, 24),
+        "first_rows": torch.empty(0, 20), "down_rows": torch.empty(0, 24),
     }  # fmt: skip
     y = operator("sparse_mlp")(*{**made, "x": x, **empty}.values())
     assert torch.equal(y, made["down_bias"].expand(*shape[:-1], 24))  # type: ignore[attr-defined]

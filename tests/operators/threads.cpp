@@ -101,7 +101,7 @@ struct Block {
     held.reserve(9);
     p.x = hold(type, tokens * d_in);
     p.sketch = hold(Dtype::i8, padded * p.padded_in);
-    p.switch_rows = hold(type, d_hidden * d_in);
+    p.first_rows = hold(type, d_hidden * d_in);
     if (gated) p.up_rows = hold(type, d_hidden * d_in), p.up_bias = hold(type, d_hidden);
     p.down_rows = hold(rows_i8 ? Dtype::i8 : type, d_hidden * d_out);
     if (rows_i8) p.down_scale = reinterpret_cast<const float*>(hold(Dtype::f32, d_hidden));

@@ -65,7 +65,7 @@ def _check_found(block: MLPBlock) -> None:
     """Refuse a block that is executed elsewhere, or whose activation has other numbers than it was found with."""
     if any("forward" in linear.module.__dict__ for linear in block.linears):
         raise ConfigError(f"The execution of {block.name} is replaced already; restore that change first.")
-    if block.site is not None and identify(block.site.held) != block.activation:
+    if block.site is not None and identify(block.site.function) != block.activation:
         raise ConfigError(f"The activation of {block.name} changed since the block was found; find the blocks anew.")
 
 

@@ -22,7 +22,6 @@ from lazyneuron.accelerate.policy.following import Following
 from lazyneuron.accelerate.policy.tune import Decision, decide
 from lazyneuron.accelerate.slack.calibrated import calibrated_slack
 from lazyneuron.blocks import MLPBlock
-from lazyneuron.blocks.dense import dense
 from lazyneuron.core.errors import LazyNeuronError
 from lazyneuron.core.receipt import BlockChange
 from lazyneuron.ops.sparse_mlp import native
@@ -151,7 +150,7 @@ def _predicted(decision: Decision, table: Table, buckets: Iterable[int]) -> dict
 def _output_error(block: MLPBlock, packed: PackedBlock, path: Path, inputs: Tensor, isa: int) -> dict[str, float]:
     """Largest and root-mean-square difference from the dense block on real inputs, over the output's own RMS."""
     rows = inputs[:256]
-    wanted = dense(block)(rows).double()
+    wanted = block.forward(rows).double()
     got = path.runner(packed, native.new_counts(), isa=isa)(rows).double()
     scale = float(wanted.square().mean().sqrt()) or sys.float_info.min
     difference = got - wanted

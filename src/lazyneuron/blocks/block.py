@@ -72,7 +72,7 @@ class ActivationSite:
     shared: bool = False
 
     @property
-    def held(self) -> Any:
+    def function(self) -> Any:
         """The function or module that is there now."""
         return getattr(self.owner, self.attribute)
 
@@ -122,7 +122,7 @@ class MLPBlock:
         return int(self.down.weight.shape[0])
 
     @property
-    def switch(self) -> LinearSite:
+    def first(self) -> LinearSite:
         """The layer whose output decides what fires: ``gate`` if there is one, else ``up``."""
         return self.gate if self.gate is not None else self.up
 
@@ -133,7 +133,7 @@ class MLPBlock:
 
     def pre_activation(self, x: Tensor) -> Tensor:
         """What decides what fires, (..., d_hidden), for inputs (..., d_in)."""
-        return F.linear(x, self.switch.weight, self.switch.bias)
+        return F.linear(x, self.first.weight, self.first.bias)
 
     def factor(self, x: Tensor) -> Tensor | None:
         """What a gated block's ``s(gate(x))`` is multiplied by, (..., d_hidden); None for a plain block."""

@@ -53,10 +53,10 @@ def recording(
                 stack.callback(site.module.register_forward_hook(_After(block, seen, graph, site)).remove)
 
         for block in blocks:
-            before(block, block.switch.module, inputs)
-            for module in {block.switch.module: None, block.up.module: None}:
+            before(block, block.first.module, inputs)
+            for module in {block.first.module: None, block.up.module: None}:
                 before(block, module, entering)
-            after(block, block.switch, pre_activations)
+            after(block, block.first, pre_activations)
             if block.gate is not None:
                 after(block, block.up, factors)
             before(block, block.down.module, hidden)

@@ -169,7 +169,7 @@ def _real(batch: Any, key: str, hidden: Tensor | None) -> Tensor | None:
 
 
 def _spectrum(block: MLPBlock) -> BlockSpectrum:
-    weight = block.switch.weight.detach()
+    weight = block.first.weight.detach()
     neurons, width = weight.shape
     values = gram_eigenvalues(weight.t()) / neurons
     return BlockSpectrum(

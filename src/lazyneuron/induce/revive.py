@@ -94,8 +94,8 @@ def _shifts(block: MLPBlock, samples: BlockSamples, *, share: float) -> Tensor |
     zero = block.activation.zero
     if zero.empty or zero.low < zero.high:
         return f"Its activation ({block.activation.kind}) is not zero up to one point."
-    if block.switch.bias is None:
-        return f"{block.switch.name} has no bias to raise."
+    if block.first.bias is None:
+        return f"{block.first.name} has no bias to raise."
     z = block.pre_activation(samples.inputs)
     dead = ~(block.activation(z) != 0).any(0)
     cut = z.kthvalue(max(1, round((1 - share) * len(z))), dim=0).values
@@ -115,8 +115,8 @@ def _say(name: str, shift: Tensor | str) -> BlockChange:
 @torch.no_grad()
 def _revive(change: Transaction, block: MLPBlock, shift: Tensor) -> None:
     rows = shift > 0
-    bias = _fresh(change, block.switch, "bias")
-    (bias if block.switch.rows is None else bias[slice(*block.switch.rows)]).add_(shift.to(bias))
+    bias = _fresh(change, block.first, "bias")
+    (bias if block.first.rows is None else bias[slice(*block.first.rows)]).add_(shift.to(bias))
     weight = _fresh(change, block.down, "weight")
     (weight.t() if block.down.transposed else weight)[:, rows] = 0
 

@@ -80,14 +80,14 @@ def of_torch(
     seen = {} if x is None else _inputs(model, chosen, x, tokens=tokens, seed=seed)
     found = []
     for block in chosen:
-        hidden = _plain(_numbers(block.switch.weight), _bias(block.switch), _called(block))
+        hidden = _plain(_numbers(block.first.weight), _bias(block.first), _called(block))
         if block.gate is not None:
             hidden = _product(hidden, block)
         found.append(
             _layer(
                 block.name,
-                _numbers(block.switch.weight),
-                _bias(block.switch),
+                _numbers(block.first.weight),
+                _bias(block.first),
                 _numbers(block.down.weight),
                 hidden=hidden,
                 rows=seen.get(block.name),
@@ -171,7 +171,7 @@ def _inputs(
         def hook(_: nn.Module, inputs: tuple[Any, ...], into: list[Tensor] = kept[block.name]) -> None:
             into.append(inputs[0].detach().reshape(-1, inputs[0].shape[-1]).to("cpu", torch.float64))
 
-        handles.append(block.switch.module.register_forward_pre_hook(hook))
+        handles.append(block.first.module.register_forward_pre_hook(hook))
     try:
         with torch.no_grad():
             for batch in [batches] if isinstance(batches, Tensor) else batches:

@@ -40,15 +40,15 @@ class BlockWatch:
         self.padding = NO_MASK
         self.notes: dict[str, None] = {}
         self.tally: Tally | None = None
-        self.reads_switch = (block.gate is not None and not block.rectifies_up) or _dropping(model, block)
+        self.reads_first = (block.gate is not None and not block.rectifies_up) or _dropping(model, block)
         self.fires_if_positive = block.activation.kind in _FIRES_IF_POSITIVE and not threshold
 
     def watching(self) -> contextlib.AbstractContextManager[None]:
         """Count in the body."""
         return recording(
             [self.block],
-            pre_activations=self._count_pre_activations if self.reads_switch or not self.fires_if_positive else None,
-            hidden=None if self.reads_switch else self._count_hidden,
+            pre_activations=self._count_pre_activations if self.reads_first or not self.fires_if_positive else None,
+            hidden=None if self.reads_first else self._count_hidden,
         )
 
     def _count_pre_activations(self, _: MLPBlock, value: Any) -> None:
@@ -57,7 +57,7 @@ class BlockWatch:
             return
         z, tally, tokens = admitted
         positive = z > 0
-        if self.reads_switch:
+        if self.reads_first:
             tally.add_fired(positive if self.fires_if_positive else self._fired(self._activated(z)), tokens)
         if not self.fires_if_positive:
             tally.add_positive(positive, tokens)

@@ -206,5 +206,5 @@ class _Seen:
 
 def _current(block: MLPBlock) -> Activation:
     """The activation as it is now: a learnt shift moves after the block was found."""
-    module = None if block.site is None else block.site.held
+    module = None if block.site is None else block.site.function
     return module.activation_spec() if isinstance(module, DeclaresActivation) else block.activation

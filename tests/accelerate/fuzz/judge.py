@@ -44,9 +44,9 @@ class Verdict:
 
 def dense(block: MLPBlock, x: Tensor) -> tuple[Tensor, Tensor]:
     """The deciding activation and the output, as torch's modules compute them."""
-    act, switch = block.activation, block.switch
+    act, first = block.activation, block.first
     function = JSReLU(act.parameters[0], act.parameters[1]) if act.kind == "jsrelu" else act
-    s = function(F.linear(x, switch.weight, switch.bias))
+    s = function(F.linear(x, first.weight, first.bias))
     h = s
     if block.gate is not None:
         up = F.linear(x, block.up.weight, block.up.bias)

@@ -143,7 +143,7 @@ def test_moving_the_bias_is_packing_anew(density, shape):
     prepared = prepare(dataclasses.replace(TINY, shape=shape))
     moved = prepared.packed_for(dataclasses.replace(TINY, density=density))
     fresh = pack(prepared.block)
-    assert torch.equal(moved.switch_bias, fresh.switch_bias)
+    assert torch.equal(moved.first_bias, fresh.first_bias)
     assert torch.equal(moved.sketch.panels, fresh.sketch.panels)
     assert torch.equal(moved.sketch.certificate, fresh.sketch.certificate)
     assert prepared.packed_for(dataclasses.replace(TINY, density=density)) is moved
@@ -155,7 +155,7 @@ def test_a_plain_read_reads_what_it_says():
     assert count == 10_000
     sketch = packed.sketch.panels.flatten().view(torch.int64)
     assert int(call(torch.empty(0))[0]) == int(sketch.sum())
-    everything = sum(t.numel() * t.element_size() for t in (packed.sketch.panels, packed.switch_rows, packed.down_rows))
+    everything = sum(t.numel() * t.element_size() for t in (packed.sketch.panels, packed.first_rows, packed.down_rows))
     assert plain_read(packed, 10**9)[1] == everything
 
 

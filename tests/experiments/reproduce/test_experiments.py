@@ -58,7 +58,7 @@ def test_an_ablation_compares_every_variant_with_the_first(small: VisionTask, tm
     again = Record.from_json(record.to_json())
     curves_figure(again, tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
-    with pytest.raises(DataError, match="reproduce record"):
+    with pytest.raises(DataError, match="one of kind 'reproduce' is needed"):
         curves_figure(Record(kind="demo", data={}, seed=None), tmp_path / "b.png")
 
 

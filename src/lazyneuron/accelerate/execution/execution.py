@@ -18,7 +18,6 @@ from lazyneuron.accelerate.path import DENSE, Call, Path
 from lazyneuron.accelerate.policy.choice import BUCKETS, predict_candidates
 from lazyneuron.accelerate.policy.following import Following
 from lazyneuron.blocks.block import MLPBlock
-from lazyneuron.blocks.dense import dense
 from lazyneuron.blocks.splice.wiring import Wiring
 from lazyneuron.ops.sparse_mlp.packed import DTYPES, PackedBlock, Weights
 
@@ -72,7 +71,7 @@ class BlockExecution:
         self.current.start(packed, freshness)
 
     def _enlist(self) -> None:
-        self.dense = dense(self.block)
+        self.dense = self.block.forward
         self._number, self._opaque = opaque.enlist(self), opaque.op()
 
     @property

@@ -36,15 +36,15 @@ def pack(block: MLPBlock, weights: Weights = "keep") -> PackedBlock:
     if weights not in ("keep", "int8"):
         raise ConfigError(f"weights is 'keep' or 'int8', got {weights!r}.")
     _check(block)
-    switch_rows = _rows(block.switch.weight)
-    switch_bias = _vector(block.switch.bias)
+    first_rows = _rows(block.first.weight)
+    first_bias = _vector(block.first.bias)
     down = block.down.weight.detach()
     for site, weight in ((block.down, down), (block.up, block.up.weight), (block.up, block.up.bias)):
         if weight is not None and not bool(torch.isfinite(weight).all()):
             raise AssumptionError(f"The weights of {site.name} hold NaN or infinity; a skipped row could hide them.")
     up_rows, up_bias = (_rows(block.up.weight), _vector(block.up.bias)) if block.gate is not None else (None, None)
     up = None if up_rows is None else (up_rows, up_bias)
-    sketch = build_sketch(switch_rows, switch_bias, activation=block.activation, up=up)
+    sketch = build_sketch(first_rows, first_bias, activation=block.activation, up=up)
     down_rows = down.t().contiguous()
     down_scale = None
     if weights == "int8":
@@ -52,14 +52,14 @@ def pack(block: MLPBlock, weights: Weights = "keep") -> PackedBlock:
             raise ConfigError("weights='int8' is for plain blocks; use weights='keep' for gated ones.")
         down_rows, down_scale = _quantise_rows(down_rows)
         sketch = sketch.with_slack(0.0)  # it is the weight: the zero set decides alone
-    own = {block.switch.weight.data_ptr(), block.up.weight.data_ptr(), block.down.weight.data_ptr()}
-    copies = [t for t in (switch_rows, up_rows, down_rows) if t is not None and t.data_ptr() not in own]
-    for tensor in (sketch.panels, switch_rows, down_rows, *([up_rows] if up_rows is not None else [])):
+    own = {block.first.weight.data_ptr(), block.up.weight.data_ptr(), block.down.weight.data_ptr()}
+    copies = [t for t in (first_rows, up_rows, down_rows) if t is not None and t.data_ptr() not in own]
+    for tensor in (sketch.panels, first_rows, down_rows, *([up_rows] if up_rows is not None else [])):
         advise_large_pages(tensor)
     return PackedBlock(
         sketch=sketch,
-        switch_rows=switch_rows,
-        switch_bias=switch_bias,
+        first_rows=first_rows,
+        first_bias=first_bias,
         up_rows=up_rows,
         up_bias=up_bias,
         rectifies_up=block.rectifies_up,
@@ -67,7 +67,7 @@ def pack(block: MLPBlock, weights: Weights = "keep") -> PackedBlock:
         down_scale=down_scale,
         down_bias=_vector(block.down.bias),
         activation=block.activation,
-        zero=inner_zero_set(block.activation, switch_rows.dtype),
+        zero=inner_zero_set(block.activation, first_rows.dtype),
         added_bytes=sketch.bytes + sum(t.numel() * t.element_size() for t in copies),
     )
 

@@ -34,8 +34,8 @@ def synthetic_block(d_in: int, d_hidden: int, firing: float, dtype: torch.dtype,
     relu = Activation("relu")
     return PackedBlock(
         sketch=build_sketch(up, bias),
-        switch_rows=up,
-        switch_bias=bias,
+        first_rows=up,
+        first_bias=bias,
         up_rows=None,
         up_bias=None,
         down_rows=down,
@@ -56,13 +56,13 @@ def firing_bias(firing: float) -> float:
 
 def with_bias(packed: PackedBlock, bias: float) -> PackedBlock:
     """The same weights with another bias on every neuron; the sketch of the weights is kept."""
-    value = torch.full_like(packed.switch_rows[:, 0], bias)
-    return dataclasses.replace(packed, switch_bias=value, sketch=sketch_with_bias(packed.sketch, value))
+    value = torch.full_like(packed.first_rows[:, 0], bias)
+    return dataclasses.replace(packed, first_bias=value, sketch=sketch_with_bias(packed.sketch, value))
 
 
 def dense_call(packed: PackedBlock, down: Tensor) -> Callable[[Tensor], Tensor]:
     """The block as torch runs it; ``down`` is the weight in its usual layout (d_out, d_hidden)."""
-    up, bias, out = packed.switch_rows, packed.switch_bias, packed.down_bias
+    up, bias, out = packed.first_rows, packed.first_bias, packed.down_bias
     return lambda x: F.linear(F.relu(F.linear(x, up, bias)), down, out)
 
 

@@ -13,7 +13,6 @@ from torch import Tensor
 from lazyneuron.accelerate.path import DENSE, GATHER, Path, Shares, SharesByPath
 from lazyneuron.accelerate.policy.choice import BUCKETS, GAIN_WANTED, Candidates, Table
 from lazyneuron.blocks.block import MLPBlock
-from lazyneuron.blocks.dense import dense
 from lazyneuron.core.timing import least_us
 from lazyneuron.ops.sparse_mlp import native
 from lazyneuron.ops.sparse_mlp.packed import PackedBlock
@@ -103,7 +102,7 @@ def _shares(packed: PackedBlock, candidates: Candidates, inputs: Tensor, isa: in
     shares: dict[Path, Shares] = {}
     for path in candidates.lines:
         if path is GATHER:
-            z = F.linear(inputs, packed.switch_rows, packed.switch_bias)
+            z = F.linear(inputs, packed.first_rows, packed.first_bias)
             fires = packed.activation(z) != 0
             if packed.rectifies_up and packed.up_rows is not None:
                 fires &= F.linear(inputs, packed.up_rows, packed.up_bias) > 0
@@ -122,7 +121,7 @@ def _time_bucket(
 ) -> dict[Path, float]:
     windows = [inputs[k : k + tokens] for k in range(0, len(inputs) - tokens + 1, tokens)][:16]
     counts = native.new_counts()
-    runs = {DENSE: dense(block)} | {path: path.runner(packed, counts, isa=isa) for path in candidates.lines}
+    runs = {DENSE: block.forward} | {path: path.runner(packed, counts, isa=isa) for path in candidates.lines}
     calls = [lambda k, run=run: run(windows[k % len(windows)]) for run in runs.values()]
     times = least_us(calls, rounds=15, budget_s=BUDGET_S / 6)
     return dict(zip(runs, times, strict=True))

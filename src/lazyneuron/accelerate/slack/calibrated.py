@@ -27,7 +27,7 @@ def calibrated_slack(packed: PackedBlock, inputs: Tensor) -> tuple[float, dict[s
         check = fit
     ratio = _error(packed, fit) / _reach(packed, fit)
     factor = float(torch.quantile(_thinned(ratio), QUANTILE).clamp(1e-3, 1.0))
-    z = check @ packed.switch_rows.double().T + packed.sketch.certificate[1, : packed.d_hidden].double()
+    z = check @ packed.first_rows.double().T + packed.sketch.certificate[1, : packed.d_hidden].double()
     sketch_z = _sketch(packed, check)
     reach = _reach(packed, check) * factor
     fires = ~packed.zero.contains(z)
@@ -43,7 +43,7 @@ def _sketch(packed: PackedBlock, x: Tensor) -> Tensor:
 
 def _error(packed: PackedBlock, x: Tensor) -> Tensor:
     bias = packed.sketch.certificate[1, : packed.d_hidden].double()
-    return (x @ packed.switch_rows.double().T + bias - _sketch(packed, x)).abs()
+    return (x @ packed.first_rows.double().T + bias - _sketch(packed, x)).abs()
 
 
 def _reach(packed: PackedBlock, x: Tensor) -> Tensor:

@@ -94,7 +94,7 @@ def _experiment(trace: Trace, candidate: Candidate, *, changed: bool = False) ->
         replace[up.name] = _factors
     try:
         probed = trace.again(replace)
-        z = candidate.switch.part_of(probed.linears[candidate.switch.name].output)
+        z = candidate.first.part_of(probed.linears[candidate.first.name].output)
         u = None if gate is None else up.part_of(probed.linears[up.name].output)
         h = probed.linears[candidate.down.name].input
     except Exception:
@@ -150,9 +150,9 @@ def _site(call: Call, model: nn.Module) -> ActivationSite:
 def _activation(site: ActivationSite, shown: _Experiment) -> Activation | None:
     """The function at a site as a fact that agrees with what was seen; None when it is no activation function."""
     try:
-        activation = identify(site.held)
+        activation = identify(site.function)
         if not agrees(activation(shown.z.clone()), shown.value):
-            activation = Activation("other", function=site.held)
+            activation = Activation("other", function=site.function)
         known = activation.kind != "other"
         if known or (is_elementwise(activation, shown.z) and not is_affine(activation, shown.z)):
             return activation

@@ -27,7 +27,7 @@ class Candidate:
     gate: LinearSite | None = None
 
     @property
-    def switch(self) -> LinearSite:
+    def first(self) -> LinearSite:
         """The layer that the activation reads."""
         return self.gate if self.gate is not None else self.up
 

@@ -74,7 +74,7 @@ def _is_outdated(block: MLPBlock) -> bool:
         return True
     if block.site is None or block.activation.kind == "other":
         return False
-    held = block.site.held
+    held = block.site.function
     held = held.original if isinstance(held, Pass) else held
     if isinstance(getattr(held, "__dict__", {}).get("forward"), Pass):
         return False  # it is executed elsewhere as long as the block is replaced

@@ -127,11 +127,11 @@ class Search:
     def named(self) -> list[tuple[MLPBlock, Trace]]:
         """The blocks with unique names, and with ``shared`` filled in."""
         times = collections.Counter(block.name for block, _ in self._found)
-        holders = collections.Counter(id(b.site.held) for b, _ in self._found if b.site and _is_module(b))
+        holders = collections.Counter(id(b.site.function) for b, _ in self._found if b.site and _is_module(b))
         result = []
         for block, trace in self._found:
             site = block.site
-            if site is not None and _is_module(block) and holders[id(site.held)] > 1:
+            if site is not None and _is_module(block) and holders[id(site.function)] > 1:
                 site = dataclasses.replace(site, shared=True)
             name = block.name if times[block.name] == 1 else block.up.name
             result.append((dataclasses.replace(block, name=name, site=site), trace))
@@ -139,7 +139,7 @@ class Search:
 
 
 def _is_module(block: MLPBlock) -> bool:
-    return block.site is not None and isinstance(block.site.held, nn.Module)
+    return block.site is not None and isinstance(block.site.function, nn.Module)
 
 
 def _names(candidate: Candidate) -> list[str]:

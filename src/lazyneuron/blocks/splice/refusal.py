@@ -110,8 +110,8 @@ def _inner_hooks(block: MLPBlock, model: nn.Module) -> str | None:
     if block.container is not None:
         container = model.get_submodule(block.container)
         named = [(n, m) for n, m in container.named_modules(prefix=block.container) if m is not container]
-    elif block.site is not None and isinstance(block.site.held, nn.Module):
-        named = [(_activation_name(block), block.site.held)]
+    elif block.site is not None and isinstance(block.site.function, nn.Module):
+        named = [(_activation_name(block), block.site.function)]
     named += [(name, model.get_submodule(name)) for name in block.dropouts]
     for name, module in named:
         if hooks_of(module):
@@ -124,7 +124,7 @@ def _other_tensors(block: MLPBlock, model: nn.Module) -> str | None:
     own = {site.module for site in block.linears}
     site = block.site
     parts: list[nn.Module] = [] if block.container is None else list(model.get_submodule(block.container).modules())
-    parts += [site.held] if site is not None and isinstance(site.held, nn.Module) else []
+    parts += [site.function] if site is not None and isinstance(site.function, nn.Module) else []
     for module in parts:
         for name, tensor in (*module._parameters.items(), *module._buffers.items()):
             if module not in own and tensor is not None:
@@ -145,7 +145,7 @@ def _spread(block: MLPBlock, model: nn.Module, sites: Mapping[str, LinearSite]) 
         return "Its gate and up are one layer, and no module stands for the whole block."
     if block.d_out == block.d_hidden:
         return "It is spread over several modules and its output is as wide as its hidden layer, so they look alike."
-    if isinstance(block.site.held, Pass):
+    if isinstance(block.site.function, Pass):
         return "Its execution was replaced already; restore that change first."
     for site in block.linears:
         others = [other.name for other in sites.values() if other.module is site.module and other.name != site.name]
@@ -157,10 +157,10 @@ def _spread(block: MLPBlock, model: nn.Module, sites: Mapping[str, LinearSite]) 
 def clashes(block: MLPBlock, others: Sequence[MLPBlock], model: nn.Module) -> str | None:
     """Why a spread block cannot let its output pass through an activation module that is used elsewhere too."""
     site = block.site
-    if block.container is not None or site is None or not isinstance(site.held, nn.Module):
+    if block.container is not None or site is None or not isinstance(site.function, nn.Module):
         return None
-    held = site.held
-    sharing = [b for b in others if b.site is not None and b.site.held is held]
+    held = site.function
+    sharing = [b for b in others if b.site is not None and b.site.function is held]
     known = {(id(b.site.owner), b.site.attribute) for b in sharing if b.site is not None}
     for name, owner in model.named_modules():
         for attribute, module in owner._modules.items():

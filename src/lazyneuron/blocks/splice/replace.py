@@ -85,7 +85,7 @@ def _splice_spread(change: Transaction, block: MLPBlock, run: Run, model: nn.Mod
         for part in parts:
             change.set(part.module, "forward", part)
     change.set(block.down.module, "forward", Pass(block.down.module, block.d_out))
-    held = site.held
+    held = site.function
     if isinstance(held, nn.Module):
         before = held.__dict__.get("forward", held)
         change.set(held, "forward", Pass(before, block.d_out))
@@ -120,7 +120,7 @@ def replace_activation_(
         raise ConfigError(
             f"The activation of {block.name} is written into a forward; hold it as an attribute to replace it."
         )
-    if isinstance(site.held, Pass) or isinstance(getattr(site.held, "__dict__", {}).get("forward"), Pass):
+    if isinstance(site.function, Pass) or isinstance(getattr(site.function, "__dict__", {}).get("forward"), Pass):
         raise ConfigError(f"The execution of {block.name} is replaced; restore that change before its activation's.")
     new = _as_held(activation, site)
     change.set(site.owner, site.attribute, new)
@@ -134,7 +134,7 @@ def _as_held(activation: Any, site: ActivationSite) -> Any:
     if (
         not isinstance(activation, nn.Module)
         and not isinstance(activation, Activation)
-        and isinstance(site.held, nn.Module)
+        and isinstance(site.function, nn.Module)
     ):
         activation = identify(activation)
     if isinstance(activation, Activation):

@@ -47,9 +47,9 @@ class Wiring:
             (p, key) for p in parents if self._whole for key, child in p._modules.items() if child is None
         )
         site = block.site
-        linked = site is not None and any(link[3] is site.held for link in self._links)
+        linked = site is not None and any(link[3] is site.function for link in self._links)
         self._held = None if site is None or linked else (site.owner, site.attribute)
-        self._function = None if site is None or linked else site.held
+        self._function = None if site is None or linked else site.function
         self._modes = tuple(dict.fromkeys((self._top, *(link[3] for link in self._links))))
         self._block = block
         self._replaced = self._modules_replaced()
@@ -103,7 +103,7 @@ class Wiring:
         """The modules whose code the execution stands for."""
         inside = self._modes if self._whole else [m for m in self._modes[1:] if not m._modules]
         site = self._block.site
-        held = [] if site is None or not isinstance(site.held, nn.Module) else [site.held]
+        held = [] if site is None or not isinstance(site.function, nn.Module) else [site.function]
         return tuple(dict.fromkeys((*inside, *held)))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def _links(block: MLPBlock, model: nn.Module, top: str) -> Iterator[_Link]:
         names = [name for name, module in inside_top if name != top]
     elif site is not None:
         inside = site.owner_name == top or site.owner_name.startswith(f"{top}." if top else "")
-        held = [f"{site.owner_name}.{site.attribute}".lstrip(".")] if isinstance(site.held, nn.Module) else []
+        held = [f"{site.owner_name}.{site.attribute}".lstrip(".")] if isinstance(site.function, nn.Module) else []
         names += (held or [site.owner_name]) if inside else []
     seen = set()
     for name in names:

@@ -64,10 +64,10 @@ def shift_bias_(block: MLPBlock, samples: BlockSamples, *, density: float) -> fl
 
     Cost: ``up`` at the samples and a partial sort; at most 2**21 pre-activations are looked at.
     """
-    bias = block.switch.bias
+    bias = block.first.bias
     if bias is None or block.activation.zero.left != 0:
         lacks = "has no bias" if bias is None else f"has the activation {block.activation.kind}, not zero up to 0"
-        raise ConfigError(f"{block.switch.name} {lacks}; install ReLU first, or thresholds where there is no bias.")
+        raise ConfigError(f"{block.first.name} {lacks}; install ReLU first, or thresholds where there is no bias.")
     shift = _quantile(block, samples, density=density)
     bias -= shift
     return shift

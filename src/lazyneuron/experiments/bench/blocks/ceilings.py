@@ -57,7 +57,7 @@ def needs(packed: PackedBlock, levels: Tensor, x: Tensor, fires: Tensor) -> Need
     fires_seen = fires[seen]
     kept = packed.weights == "keep"
     layers = 1 if packed.up_rows is None else 2
-    width = packed.switch_rows.element_size() if kept else 1
+    width = packed.first_rows.element_size() if kept else 1
     union_open, union = float(open_.any(0).float().mean()), float(fires_seen.any(0).float().mean())
     computed, fired = float(open_.float().mean()), float(fires.float().mean())
     size = packed.d_hidden * packed.d_in
@@ -87,7 +87,7 @@ def _undecided(packed: PackedBlock, levels: Tensor, x: Tensor) -> Tensor:
 def plain_read(packed: PackedBlock, moved: int) -> tuple[Callable[[Tensor], Tensor], int]:
     """A callable that only reads about as many bytes of the packed buffers as a step must, and that number."""
     left, parts = moved, []
-    rows = [packed.sketch.panels, packed.switch_rows, packed.down_rows]
+    rows = [packed.sketch.panels, packed.first_rows, packed.down_rows]
     for tensor in [*rows, *([] if packed.up_rows is None else [packed.up_rows])]:
         flat = tensor.flatten().view(torch.uint8)
         take = min(left, flat.numel()) // 8 * 8

@@ -38,7 +38,7 @@ def at_density(packed: PackedBlock, density: float) -> PackedBlock:
     moved = benchmark.with_bias(packed, benchmark.firing_bias(density))
     up = None if packed.up_rows is None else (packed.up_rows, packed.up_bias)
     activation = cast(Activation, packed.activation)  # of a block that was found, not a stranger of the operator's
-    fresh = build_sketch(packed.switch_rows, moved.switch_bias, activation=activation, up=up)
+    fresh = build_sketch(packed.first_rows, moved.first_bias, activation=activation, up=up)
     if packed.weights == "int8":
         fresh = fresh.with_slack(0.0)
     sketch = dataclasses.replace(packed.sketch, certificate=fresh.certificate)

@@ -52,7 +52,7 @@ def make_block(shape: Shape, dtype: str, density: float, *, seed: int = SEED) ->
 
 def set_density_(block: MLPBlock, density: float) -> None:
     """Set the bias of the layer that decides, in place."""
-    bias = block.switch.bias
+    bias = block.first.bias
     assert bias is not None
     bias.detach().fill_(firing_bias(density))
 

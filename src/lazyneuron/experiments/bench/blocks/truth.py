@@ -28,7 +28,7 @@ def evaluate(block: MLPBlock, x: Tensor) -> tuple[Tensor, Tensor]:
     fires = torch.zeros(len(x), block.d_hidden, dtype=torch.bool)
     for start in range(0, block.d_hidden, _ROWS_AT_ONCE):
         part = slice(start, start + _ROWS_AT_ONCE)
-        h = block.activation(_linear(wide, block.switch.weight, block.switch.bias, part))
+        h = block.activation(_linear(wide, block.first.weight, block.first.bias, part))
         fires[:, part] = h != 0
         if block.gate is not None:
             h = h * _linear(wide, block.up.weight, block.up.bias, part)

@@ -70,7 +70,7 @@ class Baseline:
 
 def hidden(block: MLPBlock, x: Tensor) -> Tensor:
     """The hidden activation (tokens, d_hidden) in the block's dtype."""
-    h = block.activation(F.linear(x, block.switch.weight, block.switch.bias))
+    h = block.activation(F.linear(x, block.first.weight, block.first.bias))
     return h if block.gate is None else h * F.linear(x, block.up.weight, block.up.bias)
 
 

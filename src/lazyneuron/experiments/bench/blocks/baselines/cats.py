@@ -49,7 +49,7 @@ def with_threshold(block: MLPBlock, threshold: float) -> Built:
 
 
 def _activation(block: MLPBlock, x: Tensor) -> Tensor:
-    return block.activation(F.linear(x, block.switch.weight, block.switch.bias))
+    return block.activation(F.linear(x, block.first.weight, block.first.bias))
 
 
 BASELINE = Baseline(name="cats", about="CATS: small activations left out", exact=False, build=build)

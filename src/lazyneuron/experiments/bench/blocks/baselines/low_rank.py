@@ -39,7 +39,7 @@ def with_rank(block: MLPBlock, calibration: Tensor, *, rank: int, recall: float)
     some = SomeNeurons(block)
     fitted_on = round((1 - HELD_OUT) * len(calibration))
     inner, outer = fit(block, calibration[:fitted_on], rank)
-    bias, held_out = block.switch.bias, calibration[fitted_on:]
+    bias, held_out = block.first.bias, calibration[fitted_on:]
     scores = F.linear(F.linear(held_out, inner), outer, bias)
     threshold = threshold_for(scores, hidden(block, held_out) != 0, recall)
 
@@ -75,7 +75,7 @@ def fit(block: MLPBlock, calibration: Tensor, rank: int) -> tuple[Tensor, Tensor
     Source:
         Reduced-rank regression (Izenman, 1975): project on the leading principal directions of the fitted values.
     """
-    weight, x = block.switch.weight.double(), calibration.double()
+    weight, x = block.first.weight.double(), calibration.double()
     covariance = x.T @ x / len(x)
     ridge = 1e-9 * float(covariance.diagonal().mean())
     root = torch.linalg.cholesky(covariance + ridge * torch.eye(len(covariance), dtype=torch.float64))
@@ -83,7 +83,7 @@ def fit(block: MLPBlock, calibration: Tensor, rank: int) -> tuple[Tensor, Tensor
     directions = torch.linalg.eigh(fitted.T @ fitted).eigenvectors[:, -rank:]
     outer = torch.linalg.qr(fitted @ directions).Q
     inner = outer.T @ weight
-    return inner.to(block.switch.weight.dtype), outer.to(block.switch.weight.dtype)
+    return inner.to(block.first.weight.dtype), outer.to(block.first.weight.dtype)
 
 
 def threshold_for(scores: Tensor, fires: Tensor, recall: float) -> float:

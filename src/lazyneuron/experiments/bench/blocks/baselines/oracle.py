@@ -59,7 +59,7 @@ def _pairs(problem: Problem) -> Built:
         # one token stands in as many equal rows as there are threads, each with its part of the neurons
         wide = x if len(x) > 1 else x.expand(pattern.shape[0], -1).contiguous()
         index = pattern.col_indices()
-        h = block.activation(_sampled(pattern, wide, block.switch))
+        h = block.activation(_sampled(pattern, wide, block.first))
         if block.gate is not None:
             h = h * _sampled(pattern, wide, block.up)
         if len(x) > 1:

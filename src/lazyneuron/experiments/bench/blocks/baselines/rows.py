@@ -42,7 +42,7 @@ class SomeNeurons:
     def hidden(self, x: Tensor, index: Tensor) -> Tensor:
         """The hidden activation (tokens, len(index)) of some neurons."""
         block = self.block
-        h = block.activation(F.linear(x, *_some(block.switch.weight, block.switch.bias, index)))
+        h = block.activation(F.linear(x, *_some(block.first.weight, block.first.bias, index)))
         return h if block.gate is None else h * F.linear(x, *_some(block.up.weight, block.up.bias, index))
 
     def down(self, h: Tensor, index: Tensor) -> Tensor:
