@@ -113,7 +113,6 @@ CALLS: dict[str, Callable[[], Arguments]] = {
         "bits": packed_bits(5, 70), "coefficient": normal(26), "rows": 70, "degree": 3, "isa": -1
     },
     "walsh_gram": _gram,
-    "gram_product": lambda: {"gram": normal(37, 37, dtype=torch.float32), "x": normal(37), "isa": -1},
     "hamming_lookup": lambda: {
         "a": packed_bits(6, 70), "b": packed_bits(5, 70, seed=1), "table": normal(129), "isa": -1
     },

@@ -92,10 +92,6 @@ def walsh_gram(subsets: Tensor, moments: Tensor, n: int, isa: int) -> Written:
     return (torch.tensor(found, dtype=torch.float32).reshape(len(sets), len(sets)),)
 
 
-def gram_product(gram: Tensor, x: Tensor, isa: int) -> Written:
-    return (gram.double() @ x.flatten(),)
-
-
 def distances(a: Tensor, b: Tensor) -> Tensor:
     p, q = signs(a, 64 * a.shape[1]), signs(b, 64 * b.shape[1])
     return (p[:, None] != q[None]).sum(2)

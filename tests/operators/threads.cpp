@@ -225,8 +225,7 @@ std::vector<double> cube(const boolean::Kernels& k, int threads) {
       k.gram(pairs.data(), order, moments.data(), size, 2, 8 * i, std::min(size, 8 * (i + 1)), column,
              std::min(size, column + 8), gram.data());
   });
-  std::vector<double> product(size), wide(1 << 12);
-  share(threads, size, [&](int64_t i) { k.gram_product(gram.data(), size, i, i + 1, sums.data(), product.data()); });
+  std::vector<double> wide(1 << 12);
   std::vector<float> narrow(1 << 12);
   for (size_t i = 0; i < wide.size(); ++i) wide[i] = narrow[i] = static_cast<float>(source() % 100);
   share(threads, 4, [&](int64_t i) {

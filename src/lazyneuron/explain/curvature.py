@@ -81,9 +81,9 @@ def sharpness(
     # fused attention kernels have no second derivative
     with borrowed(model, observe=True), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         hessian = _Hessian(model, items, loss, chosen)
-        dice = torch.Generator().manual_seed(seed)
-        traces = [_quadratic(hessian, _signs(hessian.size, dice)) for _ in range(draws)]
-        top, residual, made = _lanczos(hessian, steps, dice) if steps else (math.nan, math.nan, 0)
+        generator = torch.Generator().manual_seed(seed)
+        traces = [_quadratic(hessian, _signs(hessian.size, generator)) for _ in range(draws)]
+        top, residual, made = _lanczos(hessian, steps, generator) if steps else (math.nan, math.nan, 0)
     values = torch.tensor(traces, dtype=torch.float64)
     return Sharpness(
         parameters=hessian.size,
@@ -130,17 +130,17 @@ class _Hessian:
         return total / self._samples
 
 
-def _signs(size: int, dice: torch.Generator) -> Tensor:
-    return torch.randint(0, 2, (size,), generator=dice).double() * 2 - 1
+def _signs(size: int, generator: torch.Generator) -> Tensor:
+    return torch.randint(0, 2, (size,), generator=generator).double() * 2 - 1
 
 
 def _quadratic(hessian: _Hessian, vector: Tensor) -> float:
     return float(vector @ hessian.times(vector))
 
 
-def _lanczos(hessian: _Hessian, steps: int, dice: torch.Generator) -> tuple[float, float, int]:
+def _lanczos(hessian: _Hessian, steps: int, generator: torch.Generator) -> tuple[float, float, int]:
     """The largest Ritz value, its residual, and the steps made."""
-    q = torch.randn(hessian.size, generator=dice, dtype=torch.float64)
+    q = torch.randn(hessian.size, generator=generator, dtype=torch.float64)
     basis = [q / q.norm()]
     diagonal: list[float] = []
     beside: list[float] = []

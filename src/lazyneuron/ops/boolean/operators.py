@@ -45,7 +45,6 @@ _FAKES: dict[str, Callable[..., Any]] = {
     "walsh_analysis": lambda bits, y, degree, isa: _characters(bits, degree, torch.float64),
     "walsh_synthesis": lambda bits, coefficient, rows, degree, isa: coefficient.new_empty(rows),
     "walsh_gram": lambda subsets, moments, n, isa: subsets.new_empty([len(subsets)] * 2, dtype=torch.float32),
-    "gram_product": lambda gram, x, isa: x.new_empty(x.numel()),
     "hamming_lookup": lambda a, b, table, isa: table.new_empty(len(a), len(b)),
     "hamming_sums": lambda rows, y, n, isa: y.new_empty(n + 1),
 }
