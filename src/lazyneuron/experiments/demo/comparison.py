@@ -56,14 +56,14 @@ def compare(
         stages: told the progress.
     """
     with stages("accelerate"):
-        fast = copy.deepcopy(sparse.model)
+        fast, found = copy.deepcopy((sparse.model, sparse.blocks))
         messages: list[str] = []
 
         def progress(message: str) -> None:
             messages.append(message)
             stages.advance(len(messages) / (len(sparse.blocks) + 2), message)
 
-        receipt = accelerate_(fast, sample, progress=progress)
+        receipt = accelerate_(fast, sample, blocks=found, progress=progress)
         difference = held_out.largest_difference(sparse.model, fast)
     inputs = cases(held_out.ids)
     variants, notes = _variants(original, sparse, inputs, settings=settings, stages=stages)

@@ -62,10 +62,10 @@ def layer_errors(student: Any, teacher: Any, batch: Any) -> Tensor:
     return _LAYERS_WEIGHT * total / (len(student.hidden_states) - 1) + (1 - (ours * theirs).sum(-1)).mean()
 
 
-def relu_copy(original: nn.Module) -> Network:
+def relu_copy(original: Network) -> Network:
     """A copy with ReLU; whatever is sparse in the demo starts from one, and its blocks are found here alone."""
-    model = copy.deepcopy(original)
-    receipt = sparsify_(model, Relufy())
+    model, blocks = copy.deepcopy((original.model, original.blocks))
+    receipt = sparsify_(model, Relufy(), blocks=blocks)
     return Network(model=model, blocks=find_blocks(model), receipt=receipt)
 
 
@@ -76,7 +76,7 @@ def sample_blocks(original: Network, ids: Sequence[Sequence[int]]) -> dict[str, 
 
 
 def closed_form(
-    original: nn.Module,
+    original: Network,
     samples: dict[str, BlockSamples],
     *,
     density: float | None,

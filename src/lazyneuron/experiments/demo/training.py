@@ -70,7 +70,7 @@ def train(
 def _layer_by_layer(
     original: Network, ids: Sequence[Sequence[int]], *, held_out: HeldOut, settings: Settings, stages: Stages
 ) -> tuple[list[Evaluation], Network]:
-    network = relu_copy(original.model)
+    network = relu_copy(original)
     evaluations = [held_out.evaluate(network, label="ReLU, nothing else")]
     samples = sample_blocks(original, ids[: settings.sample_lines])
     densities = (*settings.closed_form_densities, settings.start_density)
@@ -79,7 +79,7 @@ def _layer_by_layer(
         def advance(share: float, number: int = number) -> None:
             stages.advance((number + share) / len(densities))
 
-        network = closed_form(original.model, samples, density=density, advance=advance)
+        network = closed_form(original, samples, density=density, advance=advance)
         state = "refitted" if density is None else f"biases shifted to {density:g}, refitted"
         evaluations.append(held_out.evaluate(network, label=state))
     return evaluations, network

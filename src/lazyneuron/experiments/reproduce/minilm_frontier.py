@@ -70,7 +70,7 @@ def descend(
     original = Network(model=encoder.model, blocks=find_blocks(encoder.model))
     evaluations = [(held_out.evaluate(original, label="original"), 0.0)]
     samples = sample_blocks(original, train[: settings.sample_lines])
-    student = closed_form(encoder.model, samples, density=settings.start_density, advance=lambda share: None)
+    student = closed_form(original, samples, density=settings.start_density, advance=lambda share: None)
     evaluations.append((held_out.evaluate(student, label="layer by layer, no gradients"), 0.0))
     whole, before, steps = sum(phase.seconds for phase in phases), 0.0, 0
     for number, phase in enumerate(phases):

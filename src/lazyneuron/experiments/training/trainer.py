@@ -191,12 +191,13 @@ class _Penalty:
 def evaluate(model: nn.Module, task: Task, *, step: int) -> Evaluation:
     """Measure density and quality of a model that is in evaluation mode."""
     held_out, probe = ([task.here(batch) for batch in batches] for batches in (task.held_out, task.probe))
-    report = measure(model, held_out)
+    blocks = find_blocks(model)
+    report = measure(model, held_out, blocks=blocks)
     losses, right = zip(*(task.losses(model, batch) for batch in held_out), strict=True)
     return Evaluation(
         step=step,
         density=report.density,
-        train_density=measure(model, probe).density,
+        train_density=measure(model, probe, blocks=blocks).density,
         accuracy=float(torch.cat(right).double().mean()),
         loss=float(torch.cat(losses).mean()),
         blocks=tuple(block.density or 0.0 for block in report.blocks),
