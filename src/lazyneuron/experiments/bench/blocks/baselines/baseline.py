@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from lazyneuron.blocks import MLPBlock
@@ -66,17 +65,6 @@ class Baseline:
     about: str
     exact: bool
     build: Callable[[Problem], Built]
-
-
-def hidden(block: MLPBlock, x: Tensor) -> Tensor:
-    """The hidden activation (tokens, d_hidden) in the block's dtype."""
-    h = block.activation(F.linear(x, block.first.weight, block.first.bias))
-    return h if block.gate is None else h * F.linear(x, block.up.weight, block.up.bias)
-
-
-def dense_output(block: MLPBlock, h: Tensor) -> Tensor:
-    """``down`` of a hidden activation."""
-    return F.linear(h, block.down.weight, block.down.bias)
 
 
 def size_bytes(*tensors: Tensor | None) -> int:

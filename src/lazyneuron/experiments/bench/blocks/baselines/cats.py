@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lazyneuron.blocks import MLPBlock
-from lazyneuron.experiments.bench.blocks.baselines.baseline import Baseline, Built, Problem, dense_output, size_bytes
+from lazyneuron.experiments.bench.blocks.baselines.baseline import Baseline, Built, Problem, size_bytes
 from lazyneuron.experiments.bench.blocks.baselines.rows import MOST_GATHERED, SomeNeurons
 from lazyneuron.experiments.bench.blocks.baselines.teal import quantile_of_magnitude
 
@@ -38,7 +38,7 @@ def with_threshold(block: MLPBlock, threshold: float) -> Built:
         index = (act != 0).any(0).nonzero()[:, 0]
         if len(x) > 1 and len(index) > MOST_GATHERED * block.d_hidden:
             h = act if block.gate is None else act * F.linear(x, block.up.weight, block.up.bias)
-            return dense_output(block, h)
+            return block.output(h)
         h = act.index_select(1, index)
         if block.gate is not None:
             bias = None if block.up.bias is None else block.up.bias.index_select(0, index)
@@ -49,7 +49,7 @@ def with_threshold(block: MLPBlock, threshold: float) -> Built:
 
 
 def _activation(block: MLPBlock, x: Tensor) -> Tensor:
-    return block.activation(F.linear(x, block.first.weight, block.first.bias))
+    return block.activation(block.pre_activation(x))
 
 
 BASELINE = Baseline(name="cats", about="CATS: small activations left out", exact=False, build=build)

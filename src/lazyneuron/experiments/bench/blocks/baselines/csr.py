@@ -6,7 +6,7 @@ import warnings
 
 from torch import Tensor
 
-from lazyneuron.experiments.bench.blocks.baselines.baseline import Baseline, Built, Problem, hidden, size_bytes
+from lazyneuron.experiments.bench.blocks.baselines.baseline import Baseline, Built, Problem, size_bytes
 
 
 def build(problem: Problem) -> Built:
@@ -15,7 +15,7 @@ def build(problem: Problem) -> Built:
     rows = block.down.weight.t().contiguous()
 
     def run(x: Tensor) -> Tensor:
-        y = hidden(block, x).to_sparse_csr() @ rows
+        y = block.hidden(x).to_sparse_csr() @ rows
         return y if block.down.bias is None else y + block.down.bias
 
     with warnings.catch_warnings():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lazyneuron.experiments.bench.blocks.baselines.baseline import Baseline, Built, Problem, hidden, size_bytes
+from lazyneuron.experiments.bench.blocks.baselines.baseline import Baseline, Built, Problem, size_bytes
 
 
 def build(problem: Problem) -> Built:
@@ -13,7 +13,7 @@ def build(problem: Problem) -> Built:
     rows = block.down.weight.t().contiguous()
 
     def run(x: Tensor) -> Tensor:
-        h = hidden(block, x)
+        h = block.hidden(x)
         fires = (h != 0).any(0).nonzero()[:, 0]
         y = h.index_select(1, fires) @ rows.index_select(0, fires)
         return y if block.down.bias is None else y + block.down.bias

@@ -13,8 +13,6 @@ from lazyneuron.experiments.bench.blocks.baselines.baseline import (
     Baseline,
     Built,
     Problem,
-    dense_output,
-    hidden,
     size_bytes,
 )
 from lazyneuron.experiments.bench.blocks.baselines.rows import MOST_GATHERED, SomeNeurons
@@ -41,7 +39,7 @@ def with_rank(block: MLPBlock, calibration: Tensor, *, rank: int, recall: float)
     inner, outer = fit(block, calibration[:fitted_on], rank)
     bias, held_out = block.first.bias, calibration[fitted_on:]
     scores = F.linear(F.linear(held_out, inner), outer, bias)
-    threshold = threshold_for(scores, hidden(block, held_out) != 0, recall)
+    threshold = threshold_for(scores, block.hidden(held_out) != 0, recall)
 
     def predicted(x: Tensor) -> Tensor:
         return (F.linear(F.linear(x, inner), outer, bias) >= threshold).any(0)
@@ -50,7 +48,7 @@ def with_rank(block: MLPBlock, calibration: Tensor, *, rank: int, recall: float)
         index = predicted(x).nonzero()[:, 0]
         if len(index) <= MOST_GATHERED * block.d_hidden:
             return some(x, index)
-        return dense_output(block, hidden(block, x))
+        return block.output(block.hidden(x))
 
     def used(x: Tensor) -> Tensor:
         mask = predicted(x)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lazyneuron.blocks import LinearSite, MLPBlock
-from lazyneuron.experiments.bench.blocks.baselines.baseline import Baseline, Built, Problem, hidden, size_bytes
+from lazyneuron.experiments.bench.blocks.baselines.baseline import Baseline, Built, Problem, size_bytes
 from lazyneuron.experiments.bench.blocks.baselines.rows import SomeNeurons, weighted_rows
 
 
@@ -40,7 +40,7 @@ def _union(problem: Problem) -> Built:
     some = SomeNeurons(problem.block)
 
     def firing(x: Tensor) -> Tensor:
-        return (hidden(problem.block, x) != 0).any(0).nonzero()[:, 0]
+        return (problem.block.hidden(x) != 0).any(0).nonzero()[:, 0]
 
     known = _Known(problem.inputs, firing)
     return Built(
@@ -80,7 +80,7 @@ def _sampled(pattern: Tensor, x: Tensor, site: LinearSite) -> Tensor:
 
 def _pattern(block: MLPBlock, x: Tensor) -> Tensor:
     """Zeros as CSR (tokens, d_hidden) where neurons fire."""
-    mask = hidden(block, x) != 0
+    mask = block.hidden(x) != 0
     if len(x) > 1:
         return mask.float().to_sparse_csr() * 0
     index = mask[0].nonzero()[:, 0]

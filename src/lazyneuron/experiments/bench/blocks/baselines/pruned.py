@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lazyneuron.experiments.bench.blocks.baselines.baseline import Baseline, Built, Problem, hidden, size_bytes
+from lazyneuron.experiments.bench.blocks.baselines.baseline import Baseline, Built, Problem, size_bytes
 
 
 def build(problem: Problem) -> Built:
     """Keep the neurons with the largest mean magnitude times norm of their ``down`` row; nothing is refitted."""
     block = problem.block
-    h = hidden(block, problem.sample)
+    h = block.hidden(problem.sample)
     count = max(1, round(float((h != 0).float().mean()) * block.d_hidden))
     importance = h.float().abs().mean(0) * block.down.weight.float().norm(dim=0)
     kept = importance.topk(count).indices.sort().values

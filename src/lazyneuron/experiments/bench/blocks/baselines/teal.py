@@ -13,7 +13,6 @@ from lazyneuron.experiments.bench.blocks.baselines.baseline import (
     Baseline,
     Built,
     Problem,
-    hidden,
     size_bytes,
 )
 from lazyneuron.experiments.bench.blocks.baselines.rows import MOST_GATHERED, weighted_rows
@@ -23,7 +22,7 @@ def build(problem: Problem) -> Built:
     """Keep so many inputs that one token reads as many bytes as a certified step; zeros of the hidden cost nothing."""
     block = problem.block
     layers = len(block.linears)
-    firing = float((hidden(block, problem.sample) != 0).float().mean())
+    firing = float((block.hidden(problem.sample) != 0).float().mean())
     keep = min(1.0, max(0.0, (problem.byte_share * layers - firing) / (layers - 1)))
     threshold = quantile_of_magnitude(problem.sample, 1 - keep)
     built = with_thresholds(block, threshold, 0.0)
