@@ -95,7 +95,7 @@ Tensor contiguous(const char* what, const Tensor& t) {
 
 // The tensors of a block, as the operator gets them.
 struct Weights {
-  const Tensor &sketch, &certificate, &switch_rows, &down_rows;
+  const Tensor &sketch, &certificate, &first_rows, &down_rows;
   const std::optional<Tensor> &up_rows, &up_bias, &down_scale, &down_bias;
 };
 
@@ -103,11 +103,11 @@ int64_t padded_hidden(const Problem& p) { return (p.d_hidden + kPanel - 1) / kPa
 
 void read_shapes(const Tensor& x, const Weights& w, Problem& p) {
   LAZY_CHECK(x.dim() >= 1, "The input of an MLP block has at least one axis, got a single number.");
-  LAZY_CHECK(w.switch_rows.dim() == 2 && w.down_rows.dim() == 2, "The rows of a layer are a matrix, one row a neuron.");
+  LAZY_CHECK(w.first_rows.dim() == 2 && w.down_rows.dim() == 2, "The rows of a layer are a matrix, one row a neuron.");
   p.d_in = x.size(x.dim() - 1);
   LAZY_CHECK(p.d_in >= 1 && p.d_in <= 32768, "The kernel takes inputs of 1 to 32768 features, got ", p.d_in, ".");
-  LAZY_CHECK(w.switch_rows.size(1) == p.d_in, "The input has ", p.d_in, " features, and the block's first layer takes ",
-             w.switch_rows.size(1), "; pass rows of that width.");
+  LAZY_CHECK(w.first_rows.size(1) == p.d_in, "The input has ", p.d_in, " features, and the block's first layer takes ",
+             w.first_rows.size(1), "; pass rows of that width.");
   p.tokens = x.numel() / p.d_in;
   p.padded_in = (p.d_in + 3) / 4 * 4;
   p.d_hidden = w.down_rows.size(0);
@@ -120,7 +120,7 @@ void read_shapes(const Tensor& x, const Weights& w, Problem& p) {
 // Checks each tensor and takes its pointer.
 void read_weights(ScalarType type, const Weights& w, Problem& p) {
   constexpr ScalarType kFloat = ScalarType::Float;
-  p.switch_rows = read("The rows of the first layer", w.switch_rows, type, {p.d_hidden, p.d_in});
+  p.first_rows = read("The rows of the first layer", w.first_rows, type, {p.d_hidden, p.d_in});
   const int64_t padded = padded_hidden(p);  // no overflow from here on: as many rows lie in memory
   p.sketch = read<uint8_t>("The sketch", w.sketch, ScalarType::Byte, {padded / kPanel, p.padded_in / 4, kPanel, 4});
   const float* c = read<float>("The certificate", w.certificate, kFloat, {6, padded});
@@ -145,7 +145,7 @@ void count(int64_t* total, const int64_t (&added)[4]) {
   for (int k = 0; k < 4; ++k) __atomic_fetch_add(total + k, added[k], __ATOMIC_RELAXED);
 }
 
-Tensor sparse_mlp(Tensor x, Tensor sketch, Tensor certificate, Tensor switch_rows,
+Tensor sparse_mlp(Tensor x, Tensor sketch, Tensor certificate, Tensor first_rows,
                   std::optional<Tensor> up_rows, std::optional<Tensor> up_bias, bool rectify_up, Tensor down_rows,
                   std::optional<Tensor> down_scale, std::optional<Tensor> down_bias, Tensor counts,
                   int64_t activation, double parameter0, double parameter1, double left, double low, double high,
@@ -153,7 +153,7 @@ Tensor sparse_mlp(Tensor x, Tensor sketch, Tensor certificate, Tensor switch_row
   LAZY_CHECK(planes == 1 || planes == 2, "planes is 1 or 2, got ", planes, ".");
   LAZY_CHECK(activation >= 0 && activation <= 6, "An activation is a number from 0 to 6, got ", activation, ".");
   Problem p = {};
-  const Weights weights = {sketch, certificate, switch_rows, down_rows, up_rows, up_bias, down_scale, down_bias};
+  const Weights weights = {sketch, certificate, first_rows, down_rows, up_rows, up_bias, down_scale, down_bias};
   read_shapes(x, weights, p);
   read_weights(x.scalar_type(), weights, p);
   int64_t* total = write<int64_t>("counts", counts, ScalarType::Long, {4});
@@ -214,7 +214,7 @@ Tensor jsrelu_backward(Tensor gradient, Tensor x, double mix, double cap, int64_
 
 STABLE_TORCH_LIBRARY(lazyneuron, m) {
   m.def(
-      "sparse_mlp(Tensor x, Tensor sketch, Tensor certificate, Tensor switch_rows, Tensor? up_rows, Tensor? up_bias, "
+      "sparse_mlp(Tensor x, Tensor sketch, Tensor certificate, Tensor first_rows, Tensor? up_rows, Tensor? up_bias, "
       "bool rectify_up, Tensor down_rows, Tensor? down_scale, Tensor? down_bias, Tensor(a!) counts, int activation, "
       "float parameter0, float parameter1, float left, float low, float high, int planes, int isa) -> Tensor");
   m.def("jsrelu(Tensor x, float mix, float cap, int isa=-1) -> Tensor");

@@ -39,7 +39,6 @@ struct Kernels {
   void (*distances)(const uint64_t* row, const uint64_t* rows, int64_t count, int64_t words, int32_t* out);
   void (*gram)(const int16_t* subsets, const Order&, const int32_t* moments, int64_t size, int64_t degree,
                int64_t row0, int64_t row1, int64_t column0, int64_t column1, float* out);
-  void (*gram_product)(const float* gram, int64_t size, int64_t begin, int64_t end, const double* x, double* out);
 };
 
 }  // namespace lazy::boolean

@@ -251,18 +251,6 @@ Tensor walsh_gram(Tensor subsets, Tensor moments, int64_t n, int64_t isa) {
   return result;
 }
 
-Tensor gram_product(Tensor gram, Tensor x, int64_t isa) {
-  const int64_t size = x.numel();
-  const auto* g = read<float>("The Gram matrix", gram, ScalarType::Float, {size, size});
-  const double* in = doubles("x", x, size);
-  Tensor result = torch::stable::empty({size}, ScalarType::Double);
-  auto* out = static_cast<double*>(result.mutable_data_ptr());
-  const Kernels& k = kernels_for(isa);
-  share((size + 127) / 128,
-        [&](int64_t i) { k.gram_product(g, size, 128 * i, std::min(size, 128 * (i + 1)), in, out); });
-  return result;
-}
-
 const uint64_t* packed_rows(const Tensor& t) {
   const auto* p = read<uint64_t>("Packed rows", t, ScalarType::Long, {kAny, kAny});
   LAZY_CHECK(t.size(1) <= kMaxWords, "A packed row has at most 2^20 words, got ", t.size(1), ".");
@@ -343,7 +331,6 @@ STABLE_TORCH_LIBRARY_FRAGMENT(lazyneuron, m) {
   m.def("walsh_analysis(Tensor bits, Tensor y, int degree, int isa) -> Tensor");
   m.def("walsh_synthesis(Tensor bits, Tensor coefficient, int rows, int degree, int isa) -> Tensor");
   m.def("walsh_gram(Tensor subsets, Tensor moments, int n, int isa) -> Tensor");
-  m.def("gram_product(Tensor gram, Tensor x, int isa) -> Tensor");
   m.def("hamming_lookup(Tensor a, Tensor b, Tensor table, int isa) -> Tensor");
   m.def("hamming_sums(Tensor rows, Tensor y, int n, int isa) -> Tensor");
   m.def("best_boolean_isa() -> int");
@@ -355,7 +342,6 @@ STABLE_TORCH_LIBRARY_IMPL(lazyneuron, CPU, m) {
   m.impl("walsh_analysis", TORCH_BOX(&lazy::boolean::walsh_analysis));
   m.impl("walsh_synthesis", TORCH_BOX(&lazy::boolean::walsh_synthesis));
   m.impl("walsh_gram", TORCH_BOX(&lazy::boolean::walsh_gram));
-  m.impl("gram_product", TORCH_BOX(&lazy::boolean::gram_product));
   m.impl("hamming_lookup", TORCH_BOX(&lazy::boolean::hamming_lookup));
   m.impl("hamming_sums", TORCH_BOX(&lazy::boolean::hamming_sums));
 }

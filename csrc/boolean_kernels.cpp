@@ -302,11 +302,9 @@ void gram(const int16_t* subsets, const Order& o, const int32_t* moments, int64_
 
 }  // namespace
 
-void gram_product(const float* gram, int64_t size, int64_t begin, int64_t end, const double* x, double* out);
-
 const Kernels& kernels() {
   static const Kernels table = {transform<float>, transform<double>, strided<float>, strided<double>, moments,
-                                analysis,         synthesis,         distances,      gram,            gram_product};
+                                analysis,         synthesis,         distances,      gram};
   return table;
 }
 

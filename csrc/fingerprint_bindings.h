@@ -87,10 +87,13 @@ bool differs(const Bytes& b, const int64_t* wanted, int64_t begin, int64_t end) 
   return false;
 }
 
-// Looks at part `turn` of `turns` equal parts of every tensor, at one row of each at least; -1 when all is as wanted.
-int64_t first_change(std::vector<Tensor> memory, Tensor wanted, int64_t turn, int64_t turns) {
+// Looks at `parts` of `turns` equal parts of every tensor from part `turn` on, at one row of each at least; -1 when all
+// is as wanted.
+int64_t first_change(std::vector<Tensor> memory, Tensor wanted, int64_t turn, int64_t turns, int64_t parts) {
   LAZY_CHECK(turns >= 1 && turn >= 0 && turn < turns && turns <= kMostPrints,
              "turn is from 0 to turns - 1, and turns from 1 to ", kMostPrints, ", got ", turn, " of ", turns, ".");
+  LAZY_CHECK(parts >= 1 && parts <= turns - turn, "parts is from 1 to turns - turn, got ", parts, " from ", turn,
+             " of ", turns, ".");
   const int64_t* at = read<int64_t>("The fingerprint to compare with", wanted, ScalarType::Long, {kAny});
   int64_t rows = 0, number = 0;
   std::vector<Bytes> all;
@@ -109,7 +112,7 @@ int64_t first_change(std::vector<Tensor> memory, Tensor wanted, int64_t turn, in
       });
       if (changed.load()) return number;
     } else if (b.rows > 0) {
-      const int64_t begin = b.rows * turn / turns, end = std::max(begin + 1, b.rows * (turn + 1) / turns);
+      const int64_t begin = b.rows * turn / turns, end = std::max(begin + 1, b.rows * (turn + parts) / turns);
       if (differs(b, at, begin, end)) return number;
     }
     at += b.rows;
@@ -123,7 +126,7 @@ int64_t first_change(std::vector<Tensor> memory, Tensor wanted, int64_t turn, in
 
 STABLE_TORCH_LIBRARY_FRAGMENT(lazyneuron, m) {
   m.def("fingerprint(Tensor[] memory) -> Tensor");
-  m.def("first_change(Tensor[] memory, Tensor wanted, int turn, int turns) -> int");
+  m.def("first_change(Tensor[] memory, Tensor wanted, int turn, int turns, int parts) -> int");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(lazyneuron, CPU, m) {

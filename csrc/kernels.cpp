@@ -149,7 +149,7 @@ class Run {
     w.ahead.clear();
     if (row_bytes_)
       for (uint64_t left = now.any; left; left &= left - 1)
-        w.ahead.want(static_cast<const T*>(p_.switch_rows) + (first + __builtin_ctzll(left)) * p_.d_in);
+        w.ahead.want(static_cast<const T*>(p_.first_rows) + (first + __builtin_ctzll(left)) * p_.d_in);
     finish(w);
     ++w.steps;
     w.tile = tile;
@@ -225,7 +225,7 @@ class Run {
   }
 
   void compute(Fired* out, int i, int64_t first, const uint8_t* asked, int n, const Token* tokens, const X* const* x) {
-    const T* rows = static_cast<const T*>(p_.switch_rows);
+    const T* rows = static_cast<const T*>(p_.first_rows);
     const int64_t d = p_.d_in;
     const float bias = p_.certificate.bias[first + i];
     float z[kMaxTile];

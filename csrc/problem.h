@@ -42,7 +42,7 @@ struct Problem {
   const void* x;           // (tokens, d_in)
   const uint8_t* sketch;   // (padded_hidden / 64, padded_in / 4, 64, 4)
   Certificate certificate;
-  const void* switch_rows; // (d_hidden, d_in): up, or gate of a gated block
+  const void* first_rows; // (d_hidden, d_in): up, or gate of a gated block
   const void* up_rows;     // (d_hidden, d_in) of a gated block
   const void* up_bias;     // (d_hidden) of a gated block, may be null
   const void* down_rows;   // (d_hidden, d_out)

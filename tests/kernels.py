@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from lazyneuron.accelerate.path import sparse_paths
 from lazyneuron.ops.native import load
 
 NATIVE = load.status().available
 SPARSE = "native" if NATIVE else "gather"
+SPARSE_PATH = sparse_paths()[0]  # what "auto" tries first
 needs_kernels = pytest.mark.skipif(not NATIVE, reason="the native kernels are not built")

@@ -5,18 +5,19 @@ from typing import TYPE_CHECKING
 from lazyneuron.core.lazy_names import import_on_use
 
 if TYPE_CHECKING:
+    from lazyneuron.accelerate.plan import plan_acceleration
     from lazyneuron.accelerate.status import refresh_, status
-    from lazyneuron.accelerate.transform import accelerate_, plan_acceleration
+    from lazyneuron.accelerate.transform import accelerate_
     from lazyneuron.blocks.find import find_blocks
     from lazyneuron.core.receipt import Receipt
     from lazyneuron.core.undo import receipts, restore_
-    from lazyneuron.explain.run import explain
+    from lazyneuron.explain.report import explain
     from lazyneuron.induce.compact import compact_
     from lazyneuron.induce.project import project_
     from lazyneuron.induce.recipes.doubly_biased import DoublyBiased
     from lazyneuron.induce.recipes.relufy import Relufy
     from lazyneuron.induce.sparsify import sparsify_
-    from lazyneuron.measure.run import measure
+    from lazyneuron.measure.measurement import measure
     from lazyneuron.pretrained import from_pretrained
     from lazyneuron.route.ffn import RouteFFN
     from lazyneuron.save import load_, save
@@ -54,12 +55,12 @@ import_on_use(
         "RouteFFN": "lazyneuron.route.ffn",
         "accelerate_": "lazyneuron.accelerate.transform",
         "compact_": "lazyneuron.induce.compact",
-        "explain": "lazyneuron.explain.run",
+        "explain": "lazyneuron.explain.report",
         "find_blocks": "lazyneuron.blocks.find",
         "from_pretrained": "lazyneuron.pretrained",
         "load_": "lazyneuron.save",
-        "measure": "lazyneuron.measure.run",
-        "plan_acceleration": "lazyneuron.accelerate.transform",
+        "measure": "lazyneuron.measure.measurement",
+        "plan_acceleration": "lazyneuron.accelerate.plan",
         "project_": "lazyneuron.induce.project",
         "receipts": "lazyneuron.core.undo",
         "refresh_": "lazyneuron.accelerate.status",

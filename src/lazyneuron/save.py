@@ -15,9 +15,9 @@ import lazyneuron.accelerate
 import lazyneuron.induce
 import lazyneuron.route  # these three register recipes and verbs  # noqa: F401
 from lazyneuron.core.arguments import check_folder, check_model, check_receipts
-from lazyneuron.core.errors import MALFORMED, CheckpointError, ConfigError, ImplUnavailable, LazyNeuronError, said
+from lazyneuron.core.errors import MALFORMED, CheckpointError, ConfigError
 from lazyneuron.core.receipt import Receipt
-from lazyneuron.core.replay import REPLAYS, Again, Replay
+from lazyneuron.core.replay import REPLAYS, replay_of
 from lazyneuron.core.sealed import read_sealed, write_sealed
 from lazyneuron.core.undo import active_changes, receipts, restore_
 
@@ -68,6 +68,9 @@ def load_(model: nn.Module, folder: str | Path, *, accelerate: bool = True) -> t
     Raises:
         CheckpointError: a file is missing, damaged or does not fit the model.
         ImplUnavailable: the acceleration names an implementation that cannot run here.
+
+    Cost:
+        A second copy of the model's tensors until the end, to go back to; the saved ones are mapped from their file.
     """
     check_model(model)
     state, content = read_saved(folder)
@@ -95,19 +98,22 @@ def bring_back_(
 ) -> tuple[Receipt, ...]:
     """What :func:`load_` does with what :func:`read_saved` read."""
     saved = [Receipt.from_json(json.dumps(item)) for item in content["receipts"]]
-    replays = [(receipt, _replay(receipt)) for receipt in saved]
+    replays = [(receipt, replay_of(receipt)) for receipt in saved]
     done: list[Receipt] = []
     before: dict[str, Tensor] = {}
-    try:
+
+    def make_again(*, machine: bool) -> None:
         for receipt, replay in replays:
-            if replay.again is not None and not replay.machine:
-                done.append(_again(model, receipt, replay.again))
+            if replay.again is not None and replay.machine == machine:
+                done.append(replay.make(model, receipt))
+
+    try:
+        make_again(machine=False)
         _check_state(model, state)
         before = {key: value.detach().clone() for key, value in model.state_dict().items() if key in state}
         _load_state_(model, state)
-        for receipt, replay in replays:
-            if replay.again is not None and replay.machine and accelerate:
-                done.append(_again(model, receipt, replay.again))
+        if accelerate:
+            make_again(machine=True)
     except BaseException:
         with contextlib.suppress(CheckpointError):  # where writing is refused, nothing was written
             _load_state_(model, before)
@@ -190,22 +196,3 @@ def _check_state(model: nn.Module, state: dict[str, Tensor]) -> None:
             f"The saved weights do not fit this model: {len(wrong)} do not belong to it (such as {wrong[:1]}) and "
             f"{len(missing)} are missing (such as {missing[:1]}); build the model as the saved one was built."
         )
-
-
-def _replay(receipt: Receipt) -> Replay:
-    if receipt.verb not in REPLAYS:
-        raise CheckpointError(
-            f"The saved change {receipt.verb!r} is not known to this version; import what registers it, or update "
-            "lazyneuron."
-        )
-    return REPLAYS[receipt.verb]
-
-
-def _again(model: nn.Module, receipt: Receipt, again: Again) -> Receipt:
-    try:
-        return again(model, receipt)
-    except (CheckpointError, ImplUnavailable):
-        raise
-    except MALFORMED as error:
-        why = str(error) if isinstance(error, LazyNeuronError) else f"{type(error).__name__}, {said(error)}."
-        raise CheckpointError(f"The saved {receipt.verb} does not fit this model: {why}") from error

@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lazyneuron.accelerate import calibrate
-from lazyneuron.accelerate.cost_model import CostModel
+from lazyneuron.accelerate import prepare
+from lazyneuron.accelerate.machine import costs
+from lazyneuron.accelerate.machine.cost_model import CostModel
+from lazyneuron.accelerate.path import DENSE, PATHS
+from lazyneuron.accelerate.policy.choice import BUCKETS
 
 
 def made_up(dtype: torch.dtype = torch.float32) -> CostModel:
@@ -18,12 +21,13 @@ def made_up(dtype: torch.dtype = torch.float32) -> CostModel:
         shapes=((8, 16), (64, 256)),
         tokens=(1, 64),
         dense_us=((100.0, 200.0), (100.0, 200.0)),
-        lines={path: (cell, cell) for path in ("certified-2", "certified-1", "gather")},
+        lines={path: (cell, cell) for path in PATHS.values() if path is not DENSE},
         computed=((0.01, 0.02), (0.4, 0.5)),
     )
 
 
 @pytest.fixture(autouse=True)
-def no_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibrate, "is_calibrated", lambda dtype: True)
-    monkeypatch.setattr(calibrate, "cost_model_for", lambda dtype, **_: made_up(dtype))
+def no_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(costs, "are_known", lambda dtype: True)
+    monkeypatch.setattr(costs, "cost_model_for", lambda dtype, **_: made_up(dtype))
+    monkeypatch.setattr(prepare, "measure_checks", lambda *_, **__: (0.0,) * BUCKETS)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lazyneuron.accelerate.certificate import build_sketch, inner_zero_set, with_bias
+from lazyneuron.accelerate.slack.certificate import build_sketch, inner_zero_set, with_bias
 from lazyneuron.blocks.activation import Activation
 from lazyneuron.blocks.interval import ZeroInterval
 from lazyneuron.core.errors import AssumptionError, ShapeError
@@ -49,8 +49,8 @@ def observed(weight: Tensor, bias: Tensor, x: Tensor, *, isa: int, planes: int, 
     relu = Activation("relu")
     packed = PackedBlock(
         sketch=build_sketch(weight, bias),
-        switch_rows=weight,
-        switch_bias=bias,
+        first_rows=weight,
+        first_bias=bias,
         up_rows=None,
         up_bias=None,
         down_rows=torch.eye(len(weight)),

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import lazyneuron as lazy
-from lazyneuron.accelerate import current, execution
-from lazyneuron.accelerate.execution import BlockExecution
+from lazyneuron.accelerate.execution import current, execution
+from lazyneuron.accelerate.execution.execution import BlockExecution
 from lazyneuron.accelerate.status import executions
 from lazyneuron.core.errors import NoBlocksError
 from lazyneuron.ops.fingerprint import fingerprint
@@ -603,6 +603,7 @@ def test_a_fingerprint_sees_every_single_change(native: bool, monkeypatch: pytes
             changed = not torch.equal(p[at], before)
             assert seen.holds() != changed
             assert all(seen.holds_in_part() for _ in range(seen.turns)) != changed
+            assert all(seen.holds_in_part(3) for _ in range(-(-seen.turns // 3))) != changed
             p[at] = before
     base[0, 0] = 7.0  # beside the columns that are looked at
     assert seen.holds()

@@ -2,8 +2,10 @@ import pytest
 import torch
 from torch import nn
 
-from lazyneuron.accelerate import predict
-from lazyneuron.accelerate.cost_model import CostModel
+from lazyneuron.accelerate.machine import costs
+from lazyneuron.accelerate.machine.cost_model import CostModel
+from lazyneuron.accelerate.path import GATHER
+from lazyneuron.accelerate.policy import predict
 from lazyneuron.blocks import find_blocks
 from lazyneuron.core.errors import ImplUnavailable
 from lazyneuron.measure import measure
@@ -20,12 +22,12 @@ def machine(monkeypatch):
         shapes=((D, HIDDEN),),
         tokens=(1, 256),
         dense_us=((100.0, 100.0),),
-        lines={"gather": (((10.0, 100.0), (10.0, 100.0)),)},
+        lines={GATHER: (((10.0, 100.0), (10.0, 100.0)),)},
         computed=((0.1, 0.2), (0.5, 0.6)),
     )
-    monkeypatch.setattr(predict, "is_calibrated", lambda dtype: dtype == torch.float32)
-    monkeypatch.setattr(predict, "cost_model_for", lambda dtype: model)
-    monkeypatch.setattr(predict, "available_paths", lambda: ("gather",))
+    monkeypatch.setattr(costs, "are_known", lambda dtype: dtype == torch.float32)
+    monkeypatch.setattr(costs, "cost_model_for", lambda dtype: model)
+    monkeypatch.setattr(predict, "sparse_paths", lambda: (GATHER,))
 
 
 def block(activation):
@@ -63,5 +65,5 @@ def test_an_unmeasured_machine(machine):
     half = nn.Sequential(nn.Linear(D, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, D)).to(torch.float64)
     blocks = find_blocks(half)
     assert predict.machine_cost(blocks) is None
-    with pytest.raises(ImplUnavailable, match=r"no cost model for torch\.float64.*doctor --recalibrate"):
+    with pytest.raises(ImplUnavailable, match=r"no cost model for torch\.float64.*doctor --remeasure"):
         predict.MachineCost()(blocks[0], tokens=1, density=0.1, union_density=0.1)

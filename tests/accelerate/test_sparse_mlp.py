@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lazyneuron.accelerate.packed import pack
+from lazyneuron.accelerate.execution.packing import pack
 from lazyneuron.blocks.activation import Activation
 from lazyneuron.core.errors import AssumptionError
 from lazyneuron.ops.sparse_mlp import gather, native, reference
@@ -73,7 +73,7 @@ def test_native_is_the_definition(data: st.DataObject) -> None:
 
 def magnitude(packed: PackedBlock, x: torch.Tensor) -> torch.Tensor:
     """The block with every number replaced by its absolute value: relative to it no sum cancels."""
-    z = F.linear(x.abs().double(), packed.switch_rows.abs().double(), _absolute(packed.switch_bias))
+    z = F.linear(x.abs().double(), packed.first_rows.abs().double(), _absolute(packed.first_bias))
     h = packed.activation(z)
     if packed.up_rows is not None:
         h = h * F.linear(x.abs().double(), packed.up_rows.abs().double(), _absolute(packed.up_bias))

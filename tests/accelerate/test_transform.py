@@ -12,10 +12,11 @@ from torch import nn
 
 import lazyneuron as lazy
 from lazyneuron.accelerate import transform
-from lazyneuron.accelerate.choice import Candidates, bucket_of
-from lazyneuron.accelerate.cost_model import Line
-from lazyneuron.accelerate.execution import BlockExecution
-from lazyneuron.accelerate.following import REVIEW_EVERY
+from lazyneuron.accelerate.execution.execution import BlockExecution
+from lazyneuron.accelerate.machine.cost_model import Line
+from lazyneuron.accelerate.path import CERTIFIED_1, CERTIFIED_2, DENSE, Shares
+from lazyneuron.accelerate.policy.choice import Candidates, Table, bucket_of
+from lazyneuron.accelerate.policy.following import REVIEW_EVERY
 from lazyneuron.core.errors import (
     CheckpointError,
     ConfigError,
@@ -25,7 +26,7 @@ from lazyneuron.core.errors import (
 )
 from lazyneuron.ops.sparse_mlp import gather
 from lazyneuron.ops.sparse_mlp.packed import PackedBlock
-from tests.kernels import NATIVE, SPARSE, needs_kernels
+from tests.kernels import NATIVE, SPARSE, SPARSE_PATH, needs_kernels
 
 GATHERED: list[PackedBlock] = []
 
@@ -113,7 +114,7 @@ def executions(model: nn.Module) -> list[BlockExecution]:
     return [r for r in runs if isinstance(r, BlockExecution)]
 
 
-def set_table(execution: BlockExecution, table: tuple[str, ...]) -> None:
+def set_table(execution: BlockExecution, table: Table) -> None:
     execution.following.table = table
     execution.current.state = execution.with_runs(execution.current.now())
 
@@ -151,14 +152,13 @@ def test_named_implementations_run(impl: str) -> None:
     torch.testing.assert_close(run(model, x), wanted, rtol=1e-5, atol=1e-6)
 
 
-@needs_kernels
 def test_with_batches_the_receipt_says_what_was_measured() -> None:
     model = mlp()
     receipt = lazy.accelerate_(model, [torch.randn(80, 24)])
     details = receipt.changes[0].details
     assert details["output_error"]["rms"] < 1e-5
     assert details["measured_us"]["1"]["dense"] > 0
-    shares = details["shares"]["certified-2"]
+    shares = details["shares"][SPARSE_PATH.name]
     z = model[0](torch.randn(4000, 24))
     assert shares["fired"] == pytest.approx(float((z > 0).float().mean()), abs=0.05)
     assert shares["computed"] >= shares["fired"]
@@ -322,6 +322,40 @@ def test_all_or_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not executions(model)
 
 
+def test_blocks_that_were_found_are_taken() -> None:
+    model, x = encoder(), torch.randn(2, 9, 32)
+    wanted, (first, second) = run(model, x), lazy.find_blocks(model)
+    assert [block.name for block in lazy.plan_acceleration(model, blocks=[second]).matched] == [second.name]
+    receipt = lazy.accelerate_(model, impl=SPARSE, blocks=[second])
+    assert [change.block for change in receipt.changes] == [second.name]
+    torch.testing.assert_close(run(model, x), wanted, rtol=1e-5, atol=1e-5)
+    assert calls(model) == 1
+    with pytest.raises(ConfigError, match="replaced already"):
+        lazy.accelerate_(model, blocks=[second])
+    lazy.accelerate_(model, impl=SPARSE, blocks=[first])
+    with pytest.raises(ConfigError, match="`blocks` are MLPBlocks"):
+        lazy.plan_acceleration(encoder(), blocks=["layers.0"])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_was_found_just_now_is_not_outdated(name: str) -> None:
+    model = MODELS[name][0]()
+    assert lazy.plan_acceleration(model, blocks=lazy.find_blocks(model)) == lazy.plan_acceleration(model)
+
+
+def test_blocks_of_another_model_or_time_are_refused() -> None:
+    model, other = mlp(), mlp()
+    blocks = lazy.find_blocks(model)
+    with pytest.raises(ConfigError, match="of another model, or its layers were replaced"):
+        lazy.accelerate_(other, blocks=blocks)
+    model[1] = nn.GELU()
+    with pytest.raises(ConfigError, match="which has changed since"):
+        lazy.accelerate_(model, blocks=blocks)
+    model[0] = nn.Linear(24, 200)
+    with pytest.raises(ConfigError, match="of another model, or its layers were replaced"):
+        lazy.plan_acceleration(model, blocks=blocks)
+
+
 def test_without_kernels_it_still_works(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAZYNEURON_NATIVE", "off")
     model, x = mlp(), torch.randn(2, 24)
@@ -355,24 +389,24 @@ def test_saved_and_loaded(tmp_path: object) -> None:
 @needs_kernels
 def test_the_choice_follows_the_density() -> None:
     line = Line(fixed_us=10.0, slope_us=200.0)
-    candidates = Candidates(dense_us=(100.0,) * 13, lines={"certified-2": (line,) * 13}, rows=1)
-    sparse, full = {"certified-2": (0.1, 0.1)}, {"certified-2": (1.0, 1.0)}
-    assert set(candidates.choose(sparse)) == {"certified-2"} and set(candidates.choose(full)) == {"dense"}
+    candidates = Candidates(dense_us=(100.0,) * 13, lines={CERTIFIED_2: (line,) * 13}, rows=1)
+    sparse, full = {CERTIFIED_2: Shares(0.1, 0.1)}, {CERTIFIED_2: Shares(1.0, 1.0)}
+    assert set(candidates.choose(sparse)) == {CERTIFIED_2} and set(candidates.choose(full)) == {DENSE}
     model = mlp()
     lazy.accelerate_(model)
     execution = executions(model)[0]
     execution.following.candidates = candidates
-    set_table(execution, ("certified-2",) * 13)
+    set_table(execution, (CERTIFIED_2,) * 13)
     dense_input = torch.full((4, 24), 5.0) * torch.sign(model[0].weight.sum(0))
     quiet = torch.zeros(4, 24)
     model[0].weight.requires_grad_(False)
     for _ in range(REVIEW_EVERY * 2):
         run(model, torch.cat([dense_input] * 3))
-    assert (execution.following.table[0] == "dense") == (float((model[0](dense_input) > 0).float().mean()) > 0.225)
-    set_table(execution, ("dense",) * 13)
+    assert (execution.following.table[0] is DENSE) == (float((model[0](dense_input) > 0).float().mean()) > 0.225)
+    set_table(execution, (DENSE,) * 13)
     for _ in range(1200):
         run(model, quiet)
-    assert execution.following.table[0] == "certified-2"
+    assert execution.following.table[0] is CERTIFIED_2
 
 
 @needs_kernels
@@ -383,27 +417,27 @@ def test_a_review_at_the_same_density_keeps_the_choice() -> None:
     lazy.accelerate_(model)
     execution = executions(model)[0]
     execution.following.candidates = Candidates(
-        dense_us=(1e6,) * 13, lines={"certified-2": (two,) * 13, "certified-1": (one,) * 13}, rows=1
+        dense_us=(1e6,) * 13, lines={CERTIFIED_2: (two,) * 13, CERTIFIED_1: (one,) * 13}, rows=1
     )
     shares = {}
-    for path in ("certified-1", "certified-2"):
+    for path in (CERTIFIED_1, CERTIFIED_2):
         set_table(execution, (path,) * 13)
         before = execution.counts.tolist()
         run(model, x)
         computed, fired = (int(execution.counts[k]) - before[k] for k in (0, 1))
-        shares[path] = (computed / (4 * 200), fired / (4 * 200))
+        shares[path] = Shares(computed / (4 * 200), fired / (4 * 200))
     # make the gap large enough to decide whatever this machine's kernels computed
     execution.following.shares = {
-        "certified-2": shares["certified-2"],
-        "certified-1": (shares["certified-2"][0] + 0.2, 0.0),
+        CERTIFIED_2: shares[CERTIFIED_2],
+        CERTIFIED_1: Shares(shares[CERTIFIED_2].computed + 0.2, 0.0),
     }
     for _ in range(2 * REVIEW_EVERY):
         run(model, x)
-    assert set(execution.following.table) == {"certified-2"}
+    assert set(execution.following.table) == {CERTIFIED_2}
     execution.following.shares = {}
     for _ in range(2 * REVIEW_EVERY):
         run(model, x)
-    assert set(execution.following.table) == {"certified-1"}
+    assert set(execution.following.table) == {CERTIFIED_1}
 
 
 def test_buckets() -> None:

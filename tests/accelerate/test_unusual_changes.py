@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import lazyneuron as lazy
-from lazyneuron.accelerate import current, execution
+from lazyneuron.accelerate.execution import current, execution
 from lazyneuron.accelerate.status import executions
 from tests.accelerate.test_changed_models import IMPL, X, _of, _scale_data, accelerated, agree, build, run
 

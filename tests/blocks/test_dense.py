@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 from lazyneuron.blocks import Activation, LinearSite, MLPBlock
-from lazyneuron.blocks.dense import dense
 
 
 @pytest.mark.parametrize("kind", ["plain", "gated", "both rectified"])
@@ -27,7 +26,7 @@ def test_the_dense_block_is_its_formula_neuron_by_neuron(kind):
         h = read["up"] if kind != "both rectified" else read["up"].clamp(min=0)
         h = h.clamp(min=0) if kind == "plain" else read["gate"].clamp(min=0) * h
         wanted = wanted + h[:, None] * layers["down"].weight[:, i].double()
-    torch.testing.assert_close(dense(block)(x).double(), wanted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(block.forward(x).double(), wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_what_the_activation_returns_is_cast_to_the_weights():
@@ -43,4 +42,4 @@ def test_what_the_activation_returns_is_cast_to_the_weights():
         activation=Activation("other", function=Wide()),
     )
     x = torch.randn(2, 4).bfloat16()
-    assert torch.equal(dense(block)(x), down(up(x).float().relu().bfloat16()))
+    assert torch.equal(block.forward(x), down(up(x).float().relu().bfloat16()))

@@ -1,8 +1,10 @@
 import pytest
+import torch
 
-from lazyneuron.accelerate import calibrate
+from lazyneuron.accelerate.machine import costs
 from lazyneuron.core.record import Record
-from lazyneuron.experiments.bench import run as bench_run
+from lazyneuron.experiments.bench import route
+from lazyneuron.experiments.bench.blocks import measuring
 from tests.accelerate.conftest import made_up
 from tests.cli import command
 
@@ -11,7 +13,7 @@ TINY = ["--shape", "32x128", "--threads", 1]
 
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch):
-    monkeypatch.setattr(calibrate, "cost_model_for", lambda dtype, **_: made_up(dtype))
+    monkeypatch.setattr(costs, "cost_model_for", lambda dtype, **_: made_up(dtype))
 
 
 def run(monkeypatch, *arguments):
@@ -61,6 +63,11 @@ def test_methods_are_shown_beside_their_quality(monkeypatch, capsys):
         (["--threads", 0], "The number of threads is from 1"),
         (["--threads", 100000], "The number of threads is from 1"),
         (["--quick", "--tokens", 1], "--quick measures fixed cases"),
+        (
+            ["nothing"],
+            "There is no benchmark 'nothing'; there are accelerate, checks, explain, jsrelu, learn, recipes, route.",
+        ),
+        (["checks", "--tokens", 1], "Only the benchmark accelerate takes shapes"),
     ],
 )
 def test_a_value_without_meaning_is_one_sentence_and_exit_2(monkeypatch, capsys, tmp_path, options, said):
@@ -72,14 +79,14 @@ def test_a_value_without_meaning_is_one_sentence_and_exit_2(monkeypatch, capsys,
 
 def test_a_file_that_cannot_be_written_is_refused_before_measuring(monkeypatch, capsys, tmp_path):
     (tmp_path / "file").write_text("kept")
-    monkeypatch.setattr(bench_run, "measure_case", lambda *_, **__: pytest.fail("it measured"))
+    monkeypatch.setattr(measuring, "measure_case", lambda *_, **__: pytest.fail("it measured"))
     assert run(monkeypatch, *TINY, "--json", tmp_path / "file" / "r.json") == 2
     assert capsys.readouterr().err.startswith("Cannot write")
 
 
 def test_ctrl_c_keeps_the_rows_measured_so_far(monkeypatch, capsys, tmp_path):
     path, measured = tmp_path / "r.json", []
-    honest = bench_run.measure_case
+    honest = measuring.measure_case
 
     def measure_case(*arguments, **named):
         if measured:
@@ -87,9 +94,39 @@ def test_ctrl_c_keeps_the_rows_measured_so_far(monkeypatch, capsys, tmp_path):
         measured.append(honest(*arguments, **named))
         return measured[0]
 
-    monkeypatch.setattr(bench_run, "measure_case", measure_case)
+    monkeypatch.setattr(measuring, "measure_case", measure_case)
     assert run(monkeypatch, *TINY, "--json", path) == 130
     out, err = capsys.readouterr()
     assert "1 of 2 rows" in out and "Interrupted" in err
     assert Record.from_json(path.read_text()).data["rows"] == measured
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_another_benchmark_prints_its_section_and_goes_on_where_it_was_interrupted(monkeypatch, capsys, tmp_path):
+    measured = []
+
+    def part(name, interrupted=False):
+        def rows(*_):
+            measured.append(name)
+            if interrupted:
+                raise KeyboardInterrupt
+            return [{"name": name, "data": name}]
+
+        return rows
+
+    monkeypatch.setattr(route, "needs_kernels", lambda: None)
+    monkeypatch.setattr(route, "_flatness", part("flatness"))
+    monkeypatch.setattr(route, "_speed", lambda *_: {"name": "speed"})
+    monkeypatch.setattr(route, "compare", part("compare"))
+    monkeypatch.setattr(route, "output_layers", part("output", interrupted=True))
+    path, threads = tmp_path / "r.json", torch.get_num_threads()
+    assert run(monkeypatch, "route", "--json", path) == 130
+    assert measured == ["flatness", "output"] and torch.get_num_threads() == threads
+    assert {"flatness", "speed"} < set(Record.from_json(path.read_text()).data)
+    monkeypatch.setattr(route, "output_layers", part("output"))
+    assert run(monkeypatch, "route", "--json", path, "--resume") == 0
+    assert measured == ["flatness", "output", "output", "compare"]  # what was there is not measured again
+    assert "### An output layer of very many classes" in capsys.readouterr().out
+    assert run(monkeypatch, "learn", "--json", path, "--resume") == 2
+    assert "holds a record of benchmark/route" in capsys.readouterr().err
+    assert run(monkeypatch, "learn", "--resume") == 2

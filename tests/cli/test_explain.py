@@ -92,4 +92,4 @@ def test_reproduce_lists_and_runs(here, monkeypatch, capsys) -> None:  # type: i
     assert (record.kind, record.data["experiment"]) == ("reproduce", "peng-vision")
     assert (here / "r.png").read_bytes()[:4] == b"\x89PNG"
     out = capsys.readouterr().out
-    assert record.data["says"] in out and "Differs: " in out and "not published" in out
+    assert record.data["finding"] in out and "Differs: " in out and "not published" in out

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import lazyneuron as lazy
-from lazyneuron.accelerate import calibrate
+from lazyneuron.accelerate.machine import costs
 from lazyneuron.blocks import Activation
 from lazyneuron.cli.model import load_model
 from lazyneuron.core import sealed
@@ -59,8 +59,8 @@ def here(tmp_path, monkeypatch):
     (tmp_path / "models_to_save.py").write_text(textwrap.dedent(CODE))
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(40, 6)).astype("float32"))
     (tmp_path / "text.txt").write_text("one two\nthree\n" * 20)
-    monkeypatch.setattr(calibrate, "cost_model_for", lambda dtype, **_: made_up(dtype))
-    monkeypatch.setattr(calibrate, "is_calibrated", lambda dtype: True)
+    monkeypatch.setattr(costs, "cost_model_for", lambda dtype, **_: made_up(dtype))
+    monkeypatch.setattr(costs, "are_known", lambda dtype: True)
     yield tmp_path
     sys.modules.pop("models_to_save", None)
 

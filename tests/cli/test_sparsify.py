@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import lazyneuron as lazy
-from lazyneuron.accelerate import calibrate
+from lazyneuron.accelerate.machine import costs
 from lazyneuron.blocks import find_blocks
 from lazyneuron.cli.model import load_model
 from lazyneuron.cli.sparsify import make_recipe
@@ -33,8 +33,8 @@ def here(tmp_path, monkeypatch):
     """
     (tmp_path / "a_model_here.py").write_text(textwrap.dedent(code))
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(64, 6)).astype("float32"))
-    monkeypatch.setattr(calibrate, "cost_model_for", lambda dtype, **_: made_up(dtype))
-    monkeypatch.setattr(calibrate, "is_calibrated", lambda dtype: True)
+    monkeypatch.setattr(costs, "cost_model_for", lambda dtype, **_: made_up(dtype))
+    monkeypatch.setattr(costs, "are_known", lambda dtype: True)
     yield tmp_path
     sys.modules.pop("a_model_here", None)
 

@@ -23,7 +23,8 @@ from typing import Any
 import torch
 
 import lazyneuron as lazy
-from lazyneuron.accelerate import cost_model
+from lazyneuron.accelerate.machine import costs
+from lazyneuron.accelerate.machine.cost_model import CostModel
 from lazyneuron.core.errors import LazyNeuronError
 from lazyneuron.core.receipt import BlockChange
 from lazyneuron.core.record import Record
@@ -36,7 +37,7 @@ ABSURD = [None, -1, 0, 10**30, float("nan"), float("inf"), "", "x", [], {}, [[]]
 
 
 def _load_cost(folder: Path) -> int:
-    model = cost_model.read(folder / "cost.json", "mark")
+    model = costs.read(folder / "cost.json", "mark")
     if model != _cost():
         raise Other
     for firing in (0.0, 0.1, 0.5, 1.0):
@@ -44,7 +45,7 @@ def _load_cost(folder: Path) -> int:
     return 0
 
 
-def _cost() -> cost_model.CostModel:
+def _cost() -> CostModel:
     return dataclasses.replace(made_up(torch.float32), fingerprint="mark")
 
 
@@ -81,7 +82,7 @@ def _receipt() -> str:
 
 SEALED = {
     **SAVERS,
-    "cost model": Saver(lambda folder, _: cost_model.save(_cost(), folder / "cost.json"), _load_cost),
+    "cost model": Saver(lambda folder, _: costs.save(_cost(), folder / "cost.json"), _load_cost),
 }
 PLAIN = {
     "journal": Saver(_save_journal, _load_journal),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lazyneuron.core.sealed import open_text, seal_text
+from lazyneuron.core.document import open_text, seal_text
 
 
 def reseal(path: Path, change: Callable[[Any], Any]) -> None:

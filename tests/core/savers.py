@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import ctypes
 import dataclasses
 import functools
+import os
+import signal
+import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -13,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import nn
 
 import lazyneuron as lazy
@@ -138,21 +143,55 @@ class Counting:
         self.count = state["count"] + 0
 
 
-def training(folder: Path) -> tuple[Checkpoints, nn.Module, torch.optim.Optimizer, Counting, torch.Generator]:
+def training(
+    folder: Path, *, sharded: bool = False
+) -> tuple[Checkpoints, nn.Module, torch.optim.Optimizer, Counting, torch.Generator]:
     model = nn.Linear(256, 256)
+    if sharded:
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
+        fully_shard(model, mesh=init_device_mesh("cpu", (dist.get_world_size(),)))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9)
     part, dice = Counting(), torch.Generator()
     return Checkpoints(folder, model, keep=1, optimizer=optimizer, part=part, dice=dice), model, optimizer, part, dice
 
 
-def _save_training(folder: Path, content: int, *, step: int | None = None) -> None:
-    checkpoints, model, optimizer, part, dice = training(folder)
+def _save_training(folder: Path, content: int, *, step: int | None = None, sharded: bool = False) -> None:
+    checkpoints, model, optimizer, part, dice = training(folder, sharded=sharded)
     part.count = content
     dice.manual_seed(content)
     for parameter in model.parameters():
         nn.init.constant_(parameter, content)
         optimizer.state[parameter]["momentum_buffer"] = torch.full_like(parameter, content)
     checkpoints.save(content + 1 if step is None else step)
+
+
+def _save_sharded(folder: Path, content: int, *, processes: int = 2) -> None:
+    """The same by processes of which each holds a shard; they end when this one does."""
+    import torch.distributed.fsdp
+
+    import lazyneuron.train.shards  # here, so that the children have it  # noqa: F401
+
+    with tempfile.TemporaryDirectory(dir=folder.parent) as place:
+        children = []
+        for rank in range(processes):
+            child = os.fork()
+            if child == 0:
+                status = 1
+                try:
+                    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+                    torch.set_num_threads(1)
+                    dist.init_process_group("gloo", f"file://{place}/store", rank=rank, world_size=processes)
+                    _save_training(folder, content, sharded=True)
+                    status = 0
+                finally:
+                    os._exit(status)
+            children.append(child)
+        ends = [os.waitpid(child, 0)[1] for child in children]
+        if 9 << 8 in ends:  # a test of crashes ended one, which ends the whole training
+            os._exit(9)
+        assert ends == [0] * processes
 
 
 def _load_training(folder: Path, *, step: int | None = None) -> int:
@@ -193,5 +232,6 @@ SAVERS = {
         lambda folder, k: _save_training(folder, k, step=7), lambda folder: _load_training(folder, step=7)
     ),
     "Checkpoints.save, further steps": Saver(_save_training, _load_training, contents=1 << 30),
+    "Checkpoints.save, two processes": Saver(_save_sharded, _load_training, contents=1 << 30),
     "write_tree": Saver(lambda folder, k: write_tree(_trees()[k], folder, "x"), _load_tree),
 }

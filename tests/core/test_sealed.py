@@ -41,7 +41,13 @@ def ended_before(call: int, body) -> bool:
     return status != 0
 
 
-@pytest.mark.parametrize("name", [name for name in SAVERS if name != "write_tree"])
+PARALLEL = "Checkpoints.save, two processes"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] * (n == PARALLEL)) for n in SAVERS if n != "write_tree"],
+)
 def test_ending_before_any_change_of_a_file_leaves_the_old_or_the_new(tmp_path, name):
     saver, seen = SAVERS[name], []
     saver.save(tmp_path / "before", 0)
@@ -68,7 +74,8 @@ def test_kills_at_random_moments_leave_the_old_or_the_new(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SAVERS)
 def test_many_kills(name):
-    assert kills.kill(name, kills=150, seed=1)["cut"] > 30
+    least = 10 if name == PARALLEL else 30  # two processes write during a small part of the time that a save takes
+    assert kills.kill(name, kills=150, seed=1)["cut"] > least
 
 
 def test_damaged_files_are_refused_in_a_sentence_or_load_as_they_were():

@@ -12,7 +12,7 @@ from transformers import BertConfig, BertForSequenceClassification
 import lazyneuron as lazy
 from lazyneuron.core.errors import ConfigError, DataError, NoBlocksError
 from lazyneuron.explain import Attack, attack_features, attack_inputs
-from tests.explain.test_run import Layer, X, each_loss, model
+from tests.explain.test_report import Layer, X, each_loss, model
 
 EPS = 0.01
 

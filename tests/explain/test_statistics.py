@@ -13,7 +13,7 @@ from torch import nn
 from lazyneuron.core.errors import DataError, ShapeError
 from lazyneuron.explain import diagonality, explain
 from lazyneuron.explain.gradient_histogram import BINS, GradientHistogram
-from tests.explain.test_run import X, each_loss, mean_loss, model
+from tests.explain.test_report import X, each_loss, mean_loss, model
 
 
 def tensors(net, x):

@@ -60,7 +60,7 @@ def by_hand(block: MLPBlock, kind: str) -> Any:
     function = {"relu": torch.relu, "squared_relu": lambda z: torch.relu(z) ** 2}[kind]
 
     def run(x: Tensor) -> Tensor:
-        h = function(F.linear(x, block.switch.weight, block.switch.bias))
+        h = function(F.linear(x, block.first.weight, block.first.bias))
         h = h if block.gate is None else h * F.linear(x, block.up.weight, block.up.bias)
         return F.linear(h, block.down.weight, block.down.bias)
 
@@ -185,7 +185,7 @@ def _measure(model: nn.Module, batch: dict[str, Any], found: Found) -> str:
     """Every block's density against a count over its first layer's own inputs."""
     seen: dict[str, list[Tensor]] = {block.name: [] for block in found.blocks}
     handles = [
-        block.switch.module.register_forward_pre_hook(lambda _, x, name=block.name: seen[name].append(x[0].clone()))
+        block.first.module.register_forward_pre_hook(lambda _, x, name=block.name: seen[name].append(x[0].clone()))
         for block in found.blocks
     ]
     outputs(model, batch)
@@ -194,7 +194,7 @@ def _measure(model: nn.Module, batch: dict[str, Any], found: Found) -> str:
     report = lazy.measure(model, [batch])
     assert report.rejected == found.rejected
     for block, measured in zip(found.blocks, report.blocks, strict=True):
-        z = [F.linear(x, block.switch.weight, block.switch.bias) for x in seen[block.name]]
+        z = [F.linear(x, block.first.weight, block.first.bias) for x in seen[block.name]]
         fired = [block.activation(part).reshape(-1, block.d_hidden) != 0 for part in z]
         if fired and sum(map(len, fired)):
             assert abs(float(torch.cat(fired).double().mean()) - (measured.density or 0)) < 1e-3

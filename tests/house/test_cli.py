@@ -6,9 +6,10 @@ import sys
 
 import pytest
 import torch
+from typer.main import get_command
 
 from lazyneuron import __version__
-from lazyneuron.accelerate import calibrate, cost_model
+from lazyneuron.accelerate.machine import costs
 from lazyneuron.cli import doctor, main
 from lazyneuron.core.errors import DataError
 from lazyneuron.ops.native import build
@@ -110,8 +111,8 @@ def test_a_wrong_command_line_is_one_sentence_and_exit_2(monkeypatch, capsys, li
         ("route table.csv --target y --out new --predictions other/p.csv", "lazyneuron.cli.rows.read_rows"),
         ("sweep digits --out new/points.jsonl --figure other/f.png", "lazyneuron.cli.sweep._run"),
         ("reproduce awasthi-f1 --csv new/a.csv --json other/a.json", "lazyneuron.cli.reproduce._run"),
-        ("bench --quick --json new/a.json", "lazyneuron.experiments.bench.run.run"),
-        ("demo --out new/page", "lazyneuron.experiments.demo.run.run"),
+        ("bench --quick --json new/a.json", "lazyneuron.experiments.bench.blocks.measuring.measure_cases"),
+        ("demo --out new/page", "lazyneuron.experiments.demo.pipeline.run_demo"),
     ],
 )
 def test_ctrl_c_leaves_no_folder_behind(monkeypatch, capsys, tmp_path, line, place):
@@ -133,13 +134,21 @@ def test_version(monkeypatch, capsys):
 def test_help_names_every_sub_command(monkeypatch, capsys):
     assert run(monkeypatch, "--help") == 0
     out = capsys.readouterr().out
-    assert all(name in out for name in main._SUB_COMMANDS)
+    assert all(name in out for name in main._COMMANDS)
 
 
-@pytest.mark.parametrize("name", main._SUB_COMMANDS)
+@pytest.mark.parametrize("name", main._COMMANDS)
 def test_every_sub_command_has_help(monkeypatch, capsys, name):
     assert run(monkeypatch, name, "--help") == 0
     assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize("option", ["--json", "--batches", "--batch-size", "--allow-pickle", "--figure", "--seed"])
+def test_an_option_of_several_commands_means_the_same_in_all(option):
+    commands = {name: command for name, command in get_command(main.app).commands.items() if name != "doctor"}
+    helps = {p.help for command in commands.values() for p in command.params if option in p.opts}
+    users = [name for name, command in commands.items() if any(option in p.opts for p in command.params)]
+    assert len(helps) == 1 and len(users) > 1
 
 
 def test_doctor_reports_without_the_kernels_what_that_costs(monkeypatch, capsys):
@@ -153,22 +162,23 @@ def test_doctor_names_a_corrupt_cost_model(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr("platformdirs.user_cache_path", lambda _: tmp_path)
     assert run(monkeypatch, "doctor", "--json") == 0
     assert "not measured yet" in findings(capsys)["cost model, float32"]["fact"]
-    monkeypatch.setattr(cost_model, "cache_file", lambda dtype, mark: tmp_path / f"{dtype}.json")
+    monkeypatch.setattr(costs, "cache_file", lambda dtype, mark: tmp_path / f"{dtype}.json")
     (tmp_path / "torch.float32.json").write_text("{")
     assert run(monkeypatch, "doctor", "--json") == 0
     found = findings(capsys)["cost model, float32"]
-    assert not found["works"] and "--recalibrate" in found["fact"]
+    assert not found["works"] and "--remeasure" in found["fact"]
 
 
-def test_recalibrate_measures_every_dtype_anew(monkeypatch, capsys):
+@pytest.mark.parametrize("option", ["--remeasure", "--recalibrate"])
+def test_remeasure_measures_every_dtype_anew(monkeypatch, capsys, option):
     measured = []
 
-    def cost_model_for(dtype, *, recalibrate, progress):
+    def cost_model_for(dtype, *, anew, progress):
         progress(1.0)
-        measured.append((dtype, recalibrate))
+        measured.append((dtype, anew))
 
-    monkeypatch.setattr(calibrate, "cost_model_for", cost_model_for)
-    assert run(monkeypatch, "doctor", "--recalibrate", "--json") == 0
+    monkeypatch.setattr(costs, "cost_model_for", cost_model_for)
+    assert run(monkeypatch, "doctor", option, "--json") == 0
     assert measured == [(torch.float32, True), (torch.bfloat16, True), (torch.float16, True)]
 
 

@@ -6,7 +6,16 @@ import sys
 
 import pytest
 
-from tests.house.rooms import ALLOWED, PACKAGE, forbidden_imports, imported_modules, room_of
+from tests.house.rooms import (
+    ALLOWED,
+    PACKAGE,
+    circles,
+    forbidden_imports,
+    import_graph,
+    imported_modules,
+    modules,
+    room_of,
+)
 
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
@@ -30,19 +39,37 @@ def test_imports_go_one_way():
     [
         ("core", "from lazyneuron.blocks import find_blocks"),
         ("ops", "from lazyneuron.blocks import Activation"),
-        ("route", "from lazyneuron.accelerate.freshness import Freshness"),
+        ("route", "from lazyneuron.accelerate.execution.freshness import Freshness"),
         ("blocks", "def f():\n    import lazyneuron.measure"),
-        ("measure", "from lazyneuron.accelerate.cost_model import CostModel"),
+        ("measure", "from lazyneuron.accelerate.machine.cost_model import CostModel"),
         ("induce", "from lazyneuron import accelerate"),
         ("accelerate", "from ..induce import recipe"),
         ("report", "from lazyneuron.blocks import MLPBlock"),
         ("measure", "import lazyneuron"),
         ("experiments", "from lazyneuron.cli import main"),
         ("save", "from lazyneuron.experiments import catalogue"),
+        ("data", "TASK = 'lazyneuron.experiments.training.digits_point:train_point'"),
     ],
 )
 def test_the_checker_sees_a_planted_violation(room, source):
     assert forbidden_imports(source, room, f"lazyneuron.{room}")
+
+
+def test_no_modules_import_each_other():
+    assert circles(import_graph(modules())) == []
+
+
+def test_the_checker_sees_planted_circles(tmp_path):
+    sources = {
+        "lazyneuron.a": "from lazyneuron.b import x",
+        "lazyneuron.b": "def f():\n    from lazyneuron import c",
+        "lazyneuron.c": '"""lazyneuron.d is only talked about."""\nWHERE = "lazyneuron.a:x"',
+        "lazyneuron.d": "import lazyneuron.a",
+    }
+    for name, source in sources.items():
+        (tmp_path / name).write_text(source)
+    found = circles(import_graph({name: tmp_path / name for name in sources}))
+    assert found == [["lazyneuron.a", "lazyneuron.b", "lazyneuron.c"]]
 
 
 def test_the_build_module_needs_only_the_standard_library():
@@ -121,7 +148,7 @@ def test_what_has_to_be_quick_imports_little(doing, most):
     "order",
     [
         "import lazyneuron.measure, lazyneuron.explain",
-        "import lazyneuron.measure.run, lazyneuron.explain.run",
+        "import lazyneuron.measure.measurement, lazyneuron.explain.report",
         "from lazyneuron.measure import traffic; from lazyneuron.explain import sharpness",
         "import lazyneuron; lazyneuron.measure; import lazyneuron.explain, lazyneuron.measure",
         "from lazyneuron import *",

@@ -22,7 +22,7 @@ from lazyneuron.induce import (
     sparsify_,
     token_error,
 )
-from lazyneuron.induce.training.distill import schedule
+from lazyneuron.induce.training.loop import timed_batches
 from tests.induce.networks import Masked, gelu_mlp, inputs
 
 
@@ -180,13 +180,13 @@ def test_padding_is_not_counted():
 
 
 def test_schedule_ends_by_steps_or_by_the_clock(monkeypatch):
-    assert [n for n, _, _ in schedule([0, 1], steps=5, seconds=None)] == [0, 1, 2, 3, 4]
+    assert [n for n, _, _ in timed_batches([0, 1], steps=5, seconds=None)] == [0, 1, 2, 3, 4]
     now = iter(float(k) for k in range(100))
     monkeypatch.setattr(time, "monotonic", lambda: next(now))
-    seen = list(schedule([0], steps=1000, seconds=10.0))
+    seen = list(timed_batches([0], steps=1000, seconds=10.0))
     assert [round(p, 3) for _, p, _ in seen] == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
     with pytest.raises(DataError, match="no batches"):
-        next(schedule([], steps=3, seconds=None))
+        next(timed_batches([], steps=3, seconds=None))
 
 
 def test_learning_rate_rises_and_falls():

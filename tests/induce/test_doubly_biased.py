@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from lazyneuron.accelerate import accelerate_, calibrate
+from lazyneuron.accelerate import accelerate_
+from lazyneuron.accelerate.machine import costs
 from lazyneuron.blocks import find_blocks
 from lazyneuron.core.errors import CheckpointError, ConfigError, NoBlocksError, ShapeError
 from lazyneuron.core.receipt import Receipt
@@ -287,7 +288,7 @@ def test_bad_configs_and_json():
 
 @pytest.mark.parametrize("name", ["encoder_layer", "bert", "vit", "t5", "t5_gated", "llama", "phi3", "gemma"])
 def test_sparse_execution_computes_the_same(name, monkeypatch):
-    monkeypatch.setattr(calibrate, "cost_model_for", lambda dtype, **_: made_up(dtype))
+    monkeypatch.setattr(costs, "cost_model_for", lambda dtype, **_: made_up(dtype))
     known = KNOWN[name]
     model = known.model()
     sparsify_(model, DoublyBiased())

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lazyneuron.accelerate import accelerate_, calibrate
+from lazyneuron.accelerate import accelerate_
+from lazyneuron.accelerate.machine import costs
 from lazyneuron.core.errors import ConfigError, NoBlocksError
 from lazyneuron.core.undo import restore_
 from lazyneuron.induce import DoublyBiased, TokenWeightNoise, ZerothBias, plan, project_, sparsify_
@@ -120,7 +121,7 @@ def test_noise_in_training_only():
 
 
 def test_sparse_execution_with_noise_installed(monkeypatch, tmp_path):
-    monkeypatch.setattr(calibrate, "cost_model_for", lambda dtype, **_: made_up(dtype))
+    monkeypatch.setattr(costs, "cost_model_for", lambda dtype, **_: made_up(dtype))
     model, known = KNOWN["llama"].model(), KNOWN["llama"]
     receipt = sparsify_(model, DoublyBiased(noise_rho=0.05))
     assert "noise of strength 0.05" in plan(KNOWN["llama"].model(), DoublyBiased(noise_rho=0.05)).changes[0].reason

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from lazyneuron.accelerate import accelerate_, calibrate
+from lazyneuron.accelerate import accelerate_
+from lazyneuron.accelerate.machine import costs
 from lazyneuron.blocks import Activation, find_blocks
 from lazyneuron.core.errors import CheckpointError, ConfigError, DataError, NoBlocksError
 from lazyneuron.core.undo import active_changes, restore_
@@ -80,7 +81,7 @@ def test_training_with_it_lowers_the_density():
 
 
 def test_a_watched_model_is_copied_saved_restored_and_accelerated(tmp_path, monkeypatch):
-    monkeypatch.setattr(calibrate, "cost_model_for", lambda dtype, **_: made_up(dtype))
+    monkeypatch.setattr(costs, "cost_model_for", lambda dtype, **_: made_up(dtype))
     model, x = relu_mlp().train(), inputs()
     receipt = sparsify_(model, L1(strength=Linear(start=0, end=1, steps=4)))
     model(x)
@@ -225,7 +226,7 @@ ALL = {
 @pytest.mark.parametrize("name", ["gpt2", "bert", "t5_gated", "llama", "phi3", "vit", "encoder_layer", "opt"])
 @pytest.mark.parametrize("recipe", ALL)
 def test_every_recipe_runs_sparsely_with_the_same_outputs(recipe, name, monkeypatch):
-    monkeypatch.setattr(calibrate, "cost_model_for", lambda dtype, **_: made_up(dtype))
+    monkeypatch.setattr(costs, "cost_model_for", lambda dtype, **_: made_up(dtype))
     known = KNOWN[name]
     model = known.model()
     sparsify_(model, ALL[recipe], batches=[known.batch])

@@ -21,20 +21,20 @@ from transformers import (
 )
 
 import lazyneuron as lazy
-from lazyneuron.accelerate import calibrate
+from lazyneuron.accelerate.machine import costs
 from lazyneuron.blocks import Activation
 from lazyneuron.core.errors import CheckpointError, ConfigError, DataError
 from tests.accelerate.conftest import made_up
 from tests.blocks.architectures import KNOWN
 from tests.core.resealed import reseal
 
-LOST = "without what sparsify_ .* changed.*lazyneuron.save"
+LOST = "without what sparsify_ .* changed.*`save` and `from_pretrained` of lazyneuron"
 
 
 @pytest.fixture(autouse=True)
 def a_machine(monkeypatch):
-    monkeypatch.setattr(calibrate, "cost_model_for", lambda dtype, **_: made_up(dtype))
-    monkeypatch.setattr(calibrate, "is_calibrated", lambda dtype: True)
+    monkeypatch.setattr(costs, "cost_model_for", lambda dtype, **_: made_up(dtype))
+    monkeypatch.setattr(costs, "are_known", lambda dtype: True)
 
 
 def bert(kind=BertModel, **more):

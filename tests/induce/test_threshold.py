@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from lazyneuron.accelerate import accelerate_, calibrate
+from lazyneuron.accelerate import accelerate_
+from lazyneuron.accelerate.machine import costs
 from lazyneuron.blocks import find_blocks
 from lazyneuron.core.errors import CheckpointError, ConfigError, DataError, NoBlocksError
 from lazyneuron.core.undo import active_changes, restore_
@@ -89,7 +90,7 @@ def test_allocation_against_brute_force():
 
 @pytest.mark.parametrize("name", ["bert", "t5", "llama", "phi3", "gemma", "gpt2"])
 def test_architectures_run_sparsely_with_the_same_outputs(name, monkeypatch, tmp_path):
-    monkeypatch.setattr(calibrate, "cost_model_for", lambda dtype, **_: made_up(dtype))
+    monkeypatch.setattr(costs, "cost_model_for", lambda dtype, **_: made_up(dtype))
     known = KNOWN[name]
     model = known.model()
     before = outputs(model, known.batch)

@@ -25,7 +25,6 @@ from lazyneuron.induce import (
     plan,
     sparsify_,
 )
-from lazyneuron.induce.training.samples import hidden
 from lazyneuron.measure import measure
 from lazyneuron.save import load_, save
 from tests.blocks.architectures import KNOWN
@@ -48,7 +47,7 @@ def test_found_measured_and_refused(module, gated):
     assert block.activation == module.activation_spec()
     assert block.refusal is None
     seen = []
-    handle = block.switch.module.register_forward_hook(lambda _, __, z: seen.append(module(z)))
+    handle = block.first.module.register_forward_hook(lambda _, __, z: seen.append(module(z)))
     x = torch.randn(8, 5, 6, generator=torch.Generator().manual_seed(0))
     density = measure(model, [x], blocks=[block]).blocks[0].density
     handle.remove()
@@ -124,7 +123,7 @@ def test_drelu_computes_both_factors_and_is_executed(merged, tmp_path):
     torch.testing.assert_close(model(x), x + model.mlp.down(h))
     (block,) = find_blocks(model)
     assert (block.activation, block.rectifies_up) == (Activation("relu"), True)
-    torch.testing.assert_close(hidden(block, y)[1], h)
+    torch.testing.assert_close(block.hidden(y), h)
     assert measure(model, [x]).blocks[0].density == pytest.approx((h != 0).float().mean().item())
     fast = copy.deepcopy(model).eval()
     quick = accelerate_(fast, impl="native")

@@ -28,7 +28,7 @@ def test_a_parity_is_audited_exactly() -> None:
     share = 1 / 8
     assert found.path_norm == pytest.approx(math.sqrt(6) * 8 * math.sqrt(share) * math.sqrt(3))
     assert "uniform on the cube" in str(audit(one))
-    # where the cube was counted, the finest certificate decides: C2 alone would be above n Var here
+    # where the cube was counted, the finest bound decides: C2 alone would be above n Var here
     gated = audit(gated_net(3, 7, seed=0)).layers[0]
     assert gated.on_cube.c2 > gated.n * gated.variance > gated.certified == gated.on_cube.c3 and not gated.vacuous
 
@@ -109,7 +109,7 @@ def test_a_rare_and_huge_neuron_makes_the_verdict_vacuous() -> None:
     assert found.on_cube.least >= exact
 
 
-def test_the_degree_of_an_estimated_certificate_follows_from_its_limit() -> None:
+def test_the_degree_of_an_estimated_bound_follows_from_its_limit() -> None:
     found = audit(parity_net(2, n=25)).layers[0]
     limit = found.on_cube.c2_limit.high
     assert found.certified == limit > found.on_cube.c2 == pytest.approx(8)
@@ -137,7 +137,7 @@ class Adapted(nn.Module):
         return self.base_layer(x) + self.adapter(x)
 
 
-def test_an_adapter_is_no_certificate() -> None:
+def test_nothing_is_proved_below_an_adapter() -> None:
     model = nn.Sequential(Adapted(nn.Linear(6, 9)), nn.ReLU(), nn.Linear(9, 6)).eval()
     report = audit(model, samples=50)
     assert "merge it first" in str(report) and report.layers[0].vacuous and report.layers[0].degree is None
@@ -155,14 +155,14 @@ def test_torch_blocks_are_found_and_left_as_they_were() -> None:
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert not model[0]._forward_pre_hooks
     smooth = nn.Sequential(nn.Linear(8, 32), nn.GELU(), nn.Linear(32, 8)).eval()
-    assert "nothing above is a certificate" in str(audit(smooth, samples=100))
+    assert "nothing above is proved" in str(audit(smooth, samples=100))
     with pytest.raises(NoBlocksError):
         audit(nn.Linear(3, 3))
     with pytest.raises(DataError, match="did not run"):
         audit(model, [])
 
 
-def test_certificates_hold_on_trained_networks_with_and_without_pressure() -> None:
+def test_sensitivity_bounds_hold_on_trained_networks_with_and_without_pressure() -> None:
     x, y = gated_net(2, 6, seed=0).sample(500, seed=0)
     for pressure in ("none", "l1"):
         model = SparseReluRegressor(24, pressure=pressure, strength=0.03, epochs=60, random_state=0).fit(x, y)

@@ -12,9 +12,9 @@ from lazyneuron.core.errors import ConfigError, DataError
 from lazyneuron.learn import (
     SparseActivationNet,
     average_sensitivity,
-    certificates,
     cube,
     noise_sensitivity,
+    sensitivity_bounds,
     sparsity,
     spectrum,
     verify_sparsity,
@@ -72,7 +72,7 @@ def random_net(generator: np.random.Generator) -> SparseActivationNet:
 
 def assert_bounds_hold(net: SparseActivationNet) -> float:
     """Every bound of D1 to D4 on one network, by enumeration; AS over D1."""
-    ladder = certificates(net)
+    ladder = sensitivity_bounds(net)
     weights = weight_by_degree(spectrum(net.table()))
     sensitivity, norm, k = average_sensitivity(weights), ladder.norm, ladder.k
     assert sensitivity <= min(ladder.c2, ladder.c3) * LOOSE + 1e-12
@@ -129,7 +129,7 @@ def test_a_patient_adversary_comes_closer() -> None:
 def test_parity_attains_the_bounds(p: int) -> None:
     for k, norm in ((1, 1.0), (3, 0.4)):
         net = parity_net(p, k=k, norm=norm).net
-        ladder = certificates(net)
+        ladder = sensitivity_bounds(net)
         whole = 4 * k**2 * norm**2
         assert [ladder.c0, as_sparse(k, norm).value] == pytest.approx([whole] * 2)
         weights = weight_by_degree(spectrum(net.table()))
@@ -365,46 +365,48 @@ def test_generalisation_uses_the_unreviewed_bound_only_when_asked() -> None:
 
 def test_the_ladder_estimated_is_near_the_exact_one_and_has_a_limit() -> None:
     small = random_sparse_net(10, 40, k=3, seed=0).net
-    exact = certificates(small)
+    exact = sensitivity_bounds(small)
     wide = SparseActivationNet(np.hstack([small.weight, np.zeros((40, 12))]), small.threshold, small.outer)
-    found = certificates(wide, k=3, samples=20_000)
+    found = sensitivity_bounds(wide, k=3, samples=20_000)
     assert exact.exact and not found.exact and exact.c2_limit is None
     assert found.c2_limit.high >= exact.c2 >= 0
     assert [found.c0, found.c1, found.c2, found.c3] == pytest.approx([exact.c0, exact.c1, exact.c2, exact.c3], rel=0.15)
     assert exact.phi == pytest.approx(active_phi(np.linalg.norm(small.weight, axis=1), exact.sparsity.active_share))
     with pytest.raises(ConfigError, match="raise k"):
-        certificates(small, k=1)
+        sensitivity_bounds(small, k=1)
     assert _level(small.weight, 3) == small.threshold[0]
 
 
 def test_a_ladder_is_exact_only_where_the_whole_cube_was_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     net = parity_net(3, n=6).net
-    whole = certificates(net)
+    whole = sensitivity_bounds(net)
     assert whole.exact and whole.sparsity.exact and whole.promised and whole.least == pytest.approx(12)
     monkeypatch.setattr(sparsity, "_PRODUCTS", 100)  # as for a network too wide to enumerate
-    some = certificates(net, samples=300)
+    some = sensitivity_bounds(net, samples=300)
     assert not some.exact and not some.sparsity.exact and not some.promised
     assert some.least == some.c2_limit.high > 12  # k was only seen, so C0 = 12 proves nothing
-    promised = certificates(net, k=1, samples=300)
+    promised = sensitivity_bounds(net, k=1, samples=300)
     assert promised.promised and promised.least == pytest.approx(12)
 
 
 def test_weights_whose_squares_overflow_are_refused() -> None:
     with pytest.raises(DataError, match="Squares of weights overflow"):
-        certificates(SparseActivationNet(np.full((2, 3), 1e200), [0.0, 0.0], [1.0, 1.0]))
+        sensitivity_bounds(SparseActivationNet(np.full((2, 3), 1e200), [0.0, 0.0], [1.0, 1.0]))
 
 
 def test_the_limit_counts_only_neurons_that_can_fire() -> None:
     net = parity_net(2, n=20).net
     idle = SparseActivationNet(np.vstack([net.weight, 1e6 * np.ones((1, 20))]), [*net.threshold, 3e7], [*net.outer, 1])
-    assert certificates(idle, samples=500).c2_limit.high == pytest.approx(certificates(net, samples=500).c2_limit.high)
+    assert sensitivity_bounds(idle, samples=500).c2_limit.high == pytest.approx(
+        sensitivity_bounds(net, samples=500).c2_limit.high
+    )
 
 
 def test_the_gated_example_of_the_ladder() -> None:
     """C3 is what counts where weights are large and outputs are small."""
     from lazyneuron.learn.instances import gated_net
 
-    ladder = certificates(gated_net(8, 4, gate=2.0, seed=0).net)
+    ladder = sensitivity_bounds(gated_net(8, 4, gate=2.0, seed=0).net)
     assert ladder.c0 == pytest.approx(132) and ladder.c3 < 6 and ladder.least == ladder.c3
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lazyneuron.accelerate.packed import pack
+from lazyneuron.accelerate.execution.packing import pack
 from lazyneuron.blocks.activation import Activation
 from lazyneuron.ops.native.load import load
 from lazyneuron.ops.quantised import operators as quantised_operators
@@ -133,7 +133,7 @@ CALLS: dict[str, Callable[[], Arguments]] = {
     },
     "fingerprint": lambda: {"memory": _memory()},
     "first_change": lambda: {
-        "memory": _memory(), "wanted": operator("fingerprint")(_memory()), "turn": 1, "turns": 3
+        "memory": _memory(), "wanted": operator("fingerprint")(_memory()), "turn": 1, "turns": 4, "parts": 2
     },
     "best_isa": dict,
     "fwht_": lambda: {"x": normal(3, 32), "isa": -1},
@@ -143,7 +143,6 @@ CALLS: dict[str, Callable[[], Arguments]] = {
         "bits": packed_bits(5, 70), "coefficient": normal(26), "rows": 70, "degree": 3, "isa": -1
     },
     "walsh_gram": _gram,
-    "gram_product": lambda: {"gram": normal(37, 37, dtype=torch.float32), "x": normal(37), "isa": -1},
     "hamming_lookup": lambda: {
         "a": packed_bits(6, 70), "b": packed_bits(5, 70, seed=1), "table": normal(129), "isa": -1
     },

@@ -77,12 +77,12 @@ def fingerprint(memory: list[Tensor]) -> Written:
     return (torch.tensor([_print(piece) for each in memory for piece in _pieces(each)], dtype=torch.int64),)
 
 
-def first_change(memory: list[Tensor], wanted: Tensor, turn: int, turns: int) -> Written:
+def first_change(memory: list[Tensor], wanted: Tensor, turn: int, turns: int, parts: int) -> Written:
     at = 0
     for number, each in enumerate(memory):
         count = len(_pieces(each))
         begin = count * turn // turns
-        for k in range(begin, min(max(begin + 1, count * (turn + 1) // turns), count)):
+        for k in range(begin, min(max(begin + 1, count * (turn + parts) // turns), count)):
             if _print(_pieces(each)[k]) != int(wanted[at + k]):
                 return (number,)
         at += count
@@ -116,10 +116,6 @@ def walsh_gram(subsets: Tensor, moments: Tensor, n: int, isa: int) -> Written:
     sets = [{t for t in row if t >= 0} for row in subsets.tolist()]
     found = [[moments[place[tuple(sorted(a ^ b))]] for b in sets] for a in sets]
     return (torch.tensor(found, dtype=torch.float32).reshape(len(sets), len(sets)),)
-
-
-def gram_product(gram: Tensor, x: Tensor, isa: int) -> Written:
-    return (gram.double() @ x.flatten(),)
 
 
 def distances(a: Tensor, b: Tensor) -> Tensor:
@@ -200,12 +196,12 @@ def jsrelu_backward(gradient: Tensor, x: Tensor, mix: float, cap: float, isa: in
 
 
 def sparse_mlp(
-    x: Tensor, sketch: Tensor, certificate: Tensor, switch_rows: Tensor, up_rows: Tensor | None,
+    x: Tensor, sketch: Tensor, certificate: Tensor, first_rows: Tensor, up_rows: Tensor | None,
     up_bias: Tensor | None, rectify_up: bool, down_rows: Tensor, down_scale: Tensor | None, down_bias: Tensor | None,
     counts: Tensor, *rest: object,
 ) -> Written:  # fmt: skip
     """A ReLU block that keeps its weights; counts are left out."""
-    h = (x.double() @ switch_rows.double().T + certificate[1, : len(switch_rows)].double()).relu()
+    h = (x.double() @ first_rows.double().T + certificate[1, : len(first_rows)].double()).relu()
     if up_rows is not None:
         up = x.double() @ up_rows.double().T + (0 if up_bias is None else up_bias.double())
         h = h * (up.relu() if rectify_up else up)

@@ -52,9 +52,6 @@ def arguments(draw: st.DrawFn, name: str) -> Arguments:
         moments = operator("walsh_moments")(bits, rows, min(n, 2 * max(degree, 1)), -1)
         chosen = _subsets(n, degree)[draw(st.permutations(range(len(_subsets(n, degree)))))[: draw(st.integers(0, 70))]]
         return {"subsets": chosen, "moments": moments, "n": n, "isa": isa}
-    if name == "gram_product":
-        size = draw(st.sampled_from([0, 1, 7, 31, 32, 33, 130]))
-        return {"gram": normal(size, size, dtype=torch.float32), "x": normal(size), "isa": isa}
     width = draw(st.sampled_from([1, 7, 63, 64, 65, 129]))
     few = draw(st.sampled_from([0, 1, 5, 130]))
     if name == "hamming_lookup":
@@ -64,7 +61,7 @@ def arguments(draw: st.DrawFn, name: str) -> Arguments:
     return {"rows": packed_bits(few, width), "y": normal(few), "n": width, "isa": isa}
 
 
-OPERATORS = ("fwht_", "walsh_moments", "walsh_analysis", "walsh_synthesis", "walsh_gram", "gram_product",
+OPERATORS = ("fwht_", "walsh_moments", "walsh_analysis", "walsh_synthesis", "walsh_gram",
              "hamming_lookup", "hamming_sums")  # fmt: skip
 
 
@@ -122,7 +119,6 @@ def _some() -> dict[str, Arguments]:
         "walsh_analysis": {"bits": bits, "y": normal(rows), "degree": 3, "isa": -1},
         "walsh_synthesis": {"bits": bits, "coefficient": normal(42), "rows": rows, "degree": 3, "isa": -1},
         "walsh_gram": {"subsets": _subsets(6, 2), "moments": moments, "n": 6, "isa": -1},
-        "gram_product": {"gram": normal(130, 130, dtype=torch.float32), "x": normal(130), "isa": -1},
         "hamming_lookup": {"a": packed_bits(9, 70), "b": packed_bits(7, 70, seed=1), "table": normal(129), "isa": -1},
         "hamming_sums": {"rows": packed_bits(60, 70), "y": normal(60), "n": 70, "isa": -1},
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lazyneuron.ops.boolean import native as boolean
+from lazyneuron.ops.boolean import operators as boolean
 from lazyneuron.ops.buckets import operators as buckets
 from lazyneuron.ops.fingerprint import fingerprint
 from lazyneuron.ops.jsrelu import native as jsrelu

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import lazyneuron as lazy
-from lazyneuron.accelerate import opaque
+from lazyneuron.accelerate.execution import opaque
 from lazyneuron.accelerate.status import executions
 from lazyneuron.core.errors import ConfigError
 from tests.accelerate.comparison import check_close
@@ -160,7 +160,7 @@ def _elsewhere(made: Arguments) -> Arguments:
 
 def _no_features(made: Arguments) -> Arguments:
     sketch = torch.empty(2, 0, 64, 4, dtype=torch.uint8)
-    return {"x": torch.ones(2, 0), "switch_rows": torch.ones(70, 0), "sketch": sketch}
+    return {"x": torch.ones(2, 0), "first_rows": torch.ones(70, 0), "sketch": sketch}
 
 
 def _narrow_scale(made: Arguments) -> Arguments:
@@ -190,7 +190,9 @@ NAMED: list[tuple[str, Callable[[Arguments], Arguments], str]] = [
     ("fingerprint", lambda m: {"memory": [m["memory"][0].reshape(5, 5, 200)]}, "of shape"),
     ("first_change", lambda m: {"memory": m["memory"][:1]}, "is of 9 pieces, the memory of 2"),
     ("first_change", lambda m: {"memory": [*m["memory"], m["memory"][0]]}, "is of 9 pieces, the memory of 11"),
-    ("first_change", lambda m: {"turn": 3}, "turn is from 0 to turns - 1"),
+    ("first_change", lambda m: {"turn": 4}, "turn is from 0 to turns - 1"),
+    ("first_change", lambda m: {"parts": 4}, "parts is from 1 to turns - turn, got 4 from 1 of 4"),
+    ("first_change", lambda m: {"parts": 0}, "parts is from 1"),
     ("first_change", _endless, "at most 2147483648 rows a tensor"),
     ("jsrelu", lambda m: {"x": m["x"].to(torch.int8)}, "float32, bfloat16 and float16, got int8"),
     ("fwht_", lambda m: {"x": torch.ones(6, dtype=torch.float64)}, "power of two long, got 6"),
@@ -261,7 +263,7 @@ def test_blocks_without_tokens_neurons_or_outputs(shape: tuple[int, ...]) -> Non
     made = CALLS["sparse_mlp"]()
     empty = {
         "sketch": torch.empty(0, 5, 64, 4, dtype=torch.uint8), "certificate": torch.empty(6, 0),
-        "switch_rows": torch.empty(0, 20), "down_rows": torch.empty(0, 24),
+        "first_rows": torch.empty(0, 20), "down_rows": torch.empty(0, 24),
     }  # fmt: skip
     y = operator("sparse_mlp")(*{**made, "x": x, **empty}.values())
     assert torch.equal(y, made["down_bias"].expand(*shape[:-1], 24))  # type: ignore[attr-defined]

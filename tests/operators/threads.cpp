@@ -101,7 +101,7 @@ struct Block {
     held.reserve(9);
     p.x = hold(type, tokens * d_in);
     p.sketch = hold(Dtype::i8, padded * p.padded_in);
-    p.switch_rows = hold(type, d_hidden * d_in);
+    p.first_rows = hold(type, d_hidden * d_in);
     if (gated) p.up_rows = hold(type, d_hidden * d_in), p.up_bias = hold(type, d_hidden);
     p.down_rows = hold(rows_i8 ? Dtype::i8 : type, d_hidden * d_out);
     if (rows_i8) p.down_scale = reinterpret_cast<const float*>(hold(Dtype::f32, d_hidden));
@@ -225,8 +225,7 @@ std::vector<double> cube(const boolean::Kernels& k, int threads) {
       k.gram(pairs.data(), order, moments.data(), size, 2, 8 * i, std::min(size, 8 * (i + 1)), column,
              std::min(size, column + 8), gram.data());
   });
-  std::vector<double> product(size), wide(1 << 12);
-  share(threads, size, [&](int64_t i) { k.gram_product(gram.data(), size, i, i + 1, sums.data(), product.data()); });
+  std::vector<double> wide(1 << 12);
   std::vector<float> narrow(1 << 12);
   for (size_t i = 0; i < wide.size(); ++i) wide[i] = narrow[i] = static_cast<float>(source() % 100);
   share(threads, 4, [&](int64_t i) {

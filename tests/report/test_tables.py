@@ -2,9 +2,8 @@ import pytest
 
 from lazyneuron.core.errors import DataError
 from lazyneuron.core.record import Record
-from lazyneuron.report import benchmark_markdown, markdown_table, plain_table, rich_table
-from lazyneuron.report.axes import axis
-from lazyneuron.report.numbers import cell, ratio, share, significant
+from lazyneuron.report import csv_table, html_table, markdown_table, plain_table, provenance, rich_table
+from lazyneuron.report.numbers import cell, mebibytes, ratio, share, significant
 from tests.report.records import ENVIRONMENT
 
 ROWS = [{"case": "1 x 10", "ms": 1.2345, "ok": True}, {"case": "a | b", "ms": None, "note": "out of memory"}]
@@ -43,20 +42,34 @@ def test_rich_table_shows_markup_as_text():
     assert "a title" in text
 
 
-def test_benchmark_markdown_carries_its_provenance():
-    record = Record(
-        kind="benchmark/accelerate", data={"title": "Synthetic", "rows": ROWS}, seed=7, environment=ENVIRONMENT
-    )
-    text = benchmark_markdown(record)
-    assert text.startswith("**Synthetic**\n\n| case |")
+class Drawn:
+    def __html__(self):
+        return "<i>drawn</i>"
+
+
+def test_html_table_escapes_text_and_keeps_what_is_html():
+    table = html_table([{"a<": "x & y", "n": 1.5, "bar": Drawn()}, {"a<": None, "n": 2}], emphasised=1)
+    assert table.splitlines() == [
+        "<table>",
+        '<thead><tr><th>a&lt;</th><th class="number">n</th><th>bar</th></tr></thead>',
+        "<tbody>",
+        '<tr><td>x &amp; y</td><td class="number">1.50</td><td><i>drawn</i></td></tr>',
+        '<tr class="emphasised"><td>-</td><td class="number">2</td><td>-</td></tr>',
+        "</tbody>",
+        "</table>",
+    ]
+
+
+@pytest.mark.parametrize("write", [plain_table, markdown_table, html_table, csv_table, rich_table])
+def test_a_table_needs_a_row(write):
+    with pytest.raises(DataError, match="at least one row"):
+        write([])
+
+
+def test_provenance_names_commit_versions_and_machine():
+    text = provenance(Record(kind="demo", data={}, seed=7, environment=ENVIRONMENT))
     assert "commit 0123456789ab with lazyneuron 0.1.0, torch 2.13.0" in text
-    assert text.rstrip().endswith("(2 cores, 2 threads, avx2, fma), seed 7.*")
-
-
-@pytest.mark.parametrize("data", [{}, {"rows": []}, {"rows": 3}])
-def test_benchmark_without_rows(data):
-    with pytest.raises(DataError, match="needs a list of rows"):
-        benchmark_markdown(Record(kind="benchmark/accelerate", data=data, seed=None, environment=ENVIRONMENT))
+    assert text.endswith("(2 cores, 2 threads, avx2, fma), seed 7.")
 
 
 @pytest.mark.parametrize(
@@ -91,18 +104,4 @@ def test_cell_and_ratio():
     assert cell([1, 2.0, None]) == "1, 2.00, -"
     assert ratio(1.428) == "1.43x"
     assert ratio(None) == "-"
-
-
-@pytest.mark.parametrize("values", [[0.9, 0.97], [0.5], [0.0, 1.0], [0.999, 0.9991], [0.0], [1.0]])
-def test_axis_encloses_its_values_and_stays_inside(values):
-    found = axis(values, start=0, end=100, within=(0.0, 1.0))
-    assert found.low <= min(values) <= max(values) <= found.high
-    assert found.low >= 0
-    assert found.high <= 1 + 1e-12
-    assert len(found.ticks) >= 2
-    assert [found(t) for t in (found.low, found.high)] == [0, 100]
-
-
-def test_axis_covers_its_span():
-    found = axis([0.1, 0.101], start=0, end=1, span=0.05, within=(0.0, 1.0))
-    assert found.high - found.low >= 0.05 - 1e-12
+    assert mebibytes(3 << 19) == "1.5" and mebibytes(None) == "-"

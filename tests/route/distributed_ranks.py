@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from lazyneuron.core.errors import DataError
-from lazyneuron.route.bucket_regression import BucketSettings
+from lazyneuron.route.bucket_settings import BucketSettings
 from lazyneuron.route.distributed import fit_distributed
 
 

@@ -13,7 +13,8 @@ import torch
 pytest.importorskip("sklearn")
 from lazyneuron.core.errors import CheckpointError, ConfigError, DataError
 from lazyneuron.ops.native import load
-from lazyneuron.route.bucket_regression import BucketRegression, BucketSettings
+from lazyneuron.route.bucket_regression import BucketRegression
+from lazyneuron.route.bucket_settings import BucketSettings
 from lazyneuron.route.constructions import random_hash_layer, top_k_layer
 from lazyneuron.route.estimators import (
     LSHClassifier,
@@ -22,7 +23,7 @@ from lazyneuron.route.estimators import (
     load_estimator,
     save_estimator,
 )
-from lazyneuron.route.least_squares import TopStatistics, _conjugate_gradients, solve_top, units
+from lazyneuron.route.least_squares import TopStatistics, _without_a_matrix, solve_top, units
 from tests.core.resealed import reseal
 
 IMPLS = ["native", "python"] if load.status().available else ["python"]
@@ -144,7 +145,7 @@ def test_streams_hold_rows_out_and_choose_the_width_anew() -> None:
     model.partial_fit(x[400:], y[400:])
     errors = model.scale_errors_
     assert min(errors.values()) < early / 2 and errors[model.bucket_width_] == min(errors.values())
-    assert model.model_.held is not None and 1500 < len(model.model_.held[0]) < 2500
+    assert model.model_.held_out is not None and 1500 < len(model.model_.held_out[0]) < 2500
     assert model.score(x, y) > 0.9
 
 
@@ -312,7 +313,7 @@ def test_the_top_layer_is_ridge_regression() -> None:
     for a in range(0, 400, 90):
         sums.add(x[a : a + 90], y[a : a + 90])
     torch.testing.assert_close(sums.solve(ridge=ridge)[0], top)
-    gradients = _conjugate_gradients(*units(model, x), y, 60, ridge, 500, 1e-12)
+    gradients = _without_a_matrix(*units(model, x), y, 60, ridge, 500, 1e-12)
     torch.testing.assert_close(gradients[0], top, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(gradients[1], bias, rtol=1e-5, atol=1e-6)
     wide = random_hash_layer(4, 9000, active=8).double()

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from lazyneuron.route.affine_hash import AffineHash
-from lazyneuron.route.bucket_regression import BucketRegression, BucketSettings
-from lazyneuron.route.ladder import hash_for
+from lazyneuron.route.bucket_regression import BucketRegression
+from lazyneuron.route.bucket_settings import BucketSettings
+from lazyneuron.route.bucket_widths import hash_for
 from lazyneuron.route.moments import Frame
 from lazyneuron.route.pyramid import Pyramid
 from tests.house.rooms import ROOT
@@ -41,7 +42,7 @@ def alone(kind: str, found: dict[str, torch.Tensor]) -> torch.Tensor:
     model = BucketRegression(settings)
     frame = Frame(mean=found["means"], scale=found["scale"], outputs=1, degree=0)
     for number, base in enumerate(found["bases"].tolist()):
-        affine: AffineHash = hash_for(frame, hashes=3, turn=None, orthogonal=True, seed=number)
+        affine: AffineHash = hash_for(frame, hashes=3, metric=None, orthogonal=True, seed=number)
         model.pyramids.append(Pyramid(affine, frame, capacity=settings.capacity, base=base))
     assert torch.equal(torch.cat([p.affine.w.flatten() for p in model.pyramids]), found["hash"])
     model.add(x, y)

@@ -10,7 +10,8 @@ import torch
 
 from lazyneuron.core.errors import AssumptionError, ConfigError
 from lazyneuron.route.affine_hash import random_hash
-from lazyneuron.route.bucket_regression import BucketRegression, BucketSettings
+from lazyneuron.route.bucket_regression import BucketRegression
+from lazyneuron.route.bucket_settings import BucketSettings
 from lazyneuron.route.table import BucketTable
 from lazyneuron.route.targets import on_manifold, on_subspace, random_hypercube_function, random_polynomial
 from lazyneuron.route.theory import (

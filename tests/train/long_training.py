@@ -37,9 +37,9 @@ def main(folder: str, steps: int, pause: float) -> None:
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     pressure = Pressure(target=TargetDensity(density=0.2, strength=0.1))
     controller, order = DensityController(pressure.target), BatchOrder(len(x), batch_size=20, seed=4)
-    dice = torch.Generator().manual_seed(9)
+    generator = torch.Generator().manual_seed(9)
     checkpoints = Checkpoints(
-        folder, model, optimizer=optimizer, schedule=schedule, controller=controller, order=order, dice=dice
+        folder, model, optimizer=optimizer, schedule=schedule, controller=controller, order=order, generator=generator
     )
     first = checkpoints.resume_()
     if first == 0:
@@ -48,7 +48,7 @@ def main(folder: str, steps: int, pause: float) -> None:
     for step in range(first + 1, steps + 1):
         rows = next(order)
         with pre_activations(blocks) as caught:
-            inputs = x[rows] + 0.1 * torch.randn(x[rows].shape, generator=dice)
+            inputs = x[rows] + 0.1 * torch.randn(x[rows].shape, generator=generator)
             inputs = inputs * (1 + 0.01 * random.random()) + 0.01 * float(np.random.rand())
             loss = (model(inputs) - y[rows]).square().mean()
             penalty, density = total_pressure(pressure, blocks, caught=caught, mask=None)

@@ -45,6 +45,6 @@ def net(*, seed: int = 0, layers: int = 2, dropout: float = 0.0, saving: bool = 
 
 
 def data(*, samples: int = 48, seed: int = 1) -> tuple[Tensor, Tensor]:
-    dice = torch.Generator().manual_seed(seed)
-    x = torch.randn(samples, TOKENS, WIDTH, generator=dice)
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(samples, TOKENS, WIDTH, generator=generator)
     return x, x.mean(1)[:, :3].tanh()

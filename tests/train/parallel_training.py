@@ -1,8 +1,12 @@
-"""One training on one process or several: ``torchrun ... -m tests.train.parallel_training FOLDER KIND...``."""
+"""One training on one process or several: ``torchrun ... -m tests.train.parallel_training FOLDER WHICH KIND...``.
+
+WHICH is ``first`` (ends with a checkpoint), ``second`` (resumes from it) or ``both``.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -35,8 +39,10 @@ def train(model: nn.Module, wrapped: nn.Module, folder: Path, *, rank: int, proc
     x, y = data(samples=48)
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.1), 1e-2)
     order = BatchOrder(len(x), batch_size=16, seed=0, rank=rank, processes=processes)
-    checkpoints = Checkpoints(folder, model, optimizer=optimizer, order=order)
+    alike, apart = torch.Generator().manual_seed(7), torch.Generator().manual_seed(rank)
+    checkpoints = Checkpoints(folder, model, optimizer=optimizer, order=order, alike=alike, apart=apart)
     done = checkpoints.resume_()
+    resumed = _digest(model, optimizer)
     monitor, guard = model.watched
     losses: list[float] = []
     for step in range(done + 1, (RESUMED if first else STEPS) + 1):
@@ -55,6 +61,10 @@ def train(model: nn.Module, wrapped: nn.Module, folder: Path, *, rank: int, proc
         moved = [change.details["scales_moved"] for change in receipt.changes]
     if first:
         checkpoints.save(RESUMED)
+    draws = [torch.rand(1, generator=alike).item(), torch.rand(1, generator=apart).item()]
+    every: list = [draws] * processes
+    if processes > 1:
+        dist.all_gather_object(every, draws)
     whole = {k: _full(v) for k, v in model.state_dict().items()}
     scales = [float(v.abs().min()) for k, v in whole.items() if k.endswith("norm.weight")]
     biases = [float(v.abs().max()) for k, v in whole.items() if "zeroth_bias" in k]
@@ -68,7 +78,19 @@ def train(model: nn.Module, wrapped: nn.Module, folder: Path, *, rank: int, proc
         "moved": moved,
         "sum": sum(float(v.double().abs().sum()) for v in whole.values()),
         "resumed": done,
+        "state": _digest(model, optimizer) if first else resumed,
+        "draws": every,
+        "order": [order.epoch, order.batch],
     }
+
+
+def _digest(model: nn.Module, optimizer: torch.optim.Optimizer) -> str:
+    """Of every weight and moment, whole."""
+    moments = [v for state in optimizer.state_dict()["state"].values() for v in state.values()]
+    digest = hashlib.sha256()
+    for value in (*model.state_dict().values(), *moments):
+        digest.update(_full(value).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _full(value: Tensor) -> Tensor:
@@ -88,25 +110,25 @@ def wrap(model: nn.Module, kind: str) -> nn.Module:
     return model
 
 
-def run(kind: str, folder: Path, *, rank: int = 0, processes: int = 1) -> list[dict]:
+def run(kind: str, folder: Path, *, rank: int = 0, processes: int = 1, which: str = "both") -> list[dict]:
     found = []
-    for first in (True, False):  # the second one goes on from the first one's checkpoint, in fresh objects
+    for first in {"both": (True, False), "first": (True,), "second": (False,)}[which]:  # in fresh objects
         model = sparsified()
         wrapped = wrap(model, kind)
-        found.append(train(model, wrapped, folder / kind, rank=rank, processes=processes, first=first))
+        found.append(train(model, wrapped, folder, rank=rank, processes=processes, first=first))
     return found
 
 
-def main(folder: Path, kinds: list[str]) -> None:
+def main(folder: Path, which: str, kinds: list[str]) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     rank, processes = dist.get_rank(), dist.get_world_size()
     for kind in kinds:
-        found = run(kind, folder, rank=rank, processes=processes)
+        found = run(kind, folder / kind, rank=rank, processes=processes, which=which)
         if rank == 0:
             (folder / f"{kind}.json").write_text(json.dumps(found))
     dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])

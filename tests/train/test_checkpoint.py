@@ -14,9 +14,11 @@ import torch
 
 import lazyneuron as lazy
 from lazyneuron.core.errors import CheckpointError, ConfigError, DataError
+from lazyneuron.core.sealed import read_sealed, write_sealed
 from lazyneuron.induce import DensityController, TargetDensity, TokenWeightNoise
 from lazyneuron.train import BatchOrder, Checkpoints
-from lazyneuron.train.tree import read_tree, write_tree
+from lazyneuron.train.steps import DOCUMENT
+from lazyneuron.train.tree import encode, read_tree, write_tree
 from tests.core.resealed import reseal
 from tests.house.rooms import ROOT
 from tests.train.networks import data, net
@@ -64,13 +66,13 @@ def step_(model, optimizer):
 def test_everything_that_is_random_comes_back(tmp_path):
     model, optimizer = parts()
     model.head = TokenWeightNoise(model.head, generator=torch.Generator().manual_seed(3))
-    dice = torch.Generator().manual_seed(4)
-    checkpoints = Checkpoints(tmp_path, model, optimizer=optimizer, dice=dice)
+    generator = torch.Generator().manual_seed(4)
+    checkpoints = Checkpoints(tmp_path, model, optimizer=optimizer, generator=generator)
     step_(model, optimizer)
     checkpoints.save(1)
 
     def draws():
-        drawn = [torch.rand(2), torch.rand(2, generator=dice), model(data()[0]).detach()]
+        drawn = [torch.rand(2), torch.rand(2, generator=generator), model(data()[0]).detach()]
         return [*drawn, torch.tensor([random.random(), np.random.rand(), np.random.randn()])]
 
     first = draws()
@@ -247,11 +249,16 @@ class Picky:
             raise RuntimeError("not that one")
 
 
+def everything(model, optimizer, generator):
+    moments = [value for state in optimizer.state.values() for value in state.values()]
+    return [*model.state_dict().values(), *moments, generator.get_state(), torch.get_rng_state()]
+
+
 @pytest.mark.parametrize("damage", ["part", "random", "generator", "optimizer"])
 def test_resuming_is_all_or_nothing(tmp_path, damage):
     model, optimizer = parts()
-    picky, dice = Picky(), torch.Generator().manual_seed(4)
-    checkpoints = Checkpoints(tmp_path, model, optimizer=optimizer, picky=picky, dice=dice)
+    picky, generator = Picky(), torch.Generator().manual_seed(4)
+    checkpoints = Checkpoints(tmp_path, model, optimizer=optimizer, picky=picky, generator=generator)
     step_(model, optimizer)
     picky.count = 3 if damage == "part" else 2
     document = checkpoints.save(1) / "checkpoint.json"
@@ -268,11 +275,19 @@ def test_resuming_is_all_or_nothing(tmp_path, damage):
     reseal(document, change)
     step_(model, optimizer)
     picky.count = 7
-    kept = [*model.state_dict().values(), *(t for s in optimizer.state.values() for t in s.values()), dice.get_state()]
+    kept = [
+        *model.state_dict().values(),
+        *(t for s in optimizer.state.values() for t in s.values()),
+        generator.get_state(),
+    ]
     before = [value.clone() for value in (*kept, torch.get_rng_state())]
     with pytest.raises(CheckpointError, match=r"damaged|does not fit the optimiser"):
         checkpoints.resume_()
-    now = [*model.state_dict().values(), *(t for s in optimizer.state.values() for t in s.values()), dice.get_state()]
+    now = [
+        *model.state_dict().values(),
+        *(t for s in optimizer.state.values() for t in s.values()),
+        generator.get_state(),
+    ]
     assert all(map(torch.equal, before, (*now, torch.get_rng_state()))) and picky.count == 7
     step_(model, optimizer)
 
@@ -291,7 +306,7 @@ def test_a_full_disk_is_not_filled_with_halves_of_checkpoints(tmp_path, monkeypa
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lazyneuron.train.checkpoint.seal", full)
+    monkeypatch.setattr("lazyneuron.core.sealed.seal", full)
     with pytest.raises(DataError, match="No space left on device"):
         checkpoints.save(2)
     assert [path.name for path in tmp_path.iterdir()] == ["step-0000000001"]
@@ -304,3 +319,36 @@ def test_a_checkpoint_that_is_let_go_stops_counting_before_its_files_go(tmp_path
     checkpoints.save(1)
     checkpoints.save(2)
     assert checkpoints.steps() == [2]
+
+
+def two_processes(folder, *, alike):
+    """What an earlier version wrote for two processes: tensors whole in one file, and a file of each one's own."""
+    checkpoints, numbers = small(folder), torch.Generator().manual_seed(5)
+    checkpoints.parts["numbers"] = numbers
+    path = checkpoints.save(3)
+    content, tensors = read_sealed(path, DOCUMENT, what="training state")
+    if not alike:
+        numbers.manual_seed(6)
+        torch.manual_seed(7)
+    content["rank-1"], tensors["rank-1"] = encode(checkpoints._own())
+    write_sealed(path, DOCUMENT, content, tensors)
+    return checkpoints, numbers
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_one_process_resumes_what_two_saved(tmp_path, alike):
+    checkpoints, numbers = two_processes(tmp_path, alike=alike)
+    wanted = [value.clone() for value in checkpoints.model.state_dict().values()]
+    first = torch.Generator().manual_seed(5).get_state(), torch.get_rng_state() if alike else None
+    found = []
+    for _ in range(2):
+        checkpoints.model.weight.data.zero_()
+        assert checkpoints.resume_() == 3
+        assert all(map(torch.equal, wanted, checkpoints.model.state_dict().values()))
+        found.append((numbers.get_state(), torch.get_rng_state()))
+    assert all(map(torch.equal, *found))  # derived, not drawn
+    assert torch.equal(found[0][0], first[0]) == alike
+    if alike:
+        assert torch.equal(found[0][1], first[1])
+    else:
+        assert numbers.initial_seed() not in (5, 6) and torch.initial_seed() != 7

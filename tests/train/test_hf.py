@@ -19,8 +19,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:save_pretrained writes the weigh
 
 class Tiles(torch.utils.data.Dataset):
     def __init__(self, *, bad: int | None = None) -> None:
-        dice = torch.Generator().manual_seed(0)
-        self.x = torch.randn(32, 1, 4, 4, generator=dice)
+        generator = torch.Generator().manual_seed(0)
+        self.x = torch.randn(32, 1, 4, 4, generator=generator)
         if bad is not None:
             self.x[bad] = torch.nan
 

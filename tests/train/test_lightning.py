@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import lazyneuron as lazy
 from lazyneuron.core.errors import DivergedError
 from lazyneuron.induce import TokenWeightNoise
+from lazyneuron.train import BatchOrder, OrderedLoader
 from lazyneuron.train.lightning import SparsityCallback
 from tests.train.networks import data, net
 
@@ -41,11 +42,13 @@ class Task(LightningModule):
         self.least.append(min(float(layer.norm.weight.abs().min()) for layer in self.net.layers))
 
 
-def fit(task, folder, *, callbacks, steps=8, path=None, bad=False, **more):
+def fit(task, folder, *, callbacks, steps=8, path=None, bad=False, ordered=False, **more):
     x, y = data()
     if bad:
         y[20] = torch.inf
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=8)
+    if ordered:
+        loader = OrderedLoader(BatchOrder(len(x), batch_size=8, seed=2), lambda rows: (x[rows], y[rows]))
     trainer = Trainer(
         max_steps=steps,
         accelerator="cpu",
@@ -80,18 +83,18 @@ def test_without_it_the_floor_does_not_hold(tmp_path):
     assert min(task.least) < 1.0
 
 
-def test_resuming_in_mid_ramp_is_bitwise(tmp_path):
+@pytest.mark.parametrize(("stop", "ordered"), [(6, False), (4, True), (6, True), (8, True)])  # an epoch has six steps
+def test_resuming_in_mid_ramp_is_bitwise(tmp_path, stop, ordered):
     def finish(*, steps, path=None, folder):
         task = Task(ramp=10, noise=True)
-        keeper = ModelCheckpoint(folder, every_n_train_steps=6, save_top_k=-1, filename="{step}")
+        keeper = ModelCheckpoint(folder, every_n_train_steps=stop, save_top_k=-1, filename="{step}")
         callbacks = [SparsityCallback(task.net, every=0), keeper]
-        fit(task, folder, callbacks=callbacks, steps=steps, path=path, enable_checkpointing=True)
+        fit(task, folder, callbacks=callbacks, steps=steps, path=path, enable_checkpointing=True, ordered=ordered)
         return task.state_dict()
 
-    # six steps are an epoch: Lightning does not wind an ordinary loader on to the middle of one
-    wanted = finish(steps=9, folder=tmp_path / "whole")
-    finish(steps=6, folder=tmp_path / "parts")
-    got = finish(steps=9, folder=tmp_path / "rest", path=tmp_path / "parts" / "step=6.ckpt")
+    wanted = finish(steps=15, folder=tmp_path / "whole")
+    finish(steps=stop, folder=tmp_path / "parts")
+    got = finish(steps=15, folder=tmp_path / "rest", path=tmp_path / "parts" / f"step={stop}.ckpt")
     assert all(torch.equal(wanted[k], got[k]) for k in wanted)
 
 

@@ -126,11 +126,13 @@ def test_between_readings_there_is_no_hook():
     assert hooks() == 0 and monitor.readings == []
 
 
-def test_blocks_that_are_not_found_can_be_given():
+def test_blocks_that_were_found_before_can_be_given_unless_they_changed_since():
     model, (x, _) = net(), data()
-    blocks = lazy.find_blocks(model)
+    outdated = lazy.find_blocks(model)
     lazy.sparsify_(model, KeepTop(density=0.25))
-    monitor = SparsityMonitor(model, every=1, blocks=blocks)
+    with pytest.raises(ConfigError, match="found with the activation relu, which has changed since"):
+        SparsityMonitor(model, every=1, blocks=outdated)
+    monitor = SparsityMonitor(model, every=1, blocks=lazy.find_blocks(model)[:1])
     with monitor.watching(1):
         model(x)
     assert max(monitor.readings[0].density.values()) <= 0.25

@@ -1,6 +1,12 @@
-"""Certified skipping: neurons that are proved silent cost (almost) nothing, and the output stays what it was."""
+"""Certified skipping: neurons that are proved silent cost (almost) nothing, and the output stays what it was.
 
+For everyone who runs a trained model. `machine` knows what this machine costs, `policy` chooses the path of a block,
+`slack` holds the proof and its calibrated form, and `execution` runs a block and notices changes. What is chosen when
+may be tuned freely; nothing that decides what is skipped changes without its proof (docs/accelerate.md) and the fuzz.
+"""
+
+from lazyneuron.accelerate.plan import plan_acceleration
 from lazyneuron.accelerate.status import refresh_, status
-from lazyneuron.accelerate.transform import accelerate_, plan_acceleration
+from lazyneuron.accelerate.transform import accelerate_
 
 __all__ = ["accelerate_", "plan_acceleration", "refresh_", "status"]

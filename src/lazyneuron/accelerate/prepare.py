@@ -8,18 +8,20 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from lazyneuron.accelerate import calibrate
-from lazyneuron.accelerate.calibrated import calibrated_slack
-from lazyneuron.accelerate.choice import BUCKETS, Candidates, from_cost_model
-from lazyneuron.accelerate.cost_model import Line
-from lazyneuron.accelerate.execution import BlockExecution
-from lazyneuron.accelerate.freshness import Freshness
-from lazyneuron.accelerate.packed import pack
-from lazyneuron.accelerate.tune import Decision, decide
+from lazyneuron.accelerate.execution.checks import measure_checks
+from lazyneuron.accelerate.execution.execution import BlockExecution
+from lazyneuron.accelerate.execution.freshness import Freshness
+from lazyneuron.accelerate.execution.packing import pack
+from lazyneuron.accelerate.machine import costs
+from lazyneuron.accelerate.machine.cost_model import Line
+from lazyneuron.accelerate.path import DENSE, GATHER, Path, sparse_paths
+from lazyneuron.accelerate.policy.choice import BUCKETS, Candidates, Table, predict_candidates
+from lazyneuron.accelerate.policy.following import Following
+from lazyneuron.accelerate.policy.tune import Decision, decide
+from lazyneuron.accelerate.slack.calibrated import calibrated_slack
 from lazyneuron.blocks import MLPBlock
-from lazyneuron.blocks.dense import dense
 from lazyneuron.core.errors import LazyNeuronError
 from lazyneuron.core.receipt import BlockChange
 from lazyneuron.ops.sparse_mlp import native
@@ -49,6 +51,8 @@ def prepare(
     options: Options,
     isa: int,
     progress: Callable[[str], None],
+    *,
+    model: nn.Module,
 ) -> tuple[BlockChange, BlockExecution | None]:
     """Pack and decide; a block that cannot be packed is skipped with the reason."""
     try:
@@ -64,21 +68,23 @@ def prepare(
         report["slack_factor"] = factor
         packed = packed.with_slack(factor)
     named = options.impl != "auto"
-    paths = ("gather",) if options.impl == "gather" else calibrate.available_paths()
-    decision = decide(block, packed, _candidates(block, packed, paths, named, progress), inputs, isa=isa)
+    paths = (GATHER,) if options.impl == GATHER.name else sparse_paths()
+    candidates = _candidates(block, packed, paths, named, progress)
+    if not named:
+        checks_us = measure_checks(block, packed, freshness, paths[0], model=model)
+        candidates = dataclasses.replace(candidates, checks_us=checks_us)
+    decision = decide(block, packed, candidates, inputs, isa=isa)
     table = (paths[0],) * BUCKETS if named else decision.table
     details = _details(block, packed, decision, table, named=named) | report
     if inputs is not None:
-        details["output_error"] = _output_error(block, packed, paths, inputs, isa)
-    if set(table) == {"dense"} and not decision.candidates.worth_probing(0):
+        details["output_error"] = _output_error(block, packed, paths[0], inputs, isa)
+    if set(table) == {DENSE} and not any(map(decision.candidates.worth_probing, range(BUCKETS))):
         return BlockChange(block=block.name, action="dense", reason="Dense is faster here.", details=details), None
     execution = BlockExecution(
         block,
         packed,
         freshness=freshness,
-        candidates=decision.candidates,
-        table=table,
-        shares=decision.shares,
+        following=Following(decision.candidates, table, decision.shares, packed.d_hidden),
         weights=options.weights,
         slack_factor=factor,
         isa=isa,
@@ -88,11 +94,11 @@ def prepare(
     return BlockChange(block=block.name, action=action, reason=reason, details=details), execution
 
 
-def _in_words(table: tuple[str, ...], named: bool) -> tuple[str, str]:
+def _in_words(table: Table, named: bool) -> tuple[str, str]:
     """The action, and why: what runs densely is called dense."""
     if named:
         return "accelerated", "The path was asked for by name."
-    dense = [k for k, path in enumerate(table) if path == "dense"]
+    dense = [k for k, path in enumerate(table) if path is DENSE]
     if len(dense) == len(table):
         return "dense", "Dense is faster for every token count now; it is timed again while it runs."
     if not dense:
@@ -104,52 +110,48 @@ def _in_words(table: tuple[str, ...], named: bool) -> tuple[str, str]:
 
 
 def _candidates(
-    block: MLPBlock, packed: PackedBlock, paths: tuple[str, ...], named: bool, progress: Callable[[str], None]
+    block: MLPBlock, packed: PackedBlock, paths: tuple[Path, ...], named: bool, progress: Callable[[str], None]
 ) -> Candidates:
     if named:  # nothing is to be decided, so nothing has to be measured first; its own times correct this
         flat = (Line(fixed_us=1.0, slope_us=0.0),) * BUCKETS
         return Candidates(dense_us=(1.0,) * BUCKETS, lines=dict.fromkeys(paths, flat), rows=1)
-    sizes = [s.weight.numel() for s in (block.up, block.gate, block.down) if s is not None]
-    dtype = packed.dtype if packed.dtype != torch.float16 else torch.bfloat16  # same bytes; its grid stands for both
-    if not calibrate.is_calibrated(dtype):
+    dtype = costs.timed_as(packed.dtype)
+    if not costs.are_known(dtype):
         progress("Measuring this machine once (about ten seconds)")
-    model = calibrate.cost_model_for(dtype)
-    usable = tuple(path for path in paths if path in model.lines)
-    return from_cost_model(model, weights=sum(sizes), gated=block.gate is not None, paths=usable)
+    return predict_candidates(block, costs.cost_model_for(dtype), paths)
 
 
-def _details(
-    block: MLPBlock, packed: PackedBlock, decision: Decision, table: tuple[str, ...], *, named: bool
-) -> dict[str, Any]:
+def _details(block: MLPBlock, packed: PackedBlock, decision: Decision, table: Table, *, named: bool) -> dict[str, Any]:
     return {
         "activation": block.activation.kind,
-        "path_by_tokens": {f"<= {2**k}": path for k, path in enumerate(table)},
-        "shares": {p: {"computed": c, "fired": a} for p, (c, a) in decision.shares.items()},
-        "measured_us": {str(2**k): dict(times) for k, times in sorted(decision.times.items())},
+        "path_by_tokens": {f"<= {2**k}": path.name for k, path in enumerate(table)},
+        "shares": {path.name: shares._asdict() for path, shares in decision.shares.items()},
+        "measured_us": _by_tokens(decision.times),
         "predicted_us": _predicted(decision, table, decision.times if named else range(BUCKETS)),
-        "disputed": {str(2**k): dict(paths) for k, paths in decision.disputed.items()},
+        "disputed": _by_tokens(decision.disputed),
         "added_bytes": packed.added_bytes,
     }
 
 
-def _predicted(decision: Decision, table: tuple[str, ...], buckets: Iterable[int]) -> dict[str, dict[str, float]]:
+def _by_tokens(facts: Mapping[int, Mapping[Path, float]]) -> dict[str, dict[str, float]]:
+    """What is known of buckets and paths, by their names."""
+    return {str(2**k): {path.name: v for path, v in paths.items()} for k, paths in sorted(facts.items())}
+
+
+def _predicted(decision: Decision, table: Table, buckets: Iterable[int]) -> dict[str, dict[str, float]]:
     """Times of dense and of the chosen path, corrected by what was measured; empty without inputs to measure on."""
     if not decision.shares:
         return {}
     time_us = decision.candidates.time_us
-    return {
-        str(2**k): {name: time_us(name, k, decision.shares) for name in ("dense", table[k])} for k in sorted(buckets)
-    }
+    return _by_tokens({k: {path: time_us(path, k, decision.shares) for path in (DENSE, table[k])} for k in buckets})
 
 
 @torch.no_grad()
-def _output_error(
-    block: MLPBlock, packed: PackedBlock, paths: tuple[str, ...], inputs: Tensor, isa: int
-) -> dict[str, float]:
+def _output_error(block: MLPBlock, packed: PackedBlock, path: Path, inputs: Tensor, isa: int) -> dict[str, float]:
     """Largest and root-mean-square difference from the dense block on real inputs, over the output's own RMS."""
     rows = inputs[:256]
-    wanted = dense(block)(rows).double()
-    got = calibrate.path_call(packed, paths[0], native.new_counts(), isa=isa)(rows).double()
+    wanted = block.forward(rows).double()
+    got = path.runner(packed, native.new_counts(), isa=isa)(rows).double()
     scale = float(wanted.square().mean().sqrt()) or sys.float_info.min
     difference = got - wanted
     return {

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.blocks.borrowed import borrowed
+from lazyneuron.blocks.recorder import real_tokens, recording
 from lazyneuron.core.batch import call_model, padding_mask
 from lazyneuron.core.errors import DataError
 
@@ -26,34 +28,18 @@ def block_inputs(model: nn.Module, blocks: Sequence[MLPBlock], batches: Iterable
     kept: dict[str, list[Tensor]] = {block.name: [] for block in blocks}
     mask: Tensor | None = None
 
-    def hook_of(name: str) -> Any:
-        def hook(_: nn.Module, inputs: tuple[Any, ...]) -> None:
-            x = inputs[0].detach()
-            rows = x.reshape(-1, x.shape[-1])
-            if mask is not None and mask.numel() == rows.shape[0]:
-                rows = rows[mask.reshape(-1) != 0]
-            if sum(len(t) for t in kept[name]) < MOST_TOKENS:
-                kept[name].append(rows[:MOST_TOKENS].clone())
+    def keep(block: MLPBlock, x: Tensor) -> None:
+        if sum(map(len, kept[block.name])) < MOST_TOKENS:
+            kept[block.name].append(real_tokens(x, mask)[:MOST_TOKENS].clone())
 
-        return hook
-
-    modes = [(module, module.training) for module in model.modules()]
-    handles = [b.switch.module.register_forward_pre_hook(hook_of(b.name)) for b in blocks]
     count = 0
-    try:
-        model.eval()
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            for batch in itertools.islice(batches, _MOST_BATCHES):
-                mask = padding_mask(batch)
-                call_model(model, batch)
-                count += 1
-                if all(sum(len(t) for t in rows) >= MOST_TOKENS for rows in kept.values()):
-                    break
-    finally:
-        for handle in handles:
-            handle.remove()
-        for module, mode in modes:
-            module.training = mode
+    with borrowed(model, observe=True, evaluate=True), recording(blocks, inputs=keep):
+        for batch in itertools.islice(batches, _MOST_BATCHES):
+            mask = padding_mask(batch)
+            call_model(model, batch)
+            count += 1
+            if all(sum(map(len, rows)) >= MOST_TOKENS for rows in kept.values()):
+                break
     if count == 0:
         raise DataError("There are no batches; pass at least one, or None to accelerate without data.")
     return {name: torch.cat(rows)[:MOST_TOKENS] for name, rows in kept.items() if rows and sum(map(len, rows))}

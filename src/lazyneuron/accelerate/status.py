@@ -7,13 +7,12 @@ from collections.abc import Callable, Mapping
 
 from torch import nn
 
-from lazyneuron.accelerate.execution import BlockExecution
+from lazyneuron.accelerate.execution.execution import BlockExecution
+from lazyneuron.accelerate.path import DENSE, PATHS, Path
 from lazyneuron.core.arguments import check_model
 from lazyneuron.core.errors import NoBlocksError
 from lazyneuron.core.receipt import BlockChange, Receipt
 from lazyneuron.core.undo import changed_modules
-
-_PATHS = ("dense", "certified-2", "certified-1", "gather")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -155,17 +154,17 @@ def _block_status(run: BlockExecution) -> BlockStatus:
     computed, fired, tokens, _ = run.current.totals()
     pairs = tokens * run.following.d_hidden
     ran = dict(run.ran)
-    paths = {path: ran[path] for path in _PATHS if path in ran}
+    paths = {path.name: ran[path] for path in PATHS.values() if path in ran}
     return BlockStatus(
         block=run.block.name,
-        last=run.standing() or run.last,
+        last=str(run.standing() or run.last),
         calls=sum(ran.values()),
-        sparse_calls=sum(count for path, count in paths.items() if path != "dense"),
+        sparse_calls=sum(count for name, count in paths.items() if name != DENSE.name),
         computed=computed / pairs if pairs else None,
         fired=fired / pairs if pairs else None,
         paths=paths,
-        fallbacks={why: count for why, count in ran.items() if why not in paths},
-        path_by_tokens={2**k: path for k, path in enumerate(run.following.table)},
+        fallbacks={why: count for why, count in ran.items() if not isinstance(why, Path)},
+        path_by_tokens={2**k: path.name for k, path in enumerate(run.following.table)},
         repacked=run.current.repacked,
         calls_to_see_all=run.current.now().freshness.calls_to_see_all,
     )

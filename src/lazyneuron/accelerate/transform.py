@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -10,12 +9,12 @@ from typing import Any
 
 from torch import nn
 
-from lazyneuron.accelerate.execution import BlockExecution
-from lazyneuron.accelerate.freshness import unwatchable
+from lazyneuron.accelerate.execution.execution import BlockExecution
+from lazyneuron.accelerate.plan import plan_acceleration
 from lazyneuron.accelerate.prepare import Guarantee, Options, prepare
 from lazyneuron.accelerate.sample import block_inputs
-from lazyneuron.blocks import MLPBlock, find, splice_
-from lazyneuron.blocks.override import Mode
+from lazyneuron.blocks import MLPBlock, splice_
+from lazyneuron.blocks.splice.override import Mode
 from lazyneuron.core.arguments import check_batches, check_model, described
 from lazyneuron.core.errors import (
     CheckpointError,
@@ -29,44 +28,7 @@ from lazyneuron.core.receipt import BlockChange, Receipt
 from lazyneuron.core.replay import replays
 from lazyneuron.core.undo import transaction
 from lazyneuron.ops.choice import choose
-from lazyneuron.ops.sparse_mlp.packed import KERNEL_ACTIVATIONS, Weights
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What :func:`accelerate_` would do.
-
-    Attributes:
-        matched: blocks that can be executed sparsely.
-        skipped: the others, with the reason of each.
-    """
-
-    matched: tuple[MLPBlock, ...]
-    skipped: tuple[BlockChange, ...]
-
-
-def plan_acceleration(model: nn.Module, example: Any = None, *, weights: Weights = "keep") -> Plan:
-    """Look which blocks can be executed sparsely; changes nothing.
-
-    Args:
-        model: any model.
-        example: one batch item, for models whose parts cannot be called alone.
-        weights: as for :func:`accelerate_`.
-
-    Raises:
-        NoBlocksError: the model has no MLP block.
-    """
-    check_model(model)
-    if any("_orig_mod" in module._modules for module in model.modules()):
-        raise ConfigError("The model holds a torch.compile'd module; accelerate the original model, then compile it.")
-    found = find(model, example).or_raise()
-    reasons = [(block, _why_not(block, weights)) for block in found.blocks]
-    refused = [(block.name, reason) for block, reason in reasons if reason is not None]
-    refused += [(rejected.name, rejected.reason) for rejected in found.rejected]
-    return Plan(
-        matched=tuple(block for block, reason in reasons if reason is None),
-        skipped=tuple(BlockChange(block=name, action="skipped", reason=reason) for name, reason in refused),
-    )
+from lazyneuron.ops.sparse_mlp.packed import Weights
 
 
 def accelerate_(
@@ -76,6 +38,7 @@ def accelerate_(
     guarantee: Guarantee = "exact",
     weights: Weights = "keep",
     impl: str = "auto",
+    blocks: Sequence[MLPBlock] | None = None,
     progress: Callable[[str], None] = lambda message: None,
 ) -> Receipt:
     """Execute a model's MLP blocks sparsely wherever that is faster, in place, with the output unchanged.
@@ -93,6 +56,7 @@ def accelerate_(
         weights: ``"keep"``, or ``"int8"``: rows quantised to int8; the receipt reports the output error.
         impl: ``"auto"``; ``"native"``, ``"gather"`` or a kernel level (``"avx2"`` ...), which runs or raises and is
             then used for every token count.
+        blocks: those to accelerate, as :func:`lazyneuron.find_blocks` found them in this model; None finds all of them.
         progress: called with a sentence when something takes long.
 
     Returns:
@@ -101,7 +65,7 @@ def accelerate_(
     Raises:
         NoBlocksError: no block can be executed sparsely (any more); the sentence lists the reasons.
         ImplUnavailable: the named implementation cannot run here.
-        ConfigError: contradictory options, or a compiled model.
+        ConfigError: contradictory options, a compiled model, or blocks that are not this model's as it is now.
         DataError: batches without an item.
         CheckpointError: the cached cost model is corrupt.
 
@@ -122,7 +86,8 @@ def accelerate_(
         raise ConfigError(f"progress is a function that takes a sentence, got {described(progress)}; leave it out.")
     if guarantee == "calibrated" and batches is None:
         raise ConfigError("guarantee='calibrated' needs batches to calibrate on.")
-    return _accelerate(model, batches, Options(guarantee=guarantee, weights=weights, impl=impl), progress)
+    options = Options(guarantee=guarantee, weights=weights, impl=impl)
+    return _accelerate(model, batches, options, progress, blocks=blocks)
 
 
 @replays("accelerate_", machine=True)
@@ -146,12 +111,17 @@ def accelerate_again_(model: nn.Module, receipt: Receipt) -> Receipt:
 
 
 def _accelerate(
-    model: nn.Module, batches: Iterable[Any] | None, options: Options, progress: Callable[[str], None]
+    model: nn.Module,
+    batches: Iterable[Any] | None,
+    options: Options,
+    progress: Callable[[str], None],
+    *,
+    blocks: Sequence[MLPBlock] | None = None,
 ) -> Receipt:
     check_model(model)
     isa = _check(options)
     first, rest = _peek(batches)
-    plan = plan_acceleration(model, first, weights=options.weights)
+    plan = plan_acceleration(model, first, weights=options.weights, blocks=blocks)
     if not plan.matched:
         raise _nothing_to_do(plan.skipped)
     inputs = block_inputs(model, plan.matched, rest) if rest is not None else {}
@@ -161,7 +131,7 @@ def _accelerate(
     prepared: list[tuple[MLPBlock, BlockExecution]] = []
     for block in plan.matched:
         progress(f"Packing and timing {block.name or 'the block'}")
-        change, execution = prepare(block, inputs.get(block.name), options, isa, progress)
+        change, execution = prepare(block, inputs.get(block.name), options, isa, progress, model=model)
         changes.append(change)
         if execution is not None:
             prepared.append((block, execution))
@@ -225,24 +195,6 @@ def _peek(batches: Iterable[Any] | None) -> tuple[Any, Iterable[Any] | None]:
             raise DataError("A batch is a Tensor, a tuple or a mapping, got NoneType; leave it out.")
         return first, itertools.chain([first], iterator)
     return None, iterator
-
-
-def _why_not(block: MLPBlock, weights: Weights) -> str | None:
-    if block.refusal is not None:
-        return block.refusal
-    if block.activation.tokenwise:
-        return f"What fires under {block.activation.kind} depends on the whole token, so no neuron is proved silent."
-    if block.activation.kind == "other":
-        return "Its activation is none of the known kinds, so where it is zero is not known."
-    if block.activation.zero.empty:
-        return f"Its activation ({block.activation.kind}) is zero nowhere; sparsify it first, for example with Relufy."
-    if block.activation.kind not in KERNEL_ACTIVATIONS:
-        return f"There is no kernel for its activation ({block.activation.kind})."
-    if weights == "int8" and block.gate is not None:
-        return "weights='int8' is for plain blocks; this one is gated."
-    if block.up.weight.device.type != "cpu":
-        return f"There is no kernel for the device {block.up.weight.device.type!r}."
-    return unwatchable(block)
 
 
 def _notes(model: nn.Module) -> tuple[str, ...]:

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from lazyneuron.blocks.interval import INF, NOWHERE, ZeroInterval
 from lazyneuron.blocks.thresholded import gelu, gelu_tanh, silu, thresholded, thresholded_zero
-from lazyneuron.blocks.tokenwise import block_top_k, check_count, check_density, statistical_top_k, top_k
+from lazyneuron.blocks.top_k import block_top_k, check_count, check_density, statistical_top_k, top_k
 from lazyneuron.core.errors import ConfigError
 
 
 @dataclasses.dataclass(frozen=True)
 class Activation:
-    """An activation function, known by kind and parameters: element-wise, unless :attr:`tokenwise`.
+    """An activation function, known by kind and parameters: element-wise, unless :attr:`elementwise` says no.
 
     Attributes:
         kind: a key of :data:`KINDS`, or ``"other"`` for a function that we can call but know nothing of.
@@ -61,9 +61,9 @@ class Activation:
         return (kind.flat or kind.zero)(*self.parameters)
 
     @property
-    def tokenwise(self) -> bool:
-        """Does the value at a neuron depend on the other neurons of its token, as in top-k?"""
-        return self.kind != "other" and KINDS[self.kind].tokenwise
+    def elementwise(self) -> bool:
+        """Does the value at a neuron depend on its own pre-activation alone? Not so in top-k."""
+        return self.kind == "other" or KINDS[self.kind].elementwise
 
     def __call__(self, z: Tensor) -> Tensor:
         """The function's value at each pre-activation."""
@@ -107,7 +107,7 @@ class _Kind:
     parameter_names: tuple[str, ...] = ()
     check: Callable[..., None] = lambda *_: None
     flat: Callable[..., ZeroInterval] | None = None  # None: where it is zero
-    tokenwise: bool = False
+    elementwise: bool = True
 
 
 def _relu_family(*_: float) -> ZeroInterval:
@@ -194,9 +194,9 @@ KINDS: dict[str, _Kind] = {
     "shifted_jsrelu": _Kind(
         _shifted(lambda z: _jsrelu(z, 1.0, INF)), _shifted_zero, ("h", "dx", "dy"), _check_shifted, _shifted_flat
     ),
-    "top_k": _Kind(top_k, _smooth, ("k",), check_count, tokenwise=True),
-    "block_top_k": _Kind(block_top_k, _smooth, ("k", "size"), check_count, tokenwise=True),
-    "statistical_top_k": _Kind(statistical_top_k, _smooth, ("density",), check_density, tokenwise=True),
+    "top_k": _Kind(top_k, _smooth, ("k",), check_count, elementwise=False),
+    "block_top_k": _Kind(block_top_k, _smooth, ("k", "size"), check_count, elementwise=False),
+    "statistical_top_k": _Kind(statistical_top_k, _smooth, ("density",), check_density, elementwise=False),
     "relu6": _Kind(F.relu6, _relu_family, flat=lambda: ZeroInterval(0.0, 6.0, INF)),
     "hardswish": _Kind(F.hardswish, lambda: ZeroInterval(-3.0)),
     "hardsigmoid": _Kind(F.hardsigmoid, lambda: ZeroInterval(-3.0), flat=lambda: ZeroInterval(-3.0, 3.0, INF)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lazyneuron.blocks.activation import Activation
@@ -71,7 +72,7 @@ class ActivationSite:
     shared: bool = False
 
     @property
-    def held(self) -> Any:
+    def function(self) -> Any:
         """The function or module that is there now."""
         return getattr(self.owner, self.attribute)
 
@@ -121,7 +122,7 @@ class MLPBlock:
         return int(self.down.weight.shape[0])
 
     @property
-    def switch(self) -> LinearSite:
+    def first(self) -> LinearSite:
         """The layer whose output decides what fires: ``gate`` if there is one, else ``up``."""
         return self.gate if self.gate is not None else self.up
 
@@ -129,3 +130,29 @@ class MLPBlock:
     def linears(self) -> tuple[LinearSite, ...]:
         """Its linear layers: gate (if any), up, down."""
         return tuple(site for site in (self.gate, self.up, self.down) if site is not None)
+
+    def pre_activation(self, x: Tensor) -> Tensor:
+        """What decides what fires, (..., d_hidden), for inputs (..., d_in)."""
+        return F.linear(x, self.first.weight, self.first.bias)
+
+    def factor(self, x: Tensor) -> Tensor | None:
+        """What a gated block's ``s(gate(x))`` is multiplied by, (..., d_hidden); None for a plain block."""
+        if self.gate is None:
+            return None
+        u = F.linear(x, self.up.weight, self.up.bias)
+        return F.relu(u) if self.rectifies_up else u
+
+    def hidden(self, x: Tensor, z: Tensor | None = None) -> Tensor:
+        """What ``down`` receives, (..., d_hidden); ``z`` is the pre-activation, if it is there already."""
+        h = self.activation(self.pre_activation(x) if z is None else z)
+        u = self.factor(x)
+        return h if u is None else h * u
+
+    def output(self, h: Tensor) -> Tensor:
+        """``down`` of a hidden activation, (..., d_out), cast to the weights' dtype first."""
+        weight = self.down.weight
+        return F.linear(h.to(weight.dtype), weight, self.down.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The block as torch's dense layers run it, without its dropouts; the weights are read at each call."""
+        return self.output(self.hidden(x))

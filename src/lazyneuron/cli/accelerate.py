@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lazyneuron.cli.options import AllowPickle, Batches, BatchSize, Data, JsonFile, Model, ModelFolder
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rich.console import Console
     from torch import nn
 
     from lazyneuron.core.receipt import Receipt
@@ -20,56 +20,44 @@ _ROUNDS = 7
 
 
 def accelerate(
-    model: Annotated[str, typer.Argument(help="A local Hugging Face directory, or package.module:callable.")],
+    model: Model,
     *,
-    data: Annotated[Path, typer.Option("--data", help='UTF-8 text, .jsonl with "text", .npy, .npz or .safetensors.')],
+    data: Data,
     guarantee: Annotated[str, typer.Option("--guarantee", help="exact, or calibrated.")] = "exact",
     weights: Annotated[str, typer.Option("--weights", help="keep, or int8.")] = "keep",
     impl: Annotated[str, typer.Option("--impl", help="auto, native, gather or a kernel level.")] = "auto",
-    batches: Annotated[int, typer.Option("--batches", help="Batches to tune and to time on.", min=1)] = 8,
-    batch_size: Annotated[int, typer.Option("--batch-size", help="Examples a batch.", min=1)] = 16,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the record to this file.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Save the model and the receipt to this folder.")] = None,
-    allow_pickle: Annotated[
-        bool,
-        typer.Option(
-            "--allow-pickle", help="Read pickled weights too: they can run any code their author put in them."
-        ),
-    ] = False,
+    batches: Batches = 8,
+    batch_size: BatchSize = 16,
+    json_file: JsonFile = None,
+    out: ModelFolder = None,
+    allow_pickle: AllowPickle = False,
 ) -> None:
     """Execute the MLP blocks of a model sparsely, with the output unchanged, and time it against dense."""
-    from rich.console import Console
-
     from lazyneuron.accelerate import accelerate_
-    from lazyneuron.cli.data import load_batches
-    from lazyneuron.cli.model import load_model
-    from lazyneuron.cli.output import check_writable
-    from lazyneuron.cli.saved import check_out, save_folder
-    from lazyneuron.core.record import Record, write_text
+    from lazyneuron.cli.inputs import load_inputs
+    from lazyneuron.cli.output import check_writable, write_record
+    from lazyneuron.cli.saved import save_folder
+    from lazyneuron.cli.screen import print_lines, status
+    from lazyneuron.core.record import Record
 
-    check_writable(json_file, None if out is None else out / "receipts.json")
-    progress, console = Console(stderr=True), Console()
-    with progress.status(f"Loading {model}") as status:
-        loaded = load_model(model, allow_pickle=allow_pickle)
-        check_out(loaded, out)
-        items = load_batches(data, loaded, batch_size=batch_size, batches=batches)
+    check_writable(json_file, folder=out)
+    loaded, items = load_inputs(model, data, batches=batches, batch_size=batch_size, allow_pickle=allow_pickle, out=out)
+    with status("Accelerating") as tell:
         receipt = accelerate_(
             loaded.model,
             items,
             guarantee=guarantee,  # type: ignore[arg-type]
             weights=weights,  # type: ignore[arg-type]
             impl=impl,
-            progress=status.update,
+            progress=tell,
         )
-        status.update("Timing dense against accelerated")
+        tell("Timing dense against accelerated")
         timing = _against_dense(loaded.model, receipt, items)
-    _print(receipt, timing, console)
-    if json_file is not None:
-        content = {"receipt": receipt.to_data(), "timing": timing, "model": loaded.name, "data": str(data)}
-        write_text(json_file, Record(kind="accelerate", data=content, seed=None).to_json())
+    _print(receipt, timing)
+    content = {"receipt": receipt.to_data(), "timing": timing, "model": loaded.name, "data": str(data)}
+    write_record(json_file, Record(kind="accelerate", data=content, seed=None))
     if out is not None:
-        name = save_folder(loaded, out)
-        console.print(f"Saved to {out}; read it as {name}", soft_wrap=True, highlight=False)
+        print_lines(f"Saved to {out}; read it as {save_folder(loaded, out)}")
 
 
 def _against_dense(model: nn.Module, receipt: Receipt, items: list[Any]) -> dict[str, float]:
@@ -121,33 +109,31 @@ def _difference(a: Any, b: Any) -> float:
     return 0.0
 
 
-def _print(receipt: Receipt, timing: dict[str, float], console: Console) -> None:
-    from lazyneuron.report.tables import plain_table, rich_table
+def _print(receipt: Receipt, timing: dict[str, float]) -> None:
+    from lazyneuron.cli.screen import print_lines, print_notes, print_table
 
-    rows = [_row(change.block, change.action, change.reason, change.details) for change in receipt.changes]
-    console.print(rich_table(rows) if console.is_terminal else plain_table(rows), soft_wrap=not console.is_terminal)
-    console.print(
+    print_table(None, [_row(change.block, change.action, change.reason, change.details) for change in receipt.changes])
+    print_lines(
         f"Forward: dense {timing['dense_ms']:.2f} ms, accelerated {timing['accelerated_ms']:.2f} ms, "
         f"{timing['speedup']:.2f}x (medians of {_ROUNDS}); "
-        f"largest output difference {timing['largest_difference']:.1e}",
-        soft_wrap=True,
-        highlight=False,
+        f"largest output difference {timing['largest_difference']:.1e}"
     )
-    for note in receipt.notes:
-        console.print(note, style="yellow", soft_wrap=True, highlight=False)
+    print_notes(receipt.notes)
 
 
 def _row(block: str, action: str, reason: str, details: Any) -> dict[str, Any]:
-    shares = next(iter(details.get("shares", {}).values()), None)
+    from lazyneuron.report.numbers import mebibytes, share
+
+    shares: dict[str, float] = next(iter(details.get("shares", {}).values()), {})
     table = details.get("path_by_tokens", {})
     return {
         "block": block,
         "action": action,
-        "fired": None if shares is None else f"{shares['fired']:.3f}",
-        "computed": None if shares is None else f"{shares['computed']:.3f}",
+        "fired": share(shares.get("fired")),
+        "computed": share(shares.get("computed")),
         "1 token": table.get("<= 1"),
         "64 tokens": table.get("<= 64"),
         "1024 tokens": table.get("<= 1024"),
-        "added MiB": f"{details['added_bytes'] / 2**20:.1f}" if "added_bytes" in details else None,
+        "added MiB": mebibytes(details.get("added_bytes")),
         "why": reason if action != "accelerated" else None,
     }

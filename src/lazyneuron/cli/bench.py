@@ -1,4 +1,4 @@
-"""``lazyneuron bench``: certified execution beside its alternatives, on synthetic blocks of any shape."""
+"""``lazyneuron bench``: certified execution beside its alternatives on synthetic blocks, and the other benchmarks."""
 
 from __future__ import annotations
 
@@ -7,18 +7,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from lazyneuron.cli.options import JsonFile, Quick
+from lazyneuron.experiments.catalogue import NAMES
 
-    from lazyneuron.experiments.bench.case import Case
+if TYPE_CHECKING:
+    from lazyneuron.core.record import Record
+    from lazyneuron.experiments.bench.blocks.case import Case
+    from lazyneuron.experiments.experiment import Experiment
 
 _SOURCE = "Synthetic Gaussian weights and inputs; us are medians, speeds are medians of ratios within a round."
+_GRID = "accelerate"
+_NAME_HELP = f"Which benchmark: {', '.join(NAMES['benchmark'])}. Only {_GRID} takes shapes and other cases."
 
 
 def bench(
+    name: Annotated[str, typer.Argument(help=_NAME_HELP)] = _GRID,
     *,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the record to this file.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Eight cases of one shape.")] = False,
+    json_file: JsonFile = None,
+    quick: Quick = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep the parts that the file of --json has; learn and route.")
+    ] = False,
     shape: Annotated[list[str] | None, typer.Option("--shape", help="1024x4096, or 2048x8192:gated.")] = None,
     tokens: Annotated[list[int] | None, typer.Option("--tokens", help="Tokens processed together.")] = None,
     density: Annotated[list[float] | None, typer.Option("--density", help="Share of neurons that fire.")] = None,
@@ -27,34 +36,74 @@ def bench(
     against: Annotated[list[str] | None, typer.Option("--against", help="A baseline by name, or all.")] = None,
 ) -> None:
     """Time certified execution against dense and other methods on this machine, with quality and ceilings beside."""
-    from rich.console import Console
-
     from lazyneuron.cli.output import check_writable
-    from lazyneuron.experiments.bench.run import run
+    from lazyneuron.core.errors import ConfigError
+    from lazyneuron.experiments.catalogue import experiment
 
-    cases = _cases(
-        quick=quick,
-        threads=threads,
-        chosen={"shapes": shape, "tokens": tokens, "densities": density, "dtypes": dtype, "against": against},
-    )
+    wanted = experiment(name, "benchmark")
+    chosen = {"shapes": shape, "tokens": tokens, "densities": density, "dtypes": dtype, "against": against}
+    if name == _GRID:
+        cases = _cases(quick=quick, threads=threads, chosen=chosen)
+        check_writable(json_file)
+        _measure(cases, json_file)
+        return
+    if threads is not None or any(chosen.values()):
+        raise ConfigError(f"Only the benchmark {_GRID} takes shapes, tokens, densities, dtypes, threads and baselines.")
     check_writable(json_file)
+    _run(wanted, quick=quick, json_file=json_file, resume=resume)
+
+
+def _measure(cases: list[Case], json_file: Path | None) -> None:
+    from lazyneuron.cli.output import write_record
+    from lazyneuron.cli.screen import print_lines, progress_bar
+    from lazyneuron.experiments.bench.blocks.measuring import measure_cases
+
     rows: list[dict[str, Any]] = []
     try:
-        with _progress(Console(stderr=True)) as progress:
-            task = progress.add_task("Measuring", total=len(cases), case="the machine's cost model, if it is new")
+        with progress_bar("Measuring the machine's cost model, if it is new") as advance:
 
             def watch(done: int, total: int, row: dict[str, Any]) -> None:
                 rows.append(row)
-                following = "" if done == total else _words(cases[done])
-                progress.update(task, completed=done, case=following)
+                following = "" if done == total else f": {_words(cases[done])}"
+                advance(done / total, f"{done} of {total}{following}")
 
-            run(cases, path=json_file, watcher=watch)
+            measure_cases(cases, keep=lambda record: write_record(json_file, record), watcher=watch)
     finally:
         if rows:  # after Ctrl-C too
-            _print(rows, Console())
+            _print(rows)
             if json_file is not None:
-                text = f"{len(rows)} of {len(cases)} rows are in {json_file}"
-                Console().print(text, soft_wrap=True, highlight=False, markup=False)
+                print_lines(f"{len(rows)} of {len(cases)} rows are in {json_file}")
+
+
+def _run(wanted: Experiment, *, quick: bool, json_file: Path | None, resume: bool) -> None:
+    """Run a benchmark, and print its part of the documentation."""
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from lazyneuron.cli.output import write_record
+    from lazyneuron.cli.screen import progress_bar
+    from lazyneuron.core.errors import ConfigError
+    from lazyneuron.core.record import Record
+    from lazyneuron.experiments.experiment import Request
+
+    if resume and json_file is None:
+        raise ConfigError("--resume goes on with the record in the file of --json; name it.")
+    begun = None
+    if resume and json_file is not None and json_file.exists():
+        begun = Record.from_json(json_file.read_text(encoding="utf-8"))
+        if begun.kind != f"benchmark/{wanted.name}":
+            raise ConfigError(f"{json_file} holds a record of {begun.kind}, not of benchmark/{wanted.name}.")
+
+    def keep(record: Record) -> None:
+        write_record(json_file, record)
+
+    with progress_bar(wanted.name) as advance:
+        record = wanted.run(Request(quick=quick, begun=begun, advance=advance, keep=keep))
+    keep(record)
+    console = Console()
+    for section in wanted.sections.values():
+        text = section(record)
+        console.print(Markdown(text) if console.is_terminal else text, soft_wrap=True, highlight=False, markup=False)
 
 
 def _cases(*, quick: bool, threads: int | None, chosen: dict[str, list[Any] | None]) -> list[Case]:
@@ -62,7 +111,7 @@ def _cases(*, quick: bool, threads: int | None, chosen: dict[str, list[Any] | No
 
     from lazyneuron.core.environment import environment
     from lazyneuron.core.errors import ConfigError
-    from lazyneuron.experiments.bench.grid import check_threads, chosen_grid, default_grid, quick_grid
+    from lazyneuron.experiments.bench.blocks.grid import check_threads, chosen_grid, default_grid, quick_grid
 
     count = torch.get_num_threads() if threads is None else threads
     if threads is not None:
@@ -75,40 +124,22 @@ def _cases(*, quick: bool, threads: int | None, chosen: dict[str, list[Any] | No
     return chosen_grid(threads=count, **named) if named else default_grid(count)  # type: ignore[arg-type]
 
 
-def _progress(console: Console) -> Any:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, TextColumn("{task.fields[case]}"), console=console)
-
-
 def _words(case: Case) -> str:
     return f"{case.shape}, {case.dtype}, {case.tokens} tokens, density {case.density:g}"
 
 
-def _print(rows: list[dict[str, Any]], console: Console) -> None:
-    from lazyneuron.experiments.bench import view
+def _print(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
 
+    from lazyneuron.cli.screen import print_lines, print_notes, print_table
+    from lazyneuron.experiments.bench.blocks import view
+
+    is_terminal = Console().is_terminal
     for name, group in view.grouped(rows).items():
-        _table(console, name, [(view.short_row if console.is_terminal else view.case_row)(row) for row in group])
-        if console.is_terminal:
-            _notes(console, view.remarks(group))
+        print_table(name, [(view.short_row if is_terminal else view.case_row)(row) for row in group])
+        if is_terminal:
+            print_notes(view.remarks(group))
     for name, group in view.baseline_groups(rows).items():
-        _table(console, f"{name}: speed against dense, and quality", view.baseline_rows(group))
-        _notes(console, view.reasons(group))
-    console.print(_SOURCE, soft_wrap=True, highlight=False)
-
-
-def _notes(console: Console, lines: list[str]) -> None:
-    for line in lines:
-        console.print(line, style="yellow", soft_wrap=True, highlight=False, markup=False)
-
-
-def _table(console: Console, title: str, rows: list[dict[str, Any]]) -> None:
-    from lazyneuron.report import plain_table, rich_table
-
-    if console.is_terminal:
-        console.print(rich_table(rows, title=title))
-    else:  # a pipe or a file has no width to fit into
-        console.print(f"{title}\n{plain_table(rows)}", soft_wrap=True, highlight=False, markup=False)
-    console.print()
+        print_table(f"{name}: speed against dense, and quality", view.baseline_rows(group))
+        print_notes(view.reasons(group))
+    print_lines(_SOURCE)

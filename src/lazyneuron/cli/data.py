@@ -5,20 +5,20 @@ from __future__ import annotations
 import inspect
 import itertools
 import json
-import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lazyneuron.core.errors import DataError
-from lazyneuron.data.json_lines import json_text, json_texts
+from lazyneuron.data.json_lines import json_texts
+from lazyneuron.data.lines import numbered_lines
+from lazyneuron.data.tensors import TENSOR_SUFFIXES, read_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from lazyneuron.cli.model import LoadedModel
 
-TENSOR_SUFFIXES = (".npy", ".npz", ".safetensors")
 LONGEST = 512
 
 
@@ -47,10 +47,10 @@ def load_batches(
         raise DataError(f"There has to be at least one example a batch and one batch, got {batch_size} and {batches}.")
     most = None if batches is None else batches * batch_size
     if path.suffix in TENSOR_SUFFIXES:
-        return _tensor_batches(_read_tensors(path), loaded.model, path=path, size=batch_size, most=most)
+        return _tensor_batches(read_tensors(path), loaded.model, path=path, size=batch_size, most=most)
     if path.is_dir():
         return _image_batches(path, loaded, size=batch_size, most=batches)
-    texts = read_texts(path)[:most] if path.suffix != ".gz" else list(itertools.islice(json_texts(path), most))
+    texts = read_texts(path, most=most)
     if loaded.tokenizer is None:
         raise DataError(
             f"{loaded.name} has no tokenizer, so it cannot read the text in {path}; "
@@ -61,40 +61,18 @@ def load_batches(
     return [_encode(part, loaded, longest) for part in parts]
 
 
-def read_texts(path: Path) -> list[str]:
+def read_texts(path: Path, *, most: int | None = None) -> list[str]:
     """The texts in a file: lines that are not blank, or the ``"text"`` of each JSON line.
 
+    Args:
+        path: ``.jsonl``, gzipped JSON lines (``.gz``), or any other file as text.
+        most: no more is read than so many texts; None reads all.
+
     Raises:
-        DataError: the file is missing, a folder, empty, binary, not UTF-8, or a line of a ``.jsonl`` has no text.
+        DataError: the file is missing, a folder, empty, binary, not UTF-8, or a line of JSON lines has no text.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    if b"\0" in content:
-        raise DataError(
-            f"{path} is a binary file; --data takes UTF-8 text, .jsonl, or tensors ({', '.join(TENSOR_SUFFIXES)})."
-        )
-    try:
-        lines = content.decode("utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path} is not UTF-8: byte 0x{content[error.start]:02x} at offset {error.start}; convert it to UTF-8."
-        ) from error
-    numbered = [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
-    if not numbered:
-        raise DataError(f"{path} is empty; --data needs at least one line of text.")
-    if path.suffix == ".jsonl":
-        return [json_text(line, path, number) for number, line in numbered]
-    return [line for _, line in numbered]
-
-
-def _unreadable(path: Path, error: OSError) -> DataError:
-    if isinstance(error, FileNotFoundError):
-        return DataError(f"There is no file {path}; --data takes UTF-8 text, .jsonl, or tensors.")
-    if isinstance(error, IsADirectoryError):
-        return DataError(f"{path} is a folder; --data takes one file, or a folder of images for a vision model.")
-    return DataError(f"Cannot read {path} ({error.strerror}); choose a file that you may read.")
+    is_json = path.suffix in (".jsonl", ".gz")
+    return list(itertools.islice(json_texts(path) if is_json else (line for _, line in numbered_lines(path)), most))
 
 
 def _positions(model: nn.Module) -> int:
@@ -142,36 +120,6 @@ def _image_batches(path: Path, loaded: LoadedModel, *, size: int, most: int | No
     step = max(1, len(images) // (most * size)) if most is not None else 1
     some = [images[k][0] for k in range(0, len(images), step)[: None if most is None else most * size]]
     return [{"pixel_values": torch.stack(some[k : k + size])} for k in range(0, len(some), size)]
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    import numpy as np
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    def npy() -> dict[str, Tensor]:
-        return {"": torch.from_numpy(np.load(path, allow_pickle=False))}
-
-    def npz() -> dict[str, Tensor]:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-
-    readers: dict[str, Callable[[], dict[str, Tensor]]] = {
-        ".npy": npy,
-        ".npz": npz,
-        ".safetensors": lambda: load_file(path),
-    }
-    try:
-        if path.is_file() and not path.stat().st_size:
-            raise DataError(f"{path} is empty; --data needs at least one example.")
-        return readers[path.suffix]()
-    except (ValueError, TypeError, AttributeError, EOFError, SafetensorError, zipfile.BadZipFile) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path} is not a {path.suffix} file of plain numbers ({error}); save it again.") from error
-    except OSError as error:
-        raise _unreadable(path, error) from error
 
 
 def _tensor_batches(

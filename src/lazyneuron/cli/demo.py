@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lazyneuron.cli.options import Quick, Seed
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -15,26 +17,26 @@ if TYPE_CHECKING:
 
 def demo(
     *,
-    quick: Annotated[bool, typer.Option("--quick", help="Train for half a minute only, and say so.")] = False,
+    quick: Quick = False,
     out: Annotated[Path, typer.Option("--out", help="Folder for page, record and model.")] = Path("lazyneuron-demo"),
-    seed: Annotated[int, typer.Option("--seed", help="Of every random choice.", min=0)] = 0,
+    seed: Seed = 0,
 ) -> None:
     """Make a pretrained sentence encoder run only the neurons that fire, and show what that is worth."""
     from rich.console import Console
 
+    from lazyneuron.cli.screen import print_lines
     from lazyneuron.experiments.demo.output import PAGE, check_folder, removed_if_empty, write
-    from lazyneuron.experiments.demo.run import run
+    from lazyneuron.experiments.demo.pipeline import run_demo
     from lazyneuron.experiments.demo.settings import Settings
 
     settings = Settings.quick_run(seed=seed) if quick else Settings(seed=seed)
     with removed_if_empty(out):
         check_folder(out)
         with _Bars(Console(stderr=True)) as bars:
-            result = run(settings, watcher=bars)
+            result = run_demo(settings, show=bars.show)
         write(result, out)
-    console = Console()
-    _print(result.record, console)
-    console.print(f"Page: {out / PAGE}", soft_wrap=True, highlight=False)
+    _print(result.record)
+    print_lines(f"Page: {out / PAGE}")
 
 
 class _Bars:
@@ -50,7 +52,7 @@ class _Bars:
             TextColumn("{task.fields[note]}"),
         )
         self.progress = Progress(*columns, console=console)
-        self.task: Any = None
+        self.tasks: dict[str, Any] = {}
 
     def __enter__(self) -> _Bars:
         self.progress.start()
@@ -59,50 +61,31 @@ class _Bars:
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
 
-    def begin(self, stage: str) -> None:
-        """A new bar."""
-        self.task = self.progress.add_task(stage, total=1.0, note="")
-
-    def advance(self, share: float, note: str) -> None:
-        """Fill it."""
-        self.progress.update(self.task, completed=share, note=note)
-
-    def end(self, seconds: float) -> None:
-        """Fill it up."""
-        self.progress.update(self.task, completed=1.0, note="")
-        self.progress.stop_task(self.task)
+    def show(self, stage: str, share: float, note: str) -> None:
+        """Fill the stage's bar; a new one when it begins."""
+        if stage not in self.tasks:
+            self.tasks[stage] = self.progress.add_task(stage, total=1.0, note="")
+        self.progress.update(self.tasks[stage], completed=share, note=note)
+        if share == 1 and not note:
+            self.progress.stop_task(self.tasks[stage])
 
 
-def _print(record: Record, console: Console) -> None:
-    from rich.markup import escape
-
+def _print(record: Record) -> None:
+    from lazyneuron.cli.screen import print_lines, print_notes, print_table
     from lazyneuron.report.numbers import significant
 
     data = record.data
-    _table(console, "What fires", [_block(b) for b in data["blocks"]])
-    _table(console, "Against the original, on held-out lines", [_state(p) for p in data["frontier"]])
-    _table(console, "Median time of one forward", [_case(c) for c in data["latency"]])
+    print_table("What fires", [_block(b) for b in data["blocks"]])
+    print_table("Against the original, on held-out lines", [_state(p) for p in data["frontier"]])
+    print_table("Median time of one forward", [_case(c) for c in data["latency"]])
     quality = data["quality"]
-    lines = [
+    print_lines(
         f"density {data['density']:.3f}, mean cosine {quality['mean_cosine']:.3f}, nearest neighbour the same for "
         f"{quality['top1_agreement']:.3f} of {quality['n_lines']} lines, rank correlation "
         f"{quality['rank_correlation']:.3f}",
         f"largest difference between dense and accelerated: {significant(data['max_abs_difference'])}",
-    ]
-    for line in lines:
-        console.print(line, soft_wrap=True, highlight=False)
-    for note in data["notes"]:
-        console.print(escape(note), style="yellow", soft_wrap=True, highlight=False)
-
-
-def _table(console: Console, title: str, rows: list[dict[str, Any]]) -> None:
-    from lazyneuron.report import plain_table, rich_table
-
-    if console.is_terminal:
-        console.print(rich_table(rows, title=title))
-    else:  # a pipe or a file has no width to fit into
-        console.print(f"{title}\n{plain_table(rows)}", soft_wrap=True, highlight=False)
-    console.print()
+    )
+    print_notes(data["notes"])
 
 
 def _block(block: dict[str, Any]) -> dict[str, Any]:

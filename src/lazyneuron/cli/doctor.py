@@ -34,7 +34,9 @@ class Finding:
 
 def doctor(
     build: Annotated[bool, typer.Option("--build", help="Compile the native kernels into your cache folder.")] = False,
-    recalibrate: Annotated[bool, typer.Option("--recalibrate", help="Measure this machine's cost model anew.")] = False,
+    remeasure: Annotated[
+        bool, typer.Option("--remeasure", "--recalibrate", help="Measure this machine's cost model anew.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
 ) -> None:
     """Say what can run on this machine, what cannot, and why."""
@@ -42,8 +44,8 @@ def doctor(
 
     if build:
         _build(quiet=as_json)
-    if recalibrate:
-        _recalibrate(quiet=as_json)
+    if remeasure:
+        _remeasure(quiet=as_json)
     facts, findings = environment(), _examine()
     if as_json:
         document = {**dataclasses.asdict(facts), "findings": [dataclasses.asdict(f) for f in findings]}
@@ -53,26 +55,25 @@ def doctor(
 
 
 def _build(*, quiet: bool) -> None:
-    from rich.console import Console
-
+    from lazyneuron.cli.screen import status
     from lazyneuron.core.errors import ImplUnavailable
     from lazyneuron.ops.native import build, load
 
     try:
         if build.identity_of(build.packaged()) == build.identity():
             return
-        with Console(stderr=True, quiet=quiet).status("Compiling the native kernels (up to a minute)"):
+        with status("Compiling the native kernels (up to a minute)", quiet=quiet):
             build.build(load.cached())
     except build.BuildError as error:
         raise ImplUnavailable(str(error)) from error
 
 
-def _recalibrate(*, quiet: bool) -> None:
+def _remeasure(*, quiet: bool) -> None:
     import torch
     from rich.console import Console
     from rich.progress import Progress
 
-    from lazyneuron.accelerate.calibrate import cost_model_for
+    from lazyneuron.accelerate.machine.costs import cost_model_for
 
     with Progress(console=Console(stderr=True, quiet=quiet)) as progress:
         for name in _DTYPES:
@@ -81,7 +82,7 @@ def _recalibrate(*, quiet: bool) -> None:
             def show(done: float, task: TaskID = task) -> None:
                 progress.update(task, completed=done)
 
-            cost_model_for(getattr(torch, name), recalibrate=True, progress=show)
+            cost_model_for(getattr(torch, name), anew=True, progress=show)
 
 
 def _examine() -> list[Finding]:
@@ -92,16 +93,16 @@ def _examine() -> list[Finding]:
 def _cost_model(dtype: str) -> Finding:
     import torch
 
-    from lazyneuron.accelerate import calibrate, cost_model
+    from lazyneuron.accelerate.machine import costs
     from lazyneuron.core.errors import CheckpointError
 
-    mark = calibrate.fingerprint()
-    path, name = cost_model.cache_file(getattr(torch, dtype), mark), f"cost model, {dtype}"
+    mark = costs.fingerprint()
+    path, name = costs.cache_file(getattr(torch, dtype), mark), f"cost model, {dtype}"
     if not path.exists():
         cost = "The first accelerate_ of such a model measures it, about ten seconds."
         return Finding(name=name, works=False, fact="not measured yet with these threads and kernels", cost=cost)
     try:
-        cost_model.read(path, mark)
+        costs.read(path, mark)
     except CheckpointError as error:
         return Finding(name=name, works=False, fact=str(error), cost="accelerate_ stops with this sentence.")
     return Finding(name=name, works=True, fact=str(path))

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lazyneuron.cli.options import JsonFile, Seed
+
 if TYPE_CHECKING:
     from lazyneuron.cli.columns import Columns
 
@@ -30,18 +32,15 @@ def learn(
         str, typer.Option("--encode", help="auto: two-valued columns; median: cut any column (no guarantee holds).")
     ] = "auto",
     held_out: Annotated[float, typer.Option("--held-out", help="Share of rows to test on.")] = 0.2,
-    seed: Annotated[int, typer.Option("--seed", help="Which rows are held out.", min=0)] = 0,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the record to this file.")] = None,
+    seed: Seed = 0,
+    json_file: JsonFile = None,
 ) -> None:
     """Learn a polynomial of low degree, and say what it found and how well it predicts held-out rows."""
-    from rich.console import Console
-    from rich.markup import escape
-
     from lazyneuron.cli.columns import read_columns
-    from lazyneuron.cli.output import check_writable
+    from lazyneuron.cli.output import check_writable, write_record
+    from lazyneuron.cli.screen import print_lines, print_notes, print_table
     from lazyneuron.core.errors import ConfigError
-    from lazyneuron.core.record import Record, write_text
-    from lazyneuron.report import plain_table
+    from lazyneuron.core.record import Record
 
     check_writable(json_file)
     if not 0 < held_out < 1:
@@ -49,19 +48,12 @@ def learn(
     table = read_columns(file, target=target)
     options = {"degree": _degree(degree), "solver": solver, "alpha": alpha, "encode": encode}
     data = _learn(table, options, held_out=held_out, seed=seed)
-    console = Console()
-    shown: list[tuple[str, list[dict[str, Any]]]] = [
-        ("Weight by degree", data["weight_by_degree"]),
-        ("Largest coefficients", data["coefficients"]),
-    ]
-    console.print(escape(data["says"]), soft_wrap=True, highlight=False)
-    for title, rows in shown:
+    print_lines(data["finding"])
+    for title, rows in (("Weight by degree", data["weight_by_degree"]), ("Largest coefficients", data["coefficients"])):
         if rows:
-            console.print(f"{title}\n{plain_table(rows)}", soft_wrap=True, highlight=False)
-    for note in data["warnings"]:
-        console.print(escape(note), style="yellow", soft_wrap=True, highlight=False)
-    if json_file is not None:
-        write_text(json_file, Record(kind="learn", data=data, seed=seed).to_json())
+            print_table(title, rows)
+    print_notes(data["warnings"])
+    write_record(json_file, Record(kind="learn", data=data, seed=seed))
 
 
 def _degree(text: str) -> int | str:
@@ -95,18 +87,17 @@ def _learn(table: Columns, options: dict[str, Any], *, held_out: float, seed: in
     found = model.predict(table.x[test])
     squared = float(np.mean((found - table.y[test]) ** 2))
     spread = float(np.var(table.y[test]))
-    says = (
+    finding = (
         f"Degree {model.degree_} ({model.degree_choice_.rule}), {model.method_}: on {count} held-out rows the "
-        "squared error "
-        f"is {squared:.4g}, {squared / spread:.3g} of their variance."
+        f"squared error is {squared:.4g}, {squared / spread:.3g} of their variance."
         if spread
         else f"Degree {model.degree_}: squared error {squared:.4g} on {count} held-out rows, all with one label."
     )
     if model.gram_bound_ is not None:
         at_least = "at least " if model.gram_bound_.failure_probability else ""
-        says += f" Least Gram eigenvalue {at_least}{model.gram_min_eigenvalue_:.3g}."
+        finding += f" Least Gram eigenvalue {at_least}{model.gram_min_eigenvalue_:.3g}."
     return {
-        "says": says,
+        "finding": finding,
         "degree": model.degree_,
         "solver": model.solver_,
         "held_out_error": squared,

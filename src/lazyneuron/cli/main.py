@@ -6,7 +6,6 @@ A sub-command is one function in the file of the same name. These files import n
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import sys
 from typing import Annotated, Any
@@ -15,22 +14,24 @@ import typer
 from typer.core import TyperGroup
 
 from lazyneuron import __version__
+from lazyneuron.cli.accelerate import accelerate
+from lazyneuron.cli.bench import bench
+from lazyneuron.cli.demo import demo
+from lazyneuron.cli.doctor import doctor
+from lazyneuron.cli.explain import explain
 from lazyneuron.cli.interrupted import INTERRUPTED, end_interrupted
+from lazyneuron.cli.learn import learn
+from lazyneuron.cli.measure import measure
+from lazyneuron.cli.reproduce import reproduce
+from lazyneuron.cli.route import route
+from lazyneuron.cli.sparsify import sparsify
+from lazyneuron.cli.sweep import sweep
 from lazyneuron.core.errors import LazyNeuronError
 
-_SUB_COMMANDS = (
-    "accelerate",
-    "bench",
-    "demo",
-    "doctor",
-    "explain",
-    "learn",
-    "measure",
-    "reproduce",
-    "route",
-    "sparsify",
-    "sweep",
-)
+_COMMANDS = {
+    command.__name__: command
+    for command in (accelerate, bench, demo, doctor, explain, learn, measure, reproduce, route, sparsify, sweep)
+}
 
 
 class _Commands(TyperGroup):
@@ -81,8 +82,8 @@ def _options(
     """Run only the neurons that fire: measure, induce and exactly exploit activation sparsity."""
 
 
-for _name in _SUB_COMMANDS:
-    app.command(_name)(getattr(importlib.import_module(f"lazyneuron.cli.{_name}"), _name))
+for _name, _command in _COMMANDS.items():
+    app.command(_name)(_command)
 
 
 def main() -> None:
@@ -117,7 +118,7 @@ def _print_usage_error(error: Any, arguments: list[str]) -> None:
         if name in names:
             said += f", got {value!r}"
             break
-    command = " ".join(["lazyneuron", *[a for a in arguments if a in _SUB_COMMANDS][:1]])
+    command = " ".join(["lazyneuron", *[a for a in arguments if a in _COMMANDS][:1]])
     typer.echo(f"{said}; see `{command} --help`.", err=True)
 
 

@@ -8,111 +8,91 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from lazyneuron.cli.options import AllowPickle, Batches, BatchSize, Data, JsonFile, Model
 
+if TYPE_CHECKING:
     from lazyneuron.cli.model import LoadedModel
     from lazyneuron.measure import BlockSparsity, SparsityReport
 
 _TIMED_BATCHES = 2
 _UNPREDICTED = (
     "No time is predicted, because this machine's cost model was not measured yet; "
-    "`lazyneuron doctor --recalibrate` measures it."
+    "`lazyneuron doctor --remeasure` measures it."
 )
 
 
 def measure(
-    model: Annotated[str, typer.Argument(help="A local Hugging Face directory, or package.module:callable.")],
+    model: Model,
     *,
-    data: Annotated[Path, typer.Option("--data", help='UTF-8 text, .jsonl with "text", .npy, .npz or .safetensors.')],
+    data: Data,
     threshold: Annotated[
         float | None, typer.Option("--threshold", help="Count activations of at most this magnitude as zero.")
     ] = None,
-    batches: Annotated[int | None, typer.Option("--batches", help="At most so many batches.", min=1)] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", help="Examples a batch.", min=1)] = 16,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the record to this file.")] = None,
+    batches: Batches = None,
+    batch_size: BatchSize = 16,
+    json_file: JsonFile = None,
     html_file: Annotated[Path | None, typer.Option("--html", help="Write a self-contained page to this file.")] = None,
-    allow_pickle: Annotated[
-        bool,
-        typer.Option(
-            "--allow-pickle", help="Read pickled weights too: they can run any code their author put in them."
-        ),
-    ] = False,
+    allow_pickle: AllowPickle = False,
 ) -> None:
     """Count which neurons fire, block by block, without changing the model."""
-    from rich.console import Console
-
-    from lazyneuron.cli.data import load_batches
-    from lazyneuron.cli.model import load_model
-    from lazyneuron.cli.output import check_writable
+    from lazyneuron.cli.inputs import load_inputs
+    from lazyneuron.cli.output import check_writable, write_record
     from lazyneuron.core.record import write_text
     from lazyneuron.report import sparsity_page
 
     check_writable(json_file, html_file)
-    progress = Console(stderr=True)
-    with progress.status(f"Loading {model}"):
-        loaded = load_model(model, allow_pickle=allow_pickle)
-        items = load_batches(data, loaded, batch_size=batch_size, batches=batches)
-    report = _observe(loaded, items, threshold=threshold, progress=progress)
-    _print(report, Console())
+    loaded, items = load_inputs(model, data, batches=batches, batch_size=batch_size, allow_pickle=allow_pickle)
+    report = _observe(loaded, items, threshold=threshold)
+    _print(report)
     record = report.to_record(
         settings={"model": loaded.name, "data": str(data), "batch_size": batch_size},
         firing_counts=json_file is not None,
     )
-    if json_file is not None:
-        write_text(json_file, record.to_json())
+    write_record(json_file, record)
     if html_file is not None:
         write_text(html_file, sparsity_page(record))
 
 
-def _observe(loaded: LoadedModel, items: list[Any], *, threshold: float | None, progress: Console) -> SparsityReport:
-    from rich.progress import track
-
-    from lazyneuron.accelerate.predict import machine_cost
+def _observe(loaded: LoadedModel, items: list[Any], *, threshold: float | None) -> SparsityReport:
+    from lazyneuron.accelerate.policy.predict import machine_cost
     from lazyneuron.blocks import find
+    from lazyneuron.cli.screen import status, watched
     from lazyneuron.measure import measure as observe
     from lazyneuron.measure import mlp_time_share
 
-    with progress.status("Looking for MLP blocks"):
+    with status("Looking for MLP blocks"):
         found = find(loaded.model).or_raise()
     blocks = found.blocks
     cost = None if threshold is not None else machine_cost(blocks)
-    shown = track(items, description="Measuring", console=progress, transient=True, disable=not progress.is_terminal)
-    report = observe(loaded.model, shown, threshold=threshold, blocks=blocks, cost=cost)
+    report = observe(loaded.model, watched(items, "Measuring"), threshold=threshold, blocks=blocks, cost=cost)
     unpredicted = () if cost is not None or threshold is not None else (_UNPREDICTED,)
-    with progress.status("Timing the MLP blocks"):
+    with status("Timing the MLP blocks"):
         share = mlp_time_share(loaded.model, items[:_TIMED_BATCHES], blocks=blocks)
     notes = (*report.notes, *loaded.notes, *unpredicted)
     return dataclasses.replace(report, mlp_time_share=share, notes=notes, rejected=found.rejected)
 
 
-def _print(report: SparsityReport, console: Console) -> None:
-    from rich.markup import escape
-
-    from lazyneuron.report import plain_table, rich_table
+def _print(report: SparsityReport) -> None:
+    from lazyneuron.cli.screen import print_lines, print_notes, print_table
     from lazyneuron.report.numbers import counted, ratio, share
 
     rows = [_row(b) for b in report.blocks]
     alike = {key: rows[0].pop(key) for key in ("kind", "neurons") if len({row[key] for row in rows}) == 1}
     rows = [{key: value for key, value in row.items() if key not in alike} for row in rows]
     rows += [{"block": r.name or "the model", "density": None} for r in report.rejected]
-    # a pipe or a file has no width to fit into
-    console.print(rich_table(rows) if console.is_terminal else plain_table(rows), soft_wrap=not console.is_terminal)
+    print_table(None, rows)
     rule = "exact zeros" if report.threshold is None else f"activations of at most {report.threshold:g} count as zero"
     each = "".join(f", {value} {key if key == 'neurons' else ''}".rstrip() for key, value in alike.items())
-    lines = [
+    print_lines(
         f"{counted(len(report.blocks), 'block')}{each}, on {_tokens(report)}",
         f"density {share(report.density)} over all blocks ({rule})",
-    ]
+    )
     if report.mlp_time_share is not None:
         limit = 1 / (1 - report.mlp_time_share) if report.mlp_time_share < 1 else float("inf")
         share_text = f"MLP blocks take {report.mlp_time_share:.2f} of a forward's time"
-        lines.append(f"{share_text}, so the model gets at most {ratio(limit)} faster")
-    for line in lines:
-        console.print(line, soft_wrap=True, highlight=False)
+        print_lines(f"{share_text}, so the model gets at most {ratio(limit)} faster")
     of_blocks = (f"{b.name}: {note}" for b in report.blocks for note in b.notes)
-    for note in [*report.notes, *of_blocks, *map(str, report.rejected)]:
-        console.print(escape(note), style="yellow", soft_wrap=True, highlight=False)
+    print_notes([*report.notes, *of_blocks, *map(str, report.rejected)])
 
 
 def _tokens(report: SparsityReport) -> str:

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lazyneuron.cli.saved import RECEIPTS
 from lazyneuron.core.errors import CheckpointError, ConfigError, ImplUnavailable
 
 if TYPE_CHECKING:
@@ -119,6 +118,8 @@ def _current_folder() -> Iterator[None]:
 
 
 def _from_folder(folder: Path, name: str, *, allow_pickle: bool) -> LoadedModel:
+    from lazyneuron.save import RECEIPTS
+
     safe = _is_safe(folder, allow_pickle=allow_pickle)
     try:
         import transformers

@@ -1,23 +1,29 @@
-"""Files that a command is asked to write."""
+"""Files that a command is asked to write: checked before any work is done, written at its end."""
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lazyneuron.core.errors import DataError
 
+if TYPE_CHECKING:
+    from lazyneuron.core.receipt import Receipt
+    from lazyneuron.core.record import Record
 
-def check_writable(*paths: Path | None) -> None:
+
+def check_writable(*paths: Path | None, folder: Path | None = None) -> None:
     """Make sure, before any work is done, that these files can be written; nothing is created, so that none is left.
 
     Args:
         paths: the files; None stands for one that was not asked for.
+        folder: a folder that files will be put into, or None.
 
     Raises:
         DataError: a file's folder cannot be created or written, or the file is a folder.
     """
-    for path in paths:
+    for path in (*paths, None if folder is None else folder / "receipts.json"):
         if path is None:
             continue
         try:
@@ -32,3 +38,15 @@ def check_writable(*paths: Path | None) -> None:
             raise DataError(f"{str(path)!r} names no file ({error}); choose another name.") from error
         except OSError as error:
             raise DataError(f"Cannot write {path} ({error.strerror}); choose a folder that you can write.") from error
+
+
+def write_record(path: Path | None, record: Record | Receipt) -> None:
+    """Write a record or a receipt as JSON, if that was asked for.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    from lazyneuron.core.record import write_text
+
+    if path is not None:
+        write_text(path, record.to_json())

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from lazyneuron.cli.options import FigureFile, JsonFile, Quick
 
+if TYPE_CHECKING:
     from lazyneuron.core.record import Record
     from lazyneuron.experiments.experiment import Experiment
 
@@ -24,30 +24,26 @@ def reproduce(
     device: Annotated[
         str, typer.Option("--device", help="auto, cpu or a device; a GPU trains the larger size where there is one.")
     ] = "auto",
-    quick: Annotated[bool, typer.Option("--quick", help="A much smaller run, to see that it works.")] = False,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the record to this file.")] = None,
+    quick: Quick = False,
+    json_file: JsonFile = None,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write the table to this file.")] = None,
-    figure: Annotated[Path | None, typer.Option("--figure", help="Draw the figure into this PNG file.")] = None,
+    figure: FigureFile = None,
 ) -> None:
     """Run a published experiment at a size that fits this machine, and print ours beside theirs."""
-    from rich.console import Console
-
-    from lazyneuron.cli.output import check_writable
+    from lazyneuron.cli.output import check_writable, write_record
+    from lazyneuron.cli.screen import print_lines
     from lazyneuron.core.record import write_text
-    from lazyneuron.experiments.catalogue import EXPERIMENTS, experiment
+    from lazyneuron.experiments.catalogue import experiment, experiments
     from lazyneuron.report import csv_table, curves_figure
 
-    console = Console()
     if name is None:
-        for one in EXPERIMENTS.values():
-            console.print(f"{one.name}: {one.title}", soft_wrap=True, highlight=False)
+        print_lines(*(f"{one.name}: {one.title}" for one in experiments("reproduce").values()))
         return
-    wanted = experiment(name)
+    wanted = experiment(name, "reproduce")
     check_writable(json_file, csv_file, figure)
     record = _run(wanted, data=data, seeds=seeds, quick=quick, device=_device(device))
-    _print(wanted, record, console)
-    if json_file is not None:
-        write_text(json_file, record.to_json())
+    _print(wanted, record)
+    write_record(json_file, record)
     if csv_file is not None:
         write_text(csv_file, csv_table(record.data["rows"]))
     if figure is not None:
@@ -69,32 +65,17 @@ def _device(asked: str) -> str:
 
 
 def _run(wanted: Experiment, *, data: Path | None, seeds: int, quick: bool, device: str) -> Record:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
+    from lazyneuron.cli.screen import progress_bar
     from lazyneuron.experiments.experiment import Request
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(wanted.name, total=1.0)
-
-        def advance(share: float, note: str) -> None:
-            progress.update(task, completed=share, description=note)
-
+    with progress_bar(wanted.name) as advance:
         return wanted.run(Request(data=data, seeds=seeds, quick=quick, device=device, advance=advance))
 
 
-def _print(wanted: Experiment, record: Record, console: Console) -> None:
-    from rich.markup import escape
-
-    from lazyneuron.report import plain_table, rich_table
+def _print(wanted: Experiment, record: Record) -> None:
+    from lazyneuron.cli.screen import print_lines, print_notes, print_table
 
     rows = [{k: "not published" if v is None else v for k, v in row.items()} for row in record.data["rows"]]
-    if console.is_terminal:
-        console.print(rich_table(rows, title=wanted.title))
-    else:  # a pipe or a file has no width to fit into
-        console.print(f"{wanted.title}\n{plain_table(rows)}", soft_wrap=True, highlight=False)
-    console.print(escape(record.data["says"]), soft_wrap=True, highlight=False)
-    console.print(escape(f"Source: {wanted.source}."), soft_wrap=True, highlight=False)
-    console.print(escape(f"Differs: {record.data['differs']}"), style="yellow", soft_wrap=True, highlight=False)
+    print_table(wanted.title, rows)
+    print_lines(record.data["finding"], f"Source: {wanted.source}.")
+    print_notes([f"Differs: {record.data['differs']}"])

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lazyneuron.cli.options import JsonFile, Seed
+
 if TYPE_CHECKING:
     from lazyneuron.route.estimators import LSHClassifier, LSHRegressor
 
@@ -25,21 +27,21 @@ def route(
         str, typer.Option("--directions", help="learned, orthogonal or gaussian hash directions.")
     ] = "learned",
     capacity: Annotated[int, typer.Option("--capacity", help="Most buckets of a table.", min=1)] = 1 << 20,
-    seed: Annotated[int, typer.Option("--seed", help="Of hashes and held-out rows.")] = 0,
+    seed: Seed = 0,
     test: Annotated[Path | None, typer.Option("--test", help="File with the same columns to score on.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Save the fitted model into this folder.")] = None,
     model: Annotated[Path | None, typer.Option("--model", help="Use a saved model instead of fitting one.")] = None,
     predictions: Annotated[
         Path | None, typer.Option("--predictions", help="Write the model's predictions for the files to this CSV file.")
     ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the record to this file.")] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Fit a hash-routed estimator to files of numbers, score it, save it, and predict with it."""
     from lazyneuron.cli.output import check_writable
     from lazyneuron.core.errors import ConfigError
     from lazyneuron.route.estimators import LSHClassifier, LSHRegressor, load_estimator, save_estimator
 
-    check_writable(json_file, predictions, out / "route.json" if out is not None else None)
+    check_writable(json_file, predictions, folder=out)
     if model is None and target is None:
         raise ConfigError("Fitting needs --target, the column to predict; --model uses a saved model instead.")
     if model is not None:
@@ -157,14 +159,10 @@ def _predict(estimator: Any, files: list[Path], path: Path, target: str | None) 
 def _show(facts: dict[str, Any], json_file: Path | None, seed: int, files: list[Path]) -> None:
     import math
 
-    from rich.console import Console
+    from lazyneuron.cli.output import write_record
+    from lazyneuron.cli.screen import print_table
+    from lazyneuron.core.record import Record
 
-    from lazyneuron.core.record import Record, write_text
-    from lazyneuron.report import plain_table
-
-    shown = [{"fact": name, "value": "-" if value is None else str(value)} for name, value in facts.items()]
-    Console().print(plain_table(shown), soft_wrap=True, highlight=False)
-    if json_file is not None:
-        plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in facts.items()}
-        record = Record(kind="route", data={**plain, "files": [str(f) for f in files]}, seed=seed)
-        write_text(json_file, record.to_json())
+    print_table(None, [{"fact": name, "value": "-" if value is None else str(value)} for name, value in facts.items()])
+    plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in facts.items()}
+    write_record(json_file, Record(kind="route", data={**plain, "files": [str(f) for f in files]}, seed=seed))

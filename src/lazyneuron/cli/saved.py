@@ -10,7 +10,6 @@ from lazyneuron.core.errors import DataError
 if TYPE_CHECKING:
     from lazyneuron.cli.model import LoadedModel
 
-RECEIPTS = "receipts.json"
 _DESCRIBE = (
     "generation_config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json",
     "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model",

@@ -10,17 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any, get_origin
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from lazyneuron.cli.options import AllowPickle, Batches, BatchSize, JsonFile, Model, ModelFolder
 
+if TYPE_CHECKING:
     from lazyneuron.core.receipt import Receipt
     from lazyneuron.induce.recipe import Config, Plan, Recipe
 
 
 def sparsify(
-    model: Annotated[
-        str, typer.Argument(help="A local Hugging Face directory, package.module:callable, or what sparsify saved.")
-    ],
+    model: Model,
     *,
     recipe: Annotated[
         list[str],
@@ -35,46 +33,32 @@ def sparsify(
     data: Annotated[
         Path | None, typer.Option("--data", help="Inputs that threshold is calibrated on, as for measure.")
     ] = None,
-    batches: Annotated[int, typer.Option("--batches", help="Batches to calibrate on.", min=1)] = 8,
-    batch_size: Annotated[int, typer.Option("--batch-size", help="Examples a batch.", min=1)] = 16,
-    out: Annotated[Path | None, typer.Option("--out", help="Save the model and the receipt to this folder.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the receipt to this file.")] = None,
-    allow_pickle: Annotated[
-        bool,
-        typer.Option(
-            "--allow-pickle", help="Read pickled weights too: they can run any code their author put in them."
-        ),
-    ] = False,
+    batches: Batches = 8,
+    batch_size: BatchSize = 16,
+    out: ModelFolder = None,
+    json_file: JsonFile = None,
+    allow_pickle: AllowPickle = False,
 ) -> None:
     """Change a model by a recipe, so that its neurons can fall silent; without --out and --json only say how."""
-    from rich.console import Console
-
-    from lazyneuron.cli.data import load_batches
-    from lazyneuron.cli.model import load_model
-    from lazyneuron.cli.output import check_writable
-    from lazyneuron.cli.saved import check_out, save_folder
-    from lazyneuron.core.record import write_text
+    from lazyneuron.cli.inputs import load_inputs
+    from lazyneuron.cli.output import check_writable, write_record
+    from lazyneuron.cli.saved import save_folder
+    from lazyneuron.cli.screen import print_lines, status
     from lazyneuron.induce.sparsify import plan, sparsify_
 
     config = make_recipe(recipe, settings or [])
-    check_writable(json_file, None if out is None else out / "receipts.json")
-    progress, console = Console(stderr=True), Console()
-    with progress.status(f"Loading {model}"):
-        loaded = load_model(model, allow_pickle=allow_pickle)
-        check_out(loaded, out)
-        items = None if data is None else load_batches(data, loaded, batch_size=batch_size, batches=batches)
+    check_writable(json_file, folder=out)
+    loaded, items = load_inputs(model, data, batches=batches, batch_size=batch_size, allow_pickle=allow_pickle, out=out)
     if out is None and json_file is None:
-        _print(plan(loaded.model, config), console)
-        console.print("Nothing was changed; --out saves a changed model.")
+        _print(plan(loaded.model, config))
+        print_lines("Nothing was changed; --out saves a changed model.")
         return
-    with progress.status("Applying the recipe"):
-        receipt = sparsify_(loaded.model, config, batches=items)
-    _print(receipt, console)
-    if json_file is not None:
-        write_text(json_file, receipt.to_json())
+    with status("Applying the recipe"):
+        receipt = sparsify_(loaded.model, config, batches=items or None)
+    _print(receipt)
+    write_record(json_file, receipt)
     if out is not None:
-        name = save_folder(loaded, out)
-        console.print(f"Saved to {out}; read it as {name}", soft_wrap=True, highlight=False)
+        print_lines(f"Saved to {out}; read it as {save_folder(loaded, out)}")
 
 
 def make_recipe(names: list[str], settings: list[str]) -> Config:
@@ -149,22 +133,19 @@ def _value(kind: Any, field: str, text: str) -> Any:
         raise ConfigError(f"--set {field}={text} gives no value for {field!r}: {said(error)}.") from error
 
 
-def _print(result: Receipt | Plan, console: Console) -> None:
-    from lazyneuron.report.tables import plain_table, rich_table
-
-    def figure(details: Any, name: str) -> str | None:
-        return f"{details[name]:.3g}" if name in details else None
+def _print(result: Receipt | Plan) -> None:
+    from lazyneuron.cli.screen import print_notes, print_table
+    from lazyneuron.report.numbers import significant
 
     rows = [
         {
             "block": c.block,
             "action": c.action,
-            "density": figure(c.details, "density"),
-            "error": figure(c.details, "error"),
+            "density": significant(c.details.get("density")),
+            "error": significant(c.details.get("error")),
             "why": c.reason,
         }
         for c in result.changes
     ]
-    console.print(rich_table(rows) if console.is_terminal else plain_table(rows), soft_wrap=not console.is_terminal)
-    for note in getattr(result, "notes", ()):
-        console.print(note, style="yellow", soft_wrap=True, highlight=False)
+    print_table(None, rows)
+    print_notes(getattr(result, "notes", ()))

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lazyneuron.cli.options import FigureFile, JsonFile
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from rich.console import Console
 
     from lazyneuron.core.record import Record
     from lazyneuron.experiments.sweep import Finished
@@ -23,55 +23,43 @@ def sweep(
     out: Annotated[Path, typer.Option("--out", help="File of the sweep; finished points in it are skipped.")],
     processes: Annotated[int | None, typer.Option("--processes", help="At a time; else one a core.", min=1)] = None,
     quality: Annotated[str, typer.Option("--quality", help="What the quality is, for titles.")] = "quality",
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the record to this file.")] = None,
-    figure: Annotated[Path | None, typer.Option("--figure", help="Draw the frontier into this PNG file.")] = None,
+    json_file: JsonFile = None,
+    figure: FigureFile = None,
 ) -> None:
     """Train every combination of the settings, and name the points that no other one beats."""
-    from rich.console import Console
-
-    from lazyneuron.cli.output import check_writable
-    from lazyneuron.core.record import write_text
+    from lazyneuron.cli.output import check_writable, write_record
     from lazyneuron.experiments.sweep import read_finished, sweep_record
     from lazyneuron.report import frontier_figure
 
     check_writable(out, json_file, figure)
     failed = [point for point in _run(task, settings or (), out=out, processes=processes) if point.error is not None]
     record = sweep_record([*read_finished(out, task=task), *failed], quality=quality)
-    _print(record, Console())
-    if json_file is not None:
-        write_text(json_file, record.to_json())
+    _print(record)
+    write_record(json_file, record)
     if figure is not None:
         frontier_figure(record, figure)
 
 
 def _run(task: str, settings: Sequence[str], *, out: Path, processes: int | None) -> tuple[Finished, ...]:
-    from rich.console import Console
-    from rich.progress import Progress
-
+    from lazyneuron.cli.screen import progress_bar
     from lazyneuron.experiments.sweep import grid, read_settings
     from lazyneuron.experiments.sweep import sweep as run
 
     points = grid(read_settings(settings))
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task(task, total=len(points))
+    with progress_bar(task) as advance:
+        return run(
+            task,
+            points,
+            file=out,
+            processes=processes,
+            advance=lambda done, total: advance(done / total, f"{task}, {done} of {total} points"),
+        )
 
-        def advance(done: int, total: int) -> None:
-            progress.update(bar, completed=done, total=total)
 
-        return run(task, points, file=out, processes=processes, advance=advance)
+def _print(record: Record) -> None:
+    from lazyneuron.cli.screen import print_lines, print_notes, print_table
+    from lazyneuron.report import frontier_rows
 
-
-def _print(record: Record, console: Console) -> None:
-    from rich.markup import escape
-
-    from lazyneuron.report import frontier_rows, plain_table, rich_table
-
-    rows = frontier_rows(record)
-    if console.is_terminal:
-        console.print(rich_table(rows, title=record.data["task"]))
-    else:  # a pipe or a file has no width to fit into
-        console.print(f"{record.data['task']}\n{plain_table(rows)}", soft_wrap=True, highlight=False)
-    console.print(escape(f"Pareto points: {'; '.join(record.data['frontier'])}."), soft_wrap=True, highlight=False)
-    for line in record.data["failed"]:
-        console.print(escape(f"Failed: {line}"), style="yellow", soft_wrap=True, highlight=False)
+    print_table(record.data["task"], frontier_rows(record))
+    print_lines(f"Pareto points: {'; '.join(record.data['frontier'])}.")
+    print_notes(f"Failed: {line}" for line in record.data["failed"])

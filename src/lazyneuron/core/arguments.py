@@ -58,6 +58,16 @@ def check_patterns(blocks: Any) -> None:
         raise ConfigError(f"`blocks` is a tuple of at least one glob pattern, got {blocks!r}.")
 
 
+def check_choice(name: str, value: Any, known: Iterable[str]) -> None:
+    """Refuse what is none of some names.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if value not in known:
+        raise ConfigError(f"{name} is one of {', '.join(known)}, got {value!r}.")
+
+
 def check_fraction(name: str, value: Any) -> None:
     """Refuse what is no fraction strictly between 0 and 1.
 

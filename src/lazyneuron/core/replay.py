@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from torch import nn
 
+from lazyneuron.core.errors import MALFORMED, CheckpointError, ImplUnavailable, LazyNeuronError, said
 from lazyneuron.core.receipt import Receipt
 
 Again = Callable[[nn.Module, Receipt], Receipt]
@@ -23,6 +24,22 @@ class Replay:
 
     again: Again | None
     machine: bool = False
+
+    def make(self, model: nn.Module, receipt: Receipt) -> Receipt:
+        """The change made anew.
+
+        Raises:
+            CheckpointError: it does not fit the model.
+            ImplUnavailable: it names an implementation that cannot run here.
+        """
+        assert self.again is not None
+        try:
+            return self.again(model, receipt)
+        except (CheckpointError, ImplUnavailable):
+            raise
+        except MALFORMED as error:
+            why = str(error) if isinstance(error, LazyNeuronError) else f"{type(error).__name__}, {said(error)}."
+            raise CheckpointError(f"The saved {receipt.verb} does not fit this model: {why}") from error
 
 
 REPLAYS: dict[str, Replay] = {}
@@ -48,6 +65,20 @@ def replays(verb: str, *, machine: bool = False) -> Callable[[Again], Again]:
         return again
 
     return keep
+
+
+def replay_of(receipt: Receipt) -> Replay:
+    """How the change of a saved receipt comes back.
+
+    Raises:
+        CheckpointError: nothing registered its verb.
+    """
+    if receipt.verb not in REPLAYS:
+        raise CheckpointError(
+            f"The saved change {receipt.verb!r} is not known to this version; import what registers it, or update "
+            "lazyneuron."
+        )
+    return REPLAYS[receipt.verb]
 
 
 def lives_in_weights(verb: str) -> None:

@@ -20,10 +20,10 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from lazyneuron.core.document import open_text, seal_text
 from lazyneuron.core.errors import MALFORMED, CheckpointError, DataError, LazyNeuronError, said
 from lazyneuron.core.record import made_folder, to_disk, write_bytes, write_text
 
-FORMAT = 2  # 1 was without checksums
 _CHUNK = 1 << 22
 _HEX = "[0-9a-f]"
 Tensors = Mapping[str, Tensor]
@@ -114,7 +114,13 @@ def seal(folder: Path, document: str, content: Any, parts: Mapping[str, Mapping[
 
 
 def read_sealed(
-    folder: Path, document: str, *, what: str, only: tuple[str, ...] | None = None, unsealed: str | None = None
+    folder: Path,
+    document: str,
+    *,
+    what: str,
+    only: tuple[str, ...] | None = None,
+    unsealed: str | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> tuple[Any, dict[str, dict[str, Tensor]]]:
     """What :func:`write_sealed` saved, after comparing every checksum.
 
@@ -125,6 +131,7 @@ def read_sealed(
         only: the tensor files to load, by the beginning of their names; None loads all. All are checked.
         unsealed: beginning of the name of the one tensor file that earlier versions wrote beside such a document;
             None refuses their folders.
+        share: number of this process and how many read the folder; each checks its share of what it does not load.
 
     Returns:
         The content, and the tensors of each file.
@@ -136,7 +143,7 @@ def read_sealed(
         seen = b""
         try:
             seen = (folder / document).read_bytes()
-            return _read(folder, seen, only, unsealed)
+            return _read(folder, seen, only, unsealed, share)
         except (*MALFORMED, SafetensorError) as error:
             if _bytes(folder / document) == seen:  # else it was saved anew in between
                 raise CheckpointError(
@@ -145,41 +152,22 @@ def read_sealed(
                 ) from error
 
 
-def seal_text(content: Any) -> str:
-    """JSON content with its checksum, as a document."""
-    plain = json.loads(json.dumps(content))
-    return json.dumps({"format": FORMAT, "sha256": _checksum(plain), "sealed": plain}, indent=1) + "\n"
-
-
-def open_text(text: str | bytes) -> Any:
-    """The content of what :func:`seal_text` wrote.
-
-    Raises:
-        ValueError, LookupError, TypeError, RecursionError: it is damaged, or no such document.
-    """
-    raw = json.loads(text)
-    if not isinstance(raw, dict) or raw.get("format") != FORMAT or "sealed" not in raw:
-        raise ValueError("it was not written by this version of lazyneuron")
-    if _checksum(raw["sealed"]) != raw["sha256"]:
-        raise ValueError("its text is not the one that was saved")
-    return raw["sealed"]
-
-
 def _read(
-    folder: Path, text: bytes, only: tuple[str, ...] | None, unsealed: str | None
+    folder: Path, text: bytes, only: tuple[str, ...] | None, unsealed: str | None, share: tuple[int, int]
 ) -> tuple[Any, dict[str, dict[str, Tensor]]]:
     raw = json.loads(text)
     if unsealed is not None and not (isinstance(raw, dict) and "sealed" in raw):
         return raw, {unsealed: safetensors.torch.load_file(folder / f"{unsealed}.safetensors")}
     sealed = open_text(text)
     tensors = {}
-    for stem, part in sealed["parts"].items():
+    for number, (stem, part) in enumerate(sealed["parts"].items()):
         name, checksum = part["file"], part["sha256"]
         if name != f"{stem}-{checksum[:16]}.safetensors" or Path(name).name != name:
             raise ValueError(f"{name!r} is no name of a tensor file")
-        if _sha256(folder / name) != checksum:
+        loaded = only is None or stem in only
+        if (loaded or number % share[1] == share[0]) and _sha256(folder / name) != checksum:
             raise ValueError(f"{name} is not the file that was saved")
-        if only is None or stem in only:
+        if loaded:
             tensors[stem] = safetensors.torch.load_file(folder / name)
     return sealed["content"], tensors
 
@@ -231,10 +219,6 @@ def _apart(tensors: Tensors) -> dict[str, Tensor]:
         held[key] = value.clone() if storage in storages else value
         storages.add(storage)
     return held
-
-
-def _checksum(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 Input = TypeVar("Input")
+Output = TypeVar("Output")
 Order = Callable[[int], Sequence[str]]
 
 
@@ -80,6 +81,13 @@ def ratios(over: Times, under: Times) -> Ratios:
     return Ratios(samples=tuple(a / b for a, b in zip(over.samples_us, under.samples_us, strict=True)))
 
 
+def timed(call: Callable[[Input], Output], x: Input) -> tuple[Output, float]:
+    """What a callable gives for an input, and how many microseconds that took."""
+    start = time.perf_counter()
+    output = call(x)
+    return output, (time.perf_counter() - start) * 1e6
+
+
 def interleaved(
     calls: Mapping[str, Callable[[Input], object]],
     inputs: Sequence[Input],
@@ -117,12 +125,9 @@ def interleaved(
         for name in order(number) if order is not None else calls:
             call, kept = calls[name], samples[name]
             for run in range(uncounted + in_a_row):
-                x = inputs[(number * in_a_row + run) % len(inputs)]
-                start = time.perf_counter()
-                call(x)
-                took = time.perf_counter() - start
+                took_us = timed(call, inputs[(number * in_a_row + run) % len(inputs)])[1]
                 if counts and run >= uncounted:
-                    kept.append(took * 1e6)
+                    kept.append(took_us)
         done, elapsed_s = max(0, number + 1 - warm_up), time.perf_counter() - began
         if on_round is not None:
             on_round(done, elapsed_s)

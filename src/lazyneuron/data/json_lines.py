@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
 
 from lazyneuron.core.errors import ConfigError, DataError
+from lazyneuron.data.lines import numbered_lines
 
 SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz")
 
@@ -27,7 +25,7 @@ def json_texts(path: str | Path, *, column: str = "text") -> Iterator[str]:
     Source: the format of C4 as it is published.
     """
     for number, line in numbered_lines(Path(path)):
-        yield json_text(line, Path(path), number, column=column)
+        yield _json_text(line, Path(path), number, column=column)
 
 
 def c4_documents(folder: str | Path, *, split: str = "train", column: str = "text") -> Iterator[tuple[str, str]]:
@@ -53,34 +51,10 @@ def c4_documents(folder: str | Path, *, split: str = "train", column: str = "tex
         raise DataError(f"{folder} has no shard c4-{split}.*.json.gz; pass the folder of C4's files.")
     for shard in shards:
         for number, line in numbered_lines(shard):
-            yield f"{shard.name}:{number}", json_text(line, shard, number, column=column)
+            yield f"{shard.name}:{number}", _json_text(line, shard, number, column=column)
 
 
-def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines that are not blank, with their numbers from 1.
-
-    Raises:
-        DataError: the file is missing, empty, damaged or not UTF-8.
-    """
-    empty, number = True, 0
-    try:
-        with _opened(path) as file:
-            for number, raw in enumerate(file, start=1):
-                line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-                if line:
-                    empty = False
-                    yield number, line
-    except UnicodeDecodeError as error:
-        raise DataError(f"Line {number} of {path} is not UTF-8 ({error.reason}); convert the file to UTF-8.") from error
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{path} is no whole gzip file after line {number} ({error}); fetch it again.") from error
-    except OSError as error:
-        raise DataError(f"Cannot read {path} ({error.strerror}); name a file that you may read.") from error
-    if empty:
-        raise DataError(f"{path} is empty; at least one line of text is needed.")
-
-
-def json_text(line: str, path: Path, number: int, *, column: str = "text") -> str:
+def _json_text(line: str, path: Path, number: int, *, column: str = "text") -> str:
     """The text in one line.
 
     Raises:
@@ -96,7 +70,3 @@ def json_text(line: str, path: Path, number: int, *, column: str = "text") -> st
             f'Line {number} of {path} has no {column}; each line is an object with a string in "{column}", {has}.'
         )
     return str(value[column])
-
-
-def _opened(path: Path) -> IO[bytes] | Any:
-    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")

@@ -1,4 +1,5 @@
-"""The laboratory: the demo, benchmarks, sweeps and reproduced experiments.
+"""The laboratory: the demo, benchmarks, sweeps and reproduced experiments, for the command line and the documentation.
 
-It uses every room but the command line, and none uses it. A new experiment is a file and a line in `catalogue.py`.
+All are an `Experiment` (experiment.py) in one catalogue (catalogue.py): a new one is a file and a name there. They use
+every room but the command line, and no room uses them. jobs.py and training/ make results; render.py fills the pages.
 """

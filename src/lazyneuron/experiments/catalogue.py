@@ -1,67 +1,103 @@
-"""All experiments by name."""
+"""All experiments by name. A new one is a file with an `EXPERIMENT`, and here its name and its module."""
 
 from __future__ import annotations
 
-from lazyneuron.core.errors import ConfigError
-from lazyneuron.experiments.experiment import Experiment
-from lazyneuron.experiments.reproduce import minilm_frontier
-from lazyneuron.experiments.reproduce.awasthi import bounds as awasthi_bounds
-from lazyneuron.experiments.reproduce.awasthi import learning as awasthi_learning
-from lazyneuron.experiments.reproduce.awasthi import parities as awasthi_parities
-from lazyneuron.experiments.reproduce.awasthi import spectra as awasthi_spectra
-from lazyneuron.experiments.reproduce.baykal import expressive as baykal_expressive
-from lazyneuron.experiments.reproduce.baykal import fig1 as baykal_fig1
-from lazyneuron.experiments.reproduce.baykal import slopes as baykal_slopes
-from lazyneuron.experiments.reproduce.baykal import table1 as baykal_table1
-from lazyneuron.experiments.reproduce.baykal import table2 as baykal_table2
-from lazyneuron.experiments.reproduce.baykal import transformer as baykal_transformer
-from lazyneuron.experiments.reproduce.baykal import units as baykal_units
-from lazyneuron.experiments.reproduce.peng import finetune as peng_finetune
-from lazyneuron.experiments.reproduce.peng import identity as peng_identity
-from lazyneuron.experiments.reproduce.peng import language as peng_language
-from lazyneuron.experiments.reproduce.peng import marchenko_pastur as peng_mp
-from lazyneuron.experiments.reproduce.peng import shifted as peng_shifted
-from lazyneuron.experiments.reproduce.peng import vision as peng_vision
+import functools
+from typing import TYPE_CHECKING
 
-_AWASTHI = (
-    *awasthi_spectra.EXPERIMENTS,
-    *awasthi_learning.EXPERIMENTS,
-    *awasthi_parities.EXPERIMENTS,
-    *awasthi_bounds.EXPERIMENTS,
-)
-EXPERIMENTS: dict[str, Experiment] = {
-    e.name: e
-    for e in (
-        peng_vision.EXPERIMENT,
-        peng_language.DECODER,
-        peng_language.SPANS,
-        peng_finetune.VISION,
-        peng_finetune.LANGUAGE,
-        peng_shifted.EXPERIMENT,
-        peng_identity.EXPERIMENT,
-        peng_mp.EXPERIMENT,
-        minilm_frontier.EXPERIMENT,
-        *sorted(_AWASTHI, key=lambda e: int(e.name.removeprefix("awasthi-f"))),
-        baykal_fig1.EXPERIMENT,
-        baykal_units.FIG2,
-        baykal_units.FIG3,
-        baykal_units.FIG4,
-        baykal_table1.EXPERIMENT,
-        baykal_table2.EXPERIMENT,
-        baykal_slopes.SLOPES,
-        baykal_slopes.DEGREE,
-        baykal_expressive.EXPERIMENT,
-        baykal_transformer.EXPERIMENT,
-    )
+from lazyneuron.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lazyneuron.experiments.experiment import Experiment, Kind
+
+# the names alone, so that help and errors import nothing heavy; in the order of the documentation
+NAMES: dict[Kind, tuple[str, ...]] = {
+    "reproduce": (
+        "peng-vision",
+        "peng-language",
+        "peng-t5",
+        "peng-finetune-vision",
+        "peng-finetune-language",
+        "peng-shifted",
+        "peng-identity",
+        "peng-marchenko-pastur",
+        "minilm-frontier",
+        *(f"awasthi-f{number}" for number in range(1, 12)),
+        "baykal-fig1",
+        "baykal-fig2",
+        "baykal-fig3",
+        "baykal-fig4",
+        "baykal-table1",
+        "baykal-table2",
+        "baykal-slopes",
+        "baykal-degree",
+        "baykal-expressive",
+        "baykal-transformer",
+    ),
+    "benchmark": ("accelerate", "checks", "explain", "jsrelu", "learn", "recipes", "route"),
+    "demo": ("demo",),
+    "sweep": ("sweep",),
 }
 
 
-def experiment(name: str) -> Experiment:
+def experiment(name: str, kind: Kind) -> Experiment:
     """The experiment of a name.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is none of this kind.
     """
-    if name not in EXPERIMENTS:
-        raise ConfigError(f"There is no experiment {name!r}; there are {', '.join(EXPERIMENTS)}.")
-    return EXPERIMENTS[name]
+    if name not in NAMES[kind]:
+        word = "benchmark" if kind == "benchmark" else "experiment"
+        raise ConfigError(f"There is no {word} {name!r}; there are {', '.join(NAMES[kind])}.")
+    return experiments(kind)[name]
+
+
+@functools.cache
+def experiments(kind: Kind) -> dict[str, Experiment]:
+    """All of a kind by name, in the order of :data:`NAMES`."""
+    load = {"reproduce": _published, "benchmark": _benchmarks, "demo": _demo, "sweep": _sweep}[kind]
+    found = {one.name: one for one in load()}
+    return {name: found[name] for name in NAMES[kind]}
+
+
+def _published() -> tuple[Experiment, ...]:
+    from lazyneuron.experiments.reproduce import minilm_frontier
+    from lazyneuron.experiments.reproduce.awasthi import bounds, learning, parities, spectra
+    from lazyneuron.experiments.reproduce.baykal import (
+        expressive,
+        fig1,
+        slopes,
+        table1,
+        table2,
+        transformer,
+        units,
+    )
+    from lazyneuron.experiments.reproduce.peng import finetune, identity, language, marchenko_pastur, shifted, vision
+
+    single = (
+        *(vision, shifted, identity, marchenko_pastur, minilm_frontier),
+        *(fig1, table1, table2, expressive, transformer),
+    )
+    several = (language, finetune, bounds, learning, parities, spectra, units, slopes)
+    return (
+        *(module.EXPERIMENT for module in single),
+        *(one for module in several for one in module.EXPERIMENTS),
+    )
+
+
+def _benchmarks() -> tuple[Experiment, ...]:
+    from lazyneuron.experiments.bench import accelerate, checks, explain, jsrelu, learn, recipes, route
+
+    return tuple(module.EXPERIMENT for module in (accelerate, checks, explain, jsrelu, learn, recipes, route))
+
+
+def _demo() -> tuple[Experiment, ...]:
+    from lazyneuron.experiments.demo import summary
+
+    return (summary.EXPERIMENT,)
+
+
+def _sweep() -> tuple[Experiment, ...]:
+    from lazyneuron.experiments.sweep import digits
+
+    return (digits.EXPERIMENT,)

@@ -1,4 +1,4 @@
-"""What an experiment is: an identifier, what was published, and how to run it here."""
+"""What an experiment is: a name, how to run it here, and what the documentation shows of its record."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import dataclasses
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.core.record import Record
+
+Kind = Literal["reproduce", "benchmark", "demo", "sweep"]
+SEED = 0  # of every benchmark
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,14 +24,18 @@ class Request:
         seeds: how many runs of each variant.
         quick: a much smaller run, which says so.
         device: where trainings run; on anything but the CPU those that have a larger size take it.
+        begun: the record of an earlier run that was interrupted; benchmarks of several parts go on from there.
         advance: told the share that is done, and what is going on.
+        keep: given the record so far after every part of a long benchmark, so that an interrupted run keeps it.
     """
 
     data: Path | None = None
     seeds: int = 3
     quick: bool = False
     device: str = "cpu"
+    begun: Record | None = None
     advance: Callable[[float, str], None] = lambda share, note: None
+    keep: Callable[[Record], None] = lambda record: None
 
     def __post_init__(self) -> None:
         if self.seeds < 1:
@@ -42,65 +49,85 @@ class Request:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """One published table or figure.
+    """One published table or figure, one benchmark, the demo or the sweep: whatever has a committed record.
 
     Attributes:
-        name: what the command line calls it.
+        name: what the command line calls it; its record is ``records/<name>.json``.
         title: one line.
+        run: makes the record.
+        kind: which command runs it.
         source: paper and place.
         differs: what is not as in the paper.
-        run: makes the record, of kind ``"reproduce"``.
+        sections: page, from the project's folder -> what it shows of the record, as Markdown. Every published table
+            has a section in ``docs/reproduce.md`` besides.
+        figures: file in ``docs/assets`` -> draws it.
     """
 
     name: str
     title: str
-    source: str
-    differs: str
     run: Callable[[Request], Record]
+    kind: Kind = "reproduce"
+    source: str = "ours"
+    differs: str = ""
+    sections: Mapping[str, Callable[[Record], str]] = dataclasses.field(default_factory=dict)
+    figures: Mapping[str, Callable[[Record, Path], None]] = dataclasses.field(default_factory=dict)
 
 
-def record_of(
-    experiment: str,
-    *,
-    rows: Sequence[Mapping[str, Any]],
-    curves: Sequence[Mapping[str, Any]],
-    says: str,
-    facts: Mapping[str, Any],
-    differs: str,
-    axes: tuple[str, str],
-    logarithmic: str = "",
-) -> Record:
-    """The record that tables and figures are made from.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What a published experiment found here; its table and its figure are made from it.
 
-    Args:
-        experiment: its name.
+    Attributes:
         rows: of the table; ``paper`` holds what was published, None where it is not known.
         curves: ``label``, ``x``, ``y`` and perhaps ``low`` and ``high`` of each line.
-        says: the sentence that the figure shows, made from the numbers.
-        facts: settings.
-        differs: what is not as in the paper.
+        sentence: what the figure shows, made from the numbers.
         axes: titles of x and y.
+        facts: settings.
         logarithmic: which axes are, ``"x"``, ``"y"`` or ``"xy"``.
     """
-    data = {
-        "experiment": experiment,
-        "rows": [dict(row) for row in rows],
-        "curves": [dict(curve) for curve in curves],
-        "says": says,
-        "settings": dict(facts),
-        "differs": differs,
-        "axes": list(axes),
-        "logarithmic": logarithmic,
-    }
-    return Record(kind="reproduce", data=data, seed=0)
+
+    rows: Sequence[Mapping[str, Any]]
+    curves: Sequence[Mapping[str, Any]]
+    sentence: str
+    axes: tuple[str, str]
+    facts: Mapping[str, Any]
+    logarithmic: str = ""
+
+
+def published(
+    *,
+    name: str,
+    title: str,
+    source: str,
+    differs: str,
+    run: Callable[[Request], Finding],
+    sections: Mapping[str, Callable[[Record], str]] | None = None,
+) -> Experiment:
+    """An experiment of kind ``"reproduce"``, from a function that finds something."""
+
+    def record(request: Request) -> Record:
+        found = run(request)
+        data = {
+            "experiment": name,
+            "rows": [dict(row) for row in found.rows],
+            "curves": [dict(curve) for curve in found.curves],
+            "finding": found.sentence,
+            "settings": {**found.facts, "quick": request.quick},
+            "differs": differs,
+            "axes": list(found.axes),
+            "logarithmic": found.logarithmic,
+        }
+        return Record(kind="reproduce", data=data, seed=SEED)
+
+    return Experiment(name=name, title=title, source=source, differs=differs, run=record, sections=sections or {})
 
 
 def band(label: str, *, x: Sequence[float], runs: Sequence[Sequence[float]]) -> dict[str, Any]:
-    """A curve for :func:`record_of`: the mean over several runs, between the lowest and the highest.
+    """A curve for :class:`Finding`: the mean over several runs, between the lowest and the highest.
 
     Args:
         label: of the curve.
-        x: where the runs were looked at.
+        x: where the runs were measured.
         runs: the values of each, all at the same places.
     """
     columns = list(zip(*runs, strict=True))
@@ -111,3 +138,8 @@ def band(label: str, *, x: Sequence[float], runs: Sequence[Sequence[float]]) -> 
         "low": [min(column) for column in columns],
         "high": [max(column) for column in columns],
     }
+
+
+def benchmark_record(name: str, *, title: str, **data: Any) -> Record:
+    """The record of a benchmark: ``rows`` and whatever else ``data`` has."""
+    return Record(kind=f"benchmark/{name}", data={"title": title, **data}, seed=SEED)

@@ -1,4 +1,8 @@
-"""Why activations become sparse: gradients, flat minima and spectra."""
+"""Why activations become sparse: gradients, flat minima and spectra.
+
+For users and for experiments. Files about tensors (`flatness.py`, `spectrum.py`, `diagonality.py` ...) know no model;
+`report.py`, `robustness.py` and `curvature.py` run one, borrowed. A new statistic of a block goes into `sums.py`.
+"""
 
 from lazyneuron.explain.block_explanation import BlockExplanation
 from lazyneuron.explain.curvature import Sharpness, sharpness
@@ -12,8 +16,8 @@ from lazyneuron.explain.flatness import (
 )
 from lazyneuron.explain.gradient_histogram import GradientHistogram
 from lazyneuron.explain.marchenko_pastur import GramTracker, SpectrumFit, marchenko_pastur, stieltjes_bound
+from lazyneuron.explain.report import BlockSpectrum, ExplainReport, explain
 from lazyneuron.explain.robustness import Attack, Robustness, attack_features, attack_inputs
-from lazyneuron.explain.run import BlockSpectrum, ExplainReport, explain
 from lazyneuron.explain.spectrum import SpectralReport, participation_ratio, spectral_concentration
 
 __all__ = [

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.blocks.recorder import Seen, recording
 
 
 @dataclasses.dataclass
@@ -54,57 +54,29 @@ class Capture:
         self.on = False
         return {name: c for name, c in self.seen.items() if c.complete}
 
-    @contextlib.contextmanager
-    def hooked(self) -> Iterator[None]:
-        """Hooks on the layers of all blocks, removed at the end."""
-        with contextlib.ExitStack() as stack:
-            for block in self.blocks:
-                stack.callback(block.switch.module.register_forward_pre_hook(self._input(block)).remove)
-                stack.callback(block.switch.module.register_forward_hook(self._pre_activation(block)).remove)
-                if block.gate is not None and block.up.module is not block.switch.module:
-                    stack.callback(block.up.module.register_forward_hook(self._factor(block)).remove)
-                stack.callback(block.down.module.register_forward_pre_hook(self._hidden(block)).remove)
-                stack.callback(block.down.module.register_forward_hook(self._output(block)).remove)
-            yield
+    def recording(self) -> contextlib.AbstractContextManager[None]:
+        """Look at all blocks in the body."""
+        return recording(
+            self.blocks,
+            inputs=self._input,
+            pre_activations=self._keep("p"),
+            factors=self._keep("u"),
+            hidden=self._keep("a"),
+            outputs=self._keep("z"),
+            graph=True,
+        )
 
-    def _input(self, block: MLPBlock) -> Any:
-        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
-            if not self.on:
-                return None
-            x = inputs[0]
-            if not x.requires_grad:  # nothing before asks for a gradient, so the graph begins here
-                x = x.detach().requires_grad_()
-            self.seen[block.name].x = x
-            return (x, *inputs[1:])
+    def _input(self, block: MLPBlock, x: Tensor) -> Tensor | None:
+        if not self.on:
+            return None
+        if not x.requires_grad:  # nothing before asks for a gradient, so the graph begins here
+            x = x.detach().requires_grad_()
+        self.seen[block.name].x = x
+        return x
 
-        return hook
-
-    def _pre_activation(self, block: MLPBlock) -> Any:
-        def hook(_: nn.Module, __: Any, output: Tensor) -> None:
+    def _keep(self, name: str) -> Seen:
+        def keep(block: MLPBlock, value: Tensor) -> None:
             if self.on:
-                self.seen[block.name].p = block.switch.part_of(output)
-                if block.gate is not None and block.up.module is block.switch.module:
-                    self.seen[block.name].u = block.up.part_of(output)
+                setattr(self.seen[block.name], name, value)
 
-        return hook
-
-    def _factor(self, block: MLPBlock) -> Any:
-        def hook(_: nn.Module, __: Any, output: Tensor) -> None:
-            if self.on:
-                self.seen[block.name].u = output
-
-        return hook
-
-    def _hidden(self, block: MLPBlock) -> Any:
-        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            if self.on:
-                self.seen[block.name].a = inputs[0]
-
-        return hook
-
-    def _output(self, block: MLPBlock) -> Any:
-        def hook(_: nn.Module, __: Any, output: Tensor) -> None:
-            if self.on:
-                self.seen[block.name].z = output
-
-        return hook
+        return keep

@@ -11,11 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from lazyneuron.blocks.borrowed import RandomState, borrowed
 from lazyneuron.core.batch import call_model
 from lazyneuron.core.errors import ConfigError, DataError
 from lazyneuron.explain.losses import Loss, samples_in, summed_loss
-from lazyneuron.explain.repeatable import Repeatable
-from lazyneuron.measure.observe import observing
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,11 +79,11 @@ def sharpness(
     if not items:
         raise DataError("There are no batches to look at; pass at least one.")
     # fused attention kernels have no second derivative
-    with observing(model), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+    with borrowed(model, observe=True), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         hessian = _Hessian(model, items, loss, chosen)
-        dice = torch.Generator().manual_seed(seed)
-        traces = [_quadratic(hessian, _signs(hessian.size, dice)) for _ in range(draws)]
-        top, residual, made = _lanczos(hessian, steps, dice) if steps else (math.nan, math.nan, 0)
+        generator = torch.Generator().manual_seed(seed)
+        traces = [_quadratic(hessian, _signs(hessian.size, generator)) for _ in range(draws)]
+        top, residual, made = _lanczos(hessian, steps, generator) if steps else (math.nan, math.nan, 0)
     values = torch.tensor(traces, dtype=torch.float64)
     return Sharpness(
         parameters=hessian.size,
@@ -106,14 +105,14 @@ class _Hessian:
         self.model, self.batches, self.loss, self.parameters = model, batches, loss, parameters
         self.size = sum(p.numel() for p in parameters)
         self._samples = sum(map(samples_in, batches))
-        self._random = Repeatable(model)
+        self._random = RandomState(model)
 
     def times(self, vector: Tensor) -> Tensor:
         """``H v``."""
         parts = torch.split(vector, [p.numel() for p in self.parameters])
         shaped = [v.reshape(p.shape).to(p) for v, p in zip(parts, self.parameters, strict=True)]
         total = torch.zeros(self.size, dtype=torch.float64)
-        self._random.rewind()
+        self._random.put_back()
         for batch in self.batches:
             output = call_model(self.model, batch)
             summed = summed_loss(output, batch, self.loss, samples=samples_in(batch))
@@ -131,17 +130,17 @@ class _Hessian:
         return total / self._samples
 
 
-def _signs(size: int, dice: torch.Generator) -> Tensor:
-    return torch.randint(0, 2, (size,), generator=dice).double() * 2 - 1
+def _signs(size: int, generator: torch.Generator) -> Tensor:
+    return torch.randint(0, 2, (size,), generator=generator).double() * 2 - 1
 
 
 def _quadratic(hessian: _Hessian, vector: Tensor) -> float:
     return float(vector @ hessian.times(vector))
 
 
-def _lanczos(hessian: _Hessian, steps: int, dice: torch.Generator) -> tuple[float, float, int]:
+def _lanczos(hessian: _Hessian, steps: int, generator: torch.Generator) -> tuple[float, float, int]:
     """The largest Ritz value, its residual, and the steps made."""
-    q = torch.randn(hessian.size, generator=dice, dtype=torch.float64)
+    q = torch.randn(hessian.size, generator=generator, dtype=torch.float64)
     basis = [q / q.norm()]
     diagonal: list[float] = []
     beside: list[float] = []

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.blocks.borrowed import RandomState
+from lazyneuron.blocks.recorder import recording
 from lazyneuron.core.batch import call_model
 from lazyneuron.core.errors import DataError
-from lazyneuron.explain.repeatable import Repeatable
 
 EMBEDDINGS = "input embeddings"
 
@@ -34,15 +35,13 @@ class Perturbed:
         self.deltas: dict[str, Tensor] = {}
         self.clean: dict[str, Tensor] = {}
         self.inner = {EMBEDDINGS, *(block.name for block in blocks)}
-        self._random = Repeatable(model)
+        self._random = RandomState(model)
 
     def run(self) -> Any:
         """The model's output, with the same random numbers every time."""
-        self._random.rewind()
+        self._random.put_back()
         with contextlib.ExitStack() as stack:
-            for block in self.blocks:
-                for site in {id(s.module): s for s in (block.switch, block.up)}.values():
-                    stack.callback(site.module.register_forward_pre_hook(self._before(block.name)).remove)
+            stack.enter_context(recording(self.blocks, entering=lambda b, x: self._plus(b.name, x), graph=True))
             if self.key == EMBEDDINGS:
                 stack.callback(embedding_of(self.model).register_forward_hook(self._after).remove)
             return call_model(self.model, self._changed())
@@ -73,12 +72,6 @@ class Perturbed:
             self.clean[place] = x.detach()
             self.deltas[place] = torch.zeros_like(x).requires_grad_()
         return x + self.deltas[place]
-
-    def _before(self, name: str) -> Any:
-        def hook(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-            return (self._plus(name, inputs[0]), *inputs[1:])
-
-        return hook
 
     def _after(self, _: nn.Module, __: Any, output: Tensor) -> Tensor:
         return self._plus(EMBEDDINGS, output)

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.blocks.borrowed import borrowed
+from lazyneuron.blocks.find import blocks_of
 from lazyneuron.core.errors import ConfigError, DataError
 from lazyneuron.explain.losses import Loss, samples_in, summed_loss
 from lazyneuron.explain.perturbed import EMBEDDINGS, Perturbed, input_of
-from lazyneuron.measure.observe import observing
-from lazyneuron.measure.run import blocks_of
 
 Quality = Callable[[Any, Any], float]
 
@@ -170,7 +170,7 @@ def _attack(
         raise DataError("There are no batches to attack; pass at least one.")
     sums = dict.fromkeys(("clean", "attacked", "first", "clean quality", "quality"), 0.0)
     count = 0
-    with observing(model), torch.enable_grad():
+    with borrowed(model, observe=True), torch.enable_grad():
         for batch in batches:
             samples = samples_in(batch)
             changed = Perturbed(model, batch, blocks=blocks, key=key)

@@ -16,7 +16,7 @@ from lazyneuron.explain.capture import Captured
 from lazyneuron.explain.diagonality import Diagonality, diagonality
 from lazyneuron.explain.gradient_histogram import GradientHistogram
 
-_HELD = 1 << 16  # entries of an activation worked on at a time: half a megabyte in float64
+_ENTRIES_AT_ONCE = 1 << 16  # entries of an activation worked on at a time: half a megabyte in float64
 _FEW = 64  # tokens at a time that the statistics with a cost of neurons^2 a token look at
 
 
@@ -62,9 +62,9 @@ class Sums:
 
         x, p, a, g, gv = rows(seen.x), rows(seen.p), rows(seen.a), rows(g), rows(gv)
         u = None if seen.u is None else rows(seen.u)
-        etas, held = [], max(1, _HELD // max(p.shape[-1], 1))
-        for start in range(0, len(x), held):
-            part = slice(start, start + held)
+        etas, rows_at_once = [], max(1, _ENTRIES_AT_ONCE // max(p.shape[-1], 1))
+        for start in range(0, len(x), rows_at_once):
+            part = slice(start, start + rows_at_once)
             factor = g[part].double() / scale if u is None else g[part].double() * u[part].double() / scale
             etas.append(
                 self._add_part(x[part].double(), p[part].double(), a[part].double(), factor, gv[part].double() / scale)
@@ -81,7 +81,7 @@ class Sums:
         self._plus({"small": sum(int((eta.abs() <= small).count_nonzero()) for eta in etas)})
         if self._residual is None and len(x):
             few = torch.cat([etas[0][:1], etas[-1][-1:]])
-            self._residual = _gram_residual(self.block.switch.weight.detach(), few)
+            self._residual = _gram_residual(self.block.first.weight.detach(), few)
 
     def _add_part(self, x: Tensor, p: Tensor, a: Tensor, g: Tensor, gv: Tensor) -> Tensor:
         """Add some tokens; few enough that what is computed of them stays in the cache. Returns eta."""
@@ -116,7 +116,7 @@ class Sums:
             self._histogram = self._histogram.plus(g, eta)
         if self.wanted.diagonality:
             few = g[:: max(1, len(g) // _FEW)][:_FEW]
-            self._diagonals.append((len(few), diagonality(self.block.switch.weight.detach(), few)))
+            self._diagonals.append((len(few), diagonality(self.block.first.weight.detach(), few)))
         return eta
 
     def _plus(self, values: Mapping[str, Tensor | int]) -> None:
@@ -161,7 +161,7 @@ class Sums:
             detrimental_mean=mean("positive sum", positive),
             hidden_gradient_square=mean("g2", tokens),
             active_gradient_ratio=ratio,
-            weight_square=float(self.block.switch.weight.detach().double().square().sum()),
+            weight_square=float(self.block.first.weight.detach().double().square().sum()),
             output_gradient=mean("out", tokens),
             as_up=as_up,
             as_down=mean("as_down", self.samples),

@@ -1,4 +1,8 @@
-"""Changing a network so that fewer of its neurons fire: activations, penalties and distillation."""
+"""Changing a network so that fewer of its neurons fire: activations, penalties and distillation.
+
+For users and for `train`: `recipe.py` is the protocol, `recipes/` holds a file a recipe, `activations/` and `modules/`
+what they put into models, `training/` what is used while training. A recipe touches a model through `blocks` alone.
+"""
 
 from lazyneuron.induce.activations.jsrelu import JSReLU
 from lazyneuron.induce.activations.neuron_threshold import NeuronThreshold
@@ -21,8 +25,9 @@ from lazyneuron.induce.recipes.threshold import Threshold
 from lazyneuron.induce.revive import revive_
 from lazyneuron.induce.sparsify import plan, sparsify_
 from lazyneuron.induce.training.controller import DensityController, TargetDensity
-from lazyneuron.induce.training.distill import Distillation, Step, distill, token_error
+from lazyneuron.induce.training.distill import distill, token_error
 from lazyneuron.induce.training.layerwise import distill_layerwise
+from lazyneuron.induce.training.loop import Distillation, Step
 from lazyneuron.induce.training.penalty import firing_penalty, hoyer_penalty, l1_penalty, log_penalty, real_rows
 from lazyneuron.induce.training.pressure import Pressure, pre_activations
 from lazyneuron.induce.training.refit import refit_down_, shift_bias_, thresholds_for

@@ -10,22 +10,27 @@ import torch
 from torch import Tensor, nn
 
 from lazyneuron.blocks.block import LinearSite, MLPBlock
-from lazyneuron.blocks.find import find
+from lazyneuron.blocks.find import blocks_of
 from lazyneuron.core.arguments import check_batches
 from lazyneuron.core.errors import CheckpointError, ConfigError, NoBlocksError
 from lazyneuron.core.receipt import BlockChange, Receipt
 from lazyneuron.core.replay import replays
 from lazyneuron.core.undo import Transaction, transaction
 from lazyneuron.induce.modules.zeroth_bias import ZerothBias
-from lazyneuron.induce.norms import with_norms
 from lazyneuron.induce.saving import watch_saving_
 from lazyneuron.induce.silent import proved_silent
-from lazyneuron.measure.run import measure
+from lazyneuron.measure.measurement import measure
 
 Mode = Literal["proved", "observed"]
 
 
-def compact_(model: nn.Module, batches: Iterable[Any] | None = None, *, mode: Mode = "proved") -> Receipt:
+def compact_(
+    model: nn.Module,
+    batches: Iterable[Any] | None = None,
+    *,
+    mode: Mode = "proved",
+    blocks: Sequence[MLPBlock] | None = None,
+) -> Receipt:
     """Take silent neurons out of a model's MLP blocks, in place; layers become narrower.
 
     Args:
@@ -33,13 +38,14 @@ def compact_(model: nn.Module, batches: Iterable[Any] | None = None, *, mode: Mo
         batches: inputs to observe, needed for ``mode="observed"``.
         mode: ``"proved"`` removes neurons that are silent for every input, by the norm in front: the output does not
             change. ``"observed"`` removes those that never fired on the batches: on other inputs they might have.
+        blocks: the blocks to narrow, as ``find_blocks`` gave them; None finds all.
 
     Returns:
         The receipt, with the neurons kept in each block; :func:`lazyneuron.restore_` brings the others back.
 
     Raises:
         NoBlocksError: there is no block, or none with a neuron to remove; the sentence lists the reasons.
-        ConfigError: an unknown mode, or batches that are missing.
+        ConfigError: an unknown mode, batches that are missing, or blocks that are of another model or outdated.
 
     Cost: the memory of the narrower layers beside the old ones, which undoing needs.
 
@@ -51,7 +57,7 @@ def compact_(model: nn.Module, batches: Iterable[Any] | None = None, *, mode: Mo
         raise ConfigError("mode='observed' needs batches to observe; pass them, or use mode='proved'.")
     if batches is not None:
         check_batches(batches)
-    blocks = find(model).or_raise().blocks
+    blocks = blocks_of(model, blocks)
     silent = _proved(model, blocks) if mode == "proved" else _observed(model, blocks, batches or ())
     changes, kept = [], {}
     for block in blocks:
@@ -73,7 +79,7 @@ def compact_again_(model: nn.Module, receipt: Receipt) -> Receipt:
     Raises:
         CheckpointError: the receipt is of another verb or does not fit the model.
     """
-    blocks = {block.name: block for block in find(model).or_raise().blocks}
+    blocks = {block.name: block for block in blocks_of(model, None)}
     try:
         kept = {c.block: torch.tensor(c.details["kept"]) for c in receipt.changes if c.action == "compacted"}
         fits = all(int(rows.max()) < blocks[name].d_hidden for name, rows in kept.items())
@@ -99,7 +105,7 @@ def _narrow(model: nn.Module, blocks: Mapping[str, MLPBlock], kept: Mapping[str,
 
 def _proved(model: nn.Module, blocks: Sequence[MLPBlock]) -> dict[str, Tensor | str]:
     found: dict[str, Tensor | str] = {}
-    for block in with_norms(model, blocks):
+    for block in blocks:
         if block.norm is None:
             found[block.name] = "No norm in front of it was found, so nothing bounds its input."
             continue
@@ -141,7 +147,7 @@ def _decide(block: MLPBlock, silent: Tensor | str, model: nn.Module) -> tuple[Bl
 def _why_not(block: MLPBlock, model: nn.Module) -> str | None:
     if block.refusal is not None:
         return block.refusal
-    if block.activation.tokenwise:
+    if not block.activation.elementwise:
         return f"What fires under {block.activation.kind} depends on all of its neurons, so none can be removed."
     if any(site.rows is not None for site in block.linears):
         return "Its gate and up are one layer, which other code takes apart in the middle."

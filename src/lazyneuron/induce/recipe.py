@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from lazyneuron.blocks.block import MLPBlock
-from lazyneuron.blocks.find import find
+from lazyneuron.blocks.find import found_in
 from lazyneuron.core.arguments import check_patterns, described
 from lazyneuron.core.errors import MALFORMED, CheckpointError, ConfigError
 from lazyneuron.core.receipt import BlockChange
@@ -112,10 +112,6 @@ class Recipe(Config):
     def names(self) -> Iterable[str]:
         """Blocks that the recipe names one by one; the receipt says which of them the model has not got."""
         return ()
-
-    def looks_at(self, model: nn.Module, blocks: Sequence[MLPBlock]) -> Sequence[MLPBlock]:
-        """The blocks with what else the recipe has to know of them, such as their norms."""
-        return blocks
 
     def details(self, block: MLPBlock, *, replaced: bool) -> Mapping[str, Any]:
         """JSON-able facts about a block for the receipt; the activation function that it had."""
@@ -218,21 +214,21 @@ class Plan:
         return tuple(change.block for change in self.changes if change.action == "replaced")
 
 
-def propose(model: nn.Module, recipe: Recipe) -> tuple[Plan, dict[str, MLPBlock]]:
-    """The plan of one recipe, and the blocks by name as the recipe looks at them.
+def propose(model: nn.Module, recipe: Recipe, *, blocks: Sequence[MLPBlock] | None) -> tuple[Plan, dict[str, MLPBlock]]:
+    """The plan of one recipe, and the blocks by name: these, or all that the model has.
 
     Raises:
         NoBlocksError: the model has no MLP block.
-        ConfigError: the recipe's ``blocks`` are no patterns.
+        ConfigError: the recipe's ``blocks`` are no patterns, or ``blocks`` are not this model's.
     """
     check_patterns(recipe.blocks)
-    found = find(model).or_raise()
-    blocks = {block.name: block for block in recipe.looks_at(model, found.blocks)}
-    unmatched = [p for p in recipe.blocks if not any(fnmatchcase(name, p) for name in blocks)]
-    unmatched += [name for name in recipe.names() if name not in blocks]
-    changes = [_judge(model, recipe, block, tuple(blocks.values())) for block in blocks.values()]
+    found = found_in(model, blocks)
+    named = {block.name: block for block in found.blocks}
+    unmatched = [p for p in recipe.blocks if not any(fnmatchcase(name, p) for name in named)]
+    unmatched += [name for name in recipe.names() if name not in named]
+    changes = [_judge(model, recipe, block, found.blocks) for block in found.blocks]
     changes += [BlockChange(block=r.name, action="skipped", reason=r.reason) for r in found.rejected]
-    return Plan(changes=tuple(changes), unmatched=tuple(unmatched)), blocks
+    return Plan(changes=tuple(changes), unmatched=tuple(unmatched)), named
 
 
 def _judge(model: nn.Module, recipe: Recipe, block: MLPBlock, blocks: Sequence[MLPBlock]) -> BlockChange:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lazyneuron.blocks.block import LinearSite, MLPBlock
-from lazyneuron.blocks.find import find
+from lazyneuron.blocks.find import blocks_of
 from lazyneuron.core.errors import ConfigError, NoBlocksError
 from lazyneuron.core.receipt import BlockChange, Receipt
 from lazyneuron.core.replay import lives_in_weights
@@ -26,7 +25,7 @@ def revive_(
     batches: Iterable[Any],
     *,
     share: float = 0.02,
-    blocks: tuple[str, ...] = ("*",),
+    blocks: Sequence[str] | Sequence[MLPBlock] = ("*",),
 ) -> Receipt:
     """Let neurons that never fire on these batches fire on a share of the tokens, with outgoing weights of 0.
 
@@ -38,13 +37,13 @@ def revive_(
         model: a model in training; the changed parameters are new objects, so build the optimiser afterwards.
         batches: what counts as never.
         share: of the tokens on which a revived neuron is to fire, in (0, 1).
-        blocks: glob patterns of block names.
+        blocks: glob patterns of block names, or the blocks themselves, as ``find_blocks`` gave them.
 
     Returns:
         The receipt, with the revived neurons of each block; ``restore_`` brings the old parameters back.
 
     Raises:
-        ConfigError: ``share`` out of range.
+        ConfigError: ``share`` out of range, or blocks that are of another model or outdated.
         NoBlocksError: there is no block, or no dead neuron that can be revived; the sentence lists the reasons.
         DataError: no tokens run through a block.
 
@@ -54,19 +53,18 @@ def revive_(
     """
     if not 0 < share < 1:
         raise ConfigError(f"`share` is a fraction between 0 and 1, got {share}.")
-    found = find(model).or_raise().blocks
-    wanted = [b for b in found if any(fnmatchcase(b.name, pattern) for pattern in blocks)]
-    if not wanted:
-        raise NoBlocksError(
-            f"No MLP block is called {' or '.join(blocks)}; they are {', '.join(b.name for b in found)}."
-        )
+    wanted = _wanted(model, blocks)
     samples = block_samples(model, wanted, batches=batches)
     shifts = {b.name: _shifts(b, samples[b.name], share=share) for b in wanted}
     changes = tuple(_say(name, s) for name, s in shifts.items())
     if all(change.action == "skipped" for change in changes):
         reasons = " ".join(sorted({c.reason for c in changes}))
         raise NoBlocksError(f"No neuron is to be revived in {len(changes)} MLP blocks: {reasons}")
-    receipt = Receipt(verb="revive_", config={"share": share, "blocks": list(blocks)}, changes=changes)
+    receipt = Receipt(
+        verb="revive_",
+        config={"share": share, "blocks": [b if isinstance(b, str) else b.name for b in blocks]},
+        changes=changes,
+    )
     with transaction(model, receipt.id) as change:
         change.receipt = receipt
         for block in wanted:
@@ -77,14 +75,28 @@ def revive_(
 
 
 @torch.no_grad()
+def _wanted(model: nn.Module, blocks: Sequence[str] | Sequence[MLPBlock]) -> Sequence[MLPBlock]:
+    patterns = [b for b in blocks if isinstance(b, str)]
+    given = [b for b in blocks if not isinstance(b, str)]
+    if given and not patterns:
+        return blocks_of(model, given)
+    found = blocks_of(model, None)
+    wanted = [b for b in found if any(fnmatchcase(b.name, pattern) for pattern in patterns)]
+    if not wanted:
+        raise NoBlocksError(
+            f"No MLP block is called {' or '.join(patterns)}; they are {', '.join(b.name for b in found)}."
+        )
+    return wanted
+
+
 def _shifts(block: MLPBlock, samples: BlockSamples, *, share: float) -> Tensor | str:
     """What each neuron's bias is to rise by, 0 for those that fire; or why none can be revived."""
     zero = block.activation.zero
     if zero.empty or zero.low < zero.high:
         return f"Its activation ({block.activation.kind}) is not zero up to one point."
-    if block.switch.bias is None:
-        return f"{block.switch.name} has no bias to raise."
-    z = F.linear(samples.inputs, block.switch.weight, block.switch.bias)
+    if block.first.bias is None:
+        return f"{block.first.name} has no bias to raise."
+    z = block.pre_activation(samples.inputs)
     dead = ~(block.activation(z) != 0).any(0)
     cut = z.kthvalue(max(1, round((1 - share) * len(z))), dim=0).values
     return torch.where(dead, (zero.left - cut).clamp_min(0) + 1e-6 * z.abs().amax(0), 0.0)
@@ -103,8 +115,8 @@ def _say(name: str, shift: Tensor | str) -> BlockChange:
 @torch.no_grad()
 def _revive(change: Transaction, block: MLPBlock, shift: Tensor) -> None:
     rows = shift > 0
-    bias = _fresh(change, block.switch, "bias")
-    (bias if block.switch.rows is None else bias[slice(*block.switch.rows)]).add_(shift.to(bias))
+    bias = _fresh(change, block.first, "bias")
+    (bias if block.first.rows is None else bias[slice(*block.first.rows)]).add_(shift.to(bias))
     weight = _fresh(change, block.down, "weight")
     (weight.t() if block.down.transposed else weight)[:, rows] = 0
 

@@ -37,7 +37,7 @@ class SavePretrained:
             changes = ", ".join(f"{r.verb} {r.config.get('config', '')}".strip() for r in self.lost)
             warnings.warn(
                 f"save_pretrained writes the weights of this {type(module).__name__} without what {changes} changed, "
-                "so from_pretrained would build another model; use lazyneuron.save and lazyneuron.from_pretrained.",
+                "so from_pretrained would build another model; use `save` and `from_pretrained` of lazyneuron.",
                 UserWarning,
                 stacklevel=2,
             )

@@ -36,13 +36,13 @@ def proved_silent(block: MLPBlock, norm: nn.Module) -> Tensor | None:
     centred, offset = form
     weight = norm._parameters["weight"]
     assert weight is not None
-    rows = block.switch.weight.detach().double()
+    rows = block.first.weight.detach().double()
     scaled = rows * (weight.detach().double() + offset)
     if centred:
         scaled = scaled - scaled.mean(1, keepdim=True)
     shift = norm._parameters.get("bias")
     middle = torch.zeros(len(rows), dtype=torch.float64) if shift is None else rows @ shift.detach().double()
-    bias = block.switch.bias
+    bias = block.first.bias
     if bias is not None:
         middle = middle + bias.detach().double()
     reach = math.sqrt(block.d_in) * scaled.norm(dim=1)

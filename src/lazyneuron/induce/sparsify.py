@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import nn
 
+from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.blocks.find import find
 from lazyneuron.core.arguments import check_batches, check_model
 from lazyneuron.core.errors import NoBlocksError
 from lazyneuron.core.receipt import BlockChange, Receipt
@@ -17,42 +19,52 @@ from lazyneuron.induce.recipe import Config, Plan, Recipe, check_recipe, propose
 from lazyneuron.induce.saving import watch_saving_
 
 
-def plan(model: nn.Module, config: Config) -> Plan:
+def plan(model: nn.Module, config: Config, *, blocks: Sequence[MLPBlock] | None = None) -> Plan:
     """Say what :func:`lazyneuron.sparsify_` would do, without doing it.
 
     Args:
         model: any model.
         config: what to change.
+        blocks: the blocks that it may change, as ``find_blocks`` gave them; None finds all.
 
     Returns:
         One entry for each MLP block found; of a chain, one for each block and recipe, as if each came alone.
 
     Raises:
         NoBlocksError: the model has no MLP block.
-        ConfigError: ``config`` is no recipe.
+        ConfigError: ``config`` is no recipe, or ``blocks`` are of another model or outdated.
     """
     check_recipe(config)
-    plans = [propose(model, recipe)[0] for recipe in config.steps]
+    plans = [propose(model, recipe, blocks=blocks)[0] for recipe in config.steps]
     return Plan(
         changes=tuple(change for one in plans for change in one.changes),
         unmatched=tuple(pattern for one in plans for pattern in one.unmatched),
     )
 
 
-def sparsify_(model: nn.Module, config: Config, *, batches: Iterable[Any] | None = None) -> Receipt:
+def sparsify_(
+    model: nn.Module,
+    config: Config,
+    *,
+    batches: Iterable[Any] | None = None,
+    blocks: Sequence[MLPBlock] | None = None,
+) -> Receipt:
     """Change a model's MLP blocks in place by a recipe, all that its plan names or none.
 
     Args:
         model: any model.
         config: what to change: a :class:`lazyneuron.induce.Recipe`, or a :class:`lazyneuron.induce.Chain` of several.
         batches: inputs to calibrate on; :class:`lazyneuron.induce.Threshold` needs them, the others do not use them.
+        blocks: the blocks that may change, as ``find_blocks`` gave them; None finds all. The recipe's patterns choose
+            among them.
 
     Returns:
         The receipt; :func:`lazyneuron.restore_` takes the change back bitwise (weights trained in between stay).
 
     Raises:
         NoBlocksError: the model has no MLP block, or there is none to change, as when the verb is applied twice.
-        ConfigError: ``config`` is no recipe, a pattern of it hits nothing, or another change in force forbids it.
+        ConfigError: ``config`` is no recipe, a pattern of it hits nothing, another change in force forbids it, or
+            ``blocks`` are of another model or outdated.
         DataError: ``batches`` is a single batch, or no iterable.
 
     Cost: none at run time beyond the new function's own.
@@ -63,7 +75,9 @@ def sparsify_(model: nn.Module, config: Config, *, batches: Iterable[Any] | None
         check_batches(batches)
     draft = Receipt(verb="sparsify_", config={}, changes=())
     with transaction(model, draft.id) as change:
-        made = [_apply(change, recipe, batches) for recipe in config.steps]
+        made: list[_Made] = []
+        for recipe in config.steps:
+            made.append(_apply(change, recipe, batches, _as_now(model, blocks) if made else blocks))
         change.receipt = dataclasses.replace(
             draft,
             config=config.with_steps(tuple(one.recipe for one in made)).to_data(),
@@ -92,9 +106,17 @@ class _Made:
     notes: tuple[str, ...]
 
 
-def _apply(change: Transaction, recipe: Recipe, batches: Iterable[Any] | None) -> _Made:
+def _as_now(model: nn.Module, blocks: Sequence[MLPBlock] | None) -> Sequence[MLPBlock] | None:
+    """The same blocks after a recipe has changed them."""
+    names = None if blocks is None else {block.name for block in blocks}
+    return None if names is None else [block for block in find(model).blocks if block.name in names]
+
+
+def _apply(
+    change: Transaction, recipe: Recipe, batches: Iterable[Any] | None, given: Sequence[MLPBlock] | None
+) -> _Made:
     """Apply one recipe within a transaction, which the caller rolls back when this raises."""
-    proposal, blocks = propose(change.model, recipe)
+    proposal, blocks = propose(change.model, recipe, blocks=given)
     if not proposal.replaced:
         reasons = sorted({c.reason for c in proposal.changes if c.block in blocks})
         raise NoBlocksError(

@@ -1,7 +1,11 @@
-"""Learning sparsely activated networks: the class, its Fourier analysis, its certificates, and its learners."""
+"""Sparsely activated networks as a class of functions: Fourier analysis, sensitivity bounds, theorems, learners.
 
-from lazyneuron.learn.audits import AuditReport, LayerAudit, audit
-from lazyneuron.learn.certificates import Ladder, certificates
+For theorists and for two-valued data: `bounds` holds the theorems, `instances` networks with known answers,
+`estimators` and `solvers` the learners (extra [learn]). Safe to add: a bound, an instance, a solver; proofs go to docs.
+"""
+
+from lazyneuron.learn.audit_report import AuditReport, LayerAudit
+from lazyneuron.learn.audits import audit
 from lazyneuron.learn.krawtchouk import krawtchouk_table, walsh_kernel
 from lazyneuron.learn.network import SparseActivationNet
 from lazyneuron.learn.queries import (
@@ -12,9 +16,10 @@ from lazyneuron.learn.queries import (
     goldreich_levin,
 )
 from lazyneuron.learn.samples import DegreeWeights, degree_weights_from_samples
+from lazyneuron.learn.sensitivity import Ladder, SensitivityBounds, certificates, sensitivity_bounds
 from lazyneuron.learn.sparsity import SparsityReport, verify_sparsity
 from lazyneuron.learn.walsh import average_sensitivity, influences, noise_sensitivity, spectrum, tail, weight_by_degree
-from lazyneuron.ops.boolean.walsh import fwht
+from lazyneuron.ops.boolean.operators import fwht
 
 __all__ = [
     "AuditReport",
@@ -22,6 +27,7 @@ __all__ = [
     "Estimate",
     "Ladder",
     "LayerAudit",
+    "SensitivityBounds",
     "SparseActivationNet",
     "SparsityReport",
     "audit",
@@ -36,6 +42,7 @@ __all__ = [
     "influences",
     "krawtchouk_table",
     "noise_sensitivity",
+    "sensitivity_bounds",
     "spectrum",
     "tail",
     "verify_sparsity",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from lazyneuron.core.errors import ConfigError
-from lazyneuron.ops.boolean.array import Array
+from lazyneuron.ops.array import Array
 
 MOST_ENUMERATED = 24  # 2^24 numbers are 128 MiB; beyond that ask by queries
 
@@ -31,6 +31,14 @@ def random_points(count: int, n: int, *, seed: int | np.random.Generator) -> Arr
     return (1 - 2 * generator.integers(0, 2, (count, n), dtype=np.int8)).astype(np.int8)
 
 
+def random_neighbours(count: int, n: int, *, generator: np.random.Generator) -> tuple[Array, Array]:
+    """Uniform points, and the same with one random bit of each flipped, int8 of shape (count, n) both."""
+    x = random_points(count, n, seed=generator)
+    flipped = x.copy()
+    flipped[np.arange(count), generator.integers(0, n, count)] *= -1
+    return x, flipped
+
+
 def check_enumerable(n: int, most: int = MOST_ENUMERATED) -> None:
     """Refuse what cannot be enumerated.
 
@@ -40,6 +48,5 @@ def check_enumerable(n: int, most: int = MOST_ENUMERATED) -> None:
     if n > most:
         raise ConfigError(
             f"Enumerating the cube takes 2^{n} points ({8 * 2.0**n / 2**30:.3g} GiB for one function), at most "
-            f"n = {most} "
-            "is enumerated; estimate by queries or from samples instead."
+            f"n = {most} is enumerated; estimate by queries or from samples instead."
         )

@@ -7,9 +7,8 @@ import math
 import numpy as np
 
 from lazyneuron.core.errors import ShapeError
-from lazyneuron.ops.boolean.array import Array
-from lazyneuron.ops.boolean.hamming import lookup
-from lazyneuron.ops.boolean.native import Impl
+from lazyneuron.ops.array import Array
+from lazyneuron.ops.boolean.operators import Impl, lookup
 from lazyneuron.ops.boolean.packing import pack_rows
 from lazyneuron.ops.boolean.subsets import check_degree
 

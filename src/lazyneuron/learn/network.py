@@ -9,8 +9,8 @@ import numpy as np
 
 from lazyneuron.core.errors import DataError, ShapeError
 from lazyneuron.learn import cube
-from lazyneuron.learn.array import finite_array
-from lazyneuron.ops.boolean.array import Array
+from lazyneuron.learn.checks import finite_array
+from lazyneuron.ops.array import Array
 
 _ENTRIES = 1 << 22  # pre-activations computed at a time
 _LARGEST = 1e150

@@ -9,10 +9,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lazyneuron.core.errors import ConfigError, DataError
+from lazyneuron.core.errors import DataError
 from lazyneuron.learn import cube
-from lazyneuron.learn.array import positive, probability
-from lazyneuron.ops.boolean.array import Array
+from lazyneuron.learn.checks import correlation, positive, probability
+from lazyneuron.ops.array import Array
 
 Function = Callable[[Array], Array]
 
@@ -78,10 +78,7 @@ def estimate_average_sensitivity(
     ``span`` bounds the range of f's values, if that is known.
     """
     generator = np.random.default_rng(seed)
-    x = cube.random_points(samples, n, seed=generator)
-    flipped = x.copy()
-    rows = np.arange(samples)
-    flipped[rows, generator.integers(0, n, samples)] *= -1
+    x, flipped = cube.random_neighbours(samples, n, generator=generator)
     values = n / 4 * (f(x) - f(flipped)) ** 2
     wide = None if span is None else n / 4 * span**2
     return mean_estimate(values, delta=delta, span=wide, queries=2 * samples)
@@ -95,11 +92,9 @@ def estimate_noise_sensitivity(
     Raises:
         ConfigError: rho lies outside [-1, 1].
     """
-    if not -1 <= rho <= 1:
-        raise ConfigError(f"A correlation lies in [-1, 1], got {rho}.")
     generator = np.random.default_rng(seed)
     x = cube.random_points(samples, n, seed=generator)
-    y = np.where(generator.random(x.shape) < (1 - rho) / 2, -x, x)
+    y = np.where(generator.random(x.shape) < (1 - correlation(rho)) / 2, -x, x)
     return mean_estimate((f(x) - f(y)) ** 2 / 4, delta=delta, span=None, queries=2 * samples)
 
 

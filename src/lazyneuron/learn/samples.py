@@ -8,11 +8,10 @@ import math
 import numpy as np
 
 from lazyneuron.core.errors import DataError, ShapeError
-from lazyneuron.learn.array import finite_array
+from lazyneuron.learn.checks import finite_array
 from lazyneuron.learn.krawtchouk import krawtchouk_table
-from lazyneuron.ops.boolean.array import Array
-from lazyneuron.ops.boolean.hamming import pair_sums
-from lazyneuron.ops.boolean.native import Impl
+from lazyneuron.ops.array import Array
+from lazyneuron.ops.boolean.operators import Impl, pair_sums
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

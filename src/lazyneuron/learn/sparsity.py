@@ -9,7 +9,7 @@ import numpy as np
 from lazyneuron.core.errors import DataError
 from lazyneuron.learn import cube
 from lazyneuron.learn.network import SparseActivationNet
-from lazyneuron.ops.boolean.array import Array
+from lazyneuron.ops.array import Array
 
 _MOST = 22  # the largest n that is enumerated here: s pre-activations for each of 2^n points
 _PRODUCTS = 2**36

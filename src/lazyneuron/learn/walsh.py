@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from lazyneuron.core.errors import ConfigError
-from lazyneuron.ops.boolean.array import Array
-from lazyneuron.ops.boolean.native import Impl
+from lazyneuron.learn.checks import correlation
+from lazyneuron.ops.array import Array
+from lazyneuron.ops.boolean.operators import Impl, fwht
 from lazyneuron.ops.boolean.packing import bit_count
-from lazyneuron.ops.boolean.walsh import fwht
 
 
 def spectrum(values: Array, *, impl: Impl = "auto") -> Array:
@@ -44,9 +44,7 @@ def noise_sensitivity(weights: Array, rho: float) -> float:
     Raises:
         ConfigError: rho lies outside [-1, 1].
     """
-    if not -1 <= rho <= 1:
-        raise ConfigError(f"A correlation lies in [-1, 1], got {rho}.")
-    return float(0.5 * ((1 - rho ** np.arange(len(weights))) @ weights))
+    return float(0.5 * ((1 - correlation(rho) ** np.arange(len(weights))) @ weights))
 
 
 def influences(coefficients: Array) -> Array:

@@ -1,7 +1,11 @@
-"""How sparsely a model fires: densities, unions, overlap, costs and ceilings; a pure observer."""
+"""How sparsely a model fires: densities, unions, overlap, costs and ceilings; a pure observer.
+
+For users, and for `induce`, `train` and `accelerate`. Counting (`tally.py`, `lanes.py`) knows no model; what is counted
+comes through `blocks/recorder.py` alone. Figures may be added to a report; saved ones keep their names.
+"""
 
 from lazyneuron.measure.cost import BlockCost, StepTime, Traffic, traffic
-from lazyneuron.measure.run import measure
+from lazyneuron.measure.measurement import measure
 from lazyneuron.measure.share import mlp_time_share
 from lazyneuron.measure.sparsity import BlockSparsity, PredictedGain, SparsityReport, UnionDensity
 

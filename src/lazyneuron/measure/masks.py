@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lazyneuron.blocks.recorder import fit_mask
 from lazyneuron.core.arguments import check_batches, described
 from lazyneuron.core.batch import padding_mask
 from lazyneuron.core.errors import ConfigError, DataError
@@ -73,6 +74,6 @@ class BatchMask:
         mask = self.mask
         if mask is None:
             return Tokens.of(leading, None, device), NO_MASK
-        if tuple(mask.shape) == leading or (len(leading) == 1 and mask.numel() == leading[0]):
+        if fit_mask(mask, leading) is not None:
             return Tokens.of(leading, mask, device), EXCLUDED
         return Tokens.of(leading, None, device), MISFIT

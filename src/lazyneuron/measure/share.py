@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.blocks.borrowed import borrowed
+from lazyneuron.blocks.find import blocks_of
+from lazyneuron.blocks.recorder import recording
 from lazyneuron.core.batch import call_model
 from lazyneuron.core.errors import DataError
-from lazyneuron.measure.observe import observing
-from lazyneuron.measure.run import blocks_of
 
 
 def mlp_time_share(
@@ -39,19 +40,15 @@ def mlp_time_share(
     """
     clock = _Clock()
     shares = []
-    try:
-        for block in blocks_of(model, blocks):
-            clock.watch(block)
-        with observing(model):
-            for batch in batches:
+    watched = blocks_of(model, blocks)
+    with borrowed(model, observe=True), recording(watched, entering=clock.begin, outputs=clock.end):
+        for batch in batches:
+            call_model(model, batch)
+            for _ in range(repeats):
+                clock.inside = 0.0
+                start = _now()
                 call_model(model, batch)
-                for _ in range(repeats):
-                    clock.inside = 0.0
-                    start = _now()
-                    call_model(model, batch)
-                    shares.append(clock.inside / (_now() - start))
-    finally:
-        clock.remove()
+                shares.append(clock.inside / (_now() - start))
     if not shares:
         raise DataError("There are no batches to time; pass at least one, and repeats >= 1.")
     return float(torch.tensor(shares, dtype=torch.float64).median())
@@ -68,23 +65,12 @@ class _Clock:
 
     def __init__(self) -> None:
         self.inside = 0.0
-        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._started: dict[str, float] = {}
 
-    def watch(self, block: MLPBlock) -> None:
-        started: list[float] = []
+    def begin(self, block: MLPBlock, _: Any) -> None:
+        if block.name not in self._started:
+            self._started[block.name] = _now()
 
-        def begin(*_: Any) -> None:
-            if not started:
-                started.append(_now())
-
-        def end(*_: Any) -> None:
-            if started:
-                self.inside += _now() - started.pop()
-
-        first = [block.up] if block.gate is None else [block.up, block.gate]
-        self._handles += [site.module.register_forward_pre_hook(begin) for site in first]
-        self._handles.append(block.down.module.register_forward_hook(end))
-
-    def remove(self) -> None:
-        for handle in self._handles:
-            handle.remove()
+    def end(self, block: MLPBlock, _: Any) -> None:
+        if block.name in self._started:
+            self.inside += _now() - self._started.pop(block.name)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lazyneuron.blocks.rejected import Rejected
+from lazyneuron.blocks.find.rejected import Rejected
 from lazyneuron.core.record import Record
 from lazyneuron.measure.cost import StepTime, Traffic, traffic
 

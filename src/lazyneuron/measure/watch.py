@@ -1,14 +1,16 @@
-"""Hooks on one block that count what fires, in whatever forward runs while they are attached."""
+"""Counting what fires in one block, in whatever forwards run meanwhile."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.blocks.recorder import recording
 from lazyneuron.measure.cost import BlockCost
 from lazyneuron.measure.masks import EXCLUDED, MISFIT, NO_MASK, BatchMask
 from lazyneuron.measure.sparsity import BlockSparsity, PredictedGain, UnionDensity
@@ -19,9 +21,9 @@ _FIRES_IF_POSITIVE = frozenset({"relu", "relu6", "jsrelu"})
 
 
 class BlockWatch:
-    """The hooks on one block and what they have counted.
+    """What one block was seen to do.
 
-    They only look: nothing enters a graph that autograd is building, and no random number is used up.
+    It only looks: nothing enters a graph that autograd is building, and no random number is used up.
 
     Args:
         model: the model that the block was found in.
@@ -33,38 +35,35 @@ class BlockWatch:
         self.block = block
         self.threshold = threshold
         self.mask = BatchMask(None)
-        self.on = True  # False looks away, with the hooks still there
+        self.on = True  # False counts nothing, though it is watching
         self.leading: tuple[int, ...] = ()
         self.padding = NO_MASK
         self.notes: dict[str, None] = {}
         self.tally: Tally | None = None
-        self.reads_switch = (block.gate is not None and not block.rectifies_up) or _dropping(model, block)
+        self.reads_first = (block.gate is not None and not block.rectifies_up) or _dropping(model, block)
         self.fires_if_positive = block.activation.kind in _FIRES_IF_POSITIVE and not threshold
 
-    def attach(self) -> Iterator[torch.utils.hooks.RemovableHandle]:
-        """Put the hooks on; each handle removes one."""
-        if self.reads_switch or not self.fires_if_positive:
-            yield self.block.switch.module.register_forward_hook(self._on_switch)
-        if not self.reads_switch:
-            yield self.block.down.module.register_forward_pre_hook(self._on_hidden)
+    def watching(self) -> contextlib.AbstractContextManager[None]:
+        """Count in the body."""
+        return recording(
+            [self.block],
+            pre_activations=self._count_pre_activations if self.reads_first or not self.fires_if_positive else None,
+            hidden=None if self.reads_first else self._count_hidden,
+        )
 
-    @torch.no_grad()
-    def _on_switch(self, _: nn.Module, __: Any, output: Any) -> None:
-        if isinstance(output, Tensor) and output.dim():
-            output = self.block.switch.part_of(output)
-        admitted = self._admit(output)
+    def _count_pre_activations(self, _: MLPBlock, value: Any) -> None:
+        admitted = self._admit(value)
         if admitted is None:
             return
         z, tally, tokens = admitted
         positive = z > 0
-        if self.reads_switch:
+        if self.reads_first:
             tally.add_fired(positive if self.fires_if_positive else self._fired(self._activated(z)), tokens)
         if not self.fires_if_positive:
             tally.add_positive(positive, tokens)
 
-    @torch.no_grad()
-    def _on_hidden(self, _: nn.Module, inputs: tuple[Any, ...]) -> None:
-        admitted = self._admit(inputs[0] if inputs else None)
+    def _count_hidden(self, _: MLPBlock, value: Any) -> None:
+        admitted = self._admit(value)
         if admitted is not None:
             h, tally, tokens = admitted
             tally.add_fired(self._fired(h), tokens)

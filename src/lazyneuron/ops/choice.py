@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from lazyneuron.ops.native.build import ISA_LEVELS
 from lazyneuron.ops.native.load import load
 
 BEST = -1  # the highest ISA level that the processor runs
+_WITH_FAKES: set[str] = set()
 
 
 class Choice(NamedTuple):
@@ -56,3 +58,22 @@ def choose(impl: str = "auto", *, plain: str, levels: bool = False) -> Choice:
     if level > best:
         raise ImplUnavailable(f"This processor runs kernels up to {ISA_LEVELS[best]!r}, not {impl!r}.")
     return Choice(torch.ops.lazyneuron, isa=level)
+
+
+def native_operators(impl: str = "auto", *, plain: str, fakes: Mapping[str, Callable[..., Any]]) -> Any | None:
+    """The native operators, or None when plain code is to do the work.
+
+    Args:
+        impl: as for :func:`choose`.
+        plain: as for :func:`choose`.
+        fakes: fake implementations of the operators of one room by name; registered when they are first wanted.
+
+    Raises:
+        ConfigError, ImplUnavailable: as for :func:`choose`.
+    """
+    found = choose(impl, plain=plain).operators
+    if found is not None:
+        for name in fakes.keys() - _WITH_FAKES:
+            torch.library.register_fake(f"lazyneuron::{name}", fakes[name])
+            _WITH_FAKES.add(name)
+    return found

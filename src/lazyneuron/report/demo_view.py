@@ -9,6 +9,7 @@ from typing import Any
 
 from lazyneuron.core.record import Record
 from lazyneuron.report.charts import scatter
+from lazyneuron.report.numbers import share
 from lazyneuron.report.reading import read
 
 LEAD = (
@@ -43,13 +44,13 @@ def view(record: Record) -> dict[str, Any]:
                 k: data["quality"][k] for k in ("mean_cosine", "top1_agreement", "rank_correlation", "n_lines")
             },
             "plots": _frontier(data.get("frontier") or []),
-            "states": [dict(point) for point in data.get("frontier") or []],
+            "states": [_state(k, point) for k, point in enumerate(data.get("frontier") or [], start=1)],
             "notes": list(data.get("notes") or []),
             "cases": [_case(case) for case in data["latency"]],
             "max_abs_difference": data["max_abs_difference"],
             "stages": [{"name": k, "seconds": s, "width": s / longest} for k, s in timing.items()],
             "total_s": sum(timing.values()),
-            "settings": dict(data.get("settings") or {}),
+            "settings": [{"setting": k, "value": v} for k, v in (data.get("settings") or {}).items()],
         }
 
 
@@ -88,6 +89,16 @@ def _frontier(points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         )
         for key, title in measures
     ]
+
+
+def _state(number: int, point: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "": number,
+        "state": point["label"],
+        "density": share(point["density"]),
+        "cosine": share(point["mean_cosine"]),
+        "top-1": share(point["top1_agreement"]),
+    }
 
 
 def _case(case: Mapping[str, Any]) -> dict[str, Any]:

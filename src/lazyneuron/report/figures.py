@@ -1,21 +1,18 @@
-"""Static figures for the README and the docs, from a demo record; drawn without a display and without global state."""
+"""Static figures for the README and the docs, from a demo record."""
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lazyneuron.core.record import Record, write_bytes
+from lazyneuron.core.record import Record
 from lazyneuron.report import demo_view
 from lazyneuron.report.numbers import ratio, significant
+from lazyneuron.report.style import LIGHT, drawing, write_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-FIRE, BASE, OTHER, SOFT, LINE, TRACK = "#d9480f", "#8d867c", "#b8b1a6", "#6a645c", "#e3dfd7", "#f1eee8"
-
 
 # keeps a text readable where a line passes behind it
 _PLATE = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.0}
@@ -32,32 +29,21 @@ def density_figure(record: Record, path: Path) -> None:
         DataError: the record is of another kind or lacks a figure, or the file cannot be written.
     """
     rows = [r for r in demo_view.view(record)["density"]["rows"] if not r["total"]]
-    figure = _figure(8.0, 1.5 + 0.42 * len(rows))
-    axes = figure.add_subplot()
-    at = range(len(rows))
-    axes.barh(
-        at, [r["before"] for r in rows], height=0.62, color=TRACK, edgecolor=OTHER, linewidth=0.8, label="original"
-    )
-    axes.barh(at, [r["after"] for r in rows], height=0.62, color=FIRE, label="after")
-    would = [(k, r["would"]) for k, r in enumerate(rows) if r["would"] is not None]
-    axes.plot(
-        [v for _, v in would], [k for k, _ in would], "|", color="#33302c", ms=15, mew=2, label="original under ReLU"
-    )
-    for k, row in enumerate(rows):
-        axes.text(
-            max(row["after"], row["would"] or 0.0) + 0.012,
-            k,
-            f"{row['after']:.3f}",
-            va="center",
-            color=FIRE,
-            fontweight="bold",
-            fontsize=10,
-        )
-    axes.set_yticks(list(at), [r["name"] for r in rows])
-    axes.set_xlim(0, 1.005)
-    axes.set_xlabel("density: share of neurons that fire on a token", color=SOFT)
-    _finish(figure, axes, title="How many neurons fire, block by block")
-    _save(figure, path)
+    with drawing(8.0, 1.5 + 0.42 * len(rows)) as figure:
+        axes = figure.add_subplot(xlim=(0, 1.005), xlabel="density: share of neurons that fire on a token")
+        at = range(len(rows))
+        before, after = ([row[key] for row in rows] for key in ("before", "after"))
+        axes.barh(at, before, height=0.62, color=LIGHT["track"], edgecolor=LIGHT["other"], label="original")
+        axes.barh(at, after, height=0.62, color=LIGHT["fire"], label="after")
+        would = [(row["would"], k) for k, row in enumerate(rows) if row["would"] is not None]
+        (marks,) = axes.plot([v for v, _ in would], [k for _, k in would], "|", label="original under ReLU")
+        marks.set(color=LIGHT["mark"], markersize=15, markeredgewidth=2)
+        for k, row in enumerate(rows):
+            end = max(row["after"], row["would"] or 0.0) + 0.012
+            axes.text(end, k, f"{row['after']:.3f}", va="center", color=LIGHT["fire"], weight="bold", fontsize=10)
+        axes.set_yticks(at, [row["name"] for row in rows])
+        _finish_bars(figure, axes, title="How many neurons fire, block by block")
+        write_png(figure, path)
 
 
 def latency_figure(record: Record, path: Path) -> None:
@@ -71,64 +57,45 @@ def latency_figure(record: Record, path: Path) -> None:
         DataError: the record is of another kind or lacks a figure, or the file cannot be written.
     """
     cases = demo_view.view(record)["cases"]
-    figure = _figure(4.1 * len(cases) + 1.2, 3.3)
-    panels = figure.subplots(1, len(cases), squeeze=False, sharey=True)[0]
-    for axes, case in zip(panels, cases, strict=True):
-        _latency_panel(axes, case)
-        _finish(figure, axes, title=f"{case['title']}: {ratio(case['speedup'])} of at most {ratio(case['ceiling'])}")
-    _save(figure, path)
+    with drawing(4.1 * len(cases) + 1.2, 3.3) as figure:
+        panels = figure.subplots(1, len(cases), squeeze=False, sharey=True)[0]
+        for axes, case in zip(panels, cases, strict=True):
+            _draw_latency(axes, case)
+            title = f"{case['title']}: {ratio(case['speedup'])} of at most {ratio(case['ceiling'])}"
+            _finish_bars(figure, axes, title=title)
+        write_png(figure, path)
 
 
-def _latency_panel(axes: Axes, case: dict[str, Any]) -> None:
+def _draw_latency(axes: Axes, case: dict[str, Any]) -> None:
     rows = case["rows"]
     longest = max((max(r["median_ms"], r["high_ms"] or 0) for r in rows if r["median_ms"] is not None), default=1.0)
+    colors = {"accelerated": LIGHT["fire"], "original": LIGHT["base"]}
     for k, row in enumerate(rows):
         median = row["median_ms"]
         if median is None:
-            axes.text(0, k, " did not run", va="center", color=SOFT, fontsize=9, style="italic")
+            axes.text(0, k, " did not run", va="center", color=LIGHT["soft"], fontsize=9, style="italic")
             continue
-        color = FIRE if row["kind"] == "accelerated" else BASE if row["kind"] == "original" else OTHER
-        axes.barh(k, median, height=0.62, color=color)
+        axes.barh(k, median, height=0.62, color=colors.get(row["kind"], LIGHT["other"]))
         end = median
         if None not in (row["low_ms"], row["high_ms"]):
-            axes.plot([row["low_ms"], row["high_ms"]], [k, k], color="#33302c", lw=1.4, solid_capstyle="butt")
+            spread = [row["low_ms"], row["high_ms"]]
+            axes.plot(spread, [k, k], color=LIGHT["mark"], linewidth=1.4, solid_capstyle="butt")
             end = max(median, row["high_ms"])
-        axes.text(
-            end + 0.02 * longest, k, f"{significant(median)} ms", va="center", fontsize=9, color="#1d1b19", bbox=_PLATE
-        )
+        axes.text(end + 0.02 * longest, k, f"{significant(median)} ms", va="center", fontsize=9, bbox=_PLATE)
     if case["limit"] is not None:
-        axes.axvline(case["limit"] * longest, color="#33302c", lw=1.2, ls=(0, (4, 3)), label="ceiling")
-    axes.set_yticks(range(len(rows)), [r["label"] for r in rows])
-    axes.set_xlim(0, 1.28 * longest)
-    axes.set_xlabel("median time of one forward, ms", color=SOFT)
+        dashes = (0, (4, 3))
+        axes.axvline(case["limit"] * longest, color=LIGHT["mark"], linewidth=1.2, linestyle=dashes, label="ceiling")
+    axes.set_yticks(range(len(rows)), [row["label"] for row in rows])
+    axes.set(xlim=(0, 1.28 * longest), xlabel="median time of one forward, ms")
 
 
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
-    return Figure(figsize=(width, height), layout=layout, facecolor="white")
-
-
-def _finish(figure: Figure, axes: Axes, *, title: str) -> None:
+def _finish_bars(figure: Figure, axes: Axes, *, title: str) -> None:
+    """From the top down, without a frame, with one legend for all panels."""
     if not axes.yaxis_inverted():
         axes.invert_yaxis()
-    axes.set_title(title, loc="left", fontsize=11.5, fontweight="bold", color="#1d1b19", pad=10)
-    axes.tick_params(length=0, colors=SOFT, labelsize=9.5)
-    axes.grid(axis="x", color=LINE, lw=0.8)
-    axes.set_axisbelow(True)
-    for side in axes.spines.values():
-        side.set_visible(False)
+    axes.set_title(title)
+    axes.grid(visible=False, axis="y")
+    axes.spines[:].set_visible(False)
     handles, labels = axes.get_legend_handles_labels()
     if handles and not figure.legends:
-        figure.legend(handles, labels, loc="outside lower right", ncols=len(handles), frameon=False, fontsize=9)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    FigureCanvasAgg(figure)
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=180, metadata={"Software": "lazyneuron"})
-    write_bytes(path, drawn.getvalue())
+        figure.legend(handles, labels, loc="outside lower right", ncols=len(handles))

@@ -41,6 +41,11 @@ def ratio(value: float | None) -> str:
     return NOTHING if value is None else f"{significant(value)}x"
 
 
+def mebibytes(count: int | None) -> str:
+    """Bytes in MiB, with one decimal."""
+    return NOTHING if count is None else f"{count / 2**20:.1f}"
+
+
 def counted(number: int, one: str, many: str | None = None) -> str:
     """A number of things, e.g. ``2 batches``."""
     return f"{number} {one if number == 1 else many or one + 's'}"

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import functools
-import importlib.resources
 import random
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lazyneuron.core.record import Record
 from lazyneuron.report import demo_view, sparsity_view
-from lazyneuron.report.numbers import cell, ratio, share, significant
-from lazyneuron.report.tables import provenance
+from lazyneuron.report.numbers import ratio, share, significant
+from lazyneuron.report.style import DARK, LIGHT, PAPER
+from lazyneuron.report.tables import html_table, provenance
 
 if TYPE_CHECKING:
     import jinja2
+
+_TEMPLATES = Path(__file__).parent / "templates"
 
 
 def demo_page(record: Record) -> str:
@@ -49,12 +52,24 @@ def sparsity_page(record: Record) -> str:
 
 def _render(template: str, record: Record, view: Mapping[str, Any]) -> str:
     environment = _environment()
-    style = (importlib.resources.files(__package__) / "templates" / "style.css").read_text(encoding="utf-8")
     density = view.get("mean_density")
     lit = None if density is None else round(100 * density)
     dots = set(random.Random(5).sample(range(100), lit or 0))
-    more = {"record": record, "style": style, "provenance": provenance(record), "lit": lit, "lit_dots": dots}
+    more = {"record": record, "style": _style(), "provenance": provenance(record), "lit": lit, "lit_dots": dots}
     return environment.get_template(template).render(**view, **more)
+
+
+def _style() -> str:
+    """The style sheet, with the colours for a bright screen, a dark one, and paper."""
+    bright, dark, paper = (";".join(f"--{k}:{v}" for k, v in theme.items()) for theme in (LIGHT, DARK, PAPER))
+    return "\n".join(
+        (
+            f":root {{ color-scheme: light dark; {bright} }}",
+            f"@media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}",
+            f"@media print {{ :root {{ color-scheme: light; {paper} }} }}",
+            (_TEMPLATES / "style.css").read_text(encoding="utf-8"),
+        )
+    )
 
 
 @functools.cache
@@ -62,13 +77,13 @@ def _environment() -> jinja2.Environment:
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("lazyneuron.report"),
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"share": share, "number": significant, "ratio": ratio, "cell": cell, "width": _width}
+    environment.filters |= {"share": share, "number": significant, "ratio": ratio, "width": _width, "table": html_table}
     return environment
 
 

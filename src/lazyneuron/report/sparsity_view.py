@@ -7,7 +7,7 @@ from typing import Any
 
 from lazyneuron.core.record import Record
 from lazyneuron.report.charts import lines
-from lazyneuron.report.numbers import counted, significant
+from lazyneuron.report.numbers import counted, ratio, share, significant
 from lazyneuron.report.reading import read
 
 
@@ -30,14 +30,15 @@ def view(record: Record) -> dict[str, Any]:
             "always_on": sum(b["always_on"] for b in ran),
             "ceiling": _ceiling(ran),
             "mlp_share": data["mlp_time_share"],
-            "rows": [_row(b) for b in blocks],
+            "rows": [{key: b[key] for key in ("name", "density", "density_if_relu")} for b in blocks],
+            "table": [_row(b) for b in blocks],
             "plots": _plots(ran),
             "notes": [
                 *data["notes"],
                 *(f"{b['name']}: {note}" for b in blocks for note in b["notes"]),
                 *(f"{r['name']}: {r['reason']}" for r in data.get("rejected", ())),
             ],
-            "settings": dict(data.get("settings") or {}),
+            "settings": [{"setting": k, "value": v} for k, v in (data.get("settings") or {}).items()],
         }
 
 
@@ -67,23 +68,35 @@ def _ceiling(ran: Sequence[Mapping[str, Any]]) -> float | None:
 
 def _row(block: Mapping[str, Any]) -> dict[str, Any]:
     unions = {u["tokens"]: u["density"] for u in block["unions"]}
-    tallest = max(block["rate_histogram"], default=0) or 1
-    return {
-        **{k: block[k] for k in ("name", "activation", "d_hidden", "tokens", "density", "density_if_relu", "overlap")},
+    row = {
+        "block": block["name"],
+        "activation": block["activation"],
+        "neurons": block["d_hidden"],
+        "tokens": block["tokens"],
+        "firing rates": _spark(block["rate_histogram"]),
         "dead": block["dead"],
-        "always_on": block["always_on"],
-        "union_16": unions.get(16),
-        "ceiling": block["traffic"][0]["speedup_ceiling_from_bytes"] if block["traffic"] else None,
-        "predicted": next((p["speedup"] for p in block["predicted"] if p["tokens"] == 1), None),
-        "bars": [count / tallest for count in block["rate_histogram"]],
+        "always on": block["always_on"],
+        "union of 16": share(unions.get(16)),
+        "overlap": share(block["overlap"]),
+        "byte ceiling": ratio(block["traffic"][0]["speedup_ceiling_from_bytes"] if block["traffic"] else None),
     }
+    alone = [p["speedup"] for p in block["predicted"] if p["tokens"] == 1]
+    return row | ({"predicted": ratio(alone[0])} if alone else {})
+
+
+def _spark(counts: Sequence[int]) -> Any:
+    """The counts as bars of a line's height."""
+    from markupsafe import Markup
+
+    tallest = max(counts, default=0) or 1
+    heights = (0 if count == 0 else 5 + 95 * count / tallest for count in counts)
+    bars = "".join(f'<i style="height:{height:.0f}%"></i>' for height in heights)
+    return Markup(f'<span class="spark" role="img" aria-label="firing rates">{bars}</span>')
 
 
 def _plots(ran: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     series = [(b["name"], [(u["tokens"], u["density"]) for u in b["unions"] if u["density"] is not None]) for b in ran]
     if not any(len(points) > 1 for _, points in series):
         return []
-    last = max(len(series) - 1, 1)
-    colors = [f"color-mix(in oklab, var(--fire) {100 * k // last}%, var(--base))" for k in range(len(series))]
     title = "Union density over consecutive tokens"
-    return [lines(series, title=title, x_title="tokens processed together", colors=colors)]
+    return [lines(series, title=title, x_title="tokens processed together")]

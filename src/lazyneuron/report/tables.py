@@ -1,8 +1,9 @@
-"""Tables from rows: plain text, Markdown, or rich for a terminal."""
+"""Tables from rows: plain text, Markdown, HTML, comma-separated values, or rich for a terminal."""
 
 from __future__ import annotations
 
 import csv
+import html
 import io
 import re
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,13 @@ _NUMBER = re.compile(rf"[<>]?-?\d[\d.]*(e-?\d+)?x?|{NOTHING}")
 
 
 def columns(rows: Sequence[Row]) -> list[str]:
-    """The keys of all rows, in the order of their first appearance."""
+    """The keys of all rows, in the order of their first appearance.
+
+    Raises:
+        DataError: there are no rows.
+    """
+    if not rows:
+        raise DataError("A table needs at least one row, got none; check the record that it is made from.")
     return list(dict.fromkeys(key for row in rows for key in row))
 
 
@@ -57,41 +64,38 @@ def rich_table(rows: Sequence[Row], *, title: str | None = None) -> Table:
     return table
 
 
+def html_table(rows: Sequence[Row], *, emphasised: int | None = None) -> str:
+    """The rows as an HTML table; columns of numbers have the class ``number``.
+
+    Args:
+        rows: a value with a method ``__html__`` is HTML already, all others are text.
+        emphasised: place of a row that stands out.
+    """
+    names, body, right = _cells(rows)
+    kinds = [' class="number"' if r else "" for r in right]
+    lines = ["".join(f"<th{kind}>{html.escape(name)}</th>" for kind, name in zip(kinds, names, strict=True))]
+    for row, texts in zip(rows, body, strict=True):
+        drawn = (
+            row[n].__html__() if hasattr(row.get(n), "__html__") else html.escape(t)
+            for n, t in zip(names, texts, strict=True)
+        )
+        lines.append("".join(f"<td{kind}>{cell}</td>" for kind, cell in zip(kinds, drawn, strict=True)))
+    marks = [' class="emphasised"' if k == emphasised else "" for k in range(len(rows))]
+    inner = "\n".join(f"<tr{mark}>{line}</tr>" for mark, line in zip(marks, lines[1:], strict=True))
+    return f"<table>\n<thead><tr>{lines[0]}</tr></thead>\n<tbody>\n{inner}\n</tbody>\n</table>"
+
+
 def csv_table(rows: Sequence[Row]) -> str:
     """The rows as comma-separated values at full precision, with a header; empty where a row has no value.
 
     Raises:
         DataError: there are no rows.
     """
-    if not rows:
-        raise DataError("A table needs at least one row, got none; check the record that it is made from.")
     out = io.StringIO()
     writer = csv.DictWriter(out, columns(rows), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return out.getvalue()
-
-
-def benchmark_markdown(record: Record) -> str:
-    """A benchmark record's rows as a Markdown table, with where they were measured.
-
-    Args:
-        record: its ``data`` is ``{"rows": [{column: value}]}``, and maybe ``"title"`` and ``"note"``.
-
-    Raises:
-        DataError: the record has no rows.
-    """
-    rows = record.data.get("rows")
-    if not isinstance(rows, list) or not rows:
-        raise DataError(
-            f"A benchmark record needs a list of rows, this one of kind {record.kind!r} has none; run it again."
-        )
-    parts = [f"**{record.data['title']}**"] if record.data.get("title") else []
-    parts.append(markdown_table(rows))
-    if record.data.get("note"):
-        parts.append(str(record.data["note"]))
-    parts.append(f"*{provenance(record)}*")
-    return "\n\n".join(parts) + "\n"
 
 
 def provenance(record: Record) -> str:
@@ -107,8 +111,6 @@ def provenance(record: Record) -> str:
 
 
 def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], list[bool]]:
-    if not rows:
-        raise DataError("A table needs at least one row, got none; check the record that it is made from.")
     names = columns(rows)
     body = [[cell(row.get(name)) for name in names] for row in rows]
     right = [all(_NUMBER.fullmatch(line[k]) for line in body) for k in range(len(names))]

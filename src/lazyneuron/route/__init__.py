@@ -1,6 +1,7 @@
-"""Data-dependent sparse models: routers, bucket tables, layers, target functions and theory.
+"""Data-dependent sparse models: an input uses only the units that a router names.
 
-The estimators with scikit-learn's contract are in :mod:`lazyneuron.route.estimators`, which imports scikit-learn.
+Routers and layers for any model, and regression in hashed buckets; the estimators in :mod:`lazyneuron.route.estimators`
+import scikit-learn. Safe to add: a router, a construction, a target. What a bucket's sums mean is in saved files.
 """
 
 from lazyneuron.route.affine_hash import AffineHash, random_hash
@@ -15,10 +16,9 @@ from lazyneuron.route.constructions import (
     switch_layer,
     top_k_layer,
 )
-from lazyneuron.route.dsm import DSM, SparseStack
 from lazyneuron.route.ffn import RoutedFFN, RouteFFN
 from lazyneuron.route.hash_routers import EuclideanLSH, HyperplaneLSH, RandomHash
-from lazyneuron.route.layer import SparseLayer
+from lazyneuron.route.layers import DSM, SparseLayer, SparseStack
 from lazyneuron.route.router import Route, Router
 from lazyneuron.route.sampled_output import HashedOutput
 from lazyneuron.route.score_routers import GlobalGates, NearestNeighbours, ScalingBlocks, Switch, TopK

@@ -2,67 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import torch
 from torch import Tensor
 
-from lazyneuron.core.errors import ConfigError, DataError
-from lazyneuron.route.ladder import check_directions, finest_shift, hash_for, learned_turn
-from lazyneuron.route.lookup import look_up
+from lazyneuron.core.errors import DataError
+from lazyneuron.ops.buckets.reference import check_finite
+from lazyneuron.route.bucket_settings import BucketSettings
+from lazyneuron.route.bucket_widths import finest_shift, hash_for, learned_metric
 from lazyneuron.route.moments import Frame
+from lazyneuron.route.prediction import CHUNK, predict
 from lazyneuron.route.pyramid import MOST, Pyramid, Scale
 
-CHUNK = 1 << 16
 _SAMPLE = 1 << 15
-_HELD = 1 << 14
+_MOST_HELD_OUT = 1 << 14
 _WIDEST_AFFINE = 16
 EXPECTED_STREAM = 10**6
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class BucketSettings:
-    """What :class:`BucketRegression` is to do.
-
-    Attributes:
-        hashes: directions of one table; None takes the number of features, at most 8.
-        tables: independent tables, whose predictions are averaged.
-        degree: 0 a constant, 1 an affine function for each bucket; None is 1 for up to 16 features, else 0.
-        shrinkage: rows that the coarser scale's prediction counts for in a bucket.
-        scale: None chooses the width on held-out rows; a number fixes it: buckets of ``8 * 2**-scale`` deviations.
-        directions: ``"gaussian"``, ``"orthogonal"`` or ``"learned"``.
-        capacity: most buckets of a table.
-        held_out: share of rows that choose the width, at most 16384 rows.
-        seed: of hashes and held-out rows.
-        impl: ``"auto"``, ``"native"`` or ``"python"``.
-    """
-
-    hashes: int | None = None
-    tables: int = 1
-    degree: int | None = None
-    shrinkage: float = 1.0
-    scale: int | None = None
-    directions: str = "learned"
-    capacity: int = 1 << 20
-    held_out: float = 0.1
-    seed: int = 0
-    impl: str = "auto"
-
-    def __post_init__(self) -> None:
-        check_directions(self.directions)
-        if self.tables < 1 or self.capacity < 1 or (self.hashes is not None and self.hashes < 1):
-            raise ConfigError(
-                f"Tables, hashes and capacity are at least 1, got {self.tables}, {self.hashes} and {self.capacity}."
-            )
-        if self.degree not in (None, 0, 1):
-            raise ConfigError(f"degree is 0, 1 or None, got {self.degree!r}.")
-        if not 0 <= self.shrinkage < math.inf or (self.degree != 0 and self.shrinkage == 0):
-            raise ConfigError(f"shrinkage is not negative, and positive unless degree is 0, got {self.shrinkage}.")
-        if self.scale is not None and not 0 <= self.scale <= MOST:
-            raise ConfigError(f"scale is 0 to {MOST}, got {self.scale}.")
-        if not 0 <= self.held_out < 1:
-            raise ConfigError(f"held_out is a fraction in [0, 1), got {self.held_out}.")
 
 
 class BucketRegression:
@@ -81,13 +37,13 @@ class BucketRegression:
     def __init__(self, settings: BucketSettings) -> None:
         self.settings = settings
         self.pyramids: list[Pyramid] = []
-        self.held: tuple[Tensor, Tensor] | None = None
+        self.held_out: tuple[Tensor, Tensor] | None = None
         self.errors: dict[int | None, float] = {}
         self.shift: int | None = None
         self.chosen = False
         self.rows = 0
         self._scales: list[list[Scale]] | None = None
-        self._dice = torch.Generator().manual_seed(settings.seed + 1)
+        self._generator = torch.Generator().manual_seed(settings.seed + 1)
 
     @property
     def frame(self) -> Frame:
@@ -108,39 +64,34 @@ class BucketRegression:
         if not len(x):
             raise DataError("There is no row to learn from; pass at least one.")
         s, wide = self.settings, x.to(torch.float64)
-        if not bool(wide.isfinite().all()):
-            raise DataError("The rows hold NaN or infinity, which lie in no bucket; drop or impute them first.")
+        check_finite(wide)
         degree = (1 if x.shape[1] <= _WIDEST_AFFINE else 0) if s.degree is None else s.degree
-        mean = wide.mean(0)
-        deviation = (wide - mean).square().mean(0).sqrt()
-        constant = deviation <= 1e-12 * wide.abs().amax(0).clamp(min=1e-300)
-        scale = torch.where(constant, 1.0, deviation)
-        frame = Frame(mean=mean, scale=scale, outputs=y.shape[1], degree=degree)
+        frame = Frame.of(wide, outputs=y.shape[1], degree=degree)
         hashes = min(x.shape[1], 8) if s.hashes is None else s.hashes
-        turn = None
+        metric = None
         if s.directions == "learned" and len(x) > 1:
             few = torch.randperm(len(x), generator=torch.Generator().manual_seed(s.seed))[:_SAMPLE]
-            turn = learned_turn(x[few], y[few], frame, hashes=hashes, seed=s.seed + 100, impl=s.impl)
+            metric = learned_metric(x[few], y[few], frame, hashes=hashes, seed=s.seed + 100, impl=s.impl)
         expected = EXPECTED_STREAM if rows is None else rows
         for number in range(s.tables):
             orthogonal = s.directions != "gaussian"
-            affine = hash_for(frame, hashes=hashes, turn=turn, orthogonal=orthogonal, seed=s.seed * 1000 + number)
+            affine = hash_for(frame, hashes=hashes, metric=metric, orthogonal=orthogonal, seed=s.seed * 1000 + number)
             base = self._base(affine.vectors(x[:_SAMPLE], impl=s.impl), expected, frame)
             self.pyramids.append(Pyramid(affine, frame, capacity=s.capacity, impl=s.impl, base=base))
 
     def _base(self, vectors: Tensor, rows: float, frame: Frame) -> int:
         if self.settings.scale is not None:
             return MOST - self.settings.scale
-        company = 0.5 * (1 + frame.features) if frame.degree else 1.0
-        return finest_shift(vectors, rows, company=company, impl=self.settings.impl)
+        others = 0.5 * (1 + frame.features) if frame.degree else 1.0
+        return finest_shift(vectors, rows, others=others, impl=self.settings.impl)
 
-    def add(self, x: Tensor, y: Tensor, *, hold: bool = True) -> None:
+    def add(self, x: Tensor, y: Tensor, *, hold_out: bool = True) -> None:
         """Add rows, a share of which is held out until there are enough of them.
 
         Args:
             x: (rows, features).
             y: (rows, outputs) float64.
-            hold: whether any may be held out.
+            hold_out: whether any may be held out.
 
         Raises:
             DataError: rows that are not finite or lie in no bucket; nothing is added then.
@@ -153,8 +104,8 @@ class BucketRegression:
         for a in chunks:
             xs, ys = x[a : a + CHUNK], y[a : a + CHUNK]
             named = [pyramid.vectors(xs) for pyramid in self.pyramids]
-            if hold and self.settings.scale is None:
-                chosen = self._hold(xs, ys)
+            if hold_out and self.settings.scale is None:
+                chosen = self._hold_out(xs, ys)
                 if bool(chosen.any()):
                     xs, ys, named = xs[~chosen], ys[~chosen], [vectors[~chosen] for vectors in named]
             z = self.frame.standardise(xs)
@@ -162,16 +113,17 @@ class BucketRegression:
                 pyramid.add(vectors, z, ys)
             self.rows += len(xs)
 
-    def _hold(self, x: Tensor, y: Tensor) -> Tensor:
+    def _hold_out(self, x: Tensor, y: Tensor) -> Tensor:
         """Put some rows aside, and say which."""
-        have = 0 if self.held is None else len(self.held[0])
-        chosen = torch.rand(len(x), generator=self._dice) < self.settings.held_out
-        chosen &= chosen.cumsum(0) <= _HELD - have
+        have = 0 if self.held_out is None else len(self.held_out[0])
+        chosen = torch.rand(len(x), generator=self._generator) < self.settings.held_out
+        chosen &= chosen.cumsum(0) <= _MOST_HELD_OUT - have
         if self.rows == 0 and bool(chosen.all()):
             chosen[:1] = False
         if bool(chosen.any()):
             x, y = x[chosen], y[chosen]
-            self.held = (x, y) if self.held is None else (torch.cat([self.held[0], x]), torch.cat([self.held[1], y]))
+            before = (x[:0], y[:0]) if self.held_out is None else self.held_out
+            self.held_out = torch.cat([before[0], x]), torch.cat([before[1], y])
         return chosen
 
     def build(self, *, finish: bool = False) -> None:
@@ -183,15 +135,15 @@ class BucketRegression:
         shrinkage = self.settings.shrinkage
         if self.settings.scale is not None:
             self.shift = max([MOST - self.settings.scale, *(p.base for p in self.pyramids)])
-        elif self.held is not None:
+        elif self.held_out is not None:
             self._scales = [p.scales(shrinkage=shrinkage) for p in self.pyramids]
             self._choose()
         elif not self.chosen:
             self.shift = max(p.base for p in self.pyramids) + 1
         self.chosen = True
-        if finish and self.held is not None:
-            held, self.held = self.held, None
-            self.add(*held, hold=False)
+        if finish and self.held_out is not None:
+            rows, self.held_out = self.held_out, None
+            self.add(*rows, hold_out=False)
         if self.shift is not None:
             self.shift = max([self.shift, *(p.base for p in self.pyramids)])
         coarsest = MOST + 1 if self.shift is None else self.shift
@@ -199,13 +151,13 @@ class BucketRegression:
             self._scales = [p.scales(shrinkage=shrinkage, coarsest=coarsest) for p in self.pyramids]
 
     def _choose(self) -> None:
-        assert self.held is not None and self._scales is not None
-        x, y = self.held
+        assert self.held_out is not None and self._scales is not None
+        x, y = self.held_out
         shifts: list[int | None] = [s.shift for s in max(self._scales, key=lambda found: -len(found))]
         self.errors = {}
         for shift in shifts:
             self.shift = shift
-            self.errors[shift] = float((self._predict(x)[0] - y).square().mean())
+            self.errors[shift] = float((predict(x, self._in_use())[0] - y).square().mean())
         self.shift = min(shifts, key=lambda shift: self.errors[shift])
 
     def built(self) -> BucketRegression:
@@ -244,7 +196,7 @@ class BucketRegression:
 
         Cost: FLOPs a row: ``tables * (2 features hashes + degree * 2 features outputs)``.
         """
-        return self._predict(x)[0]
+        return predict(x, self._in_use())[0]
 
     def uncertainty(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """What a prediction rests on.
@@ -255,21 +207,7 @@ class BucketRegression:
         Returns:
             Rows in the bucket, mean over tables (rows,); and the root mean square residual in it (rows, outputs).
         """
-        _, counts, spread = self._predict(x, facts=True)
-        return counts, spread
+        return predict(x, self._in_use(), facts=True)[1:]
 
-    def _predict(self, x: Tensor, *, facts: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-        n, o, tables = len(x), self.frame.outputs, len(self.pyramids)
-        y = torch.zeros(n, o, dtype=torch.float64)
-        counts = torch.zeros(n if facts else 0, dtype=torch.float64)
-        squares = torch.zeros(n if facts else 0, o, dtype=torch.float64)
-        ladders = [self.ladder(number) for number in range(tables)]
-        for a in range(0, n, CHUNK):
-            rows = x[a : a + CHUNK].contiguous()
-            for pyramid, ladder in zip(self.pyramids, ladders, strict=True):
-                part, where = look_up(rows, pyramid, ladder)
-                y[a : a + CHUNK] += part / tables if tables > 1 else part
-                for level, at, slots in where if facts else ():
-                    counts[a + at] += level.counts[slots] / tables
-                    squares[a + at] += level.spread[slots].square() / tables
-        return y, counts, squares.sqrt()
+    def _in_use(self) -> list[tuple[Pyramid, list[Scale]]]:
+        return [(pyramid, self.ladder(number)) for number, pyramid in enumerate(self.pyramids)]

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from lazyneuron.core.errors import AssumptionError, ShapeError
-from lazyneuron.route.dsm import DSM
 from lazyneuron.route.hash_routers import EuclideanLSH, HyperplaneLSH, RandomHash
+from lazyneuron.route.layers import DSM
 from lazyneuron.route.score_routers import GlobalGates, NearestNeighbours, ScalingBlocks, Switch, TopK
 
 
@@ -36,12 +36,12 @@ def interpolation(points: Tensor, values: Tensor) -> DSM:
         AssumptionError: a point is zero, for which the construction divides by zero, or occurs twice, or is so short or
             long that its square is no ordinary number of its dtype.
     """
-    held = _pairs(points, values)
+    outputs = _pairs(points, values)
     norms = points.double().square().sum(-1)
     if bool((norms == 0).any()) or len(torch.unique(points, dim=0)) < len(points):
         raise AssumptionError("Interpolation needs points that are all different and not zero; move the data first.")
     kind = torch.finfo(points.dtype)
-    top = held.double() / norms[:, None]
+    top = outputs.double() / norms[:, None]
     if bool((norms < kind.tiny).any()) or max(float(norms.max()), float(top.abs().max())) > kind.max:
         raise AssumptionError(
             f"Interpolation multiplies by f(x) / |x|^2, beyond the range of {points.dtype} for lengths from "
@@ -62,12 +62,12 @@ def nearest_neighbour_regression(points: Tensor, values: Tensor, *, neighbours: 
     Raises:
         AssumptionError: the points are not of unit length, so that the largest inner product is not the nearest.
     """
-    held = _pairs(points, values)
+    outputs = _pairs(points, values)
     if not torch.allclose(points.norm(dim=-1), torch.ones((), dtype=points.dtype), atol=1e-4):
         raise AssumptionError("The construction needs unit vectors; normalise the points and the inputs.")
     # the same order as by inner products, which round close neighbours to one number
     router = NearestNeighbours(points, active=neighbours)
-    return DSM(router, (held / neighbours).t(), activation="one")
+    return DSM(router, (outputs / neighbours).t(), activation="one")
 
 
 def switch_layer(routing: Tensor, bottom: Tensor, top: Tensor, *, gated: bool = True, activation: str = "relu") -> DSM:

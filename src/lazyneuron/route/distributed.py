@@ -14,7 +14,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from lazyneuron.core.errors import DataError, LazyNeuronError
-from lazyneuron.route.bucket_regression import BucketRegression, BucketSettings
+from lazyneuron.route.bucket_regression import BucketRegression
+from lazyneuron.route.bucket_settings import BucketSettings
 from lazyneuron.route.pyramid import Pyramid
 
 _SAMPLE = 8192
@@ -25,9 +26,8 @@ Batch = tuple[Tensor, Tensor]
 def fit_distributed(settings: BucketSettings, batches: Iterable[Batch], *, group: Any = None) -> BucketRegression:
     """Fit one model to the rows of all ranks; every rank gets the whole model, the same to the bit.
 
-    The sums are those of a single process up to the order of additions (exact where sums are exact, as for integers
-    that
-    fit). Held-out rows are those of the ranks.
+    The sums are those of a single process up to the order of additions (exact where sums are exact, as for
+    integers that fit). Held-out rows are those of the ranks.
 
     Args:
         settings: the same on every rank.
@@ -39,8 +39,7 @@ def fit_distributed(settings: BucketSettings, batches: Iterable[Batch], *, group
 
     Raises:
         DataError: on all ranks, when ranks disagree on columns or settings, or when one has bad rows or has gone; a
-        rank
-            that vanishes is noticed at the latest after the group's own time-out.
+            rank that vanishes is noticed at the latest after the group's own time-out.
 
     Cost: each rank sends every bucket of its own once to the bucket's owner and receives all merged buckets once.
     """
@@ -71,8 +70,7 @@ def _start(settings: BucketSettings, first: Batch | None, group: Any) -> BucketR
 
 
 def _add_all(model: BucketRegression, first: Batch | None, rest: Iterator[Batch]) -> None:
-    rank_settings = dist.get_rank()
-    model._dice.manual_seed(model.settings.seed + 1 + rank_settings)
+    model._generator.manual_seed(model.settings.seed + 1 + dist.get_rank())
     assert first is not None
     model.add(*first)
     for batch in rest:
@@ -100,9 +98,10 @@ def reduce_(model: BucketRegression, *, group: Any = None) -> None:
     dist.all_reduce(rows, group=group)
     model.rows = int(rows)
     width = model.frame.features, model.frame.outputs
-    held = model.held or (torch.empty(0, width[0], dtype=torch.float64), torch.empty(0, width[1], dtype=torch.float64))
-    x, y = _gather_rows([held[0].double(), held[1]], group)
-    model.held = (x, y) if len(x) else None
+    none = torch.empty(0, width[0], dtype=torch.float64), torch.empty(0, width[1], dtype=torch.float64)
+    own_x, own_y = model.held_out or none
+    x, y = _gather_rows([own_x.double(), own_y], group)
+    model.held_out = (x, y) if len(x) else None
     model._scales = None
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.blocks.splice import splice_
-from lazyneuron.core.arguments import check_patterns
+from lazyneuron.core.arguments import check_choice, check_patterns
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.core.undo import Transaction
 from lazyneuron.induce.recipe import Recipe, register_recipe
@@ -29,8 +29,8 @@ class RoutedFFN(nn.Module):
 
     Args:
         router: of width ``experts``, one active.
-        block: its weights start every expert, so that the output is at first the block's own (times the router's
-        weight).
+        block: its weights start every expert, so that the output is at first the block's own (times the
+            router's weight).
         jitter: deviation of noise on the copies, relative to the weights' own, so that experts can part.
         seed: of the noise.
 
@@ -45,9 +45,9 @@ class RoutedFFN(nn.Module):
         def copies(source: Tensor | None) -> nn.Parameter | None:
             if source is None:
                 return None
-            held = source.detach().expand(router.width, *source.shape).clone()
-            noise = torch.randn(held.shape, generator=g).to(held) * (jitter * float(source.detach().float().std()))
-            return nn.Parameter(held + noise if jitter and source.ndim == 2 else held)
+            copied = source.detach().expand(router.width, *source.shape).clone()
+            noise = torch.randn(copied.shape, generator=g).to(copied) * (jitter * float(source.detach().float().std()))
+            return nn.Parameter(copied + noise if jitter and source.ndim == 2 else copied)
 
         self.up, self.up_bias = copies(block.up.weight), copies(block.up.bias)
         self.down, self.down_bias = copies(block.down.weight), copies(block.down.bias)
@@ -100,8 +100,7 @@ class RouteFFN(Recipe):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.router not in ROUTERS:
-            raise ConfigError(f"router is one of {', '.join(ROUTERS)}, got {self.router!r}.")
+        check_choice("router", self.router, ROUTERS)
         if self.experts < 2 or (self.router == "lsh" and self.experts & (self.experts - 1)):
             raise ConfigError(f"There are at least two experts, a power of two for 'lsh'; got {self.experts}.")
         check_patterns(self.blocks)

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from lazyneuron.core.errors import ConfigError, DataError
-from lazyneuron.route.dsm import DSM
+from lazyneuron.ops.conjugate_gradients import conjugate_gradients
+from lazyneuron.route.layers import DSM
 
 _ROWS = 4096
 WIDEST_GRAM = 8192
@@ -88,10 +89,10 @@ def solve_top(
         sums.add(x, y)
         return sums.solve(ridge=ridge)
     indices, values = units(model, x)
-    return _conjugate_gradients(indices, values, y, model.router.width, max(ridge, 1e-10), iterations, tolerance)
+    return _without_a_matrix(indices, values, y, model.router.width, max(ridge, 1e-10), iterations, tolerance)
 
 
-def _conjugate_gradients(
+def _without_a_matrix(
     indices: Tensor, values: Tensor, y: Tensor, width: int, ridge: float, iterations: int, tolerance: float
 ) -> tuple[Tensor, Tensor]:
     mean = y.to(torch.float64).mean(0)
@@ -106,18 +107,11 @@ def _conjugate_gradients(
         out.index_add_(0, indices.flatten(), (values[:, :, None] * r[:, None, :]).flatten(0, 1))
         return out - centre[:, None] * r.sum(0)
 
-    a = torch.zeros(width, y.shape[1], dtype=torch.float64)
-    residual = back(y.to(torch.float64) - mean)
-    first = direction = residual.clone()
-    size = residual.square().sum(0)
-    for _ in range(iterations):
-        if bool((size <= tolerance**2 * first.square().sum(0)).all()):
-            break
-        image = back(forward(direction)) + ridge * n * direction
-        step = size / (direction * image).sum(0).clamp(min=1e-300)
-        a = a + step * direction
-        residual = residual - step * image
-        new = residual.square().sum(0)
-        direction = residual + (new / size.clamp(min=1e-300)) * direction
-        size = new
+    a = conjugate_gradients(
+        lambda a: back(forward(a)) + ridge * n * a,
+        back(y.to(torch.float64) - mean),
+        inner=lambda a, b: (a * b).sum(0),
+        steps=iterations,
+        tolerance=tolerance,
+    ).found
     return a.t(), mean - centre @ a

@@ -25,6 +25,14 @@ class Frame:
     outputs: int
     degree: int
 
+    @staticmethod
+    def of(x: Tensor, *, outputs: int, degree: int) -> Frame:
+        """The standardisation of a sample (rows, features) in float64."""
+        mean = x.mean(0)
+        deviation = (x - mean).square().mean(0).sqrt()
+        constant = deviation <= 1e-12 * x.abs().amax(0).clamp(min=1e-300)
+        return Frame(mean=mean, scale=torch.where(constant, 1.0, deviation), outputs=outputs, degree=degree)
+
     @property
     def features(self) -> int:
         """Length of a row."""

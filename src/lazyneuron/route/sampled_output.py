@@ -62,7 +62,7 @@ class HashedOutput(nn.Module):
         self.bias = nn.Parameter(torch.zeros(classes, 1))
         self.register_buffer("planes", torch.randn(features, tables, bits, generator=g), persistent=True)
         self.planes: Tensor
-        self._dice = g
+        self._generator = g
         self._steps = 0
         self._buckets: tuple[Tensor, Tensor] | None = None
 
@@ -116,7 +116,7 @@ class HashedOutput(nn.Module):
         sure = torch.unique(torch.cat([labels, self.candidates(x.detach())]))  # type: ignore[no-untyped-call]
         taken = torch.zeros(self.classes, dtype=torch.bool, device=x.device).index_fill_(0, sure, True)
         rest = self.classes - len(sure)
-        drawn = torch.randint(self.classes, (min(4 * self.sampled, 2 * self.classes),), generator=self._dice).to(
+        drawn = torch.randint(self.classes, (min(4 * self.sampled, 2 * self.classes),), generator=self._generator).to(
             x.device
         )
         drawn = drawn[~taken[drawn]][: self.sampled]

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lazyneuron.core.arguments import check_choice
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.route.router import Route, Router, ones_like_route
 
@@ -63,8 +64,7 @@ class NearestNeighbours(Router):
     """
 
     def __init__(self, points: Tensor, *, active: int = 1, metric: Metric = "euclidean") -> None:
-        if metric not in ("dot", "euclidean"):
-            raise ConfigError(f"metric is 'dot' or 'euclidean', got {metric!r}.")
+        check_choice("metric", metric, ("dot", "euclidean"))
         super().__init__(points.shape[1], points.shape[0], active)
         self.metric = metric
         self.register_buffer("points", points)

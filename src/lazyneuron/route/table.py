@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from lazyneuron.core.arguments import check_choice
 from lazyneuron.core.errors import ConfigError, DataError, ShapeError
 from lazyneuron.ops.buckets.operators import native_ops, new_rows
 from lazyneuron.ops.buckets.reference import first_seen
@@ -41,8 +42,7 @@ class BucketTable:
             raise ConfigError(f"A bucket is named by 1 to 4096 integers, got {hashes}.")
         if capacity is not None and not 1 <= capacity <= _LARGEST:
             raise ConfigError(f"A table holds 1 to 2**31 buckets, got a capacity of {capacity}.")
-        if on_full not in ("refuse", "share"):
-            raise ConfigError(f"on_full is 'refuse' or 'share', got {on_full!r}.")
+        check_choice("on_full", on_full, ("refuse", "share"))
         self.hashes = hashes
         self.capacity = _LARGEST if capacity is None else capacity
         self.on_full: Policy = on_full

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-import torch.distributed as dist
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from lazyneuron.core.arguments import check_folder
 from lazyneuron.core.errors import MALFORMED, CheckpointError, ConfigError, DataError, LazyNeuronError, said
-from lazyneuron.core.sealed import seal, write_part
+from lazyneuron.core.sealed import write_sealed
 from lazyneuron.induce.project import recipe_facts
 from lazyneuron.train.random_state import noise_generators, random_state, set_random_state
-from lazyneuron.train.sharding import as_held, gather_only, like_parameters
+from lazyneuron.train.ranks import failing_together, is_distributed, rank, wait_for_all
+from lazyneuron.train.saved import SavedStep, open_step
 from lazyneuron.train.steps import DOCUMENT, MOST_STEPS, clean, folder_of, read_newest, whole_steps
 from lazyneuron.train.tree import encode
 from lazyneuron.train.untouched import untouched_on_failure
@@ -42,8 +42,10 @@ class Checkpoints:
     document that makes a folder a checkpoint is written last and removed first, and holds a checksum for every file: a
     kill at any moment, also while a step is saved again, leaves at least the checkpoint that was there.
 
-    Under ``torch.distributed`` every process calls both methods; sharded parameters are gathered for saving and
-    sharded again when resuming on as many processes.
+    Under ``torch.distributed`` every process calls both methods and writes its own pieces of what is sharded
+    (``torch.distributed.checkpoint``); any number of processes, or a single one, can resume. On as many as saved, it is
+    bit for bit. On another number model and optimisers are, the other parts are those of the first process, and
+    random states that differed between the processes begin anew, from a seed that follows from the saved ones.
 
     Args:
         folder: where; made if it is missing.
@@ -104,31 +106,26 @@ class Checkpoints:
         """
         if not hasattr(step, "__index__") or not 0 <= step <= MOST_STEPS:
             raise ConfigError(f"A step is a whole number from 0 to {MOST_STEPS}, got {step!r}.")
-        folder, rank = self.path(step), _rank()
-        if rank == 0:
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise DataError(f"Cannot write to {self.folder} ({error.strerror}); choose another folder.") from error
-        _wait()
+        folder, own = self.path(step), encode(self._own())
         shared = {"step": int(step), "recipe": recipe_facts(self.model), "model": dict(self.model.state_dict())}
         shared["optimizers"] = {n: p.state_dict() for n, p in self._optimizers().items()}
-        if rank != 0:
-            gather_only(shared)
-        trees = {f"rank-{rank}": self._own()} | ({"shared": shared} if rank == 0 else {})
-        written = {name: encode(tree) for name, tree in trees.items()}
+        text, tensors = encode(shared, gather=False)
         try:
-            mine = {name: (text, write_part(folder, name, tensors)) for name, (text, tensors) in written.items()}
-            parts = _gathered(mine)
-            if rank == 0:
-                texts = {name: text for name, (text, _) in parts.items()}
-                seal(folder, DOCUMENT, texts, {name: part for name, (_, part) in parts.items()})
+            if is_distributed():
+                from lazyneuron.train.shards import save_shards
+
+                save_shards(folder, DOCUMENT, shared=(text, tensors), own=own)
+            else:
+                written = {"rank-0": own[0], "shared": text}
+                write_sealed(folder, DOCUMENT, written, {"rank-0": own[1], "shared": tensors})
+            if rank() == 0:
                 clean(self.folder, keep=self.keep, saved=step)
-        except (OSError, SafetensorError) as error:
-            with contextlib.suppress(OSError):
-                clean(self.folder, keep=None, saved=step)  # what was written may be what fills the disk
-            raise DataError(f"Cannot write to {folder} ({error}); choose another folder.") from error
-        _wait()
+        except (OSError, SafetensorError, DataError) as error:
+            if rank() == 0:
+                with contextlib.suppress(OSError):
+                    clean(self.folder, keep=None, saved=step)  # what was written may be what fills the disk
+            raise DataError(f"Cannot write to {folder} ({said(error)}); choose another folder.") from error
+        wait_for_all()
         return folder
 
     def resume_(self) -> int:
@@ -141,37 +138,50 @@ class Checkpoints:
         Raises:
             CheckpointError: no checkpoint can be read, or it was made with another model, recipe or set of parts.
         """
-        found = read_newest(self.folder, ("shared", f"rank-{_rank()}"))
+        found = read_newest(self.folder, open_step)
         if found is None:
             return 0
-        path, (shared, own) = found
         try:
-            self._check(shared, own, path)
-            with untouched_on_failure(self.model, self.parts | self._generators()):
-                return self._apply(shared, own, path)
+            with failing_together():
+                self._check(found)
+                like = self._like(found.shared)
+            shared = found.load_shared(like)
+            with untouched_on_failure(self.model, self.parts | self._generators()), failing_together():
+                return self._apply(shared, found)
         except LazyNeuronError:
             raise
-        except MALFORMED as error:
+        except (*MALFORMED, SafetensorError) as error:
             raise CheckpointError(
-                f"The checkpoint {path} is damaged ({type(error).__name__}: {said(error)}); use an earlier one."
+                f"The checkpoint {found.path} is damaged ({type(error).__name__}: {said(error)}); use an earlier one."
             ) from error
 
-    def _apply(self, shared: Mapping[str, Any], own: Mapping[str, Any], path: Path) -> int:
+    def _like(self, shared: Mapping[str, Any]) -> dict[int, Tensor]:
+        """For tensors of a saved state, by ``id``, the ones here that they are to be laid out as."""
+        here = self.model.state_dict()
+        like = {id(v): here[k] for k, v in shared["model"].items() if isinstance(v, Tensor)}
+        for name, optimizer in self._optimizers().items():
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            for number, entry in shared["optimizers"][name]["state"].items():
+                own = parameters[number] if number < len(parameters) else None
+                like |= {id(v): own for v in entry.values() if own is not None and _shape(v) == _shape(own)}
+        return like
+
+    def _apply(self, shared: Mapping[str, Any], found: SavedStep) -> int:
         for name, part in self._others().items():
-            part.load_state_dict(own["parts"][name])
-        self._load_optimizers(shared["optimizers"], path)
+            part.load_state_dict(found.own["parts"][name])
+        self._load_optimizers(shared["optimizers"], found.path)
         with torch.no_grad():
-            here = self.model.state_dict()
-            self.model.load_state_dict({k: as_held(v, here[k]) for k, v in shared["model"].items()})
+            self.model.load_state_dict(shared["model"])
         for name, generator in self._generators().items():
-            generator.set_state(own["generators"][name])
-        set_random_state(own["random"])
+            state = found.own["generators"][name]
+            generator.manual_seed(state) if isinstance(state, int) else generator.set_state(state)
+        set_random_state(found.own["random"])
         return int(shared["step"])
 
     def _load_optimizers(self, saved: Mapping[str, Any], path: Path) -> None:
         for name, optimizer in self._optimizers().items():
             try:
-                optimizer.load_state_dict(like_parameters(saved[name], optimizer))
+                optimizer.load_state_dict(saved[name])
             except MALFORMED as error:
                 raise CheckpointError(
                     f"The checkpoint {path} does not fit the optimiser {name!r} ({said(error)}); make it for the same "
@@ -197,7 +207,8 @@ class Checkpoints:
         apart = torch.optim.Optimizer | torch.Generator
         return {n: p for n, p in self.parts.items() if not isinstance(p, apart)}
 
-    def _check(self, shared: Mapping[str, Any], own: Mapping[str, Any], path: Path) -> None:
+    def _check(self, found: SavedStep) -> None:
+        shared, own, path = found.shared, found.own, found.path
         here, saved = self.model.state_dict(), shared["model"]
         wrong = [k for k in {**here, **saved} if k not in here or k not in saved or _shape(here[k]) != _shape(saved[k])]
         if wrong:
@@ -220,21 +231,3 @@ class Checkpoints:
 
 def _shape(value: Any) -> Any:
     return tuple(value.shape) if isinstance(value, Tensor) else type(value)
-
-
-def _rank() -> int:
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
-
-
-def _gathered(mine: dict[str, Any]) -> dict[str, Any]:
-    """What every process has, on the first; elsewhere nothing."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return mine
-    all_of_them: list[Any] | None = [None] * dist.get_world_size() if _rank() == 0 else None
-    dist.gather_object(mine, all_of_them)
-    return {name: value for one in all_of_them or [] for name, value in one.items()}
-
-
-def _wait() -> None:
-    if dist.is_available() and dist.is_initialized():
-        dist.barrier()

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.blocks.find import blocks_of
 from lazyneuron.core.errors import DivergedError
-from lazyneuron.measure.run import blocks_of
 
 
 @dataclasses.dataclass
@@ -54,7 +54,7 @@ class LossGuard:
         self._order: list[str] = []
         self._handles = [model.register_forward_pre_hook(self._begin)]
         for block in found:
-            self._handles.append(block.switch.module.register_forward_pre_hook(self._entering(block.name)))
+            self._handles.append(block.first.module.register_forward_pre_hook(self._entering(block.name)))
             self._handles.append(block.down.module.register_forward_hook(self._leaving(block.name)))
 
     def check(self, loss: Tensor | float, *, step: int) -> None:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lazyneuron.core.errors import DivergedError, ImplUnavailable
-from lazyneuron.induce.project import has_recipe, project_
-from lazyneuron.measure.run import blocks_of
-from lazyneuron.train.guard import LossGuard
-from lazyneuron.train.monitor import ScalarWriter, SparsityMonitor
-from lazyneuron.train.random_state import noise_generators, set_noise
+from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.core.errors import ImplUnavailable
+from lazyneuron.induce.training.pressure import Pressure
+from lazyneuron.train.hooks import TrainingHooks
+from lazyneuron.train.monitor import ScalarWriter
 from lazyneuron.train.tree import read_tree, write_tree
 
 try:
@@ -36,38 +35,44 @@ class SparsityCallback(TrainerCallback):  # type: ignore[misc]
         model: the model that ``sparsify_`` changed, before it is wrapped; the one that the Trainer gets.
         every: log the densities of the steps that are multiples of this; 0 for none.
         writer: told the numbers too, as a ``SummaryWriter`` of TensorBoard.
+        blocks: the blocks to watch; None finds all.
+        pressure: for ``callback.hooks.penalty(...)``, which the Trainer's ``compute_loss_func`` may add to the loss.
+
+    Attributes:
+        hooks: what is called, as in a loop of one's own.
 
     Raises:
         NoBlocksError: the model has no MLP block.
         ImplUnavailable: transformers is not installed (on import).
     """
 
-    def __init__(self, model: nn.Module, *, every: int = 100, writer: ScalarWriter | None = None) -> None:
-        self.model = model
-        self.blocks = blocks_of(model, None)
-        self.monitor = SparsityMonitor(model, every=every, writer=writer, blocks=self.blocks) if every else None
-        self._guard: LossGuard | None = None
-        self._kept: str | None = None
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        every: int = 100,
+        writer: ScalarWriter | None = None,
+        blocks: Sequence[MLPBlock] | None = None,
+        pressure: Pressure | None = None,
+    ) -> None:
+        self.hooks = TrainingHooks(model, every=every, writer=writer, blocks=blocks, pressure=pressure)
+        self.monitor = self.hooks.monitor
         self._worst: Tensor | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Take up the generators of the checkpoint that the Trainer resumes from, and begin to watch the loss."""
-        self._stop()
-        self._guard = LossGuard(self.model, blocks=self.blocks, kept=lambda: self._kept)
-        self._noting = self.model.register_forward_hook(self._note)
+        """Take up the state of the checkpoint that the Trainer resumes from, and begin to watch."""
+        self.hooks.start(state.global_step)
+        self.hooks.until_stopped.callback(self.hooks.model.register_forward_hook(self._note).remove)
         if state.global_step:
-            self._kept = str(_checkpoint(args, state))
             folder = _checkpoint(args, state)
+            self.hooks.kept = str(folder)
             if (folder / f"{_EXTRA}.json").exists():
-                set_noise(self.model, read_tree(folder, _EXTRA))
-        elif has_recipe(self.model):
-            project_(self.model, step=0)
+                self.hooks.load_state_dict(read_tree(folder, _EXTRA))
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Look at this step's forwards if it is their turn."""
         self._worst = None
-        if self.monitor is not None:
-            self.monitor.start(state.global_step + 1)
+        self.hooks.begin_step(state.global_step + 1)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Refuse a step whose loss is not finite, before it touches the weights.
@@ -75,40 +80,25 @@ class SparsityCallback(TrainerCallback):  # type: ignore[misc]
         Raises:
             DivergedError: it is not.
         """
-        if self._worst is not None and self._guard is not None:
-            try:
-                self._guard.check(self._worst, step=state.global_step + 1)
-            except DivergedError:
-                self._stop()
-                raise
+        if self._worst is not None:
+            self.hooks.check(self._worst, step=state.global_step + 1)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Project, and note what was seen."""
-        if has_recipe(self.model):
-            project_(self.model, step=state.global_step)
-        reading = None if self.monitor is None else self.monitor.stop(state.global_step)
+        """Project, and log what was seen."""
+        reading = self.hooks.end_step(state.global_step)
         if reading is not None:
             state.log_history.append({**reading.scalars(), "step": state.global_step})
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Add the noise generators to the Trainer's checkpoint."""
-        folder = _checkpoint(args, state)
-        self._kept = str(folder)
-        generators = noise_generators(self.model)
-        if generators and state.is_world_process_zero:
-            write_tree({name: g.get_state() for name, g in generators.items()}, folder, _EXTRA)
+        """Add what the Trainer does not know to its checkpoint."""
+        folder, extra = _checkpoint(args, state), self.hooks.state_dict()
+        self.hooks.kept = str(folder)
+        if extra and state.is_world_process_zero:
+            write_tree(extra, folder, _EXTRA)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Take all hooks off."""
-        self._stop()
-
-    def _stop(self) -> None:
-        if self._guard is not None:
-            self._guard.remove()
-            self._noting.remove()
-            self._guard = None
-        if self.monitor is not None:
-            self.monitor.drop()
+        self.hooks.stop()
 
     def _note(self, module: nn.Module, _: Any, output: Any) -> None:
         """Keep the step's loss, or its worst: a sum is finite only if every loss is."""

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from lazyneuron.blocks.activation import Activation, DeclaresActivation
 from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.blocks.find import blocks_of
+from lazyneuron.blocks.recorder import recording
 from lazyneuron.core.batch import padding_mask
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.measure.masks import BatchMask
-from lazyneuron.measure.run import blocks_of
 from lazyneuron.measure.watch import BlockWatch
 
 
@@ -67,7 +68,7 @@ class SparsityMonitor:
         model: the model.
         every: look at steps that are multiples of this.
         writer: told the numbers; None keeps them in :attr:`readings` only.
-        blocks: the blocks to look at, as for activations that ``find_blocks`` does not know; None finds all.
+        blocks: the blocks to look at, as ``find_blocks`` gives them; None finds all.
         mask: which tokens of a batch are real: key of the forward's argument that is nonzero there.
 
     Attributes:
@@ -124,8 +125,8 @@ class SparsityMonitor:
         self._open.callback(before.remove)
         self._open.callback(self.model.register_forward_hook(self._after, always_call=True).remove)
         for seen in self._seen:
-            for handle in seen.attach():
-                self._open.callback(handle.remove)
+            self._open.enter_context(seen.watch.watching())
+            self._open.enter_context(recording([seen.block], pre_activations=seen.count_slopes))
 
     def stop(self, step: int) -> Reading | None:
         """End a step: note what was seen and take the hooks off.
@@ -180,15 +181,9 @@ class _Seen:
         self.watch.mask = mask
         self.watch.on = True
 
-    def attach(self) -> Iterator[torch.utils.hooks.RemovableHandle]:
-        yield from self.watch.attach()
-        yield self.block.switch.module.register_forward_hook(self._on_switch)
-
-    @torch.no_grad()
-    def _on_switch(self, _: nn.Module, __: Any, output: Tensor) -> None:
+    def count_slopes(self, _: MLPBlock, p: Tensor) -> None:
         if not self.watch.on:
             return
-        p = self.block.switch.part_of(output)
         real = self.watch.mask.fit(tuple(p.shape[:-1]), p.device)[0].real
         sloped = (~self._flat.contains(p)).reshape(len(real), -1).sum(-1)
         self._sloped = self._sloped.to(p.device) + (sloped * real).sum()
@@ -211,5 +206,5 @@ class _Seen:
 
 def _current(block: MLPBlock) -> Activation:
     """The activation as it is now: a learnt shift moves after the block was found."""
-    held = None if block.site is None else block.site.held
-    return held.activation_spec() if isinstance(held, DeclaresActivation) else block.activation
+    module = None if block.site is None else block.site.function
+    return module.activation_spec() if isinstance(module, DeclaresActivation) else block.activation

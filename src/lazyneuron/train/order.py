@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +14,8 @@ from lazyneuron.core.errors import CheckpointError, ConfigError
 class BatchOrder:
     """Endless batches of indices: every epoch is a permutation that the seed and its number decide.
 
-    Its state is two numbers, so that a training resumes in the middle of an epoch without replaying what came before.
+    Its state is two numbers, so that a training resumes in the middle of an epoch without replaying what came before,
+    also on another number of processes: the batches are those of all processes together.
 
     Args:
         samples: how many there are.
@@ -56,8 +58,8 @@ class BatchOrder:
 
     def __next__(self) -> Tensor:
         """The next batch's indices, int64."""
-        dice = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        order = torch.randperm(self.samples, generator=dice)
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        order = torch.randperm(self.samples, generator=generator)
         taken = order[self.batch * self.batch_size : (self.batch + 1) * self.batch_size]
         self.batch += 1
         if self.batch == self.batches:
@@ -83,3 +85,43 @@ class BatchOrder:
                 "the same data, batch size and seed."
             )
         self.epoch, self.batch = state["epoch"], state["batch"]
+
+
+class OrderedLoader:
+    """Batches of data in a :class:`BatchOrder`; each iteration goes on to the end of the epoch.
+
+    Its state is the order's: a trainer that keeps its loader's state, as Lightning does, resumes within an epoch.
+
+    Args:
+        order: which samples come next.
+        fetch: from indices to the batch.
+
+    Example:
+        >>> data = torch.arange(5)
+        >>> loader = OrderedLoader(BatchOrder(5, batch_size=2, seed=0), data.__getitem__)
+        >>> len(loader), sorted(torch.cat(list(loader)).tolist())
+        (3, [0, 1, 2, 3, 4])
+    """
+
+    def __init__(self, order: BatchOrder, fetch: Callable[[Tensor], Any]) -> None:
+        self.order, self.fetch = order, fetch
+
+    def __len__(self) -> int:
+        return self.order.batches
+
+    def __iter__(self) -> Iterator[Any]:
+        epoch = self.order.epoch
+        while self.order.epoch == epoch:
+            yield self.fetch(next(self.order))
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the order stands."""
+        return self.order.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go on where :meth:`state_dict` was taken.
+
+        Raises:
+            CheckpointError: that was another order.
+        """
+        self.order.load_state_dict(state)

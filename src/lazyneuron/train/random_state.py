@@ -23,8 +23,8 @@ def random_state() -> dict[str, Any]:
     }
 
 
-def set_random_state(state: dict[str, Any]) -> None:
-    """Put back what :func:`random_state` gave.
+def set_random_state(state: dict[str, Any] | int) -> None:
+    """Put back what :func:`random_state` gave, or seed all of them.
 
     Raises:
         CheckpointError: it was taken with more devices than there are, or is no such state; nothing has changed then.
@@ -60,7 +60,12 @@ def set_noise(model: nn.Module, states: Any) -> None:
         ) from error
 
 
-def _set(state: dict[str, Any]) -> None:
+def _set(state: dict[str, Any] | int) -> None:
+    if isinstance(state, int):
+        random.seed(state)
+        np.random.seed(state)
+        torch.manual_seed(state)
+        return
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if len(state["cuda"]) > there:
         raise CheckpointError(

@@ -9,18 +9,19 @@ import os
 import re
 import shutil
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from lazyneuron.core.errors import MALFORMED, CheckpointError
 from lazyneuron.core.record import to_disk
-from lazyneuron.core.sealed import read_sealed
-from lazyneuron.train.tree import decode
+from lazyneuron.train.ranks import failing_together, gather_from_all
 
 DOCUMENT = "checkpoint.json"
 MOST_STEPS = 10**10 - 1  # what a folder's name has room for
+T = TypeVar("T")
 _NAME = re.compile(r"step-\d{10}(\.part)?")  # with .part: left by an earlier version
-_OURS = re.compile(r"(shared|rank-\d+)-[0-9a-f]{16}\.safetensors|[\w.-]+\.[0-9a-f]{32}\.part")
+_OURS = re.compile(r"(shared|(rank|pieces)-\d+)-[0-9a-f]{16}\.safetensors|[\w.-]+\.[0-9a-f]{32}\.part")
 
 
 def whole_steps(folder: Path) -> list[int]:
@@ -33,31 +34,31 @@ def folder_of(folder: Path, step: int) -> Path:
     return folder / f"step-{step:010d}"
 
 
-def read_newest(folder: Path, wanted: tuple[str, ...]) -> tuple[Path, list[Any]] | None:
-    """The newest checkpoint that can be read, with a warning if there are newer ones.
+def read_newest(folder: Path, read: Callable[[Path], T]) -> T | None:
+    """The newest checkpoint that every process can read, with a warning if there are newer ones.
 
     Args:
         folder: of all checkpoints.
-        wanted: names of the states in it.
+        read: reads the folder of one, or raises; it waits for no other process.
 
     Returns:
-        Its folder and those states; None if there is none at all, with a warning if something is left of one.
+        What was read; None if there is none at all, with a warning if something is left of one.
 
     Raises:
         CheckpointError: there are checkpoints, and none can be read.
     """
     refused = []
-    for step in reversed(whole_steps(folder)):
+    for step in reversed(gather_from_all(whole_steps(folder))[0]):
         path = folder_of(folder, step)
         try:
-            written, tensors = read_sealed(path, DOCUMENT, what="training state", only=wanted)
-            found = [decode(written[name], tensors[name]) for name in wanted]
+            with failing_together():
+                found = read(path)
         except MALFORMED as error:
             refused.append(str(error) if isinstance(error, CheckpointError) else f"{path} lacks a state: {error}.")
             continue
         if refused:
             warnings.warn(f"The training goes on from {path}, since: {refused[0]}", UserWarning, stacklevel=3)
-        return path, found
+        return found
     if refused:
         raise CheckpointError(refused[0])
     left = sorted(_names(folder), reverse=True)
@@ -89,8 +90,8 @@ def clean(folder: Path, *, keep: int | None, saved: int) -> None:
             (folder_of(folder, step) / DOCUMENT).unlink()
             to_disk(folder_of(folder, step))
     for name in _names(folder):
-        held = os.listdir(folder / name)
-        unfinished = DOCUMENT not in held and (not held or any(map(_OURS.fullmatch, held)))
+        files = os.listdir(folder / name)
+        unfinished = DOCUMENT not in files and (not files or any(map(_OURS.fullmatch, files)))
         if unfinished or name.endswith(".part"):
             shutil.rmtree(folder / name, ignore_errors=True)
 

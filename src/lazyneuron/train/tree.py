@@ -42,21 +42,23 @@ def read_tree(folder: Path, name: str) -> Any:
     return decode(written, tensors.get(name, {}))
 
 
-def encode(tree: Any) -> tuple[Any, dict[str, Tensor]]:
+def encode(tree: Any, *, gather: bool = True) -> tuple[Any, dict[str, Tensor]]:
     """Take a state apart into JSON and tensors.
 
     Args:
-        tree: dictionaries, lists, tuples, tensors, NumPy arrays, numbers, strings, booleans and None, nested. Sharded
-            tensors are gathered, for which every process has to call.
+        tree: dictionaries, lists, tuples, tensors, NumPy arrays, numbers, strings, booleans and None, nested.
+        gather: copy the tensors, whole, to the host; for sharded ones every process has to call. False leaves tensors
+            as they are.
 
     Raises:
         CheckpointError: the state holds something else.
     """
     tensors: dict[str, Tensor] = {}
     try:
-        return _encode(tree, tensors, "the state"), tensors
+        written = _encode(tree, tensors, "the state")
     except RecursionError as error:
         raise CheckpointError("The state is nested too deeply, or holds itself; it cannot be saved.") from error
+    return written, {name: whole(value).contiguous().clone() for name, value in tensors.items()} if gather else tensors
 
 
 def decode(written: Any, tensors: Mapping[str, Tensor]) -> Any:
@@ -87,7 +89,7 @@ def _encode(value: Any, tensors: dict[str, Tensor], place: str) -> Any:
         return value
     if isinstance(value, Tensor):
         name = f"t{len(tensors)}"
-        tensors[name] = whole(value).contiguous().clone()
+        tensors[name] = value.detach()
         return {"tensor": name}
     if isinstance(value, np.ndarray):
         return {"array": _encode(torch.from_numpy(np.ascontiguousarray(value)), tensors, place)["tensor"]}

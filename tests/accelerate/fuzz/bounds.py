@@ -170,14 +170,14 @@ def bounds(packed: PackedBlock, x: Tensor, *, grid: float = 0.0) -> Bounds:
     dtype, wide = packed.dtype, x.double()
     keep = packed.weights == "keep"
     scale = packed.sketch.certificate[0, : packed.d_hidden].double()
-    weight = packed.switch_rows.double() if keep else scale[:, None] * packed.sketch.quantised_rows().double()
+    weight = packed.first_rows.double() if keep else scale[:, None] * packed.sketch.quantised_rows().double()
     extra = grid * wide.abs().amax(1, keepdim=True) * weight.abs().sum(1)
-    z = sums(wide, weight, packed.switch_bias, extra)
+    z = sums(wide, weight, packed.first_bias, extra)
     at_zero = packed.activation.zero == ZeroInterval(0.0)  # there a second rounding moves no sign
-    decided = rounded(z, packed.switch_bias, dtype, twice=keep)
+    decided = rounded(z, packed.first_bias, dtype, twice=keep)
     h, silent = activated(packed.activation, decided, dtype)
     silent = z.high <= 0 if at_zero else silent
-    silent = silent & ~z.overflows & (_stays(z, packed.switch_bias, dtype) | torch.tensor(at_zero))
+    silent = silent & ~z.overflows & (_stays(z, packed.first_bias, dtype) | torch.tensor(at_zero))
     safe = torch.ones_like(silent)
     if packed.up_rows is not None:
         product_of = sums(wide, packed.up_rows.double(), packed.up_bias)

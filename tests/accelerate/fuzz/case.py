@@ -94,13 +94,13 @@ def make_case(seed: int, index: int) -> Case:
     x = dice.numbers(tokens, d_in, dtype)
     decides = dice.numbers(hidden, d_in, dtype)
     offset = _offsets(dice, decides, x, dtype, activation)
-    switch = _linear(decides, offset, dtype)
-    up = _linear(dice.numbers(hidden, d_in, dtype), _bias(dice, hidden, dtype), dtype) if gated else switch
+    first = _linear(decides, offset, dtype)
+    up = _linear(dice.numbers(hidden, d_in, dtype), _bias(dice, hidden, dtype), dtype) if gated else first
     down = _linear(dice.numbers(out, hidden, dtype), _bias(dice, out, dtype), dtype)
     block = MLPBlock(
         name="block",
         up=LinearSite(name="up", module=up),
-        gate=LinearSite(name="gate", module=switch) if gated else None,
+        gate=LinearSite(name="gate", module=first) if gated else None,
         down=LinearSite(name="down", module=down),
         activation=activation,
         rectifies_up=gated and dice.chance(0.3),

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lazyneuron.accelerate.packed import pack
+from lazyneuron.accelerate.execution.packing import pack
 from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.induce.activations.jsrelu import JSReLU
 from lazyneuron.ops.native.build import ISA_LEVELS
@@ -18,6 +18,7 @@ from lazyneuron.ops.sparse_mlp import gather, native, reference
 from lazyneuron.ops.sparse_mlp.packed import KERNEL_ACTIVATIONS, PackedBlock
 from tests.accelerate.fuzz.bounds import SMALLEST, Bounds, bounds
 from tests.accelerate.fuzz.case import Case
+from tests.kernels import NATIVE
 
 Fault = Callable[[PackedBlock], PackedBlock]
 WRONG_SKIP, OUTPUT, PATTERN = "skips what may fire", "output out of bounds", "NaN or infinity elsewhere than dense"
@@ -28,7 +29,7 @@ class Verdict:
     """Of one case on one path.
 
     Attributes:
-        path: ISA level and planes, "gather" or "dense".
+        path: ISA level and planes, "gather", "dense", or "definition" of the certificate's in float64.
         pairs, skipped: (token, neuron) pairs, and those that were proved silent.
         compared: tokens whose output was compared, with bounds or by the pattern of what is not finite.
         faults: what is wrong -> how often.
@@ -43,9 +44,9 @@ class Verdict:
 
 def dense(block: MLPBlock, x: Tensor) -> tuple[Tensor, Tensor]:
     """The deciding activation and the output, as torch's modules compute them."""
-    act, switch = block.activation, block.switch
+    act, first = block.activation, block.first
     function = JSReLU(act.parameters[0], act.parameters[1]) if act.kind == "jsrelu" else act
-    s = function(F.linear(x, switch.weight, switch.bias))
+    s = function(F.linear(x, first.weight, first.bias))
     h = s
     if block.gate is not None:
         up = F.linear(x, block.up.weight, block.up.bias)
@@ -96,18 +97,16 @@ def judge(case: Case, fault: Fault | None = None) -> Iterator[Verdict]:
         if case.weights == "int8":
             wanted = _definition(packed, tokens)
         run = packed if fault is None else fault(packed)
-        if case.weights == "keep":
-            yield _verdict("dense", known[0], wanted, wanted, None, deciding)
-            if fault is None:
-                yield _verdict("gather", known[0], gather.sparse_mlp(run, case.x), wanted, None, deciding)
+        fires = (deciding != 0) | torch.isnan(deciding) if case.weights == "keep" else None
+        if fires is not None:
+            proved = reference.certified_silent(run.sketch, tokens, run.zero)
+            yield _verdict("dense", known[0], wanted, wanted, None, fires)
+            yield _verdict("definition", known[0], wanted, wanted, proved, fires)
+            yield _verdict("gather", known[0], gather.sparse_mlp(run, case.x), wanted, None, fires)
         wide = tokens.float()
         for isa, planes in levels():
             got = native.sparse_mlp(run, case.x, isa=isa, planes=planes)
-            if case.weights == "keep":
-                silent = skipped(run, wide, isa=isa, planes=planes)
-                fires = (deciding != 0) | torch.isnan(deciding)
-            else:
-                silent = fires = None
+            silent = None if fires is None else skipped(run, wide, isa=isa, planes=planes)
             grid = planes if case.weights == "int8" and ISA_LEVELS[isa] == "avx512_vnni" else 0
             yield _verdict(f"{ISA_LEVELS[isa]}-{planes}", known[grid], got, wanted, silent, fires)
     finally:
@@ -127,7 +126,9 @@ def _definition(packed: PackedBlock, x: Tensor) -> Tensor:
 
 
 def levels() -> list[tuple[int, int]]:
-    """Numbers of the ISA levels that this processor runs, with the planes that make a difference there."""
+    """Numbers of the ISA levels that run here, with the planes that make a difference there."""
+    if not NATIVE:
+        return []
     native.op()
     best = int(torch.ops.lazyneuron.best_isa())
     return [(isa, planes) for isa in range(best + 1) for planes in ((2, 1) if isa == 3 else (2,))]

@@ -57,7 +57,7 @@ def run(seed: int, indices: Iterable[int], fault: Fault | None = None) -> Tally:
                 block = case.block
                 tally.failures.append(
                     f"block {index}, {verdict.path}: {name}, {count} times "
-                    f"({block.switch.weight.dtype}, {block.activation}, gated {block.gate is not None}, "
+                    f"({block.first.weight.dtype}, {block.activation}, gated {block.gate is not None}, "
                     f"{case.weights}, flush {case.flush}, x {tuple(case.x.shape)} of strides {case.x.stride()})"
                 )
     return tally

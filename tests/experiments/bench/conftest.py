@@ -2,10 +2,10 @@
 
 import pytest
 
-from lazyneuron.accelerate import calibrate
+from lazyneuron.accelerate.machine import costs
 from tests.accelerate.conftest import made_up
 
 
 @pytest.fixture(autouse=True)
-def no_calibration(monkeypatch):
-    monkeypatch.setattr(calibrate, "cost_model_for", lambda dtype, **_: made_up(dtype))
+def no_measuring(monkeypatch):
+    monkeypatch.setattr(costs, "cost_model_for", lambda dtype, **_: made_up(dtype))

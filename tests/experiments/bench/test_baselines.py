@@ -5,11 +5,11 @@ import dataclasses
 import pytest
 import torch
 
-from lazyneuron.experiments.bench.baselines import cats, low_rank, pruned, teal
-from lazyneuron.experiments.bench.baselines.baseline import Problem
-from lazyneuron.experiments.bench.baselines.registry import BASELINES, DENSE
-from lazyneuron.experiments.bench.baselines.rows import weighted_rows
-from lazyneuron.experiments.bench.truth import evaluate, missed_share, relative_error
+from lazyneuron.experiments.bench.blocks.baselines import cats, low_rank, pruned, teal
+from lazyneuron.experiments.bench.blocks.baselines.baseline import Problem
+from lazyneuron.experiments.bench.blocks.baselines.registry import BASELINES, DENSE
+from lazyneuron.experiments.bench.blocks.baselines.rows import weighted_rows
+from lazyneuron.experiments.bench.blocks.truth import evaluate, missed_share, relative_error
 from tests.accelerate.blocks import make_block
 
 D, HIDDEN = 32, 96
@@ -33,7 +33,7 @@ def by_hand(block, x, keep=None):
     """The dense block in float64, neuron by neuron; ``keep`` is a mask (tokens, neurons) of those that count."""
     wide, y = x.double(), block.down.bias.double().repeat(len(x), 1)
     for i in range(block.d_hidden):
-        h = torch.relu(wide @ block.switch.weight[i].double() + block.switch.bias[i].double())
+        h = torch.relu(wide @ block.first.weight[i].double() + block.first.bias[i].double())
         if block.gate is not None:
             h = h * (wide @ block.up.weight[i].double() + block.up.bias[i].double())
         if keep is not None:
@@ -43,7 +43,7 @@ def by_hand(block, x, keep=None):
 
 
 def firing(block, x):
-    return x.double() @ block.switch.weight.double().T + block.switch.bias.double() > 0
+    return x.double() @ block.first.weight.double().T + block.first.bias.double() > 0
 
 
 def test_the_judge_is_right(block):
@@ -74,15 +74,15 @@ def test_the_oracle_computes_nothing_that_it_was_not_told_to(block, tokens):
         for x, wanted in zip(task.inputs, before, strict=True):
             silent = ~firing(block, x).any(0)
             assert silent.any()
-            held = block.switch.bias.clone()
-            block.switch.module.bias[silent] = float("nan")
+            held = block.first.bias.clone()
+            block.first.module.bias[silent] = float("nan")
             torch.testing.assert_close(built.run(x).double(), wanted, rtol=1e-5, atol=1e-5)
-            block.switch.module.bias.copy_(held)
+            block.first.module.bias.copy_(held)
 
 
 def test_nothing_fires_at_all(block):
     with torch.no_grad():
-        block.switch.module.bias.fill_(-100)
+        block.first.module.bias.fill_(-100)
     for name in ("gather", "oracle", "teal", "cats", "low-rank", "pruned"):
         for tokens in (1, 3):
             task = problem(block, tokens)
@@ -130,7 +130,7 @@ def test_teal_is_the_dense_block_of_the_inputs_above_the_threshold(block, tokens
 def test_cats_is_the_dense_block_of_the_neurons_above_the_threshold(block, tokens, threshold):
     x = inputs(tokens)[0]
     built = cats.with_threshold(block, threshold)
-    kept = x.double() @ block.switch.weight.double().T + block.switch.bias.double() > threshold
+    kept = x.double() @ block.first.weight.double().T + block.first.bias.double() > threshold
     torch.testing.assert_close(built.run(x).double(), by_hand(block, x, kept), rtol=1e-5, atol=1e-5)
     assert torch.equal(built.used(x), kept)
 
@@ -155,7 +155,7 @@ def test_a_predictor_of_full_rank_recalls_everything(block):
     task = problem(block, 3)
     built = low_rank.with_rank(block, task.calibration, rank=D, recall=1.0)
     inner, outer = low_rank.fit(block, task.calibration, D)
-    torch.testing.assert_close(outer @ inner, block.switch.weight, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(outer @ inner, block.first.weight, rtol=1e-4, atol=1e-5)
     held_out = task.calibration[-len(task.calibration) // 8 :]
     missed = sum(int((firing(block, x[None]) & ~built.used(x[None])).sum()) for x in held_out)
     # the pair that sets the threshold lies on it, and one token is rounded otherwise than many
@@ -165,7 +165,7 @@ def test_a_predictor_of_full_rank_recalls_everything(block):
 def test_the_predictor_is_the_best_of_its_rank(block):
     x = problem(block, 1).calibration.double()
     inner, outer = (t.double() for t in low_rank.fit(block, x.float(), 8))
-    values = x @ block.switch.weight.double().T
+    values = x @ block.first.weight.double().T
     left = (values - x @ inner.T @ outer.T).square().sum()
     # Eckart and Young: no matrix of rank 8 is nearer than the leading singular vectors
     least = torch.linalg.svdvals(values)[8:].square().sum()
@@ -192,7 +192,7 @@ def test_the_predictor_keeps_its_recall_on_new_tokens():
 
 def test_the_predictor_leaves_out_what_it_does_not_expect(block):
     with torch.no_grad():
-        block.switch.module.bias.fill_(-2.0)
+        block.first.module.bias.fill_(-2.0)
     task = problem(block, 1)
     built, x = low_rank.with_rank(block, task.calibration, rank=16, recall=0.3), task.inputs[0]
     used = built.used(x)

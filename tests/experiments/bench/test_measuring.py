@@ -6,19 +6,20 @@ import json
 import pytest
 import torch
 
-from lazyneuron.accelerate import calibrate
-from lazyneuron.accelerate.packed import pack
+from lazyneuron.accelerate import prepare as preparation
+from lazyneuron.accelerate.execution.packing import pack
+from lazyneuron.accelerate.path import GATHER
 from lazyneuron.core.errors import ConfigError, ImplUnavailable
 from lazyneuron.core.record import Record
 from lazyneuron.core.timing import Times
 from lazyneuron.core.undo import active_changes
-from lazyneuron.experiments.bench import certified, grid, model, row, run, synthetic
-from lazyneuron.experiments.bench.baselines.baseline import Baseline, Built
-from lazyneuron.experiments.bench.baselines.registry import BASELINES
-from lazyneuron.experiments.bench.case import Case, Shape, parse_shape
-from lazyneuron.experiments.bench.ceilings import needs, plain_read
-from lazyneuron.experiments.bench.held import hold
-from lazyneuron.experiments.bench.truth import evaluate
+from lazyneuron.experiments.bench.blocks import certified, grid, measuring, model, row, synthetic
+from lazyneuron.experiments.bench.blocks.baselines.baseline import Baseline, Built
+from lazyneuron.experiments.bench.blocks.baselines.registry import BASELINES
+from lazyneuron.experiments.bench.blocks.case import Case, Shape, parse_shape
+from lazyneuron.experiments.bench.blocks.ceilings import needs, plain_read
+from lazyneuron.experiments.bench.blocks.prepared import prepare
+from lazyneuron.experiments.bench.blocks.truth import evaluate
 from lazyneuron.ops.native import load
 
 TINY = Case(
@@ -107,7 +108,7 @@ def test_weights_do_not_depend_on_the_density():
 
 def test_what_does_not_fit_into_memory_is_a_row():
     case = dataclasses.replace(TINY, shape=Shape(d=900_000, hidden=9_000_000))
-    rows = run.run([case, TINY], budget_s=0.0).data["rows"]
+    rows = measuring.measure_cases([case, TINY], budget_s=0.0).data["rows"]
     assert "Out of memory" in rows[0]["reason"] and "GiB" in rows[0]["reason"] and "vs_dense" not in rows[0]
     assert rows[1]["vs_dense"] > 0
 
@@ -116,11 +117,11 @@ def test_what_does_not_fit_into_memory_is_a_row():
 def test_needs_are_counted_as_by_hand(gated):
     # one token: the sketch d h, the exact rows 4 d c h, and 4 d a h bytes of down, and of up beside a gate
     case = dataclasses.replace(TINY, shape=Shape(d=32, hidden=128, gated=gated))
-    held = hold(case)
-    packed = held.packed_for(case)
+    prepared = prepare(case)
+    packed = prepared.packed_for(case)
     x = torch.randn(1, 32, generator=torch.Generator().manual_seed(7))
-    _, fires = evaluate(held.block, x)
-    found = needs(packed, held.levels, x, fires)
+    _, fires = evaluate(prepared.block, x)
+    found = needs(packed, prepared.levels, x, fires)
     rows = round(found.computed * 128) + (2 if gated else 1) * int(fires.sum())
     assert found.bytes == 32 * 128 + 4 * 32 * rows
     assert found.flops == 2 * 32 * rows
@@ -129,38 +130,38 @@ def test_needs_are_counted_as_by_hand(gated):
 
 
 def test_a_certificate_that_skips_what_fires_is_seen():
-    held = hold(TINY)
-    packed = held.packed_for(TINY)
+    prepared = prepare(TINY)
+    packed = prepared.packed_for(TINY)
     packed.sketch.certificate[0] *= -1  # the sketch claims the opposite sign of everything
     x = torch.randn(8, 32, generator=torch.Generator().manual_seed(7))
-    assert needs(packed, held.levels, x, evaluate(held.block, x)[1]).missed > 0.1
+    assert needs(packed, prepared.levels, x, evaluate(prepared.block, x)[1]).missed > 0.1
 
 
 @pytest.mark.parametrize("density", [1.0, 0.5, 0.02])
 @pytest.mark.parametrize("shape", [TINY.shape, Shape(d=32, hidden=128, gated=True)], ids=str)
 def test_moving_the_bias_is_packing_anew(density, shape):
-    held = hold(dataclasses.replace(TINY, shape=shape))
-    moved = held.packed_for(dataclasses.replace(TINY, density=density))
-    fresh = pack(held.block)
-    assert torch.equal(moved.switch_bias, fresh.switch_bias)
+    prepared = prepare(dataclasses.replace(TINY, shape=shape))
+    moved = prepared.packed_for(dataclasses.replace(TINY, density=density))
+    fresh = pack(prepared.block)
+    assert torch.equal(moved.first_bias, fresh.first_bias)
     assert torch.equal(moved.sketch.panels, fresh.sketch.panels)
     assert torch.equal(moved.sketch.certificate, fresh.sketch.certificate)
-    assert held.packed_for(dataclasses.replace(TINY, density=density)) is moved
+    assert prepared.packed_for(dataclasses.replace(TINY, density=density)) is moved
 
 
 def test_a_plain_read_reads_what_it_says():
-    packed = hold(TINY).base
+    packed = prepare(TINY).base
     call, count = plain_read(packed, 10_000)
     assert count == 10_000
     sketch = packed.sketch.panels.flatten().view(torch.int64)
     assert int(call(torch.empty(0))[0]) == int(sketch.sum())
-    everything = sum(t.numel() * t.element_size() for t in (packed.sketch.panels, packed.switch_rows, packed.down_rows))
+    everything = sum(t.numel() * t.element_size() for t in (packed.sketch.panels, packed.first_rows, packed.down_rows))
     assert plain_read(packed, 10**9)[1] == everything
 
 
 @native
 def test_a_row_holds_speed_quality_memory_and_ceilings():
-    (found,) = run.run([TINY], budget_s=0.0).data["rows"]
+    (found,) = measuring.measure_cases([TINY], budget_s=0.0).data["rows"]
     assert json.loads(json.dumps(found)) == found
     assert found["vs_dense"] == pytest.approx(found["dense_us"] / found["ours_us"], rel=1.0)
     assert found["byte_ceiling_us"] > 0 and found["flop_ceiling_us"] >= 0 and found["rounds"] >= 7
@@ -177,7 +178,7 @@ def test_a_row_holds_speed_quality_memory_and_ceilings():
 def planted(monkeypatch, build, *, exact=True):
     baseline = Baseline(name="planted", about="", exact=exact, build=build)
     monkeypatch.setitem(BASELINES, "planted", baseline)
-    (found,) = run.run([dataclasses.replace(TINY, against=("planted",))], budget_s=0.0).data["rows"]
+    (found,) = measuring.measure_cases([dataclasses.replace(TINY, against=("planted",))], budget_s=0.0).data["rows"]
     return next(c for c in found["candidates"] if c["name"] == "planted")
 
 
@@ -221,7 +222,7 @@ def test_a_wrong_kernel_stops_the_row(monkeypatch):
         return paths | {"certified-2": dataclasses.replace(paths["certified-2"], run=lambda x: right(x) + 0.1)}
 
     monkeypatch.setattr(row, "make_paths", spoilt)
-    (found,) = run.run([TINY], budget_s=0.0).data["rows"]
+    (found,) = measuring.measure_cases([TINY], budget_s=0.0).data["rows"]
     assert "certified-2" in found["reason"] and "vs_dense" not in found
 
 
@@ -240,7 +241,7 @@ def test_ours_is_a_model_that_was_accelerated_on_inputs_of_its_own(monkeypatch, 
         return receipt
 
     monkeypatch.setattr(model, "accelerate_", accelerate_)
-    (found,) = run.run([case], budget_s=0.0).data["rows"]
+    (found,) = measuring.measure_cases([case], budget_s=0.0).data["rows"]
     # the judge saw what the hook on the model's forward had spoilt
     assert found["reason"].startswith("ours: Its error 1.0e-03") and "vs_dense" not in found
     assert {tuple(x.shape) for x in seen} == {(3, 32)} and len(seen) == 8
@@ -269,7 +270,7 @@ def test_a_noisy_row_is_measured_once_more_and_both_are_kept(monkeypatch, spread
         return {name: Times(samples_us=samples) for name, samples in times.items()}
 
     monkeypatch.setattr(row, "compared", compared)
-    (found,) = run.run([TINY], budget_s=0.0).data["rows"]
+    (found,) = measuring.measure_cases([TINY], budget_s=0.0).data["rows"]
     assert tuple(begun) == spreads
     assert found["spread"] == spreads[-1]
     if len(spreads) == 1:
@@ -280,8 +281,8 @@ def test_a_noisy_row_is_measured_once_more_and_both_are_kept(monkeypatch, spread
         assert found.get("noisy_again", False) == (spreads[-1] > 2)
 
 
-def test_an_interrupted_run_keeps_its_rows_and_the_threads(tmp_path):
-    path, threads = tmp_path / "r.json", torch.get_num_threads()
+def test_an_interrupted_run_keeps_its_rows_and_the_threads():
+    kept, threads = [], torch.get_num_threads()
     cases = [dataclasses.replace(TINY, tokens=n) for n in (1, 2, 4)]
 
     def stop(done, total, row):
@@ -289,8 +290,8 @@ def test_an_interrupted_run_keeps_its_rows_and_the_threads(tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run.run(cases, path=path, budget_s=0.0, watcher=stop)
-    record = Record.from_json(path.read_text())
+        measuring.measure_cases(cases, keep=kept.append, budget_s=0.0, watcher=stop)
+    record = Record.from_json(kept[-1].to_json())
     assert record.kind == "benchmark/accelerate" and "2 of 3 rows" in record.data["title"]
     assert [r["tokens"] for r in record.data["rows"]] == [1, 2]
     assert torch.get_num_threads() == threads
@@ -298,14 +299,14 @@ def test_an_interrupted_run_keeps_its_rows_and_the_threads(tmp_path):
 
 def test_nothing_to_measure_is_refused():
     with pytest.raises(ConfigError, match="nothing to measure"):
-        run.run([])
+        measuring.measure_cases([])
 
 
 def test_without_kernels_the_rows_say_so(monkeypatch):
     monkeypatch.setattr(certified, "usable_paths", lambda weights: {"certified-2": "No kernels.", "gather": None})
     monkeypatch.setattr(row, "usable_paths", certified.usable_paths)
-    monkeypatch.setattr(calibrate, "available_paths", lambda: ("gather",))
-    (found,) = run.run([TINY], budget_s=0.0).data["rows"]
+    monkeypatch.setattr(preparation, "sparse_paths", lambda: (GATHER,))
+    (found,) = measuring.measure_cases([TINY], budget_s=0.0).data["rows"]
     candidates = {c["name"]: c for c in found["candidates"]}
     assert candidates["certified-2"]["reason"] == "No kernels." and found["ours"] in ("gather", "dense")
     assert sum(c["name"] == "gather" for c in found["candidates"]) == 1

@@ -2,9 +2,9 @@
 
 import pytest
 
-from lazyneuron.experiments.bench import view
-from lazyneuron.experiments.benchmarks import render
-from lazyneuron.experiments.benchmarks.goals import matches, read_goals, shortfalls
+from lazyneuron.core.errors import DataError
+from lazyneuron.experiments.bench.blocks import page, view
+from lazyneuron.experiments.bench.blocks.goals import matches, read_goals, shortfalls
 from tests.experiments.bench.records import compared, record, row
 
 GOAL = {
@@ -118,23 +118,23 @@ def test_baselines_stand_beside_their_quality():
 
 
 def test_the_page_in_order():
-    page = render.accelerate_page(record([row(vs_dense=4.0), compared(4, 2.0), row(shape="8 x 16", weights="int8")]))
+    text = page.grid_page(record([row(vs_dense=4.0), compared(4, 2.0), row(shape="8 x 16", weights="int8")]))
     order = ["Synthetic", "### Target cases", "### What falls short", "### Against other methods", "### The whole grid"]
-    places = [page.index(title) for title in order]
+    places = [text.index(title) for title in order]
     assert places == sorted(places)
-    assert "**1 token, density 0.05, float32: vs dense at least 4.5.**" in page
-    assert "| 1024 x 4096, float32, 1 token, density 0.05 | 4.00 |" in page
-    assert "not measured" in page
-    assert "- csr (4 tokens): No CSR product here." in page
-    assert "**8 x 16, float32, int8 weights, 2 threads**" in page
-    assert "remark" not in page  # a column in which no row has anything is left out
+    assert "**1 token, density 0.05, float32: vs dense at least 4.5.**" in text
+    assert "| 1024 x 4096, float32, 1 token, density 0.05 | 4.00 |" in text
+    assert "not measured" in text
+    assert "- csr (4 tokens): No CSR product here." in text
+    assert "**8 x 16, float32, int8 weights, 2 threads**" in text
+    assert "remark" not in text  # a column in which no row has anything is left out
 
 
 def test_goals_that_are_all_met_are_a_sentence(monkeypatch):
-    monkeypatch.setattr(render, "read_goals", lambda: [GOAL])
-    assert render.short_text([row()]).startswith("Every goal")
+    monkeypatch.setattr(page, "read_goals", lambda: [GOAL])
+    assert page.shortfalls_text([row()]).startswith("Every goal")
 
 
 def test_a_record_of_an_older_version_is_refused():
-    with pytest.raises(SystemExit, match="older version"):
-        render.accelerate_page(record([{"shape": "1 x 1"}]))
+    with pytest.raises(DataError, match="older version"):
+        page.grid_page(record([{"shape": "1 x 1"}]))

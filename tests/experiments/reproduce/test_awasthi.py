@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from lazyneuron.core.record import Record
-from lazyneuron.experiments.catalogue import EXPERIMENTS
+from lazyneuron.experiments.catalogue import NAMES as ALL
+from lazyneuron.experiments.catalogue import experiment
 from lazyneuron.experiments.experiment import Request
 from lazyneuron.experiments.reproduce.awasthi import parities as awasthi_parities
 from lazyneuron.learn import cube
@@ -32,18 +33,18 @@ def quick(name: str) -> Record:
     if name not in RECORDS:
         seen: list[float] = []
         wanted = Request(seeds=2, quick=True, advance=lambda share, note: seen.append(share))
-        RECORDS[name] = EXPERIMENTS[name].run(wanted)
+        RECORDS[name] = experiment(name, "reproduce").run(wanted)
         assert seen and all(0 <= share <= 1 for share in seen)
     return RECORDS[name]
 
 
 def test_all_eleven_are_in_the_catalogue() -> None:
-    assert [name for name in EXPERIMENTS if name.startswith("awasthi")] == NAMES
+    assert [name for name in ALL["reproduce"] if name.startswith("awasthi")] == NAMES
 
 
 def test_a_record_has_a_table_a_figure_a_csv_file_and_a_sentence(record: Record, tmp_path: Path) -> None:
     data = Record.from_json(record.to_json()).data
-    assert data["says"].endswith(".") and "nan" not in data["says"] and "not peer reviewed" in data["differs"]
+    assert data["finding"].endswith(".") and "nan" not in data["finding"] and "not peer reviewed" in data["differs"]
     curves_figure(record, tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
     read = list(csv.DictReader(io.StringIO(csv_table(data["rows"]))))

@@ -9,14 +9,15 @@ import pytest
 import torch
 
 from lazyneuron.core.record import Record
-from lazyneuron.experiments.catalogue import EXPERIMENTS
+from lazyneuron.experiments.catalogue import NAMES as ALL
+from lazyneuron.experiments.catalogue import experiment
 from lazyneuron.experiments.experiment import Request
 from lazyneuron.experiments.reproduce.baykal import samples as baykal_data
 from lazyneuron.experiments.reproduce.baykal.table2 import MaskedClassifier
 from lazyneuron.report import curves_figure
 from lazyneuron.route import HyperplaneLSH
 
-NAMES = [name for name in EXPERIMENTS if name.startswith("baykal-")]
+NAMES = [name for name in ALL["reproduce"] if name.startswith("baykal-")]
 
 
 FAST = ("baykal-fig1", "baykal-fig3", "baykal-degree")
@@ -26,9 +27,11 @@ FAST = ("baykal-fig1", "baykal-fig3", "baykal-degree")
 def test_every_experiment_runs_quickly_and_makes_a_record(name: str, tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
     seen: list[float] = []
-    record = EXPERIMENTS[name].run(Request(quick=True, seeds=1, advance=lambda share, note: seen.append(share)))
+    record = experiment(name, "reproduce").run(
+        Request(quick=True, seeds=1, advance=lambda share, note: seen.append(share))
+    )
     assert seen == sorted(seen) and seen[-1] == pytest.approx(1.0)
-    assert record.data["experiment"] == name and record.data["says"] and record.data["settings"]["quick"]
+    assert record.data["experiment"] == name and record.data["finding"] and record.data["settings"]["quick"]
     assert len({tuple(row) for row in record.data["rows"]}) == 1  # one set of columns
     curves_figure(Record.from_json(record.to_json()), tmp_path / "f.png")
     assert (tmp_path / "f.png").read_bytes()[:4] == b"\x89PNG"

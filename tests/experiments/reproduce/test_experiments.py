@@ -12,37 +12,36 @@ from torch import Tensor, nn
 
 from lazyneuron.core.errors import ConfigError, DataError
 from lazyneuron.core.record import Record
-from lazyneuron.experiments.catalogue import EXPERIMENTS, experiment
-from lazyneuron.experiments.experiment import Request
+from lazyneuron.experiments.catalogue import NAMES, experiment, experiments
+from lazyneuron.experiments.experiment import Request, published
 from lazyneuron.experiments.reproduce.peng import identity as peng_identity
 from lazyneuron.experiments.reproduce.peng import marchenko_pastur as peng_mp
 from lazyneuron.experiments.reproduce.peng import shifted as peng_shifted
 from lazyneuron.experiments.reproduce.peng import vision as peng_vision
 from lazyneuron.experiments.training import vision
 from lazyneuron.experiments.training.ablation import Ablation, Job
-from lazyneuron.experiments.training.course import Course, Variant, train
 from lazyneuron.experiments.training.images import Images
 from lazyneuron.experiments.training.task import Batch
+from lazyneuron.experiments.training.trainer import TrainingConfig, Variant, train
 from lazyneuron.experiments.training.vision import VisionTask
 from lazyneuron.induce import ShiftedActivation
 from lazyneuron.report import curves_figure
 
 pytest.importorskip("transformers")
-COURSE = Course(steps=8, learning_rate=5e-3, looks=2)
+CONFIG = TrainingConfig(steps=8, learning_rate=5e-3, evaluations=2)
 
 
 def test_an_ablation_compares_every_variant_with_the_first(small: VisionTask, tmp_path: Path) -> None:
     seen: list[float] = []
     ablation = Ablation(
-        name="peng-vision",
         build=lambda: small,
         variants=(peng_vision.VARIANTS[0], peng_vision.VARIANTS[4]),
-        course=COURSE,
-        differs="smaller.",
+        config=CONFIG,
         published={"all three": "0.36"},
         processes=1,
     )
-    record = ablation.run(Request(seeds=2, advance=lambda share, note: seen.append(share)))
+    one = published(name="peng-vision", title="", source="", differs="smaller.", run=ablation.run)
+    record = one.run(Request(seeds=2, advance=lambda share, note: seen.append(share)))
     assert seen[-1] == pytest.approx(1.0) and seen == sorted(seen)
     rows = {row["variant"]: row for row in record.data["rows"]}
     assert list(rows) == ["vanilla", "all three"]
@@ -55,23 +54,21 @@ def test_an_ablation_compares_every_variant_with_the_first(small: VisionTask, tm
     curve = next(c for c in record.data["curves"] if c["label"] == "vanilla")
     assert curve["y"][-1] == pytest.approx(sum(last["vanilla"]) / 2)
     assert curve["x"] == [1.0, 2.0]  # epochs: four steps see 256 images
-    assert f"by {rows['all three']['relative cut']:.2f}" in record.data["says"]
+    assert f"by {rows['all three']['relative cut']:.2f}" in record.data["finding"]
     again = Record.from_json(record.to_json())
     curves_figure(again, tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
-    with pytest.raises(DataError, match="reproduce record"):
+    with pytest.raises(DataError, match="one of kind 'reproduce' is needed"):
         curves_figure(Record(kind="demo", data={}, seed=None), tmp_path / "b.png")
 
 
 def test_fine_tuning_goes_on_from_one_dense_model_for_all_variants(small: VisionTask) -> None:
-    still = dataclasses.replace(COURSE, learning_rate=1e-12)
+    still = dataclasses.replace(CONFIG, learning_rate=1e-12)
     variants = (Variant(name="dense"), Variant(name="again"))
-    ablation = Ablation(
-        name="peng-vision", build=lambda: small, variants=variants, course=still, dense=COURSE, differs="", processes=1
-    )
-    record = ablation.run(Request(seeds=1))
-    _, dense = train(small, COURSE, variant=variants[0], seed=0)
-    for row in record.data["rows"]:
+    ablation = Ablation(build=lambda: small, variants=variants, config=still, dense=CONFIG, processes=1)
+    found = ablation.run(Request(seeds=1))
+    _, dense = train(small, CONFIG, variant=variants[0], seed=0)
+    for row in found.rows:
         assert row["density"] == pytest.approx(dense[-1].density, rel=1e-3) and row["accuracy"] == dense[-1].accuracy
 
 
@@ -92,8 +89,8 @@ def test_every_batch_is_brought_to_the_models_device(small: VisionTask, monkeypa
     kept: list[Batch] = []
     monkeypatch.setattr(VisionTask, "here", spy_here)
     monkeypatch.setattr(VisionTask, "losses", spy_losses)
-    train(small, COURSE, variant=Variant(name="vanilla"), seed=0)
-    assert len(kept) >= COURSE.steps
+    train(small, CONFIG, variant=Variant(name="vanilla"), seed=0)
+    assert len(kept) >= CONFIG.steps
     small.device = torch.device("meta")
     assert {tensor.device.type for tensor in here(small, kept[0]).values()} == {"meta"}
 
@@ -101,10 +98,10 @@ def test_every_batch_is_brought_to_the_models_device(small: VisionTask, monkeypa
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_an_ablation_trains_on_a_gpu(small: VisionTask) -> None:
     variants = (peng_vision.VARIANTS[4], peng_vision.VARIANTS[6])
-    ablation = Ablation(name="peng-vision", build=lambda: small, variants=variants, course=COURSE, differs="")
-    record = ablation.run(Request(seeds=1, device="cuda"))
-    assert record.data["settings"]["device"] == "cuda"
-    assert all(0 < row["density"] < 1 for row in record.data["rows"])
+    ablation = Ablation(build=lambda: small, variants=variants, config=CONFIG)
+    found = ablation.run(Request(seeds=1, device="cuda"))
+    assert found.facts["device"] == "cuda"
+    assert all(0 < row["density"] < 1 for row in found.rows)
 
 
 def test_the_larger_size_is_for_accelerators(few: Images, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,13 +110,13 @@ def test_the_larger_size_is_for_accelerators(few: Images, monkeypatch: pytest.Mo
     monkeypatch.setattr(vision, "load_images", lambda folder: few)
     task = vision.vision_task(None, batch=32, large=True)
     assert (task.size.width, task.size.layers, task.size.patch) == (384, 12, 2)
-    course = Course(steps=800, learning_rate=3e-3, warmup=40).for_large()
-    assert (course.steps, course.warmup, course.learning_rate) == (8000, 400, pytest.approx(1e-3))
+    config = TrainingConfig(steps=800, learning_rate=3e-3, warmup=40).for_large()
+    assert (config.steps, config.warmup, config.learning_rate) == (8000, 400, pytest.approx(1e-3))
 
 
 def test_the_shifted_record(small: VisionTask) -> None:
     points = peng_shifted.train_shifted(
-        peng_shifted.ShiftedJob(build=lambda: small, course=COURSE, corner=(1.6, -1.6), seed=0), lambda share: None
+        peng_shifted.ShiftedJob(build=lambda: small, config=CONFIG, corner=(1.6, -1.6), seed=0), lambda share: None
     )
     assert [p["step"] for p in points] == [0, 4, 8]
     # at the start pre-activations are near 0, just outside of the flat interval from 0.1 to 3.1
@@ -130,8 +127,8 @@ def test_the_shifted_record(small: VisionTask) -> None:
 
 
 def test_the_identity_record(small: VisionTask) -> None:
-    job = Job(build=lambda: small, course=COURSE, variant=peng_identity.VARIANTS[1], seed=0)
-    points = peng_identity.watch(job, lambda share: None)
+    job = Job(build=lambda: small, config=CONFIG, variant=peng_identity.VARIANTS[1], seed=0)
+    points = peng_identity.train_explained(job, lambda share: None)
     assert [p["step"] for p in points] == [4, 8]
     for point in points:
         assert point["identity_density"] == pytest.approx(point["derivative_density"], rel=1e-6)
@@ -157,7 +154,8 @@ def test_the_net_of_the_gram_experiment_is_residual() -> None:
 
 
 def test_the_catalogue() -> None:
-    assert {name for name in EXPERIMENTS if name.startswith("peng-")} == {
+    papers = experiments("reproduce")
+    assert {name for name in papers if name.startswith("peng-")} == {
         "peng-vision",
         "peng-language",
         "peng-t5",
@@ -167,9 +165,14 @@ def test_the_catalogue() -> None:
         "peng-identity",
         "peng-marchenko-pastur",
     }
-    assert "minilm-frontier" in EXPERIMENTS
-    assert all(name == one.name and one.differs and one.source for name, one in EXPERIMENTS.items())
+    assert "minilm-frontier" in papers
+    assert all(one.differs and one.source for one in papers.values())
+    for kind, names in NAMES.items():
+        assert tuple(one.name for one in experiments(kind).values()) == names
+        assert {one.kind for one in experiments(kind).values()} == {kind}
     with pytest.raises(ConfigError, match="There is no experiment 'fig-9'"):
-        experiment("fig-9")
+        experiment("fig-9", "reproduce")
+    with pytest.raises(ConfigError, match="There is no benchmark 'peng-vision'; there are accelerate, checks"):
+        experiment("peng-vision", "benchmark")
     with pytest.raises(ConfigError, match="At least one seed"):
         Request(seeds=0)

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from lazyneuron.blocks import find_blocks
 from lazyneuron.core.errors import DataError, ShapeError
-from lazyneuron.experiments.training.course import Course, Variant, train
 from lazyneuron.experiments.training.language import DecoderTask, LanguageSize, SpanTask
 from lazyneuron.experiments.training.spans import corrupt, span_lengths
 from lazyneuron.experiments.training.text import Tokens, text_tokens, tokenize
+from lazyneuron.experiments.training.trainer import TrainingConfig, Variant, train
 from lazyneuron.induce import DoublyBiased
 
 pytest.importorskip("transformers")
@@ -103,7 +103,9 @@ def test_the_decoder_predicts_the_next_token_and_learns(tokens: Tokens) -> None:
         published = model(**batch, labels=batch["input_ids"]).loss  # the library's own shift by one
     assert losses.shape == right.shape == (8 * 23,)
     torch.testing.assert_close(losses.mean(), published)
-    _, points = train(task, Course(steps=120, learning_rate=5e-3, looks=2), variant=Variant(name="vanilla"), seed=0)
+    _, points = train(
+        task, TrainingConfig(steps=120, learning_rate=5e-3, evaluations=2), variant=Variant(name="vanilla"), seed=0
+    )
     assert points[-1].loss < 0.6 * float(losses.detach().mean()) and points[-1].accuracy > 0.3
 
 
@@ -119,5 +121,5 @@ def test_the_encoder_decoder_learns_spans_with_the_recipe(tokens: Tokens) -> Non
     with torch.no_grad():
         torch.testing.assert_close(losses.mean(), model(input_ids=batch["input_ids"], labels=batch["labels"]).loss)
     recipe = Variant(name="all", recipe=DoublyBiased())
-    _, points = train(task, Course(steps=120, learning_rate=1e-2, looks=2), variant=recipe, seed=0)
+    _, points = train(task, TrainingConfig(steps=120, learning_rate=1e-2, evaluations=2), variant=recipe, seed=0)
     assert points[-1].loss < points[0].loss < float(losses.detach().mean())

@@ -137,7 +137,7 @@ def test_results_without_meaning_are_failures(tmp_path, task, message):
 
 
 def test_a_process_that_dies_is_one_sentence(tmp_path):
-    with pytest.raises(DataError, match="process of the sweep was killed"):
+    with pytest.raises(DataError, match="A process was killed, perhaps for want of memory"):
         sweep("tests.experiments.sweep.toy:killed", grid({"strength": [1, 2]}), file=tmp_path / "s.jsonl", processes=2)
 
 

@@ -11,11 +11,11 @@ from torch import nn
 
 from lazyneuron.accelerate import accelerate_
 from lazyneuron.experiments.demo.cases import ACCELERATED, COMPILED, DENSE, INT8, ORIGINAL, Case, cases, timed
+from lazyneuron.experiments.demo.distillation import Network
 from lazyneuron.experiments.demo.encoder import Batch
 from lazyneuron.experiments.demo.held_out import HeldOut
 from lazyneuron.experiments.demo.settings import Settings
 from lazyneuron.experiments.demo.stages import Stages
-from lazyneuron.experiments.demo.training import Subject
 from lazyneuron.experiments.demo.variants import compiled, int8
 
 
@@ -37,8 +37,8 @@ class Comparison:
 
 
 def compare(
-    original: Subject,
-    sparse: Subject,
+    original: Network,
+    sparse: Network,
     *,
     sample: Sequence[Batch],
     held_out: HeldOut,
@@ -56,14 +56,14 @@ def compare(
         stages: told the progress.
     """
     with stages("accelerate"):
-        fast = copy.deepcopy(sparse.model)
+        fast, found = copy.deepcopy((sparse.model, sparse.blocks))
         messages: list[str] = []
 
         def progress(message: str) -> None:
             messages.append(message)
             stages.advance(len(messages) / (len(sparse.blocks) + 2), message)
 
-        receipt = accelerate_(fast, sample, progress=progress)
+        receipt = accelerate_(fast, sample, blocks=found, progress=progress)
         difference = held_out.largest_difference(sparse.model, fast)
     inputs = cases(held_out.ids)
     variants, notes = _variants(original, sparse, inputs, settings=settings, stages=stages)
@@ -100,7 +100,7 @@ def _computed(shares: Mapping[str, Mapping[str, float]]) -> float:
 
 
 def _variants(
-    original: Subject, sparse: Subject, inputs: Sequence[Case], *, settings: Settings, stages: Stages
+    original: Network, sparse: Network, inputs: Sequence[Case], *, settings: Settings, stages: Stages
 ) -> tuple[dict[str, nn.Module], tuple[str, ...]]:
     variants: dict[str, nn.Module] = {ORIGINAL: original.model, DENSE: sparse.model}
     note = "The compiled variant was left out: compiling takes longer than a quick run."

@@ -51,13 +51,13 @@ class Corpus:
             seed: of the draw.
         """
         source: tuple[Snippet, ...] = getattr(self, part)
-        dice = random.Random(seed)
+        generator = random.Random(seed)
         drawn: list[str] = []
         for index, kind in enumerate(KINDS):
             texts = [s.text for s in source if s.kind == kind]
-            dice.shuffle(texts)
+            generator.shuffle(texts)
             drawn += texts[: (count + index) // len(KINDS)]
-        dice.shuffle(drawn)
+        generator.shuffle(drawn)
         return drawn
 
 

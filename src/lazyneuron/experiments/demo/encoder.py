@@ -95,13 +95,13 @@ class Shuffled:
 
     def __init__(self, ids: Sequence[Sequence[int]], *, tokens: int, seed: int, **constant: Any) -> None:
         self.ids, self.tokens, self.constant = ids, tokens, constant
-        self.dice = random.Random(seed)
+        self.generator = random.Random(seed)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         order = list(range(len(self.ids)))
-        self.dice.shuffle(order)
+        self.generator.shuffle(order)
         groups = by_length([self.ids[i] for i in order], tokens=self.tokens)
-        self.dice.shuffle(groups)
+        self.generator.shuffle(groups)
         for group in groups:
             yield {**padded([self.ids[order[i]] for i in group]), **self.constant}
 

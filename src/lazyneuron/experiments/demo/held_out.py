@@ -1,4 +1,4 @@
-"""Looking at a model through the held-out lines: what fires, and what its embeddings are worth."""
+"""Evaluating a model on the held-out lines: what fires, and what its embeddings are worth."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lazyneuron.experiments.demo.distillation import Network
 from lazyneuron.experiments.demo.encoder import by_length, padded, sentence_embedding
 from lazyneuron.experiments.demo.quality import Quality, quality
-from lazyneuron.experiments.demo.training import Subject
 from lazyneuron.measure import SparsityReport, measure
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Look:
+class Evaluation:
     """One state of a model.
 
     Attributes:
@@ -47,7 +47,7 @@ class HeldOut:
     Attributes:
         ids: token ids of each line.
         batches: the lines in batches of similar length.
-        reference: the original's embeddings, once :meth:`look` has seen it.
+        reference: the original's embeddings, once :meth:`evaluate` has seen it.
     """
 
     def __init__(self, ids: Sequence[Sequence[int]], *, tokens: int = 2048) -> None:
@@ -56,11 +56,11 @@ class HeldOut:
         self.batches = [padded([ids[i] for i in group]) for group in self.groups]
         self.reference: Tensor | None = None
 
-    def look(self, subject: Subject, *, label: str, advance: Callable[[float], None] | None = None) -> Look:
-        """Run the lines through a model; the first model looked at is the reference.
+    def evaluate(self, network: Network, *, label: str, advance: Callable[[float], None] | None = None) -> Evaluation:
+        """Run the lines through a model; the first model evaluated is the reference.
 
         Args:
-            subject: an encoder that returns ``last_hidden_state``, and its blocks.
+            network: an encoder that returns ``last_hidden_state``, and its blocks.
             label: the state's name.
             advance: told the share that is done.
         """
@@ -71,9 +71,9 @@ class HeldOut:
             if advance is not None:
                 advance(len(rows) / len(self.batches))
 
-        handle = subject.model.register_forward_hook(catch, with_kwargs=True)
+        handle = network.model.register_forward_hook(catch, with_kwargs=True)
         try:
-            sparsity = measure(subject.model, self.batches, blocks=subject.blocks)
+            sparsity = measure(network.model, self.batches, blocks=network.blocks)
         finally:
             handle.remove()
         embeddings = torch.empty(len(self.ids), rows[0].shape[-1])
@@ -82,7 +82,7 @@ class HeldOut:
         if self.reference is None:
             self.reference = embeddings
         agreement = quality(embeddings, self.reference)
-        return Look(label=label, sparsity=sparsity, quality=agreement, embeddings=embeddings)
+        return Evaluation(label=label, sparsity=sparsity, quality=agreement, embeddings=embeddings)
 
     @torch.no_grad()
     def largest_difference(self, one: nn.Module, other: nn.Module) -> float:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lazyneuron.core.errors import DataError
-from lazyneuron.experiments.demo.run import Result
+from lazyneuron.experiments.demo.pipeline import Result
 from lazyneuron.report import demo_page
 from lazyneuron.save import save
 
@@ -46,7 +46,7 @@ def write(result: Result, folder: Path) -> None:
     """Put the record, the page and the sparse model with its receipt into a folder; all of them or none.
 
     Args:
-        result: what :func:`lazyneuron.experiments.demo.run.run` returned.
+        result: what :func:`lazyneuron.experiments.demo.pipeline.run_demo` returned.
         folder: an existing folder.
 
     Raises:

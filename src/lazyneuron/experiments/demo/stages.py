@@ -4,58 +4,35 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator
 
-
-class Watcher(Protocol):
-    """Shows progress; the command line draws bars."""
-
-    def begin(self, stage: str) -> None:
-        """A stage begins."""
-        ...
-
-    def advance(self, share: float, note: str) -> None:
-        """A share in [0, 1] of the stage is done; ``note`` may say what was seen."""
-        ...
-
-    def end(self, seconds: float) -> None:
-        """The stage is over."""
-        ...
-
-
-class Silent:
-    """Shows nothing."""
-
-    def begin(self, stage: str) -> None:
-        """A stage begins."""
-
-    def advance(self, share: float, note: str) -> None:
-        """A share of it is done."""
-
-    def end(self, seconds: float) -> None:
-        """It is over."""
+#: Told a stage, the share of it that is done, and what was seen.
+Show = Callable[[str, float, str], None]
 
 
 class Stages:
-    """Times the stages and tells a watcher."""
+    """Times the stages and passes on how far they are.
 
-    def __init__(self, watcher: Watcher | None = None) -> None:
-        self.watcher: Watcher = Silent() if watcher is None else watcher
+    Args:
+        show: called with 0 when a stage begins and with 1 when it is over.
+    """
+
+    def __init__(self, show: Show = lambda stage, share, note: None) -> None:
         self.seconds: dict[str, float] = {}
+        self._show, self._stage = show, ""
 
     @contextlib.contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
         """Time the body as one stage; a stage entered again adds up."""
-        self.watcher.begin(stage)
+        self._stage = stage
+        self._show(stage, 0.0, "")
         start = time.perf_counter()
         try:
             yield
         finally:
-            took = time.perf_counter() - start
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + took
-            self.watcher.end(took)
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+            self._show(stage, 1.0, "")
 
     def advance(self, share: float, note: str = "") -> None:
         """Pass on how far the present stage is."""
-        self.watcher.advance(min(max(share, 0.0), 1.0), note)
+        self._show(self._stage, min(max(share, 0.0), 1.0), note)

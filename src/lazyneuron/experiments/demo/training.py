@@ -1,131 +1,85 @@
-"""The demo's way to a sparse model: thresholds and refitted ``down`` layers first, then a short distillation."""
+"""From the original to the sparse model, with an evaluation of every state on the way."""
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import torch
-from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-
-from lazyneuron.blocks import MLPBlock, find_blocks
-from lazyneuron.core.environment import environment
-from lazyneuron.core.receipt import Receipt
-from lazyneuron.experiments.demo.encoder import Shuffled, by_length, padded, sentence_embedding
+from lazyneuron.experiments.demo.distillation import Network, closed_form, end_to_end, relu_copy, sample_blocks
+from lazyneuron.experiments.demo.held_out import Evaluation, HeldOut
 from lazyneuron.experiments.demo.settings import Settings
-from lazyneuron.induce import (
-    BlockSamples,
-    Distillation,
-    Pressure,
-    Relufy,
-    Step,
-    TargetDensity,
-    block_samples,
-    distill,
-    real_rows,
-    refit_down_,
-    shift_bias_,
-    sparsify_,
-)
-
-# errors of the layers' outputs count ten times the cosine error of the embedding: measured best of 1, 3, 10
-_LAYERS_WEIGHT = 10.0
+from lazyneuron.experiments.demo.stages import Stages
+from lazyneuron.induce import Step
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Subject:
-    """A model with what was found in it.
+class Trained:
+    """The sparse model and how it came about.
 
     Attributes:
-        model: the model.
-        blocks: its MLP blocks.
-        receipt: how it was changed; None for the original.
+        network: the model.
+        evaluations: the states on the way, the last of which is the model's.
+        steps: end-to-end training steps made.
+        tokens: real tokens in them.
     """
 
-    model: nn.Module
-    blocks: Sequence[MLPBlock]
-    receipt: Receipt | None = None
+    network: Network
+    evaluations: tuple[Evaluation, ...]
+    steps: int
+    tokens: int
 
 
-def layer_errors(student: Any, teacher: Any, batch: Any) -> Tensor:
-    """Ten times the mean relative error of all layers' outputs, plus one minus the cosine of the embeddings."""
-    mask = batch["attention_mask"]
-    total = torch.zeros(())
-    for ours, theirs in zip(student.hidden_states[1:], teacher.hidden_states[1:], strict=True):
-        a, b = real_rows(ours, mask).float(), real_rows(theirs, mask).float()
-        total = total + (a - b).square().mean() / b.var()
-    ours = sentence_embedding(student.last_hidden_state.float(), mask)
-    theirs = sentence_embedding(teacher.last_hidden_state.float(), mask)
-    return _LAYERS_WEIGHT * total / (len(student.hidden_states) - 1) + (1 - (ours * theirs).sum(-1)).mean()
-
-
-def sample_blocks(original: Subject, ids: Sequence[Sequence[int]]) -> dict[str, BlockSamples]:
-    """What the original's blocks are given and answer on some training lines."""
-    batches = (padded([ids[i] for i in group]) for group in by_length(ids, tokens=2048))
-    return block_samples(original.model, original.blocks, batches=batches)
-
-
-def closed_form(
-    original: nn.Module,
-    samples: dict[str, BlockSamples],
-    *,
-    density: float | None,
-    advance: Callable[[float], None],
-) -> Subject:
-    """A ReLU copy of the original that fires with a given density, without any training by gradients.
-
-    Args:
-        original: the model.
-        samples: what :func:`sample_blocks` returned.
-        density: of each block; None leaves the biases alone.
-        advance: told the share that is done.
-    """
-    student = copy.deepcopy(original)
-    receipt = sparsify_(student, Relufy())
-    blocks = find_blocks(student)
-    for number, block in enumerate(blocks):
-        if density is not None:
-            shift_bias_(block, samples[block.name], density=density)
-        refit_down_(block, samples[block.name])
-        advance((number + 1) / len(blocks))
-    return Subject(model=student, blocks=blocks, receipt=receipt)
-
-
-def end_to_end(
-    student: Subject,
-    original: nn.Module,
+def train(
+    original: Network,
     ids: Sequence[Sequence[int]],
     *,
+    held_out: HeldOut,
     settings: Settings,
-    on_step: Callable[[Step], None],
-) -> tuple[Step, ...]:
-    """Distil the original into the sparse student on training lines, in place.
+    stages: Stages,
+) -> Trained:
+    """Make the sparse model.
 
-    Embeddings and pooler stay as they are. The matrix products run in bfloat16 where the processor has instructions
-    for it.
+    Args:
+        original: the original.
+        ids: token ids of the training lines.
+        held_out: what the states are evaluated on.
+        settings: how much work to do.
+        stages: told the progress.
     """
-    batches = Shuffled(ids, tokens=settings.step_tokens, seed=settings.seed, output_hidden_states=True)
-    target = TargetDensity(density=settings.target_density, strength=settings.strength, reach=0.4)
-    config = Distillation(
-        steps=settings.steps,
-        learning_rate=settings.learning_rate,
-        pressure=Pressure(target=target, penalty="firing", scale=0.1),
-        seconds=settings.train_seconds,
-        bf16=bool({"avx512_bf16", "amx_bf16"}.intersection(environment().isa)),
+    with stages("sparsify layer by layer"):
+        evaluations, network = _layer_by_layer(original, ids, held_out=held_out, settings=settings, stages=stages)
+    checkpoints = list(settings.checkpoints)
+    steps: list[Step] = []
+
+    def on_step(step: Step) -> None:
+        steps.append(step)
+        if checkpoints and step.progress >= checkpoints[0]:
+            del checkpoints[0]
+            evaluations.append(held_out.evaluate(network, label=f"after {len(steps)} steps"))
+        stages.advance(step.progress, f"density {step.density or 0:.3f}, error {step.fidelity:.3f}")
+
+    with stages("distil end to end"):
+        end_to_end(network, original.model, ids, settings=settings, on_step=on_step)
+    with stages("measure the sparse model"):
+        evaluations.append(held_out.evaluate(network, label="distilled", advance=stages.advance))
+    return Trained(
+        network=network, evaluations=tuple(evaluations), steps=len(steps), tokens=sum(step.tokens for step in steps)
     )
-    parameters = [p for name, p in student.model.named_parameters() if not name.startswith(("embeddings.", "pooler."))]
-    # torch's fused attention has a slow backward for short lines on a CPU: 38 % of a step, 2026-11, Zen 5
-    with sdpa_kernel(SDPBackend.MATH):
-        return distill(
-            student.model,
-            original,
-            batches=batches,
-            blocks=student.blocks,
-            config=config,
-            compare=layer_errors,
-            parameters=parameters,
-            on_step=on_step,
-        )
+
+
+def _layer_by_layer(
+    original: Network, ids: Sequence[Sequence[int]], *, held_out: HeldOut, settings: Settings, stages: Stages
+) -> tuple[list[Evaluation], Network]:
+    network = relu_copy(original)
+    evaluations = [held_out.evaluate(network, label="ReLU, nothing else")]
+    samples = sample_blocks(original, ids[: settings.sample_lines])
+    densities = (*settings.closed_form_densities, settings.start_density)
+    for number, density in enumerate(densities):
+
+        def advance(share: float, number: int = number) -> None:
+            stages.advance((number + share) / len(densities))
+
+        network = closed_form(original, samples, density=density, advance=advance)
+        state = "refitted" if density is None else f"biases shifted to {density:g}, refitted"
+        evaluations.append(held_out.evaluate(network, label=state))
+    return evaluations, network

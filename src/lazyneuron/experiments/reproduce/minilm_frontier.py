@@ -8,13 +8,12 @@ from typing import Any
 
 from lazyneuron.blocks import find_blocks
 from lazyneuron.core.errors import DataError
-from lazyneuron.core.record import Record
 from lazyneuron.experiments.demo.corpus import read_corpus
+from lazyneuron.experiments.demo.distillation import Network, closed_form, end_to_end, sample_blocks
 from lazyneuron.experiments.demo.encoder import Encoder, load_minilm
-from lazyneuron.experiments.demo.held_out import HeldOut, Look
+from lazyneuron.experiments.demo.held_out import Evaluation, HeldOut
 from lazyneuron.experiments.demo.settings import Settings
-from lazyneuron.experiments.demo.training import Subject, closed_form, end_to_end, sample_blocks
-from lazyneuron.experiments.experiment import Experiment, Request, record_of
+from lazyneuron.experiments.experiment import Finding, Request, published
 from lazyneuron.induce import Step
 
 _DIFFERS = (
@@ -54,13 +53,13 @@ def descend(
     phases: Sequence[Phase],
     settings: Settings,
     advance: Callable[[float, str], None] = lambda share, note: None,
-) -> tuple[list[tuple[Look, float]], int]:
+) -> tuple[list[tuple[Evaluation, float]], int]:
     """Make the encoder sparser from phase to phase.
 
     Args:
         encoder: the original; it stays as it is.
         train: token ids of the training lines.
-        held_out: what every state is looked at through.
+        held_out: what every state is evaluated on.
         phases: what to do.
         settings: everything else about the training.
         advance: told the share that is done.
@@ -68,11 +67,11 @@ def descend(
     Returns:
         The state after each phase, the original first, with the seconds of training up to it; and the steps made.
     """
-    original = Subject(model=encoder.model, blocks=find_blocks(encoder.model))
-    looks = [(held_out.look(original, label="original"), 0.0)]
+    original = Network(model=encoder.model, blocks=find_blocks(encoder.model))
+    evaluations = [(held_out.evaluate(original, label="original"), 0.0)]
     samples = sample_blocks(original, train[: settings.sample_lines])
-    student = closed_form(encoder.model, samples, density=settings.start_density, advance=lambda share: None)
-    looks.append((held_out.look(student, label="layer by layer, no gradients"), 0.0))
+    student = closed_form(original, samples, density=settings.start_density, advance=lambda share: None)
+    evaluations.append((held_out.evaluate(student, label="layer by layer, no gradients"), 0.0))
     whole, before, steps = sum(phase.seconds for phase in phases), 0.0, 0
     for number, phase in enumerate(phases):
         own = dataclasses.replace(
@@ -89,11 +88,11 @@ def descend(
 
         steps += len(end_to_end(student, encoder.model, train, settings=own, on_step=on_step))
         before += phase.seconds
-        looks.append((held_out.look(student, label=f"target {phase.target:g}"), before))
-    return looks, steps
+        evaluations.append((held_out.evaluate(student, label=f"target {phase.target:g}"), before))
+    return evaluations, steps
 
 
-def _run(request: Request) -> Record:
+def _run(request: Request) -> Finding:
     if request.data is not None:
         raise DataError("minilm-frontier reads Python's standard library; leave out --data.")
     settings = Settings(train_lines=8_000 if request.quick else 110_000)
@@ -102,10 +101,9 @@ def _run(request: Request) -> Record:
     held_out = HeldOut(encoder.tokenize(lines, settings.held_out_tokens))
     train = encoder.tokenize(text.sample("train", settings.train_lines, seed=settings.seed), settings.train_tokens)
     phases = _QUICK if request.quick else PHASES
-    looks, steps = descend(encoder, train, held_out, phases=phases, settings=settings, advance=request.advance)
-    rows = [_row(look, seconds) for look, seconds in looks]
-    return record_of(
-        "minilm-frontier",
+    evaluations, steps = descend(encoder, train, held_out, phases=phases, settings=settings, advance=request.advance)
+    rows = [_row(evaluation, seconds) for evaluation, seconds in evaluations]
+    return Finding(
         rows=rows,
         curves=[
             {
@@ -119,32 +117,30 @@ def _run(request: Request) -> Record:
                 "y": [row["nearest neighbour agrees"] for row in rows[1:]],
             },
         ],
-        says=_says(rows, goal=0.05, least=0.97),
+        sentence=_finding(rows, goal=0.05, least=0.97),
+        axes=("density on held-out lines", "agreement with the original"),
         facts={
             **dataclasses.asdict(settings),
             "phases": [dataclasses.asdict(phase) for phase in phases],
             "model": encoder.name,
             "steps_made": steps,
-            "quick": request.quick,
         },
-        differs=_DIFFERS,
-        axes=("density on held-out lines", "agreement with the original"),
     )
 
 
-def _row(look: Look, seconds: float) -> dict[str, Any]:
+def _row(evaluation: Evaluation, seconds: float) -> dict[str, Any]:
     return {
-        "state": look.label,
+        "state": evaluation.label,
         "minutes of training": seconds / 60,
-        "density": look.sparsity.density,
-        "mean cosine": look.quality.mean_cosine,
-        "nearest neighbour agrees": look.quality.top1_agreement,
-        "rank correlation": look.quality.rank_correlation,
+        "density": evaluation.sparsity.density,
+        "mean cosine": evaluation.quality.mean_cosine,
+        "nearest neighbour agrees": evaluation.quality.top1_agreement,
+        "rank correlation": evaluation.quality.rank_correlation,
         "paper": None,
     }
 
 
-def _says(rows: Sequence[dict[str, Any]], *, goal: float, least: float) -> str:
+def _finding(rows: Sequence[dict[str, Any]], *, goal: float, least: float) -> str:
     sparse = [row for row in rows if row["mean cosine"] >= least and row["density"] < 0.99]
     best = min(sparse, key=lambda row: row["density"], default=None)
     if best is None:
@@ -157,7 +153,7 @@ def _says(rows: Sequence[dict[str, Any]], *, goal: float, least: float) -> str:
     )
 
 
-EXPERIMENT = Experiment(
+EXPERIMENT = published(
     name="minilm-frontier",
     title="Density against agreement with the original, all-MiniLM-L6-v2 made sparse",
     source="ours; the model is all-MiniLM-L6-v2, the text Python's standard library",

@@ -18,7 +18,15 @@ from lazyneuron.experiments.sweep.settings import Setting
 
 Task = Callable[..., Mapping[str, Any]]
 
-BUILT_IN = {"digits": "lazyneuron.experiments.training.digits_point:train_point"}
+
+def _digits() -> Task:
+    from lazyneuron.experiments.training.digits_point import train_point
+
+    return train_point
+
+
+#: Name -> imports and returns the function.
+BUILT_IN: dict[str, Callable[[], Task]] = {"digits": _digits}
 
 
 def load_task(name: str) -> Task:
@@ -27,7 +35,9 @@ def load_task(name: str) -> Task:
     Raises:
         ConfigError: there is none.
     """
-    module, sign, attribute = BUILT_IN.get(name, name).partition(":")
+    if name in BUILT_IN:
+        return BUILT_IN[name]()
+    module, sign, attribute = name.partition(":")
     if not sign or not module or not attribute:
         raise ConfigError(f"A task is {', '.join(BUILT_IN)}, or package.module:callable, got {name!r}.")
     here = str(Path.cwd())

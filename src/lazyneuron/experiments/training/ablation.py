@@ -13,13 +13,10 @@ import torch
 from safetensors.torch import load_model, save_model
 from torch import nn
 
-from lazyneuron.core.record import Record
-from lazyneuron.experiments.experiment import Request, band, record_of
-from lazyneuron.experiments.jobs import run_jobs
-from lazyneuron.experiments.training.course import Course, Point, Variant, as_data, train
+from lazyneuron.experiments.experiment import Finding, Request, band
+from lazyneuron.experiments.jobs import run_cases, run_jobs
 from lazyneuron.experiments.training.task import Task
-
-Runs = Mapping[str, Sequence[Sequence[Point]]]
+from lazyneuron.experiments.training.trainer import Evaluation, TrainingConfig, Variant, train
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,14 +25,14 @@ class Job:
 
     Attributes:
         build: makes the task; a function of a module or a partial of one, so that another process can call it.
-        course, variant, seed: of the training.
+        config, variant, seed: of the training.
         start: a file with the weights to go on from.
         keep: a file to write the trained weights to.
         device: where to train.
     """
 
     build: Callable[[], Task]
-    course: Course
+    config: TrainingConfig
     variant: Variant
     seed: int
     start: Path | None = None
@@ -43,18 +40,33 @@ class Job:
     device: str = "cpu"
 
 
-def run_job(job: Job, advance: Callable[[float], None]) -> tuple[Point, ...]:
-    """Train, and say what was seen on the way."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What came out of a :class:`Job`.
+
+    Attributes:
+        evaluations: of the model on the way.
+        data, epoch_steps, size: of the task that was learned.
+    """
+
+    evaluations: tuple[Evaluation, ...]
+    data: str
+    epoch_steps: int
+    size: Any
+
+
+def run_job(job: Job, advance: Callable[[float], None]) -> Trained:
+    """Train, and say what was measured on the way."""
     task = job.build()
     task.device = torch.device(job.device)
     start: nn.Module | None = None
     if job.start is not None:
         start = task.new_model()
         load_model(start, job.start)
-    model, points = train(task, job.course, variant=job.variant, seed=job.seed, start=start, advance=advance)
+    model, found = train(task, job.config, variant=job.variant, seed=job.seed, start=start, advance=advance)
     if job.keep is not None:
         save_model(model, str(job.keep))
-    return points
+    return Trained(evaluations=found, data=task.name, epoch_steps=task.epoch_steps, size=task.size)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,57 +74,48 @@ class Ablation:
     """What to compare.
 
     Attributes:
-        name: the experiment's.
         build: makes the task, as in :class:`Job`.
         variants: the first is what the others are compared with.
-        course: how each is trained.
+        config: how each is trained.
         dense: how a ReLU model is trained first, from which every variant then goes on; None starts from scratch.
         published: what the paper says of a variant, by its name.
-        differs: what is not as in the paper.
         processes: trainings at a time; None takes one for each core.
     """
 
-    name: str
     build: Callable[[], Task]
     variants: Sequence[Variant]
-    course: Course
-    differs: str
-    dense: Course | None = None
+    config: TrainingConfig
+    dense: TrainingConfig | None = None
     published: Mapping[str, str] = dataclasses.field(default_factory=dict)
     processes: int | None = None
 
-    def run(self, request: Request) -> Record:
+    def run(self, request: Request) -> Finding:
         """Train every variant with every seed."""
-        seeds, task = range(request.seeds), self.build()
-        before = (
-            0.0
-            if self.dense is None
-            else self.dense.steps / (self.dense.steps + self.course.steps * len(self.variants))
-        )
+        first = 0 if self.dense is None else self.dense.steps
+        before = first / (first + self.config.steps * len(self.variants))
         with tempfile.TemporaryDirectory() as folder:
             starts = self._train_dense(Path(folder), request, before)
-            jobs = [
-                Job(
+
+            def job(variant: Variant, seed: int) -> Job:
+                start = starts.get(seed)
+                return Job(
                     build=self.build,
-                    course=self.course,
+                    config=self.config,
                     variant=variant,
                     seed=seed,
-                    start=starts.get(seed),
+                    start=start,
                     device=request.device,
                 )
-                for seed in seeds
-                for variant in self.variants
-            ]
-            found = run_jobs(
+
+            found = run_cases(
                 run_job,
-                jobs,
+                self.variants,
+                job=job,
+                seeds=request.seeds,
                 advance=lambda share, note: request.advance(before + share * (1 - before), note),
                 processes=self._processes(request),
             )
-        runs: dict[str, list[tuple[Point, ...]]] = {variant.name: [] for variant in self.variants}
-        for job, points in zip(jobs, found, strict=True):
-            runs[job.variant.name].append(points)
-        return self._record(runs, task, request)
+        return self._record(found, request)
 
     def _train_dense(self, folder: Path, request: Request, share: float) -> dict[int, Path]:
         if self.dense is None:
@@ -120,7 +123,7 @@ class Ablation:
         files = {seed: folder / f"{seed}.safetensors" for seed in range(request.seeds)}
         plain = Variant(name="dense")
         jobs = [
-            Job(build=self.build, course=self.dense, variant=plain, seed=seed, keep=file, device=request.device)
+            Job(build=self.build, config=self.dense, variant=plain, seed=seed, keep=file, device=request.device)
             for seed, file in files.items()
         ]
         run_jobs(
@@ -135,34 +138,32 @@ class Ablation:
         """One after another on an accelerator, which a single training fills."""
         return self.processes if request.device == "cpu" else 1
 
-    def _record(self, runs: Runs, task: Task, request: Request) -> Record:
-        names = [variant.name for variant in self.variants]
+    def _record(self, found: Sequence[Sequence[Trained]], request: Request) -> Finding:
+        names, task = [variant.name for variant in self.variants], found[0][0]
+        runs = {name: [run.evaluations for run in each] for name, each in zip(names, found, strict=True)}
         rows = [_row(name, runs[name], runs[names[0]]) | {"paper": self.published.get(name)} for name in names]
-        return record_of(
-            self.name,
+        return Finding(
             rows=rows,
             curves=[
                 band(
                     name,
-                    x=[point.step / task.epoch_steps for point in runs[name][0]],
-                    runs=[[point.density for point in points] for points in runs[name]],
+                    x=[at.step / task.epoch_steps for at in each[0]],
+                    runs=[[at.density for at in run] for run in each],
                 )
-                for name in names
+                for name, each in runs.items()
             ],
-            says=_says(rows, request.seeds),
+            sentence=_sentence(rows, request.seeds),
+            axes=("epoch", "density on held-out data"),
             facts={
-                **dataclasses.asdict(self.course),
+                **dataclasses.asdict(self.config),
                 "dense": None if self.dense is None else dataclasses.asdict(self.dense),
                 "variants": {v.name: _variant_data(v) for v in self.variants},
-                "data": task.name,
+                "data": task.data,
                 "size": dataclasses.asdict(task.size),
                 "device": request.device,
                 "seeds": request.seeds,
-                "quick": request.quick,
-                "runs": {name: [as_data(points) for points in found] for name, found in runs.items()},
+                "runs": {name: [[dataclasses.asdict(at) for at in run] for run in each] for name, each in runs.items()},
             },
-            differs=self.differs,
-            axes=("epoch", "density on held-out data"),
         )
 
 
@@ -173,7 +174,7 @@ def _variant_data(variant: Variant) -> dict[str, Any]:
     }
 
 
-def _row(name: str, found: Sequence[Sequence[Point]], vanilla: Sequence[Sequence[Point]]) -> dict[str, Any]:
+def _row(name: str, found: Sequence[Sequence[Evaluation]], vanilla: Sequence[Sequence[Evaluation]]) -> dict[str, Any]:
     last, before = [points[-1] for points in found], [points[-1] for points in vanilla]
     cuts = [1 - a.density / b.density for a, b in zip(last, before, strict=True)]
     training = [[statistics.mean(p.train_density for p in points) for points in side] for side in (found, vanilla)]
@@ -188,7 +189,7 @@ def _row(name: str, found: Sequence[Sequence[Point]], vanilla: Sequence[Sequence
     }
 
 
-def _says(rows: Sequence[Mapping[str, Any]], seeds: int) -> str:
+def _sentence(rows: Sequence[Mapping[str, Any]], seeds: int) -> str:
     first = rows[0]
     cuts = "; ".join(
         f"{row['variant']} by {row['relative cut']:.2f} (accuracy {100 * (row['accuracy'] - first['accuracy']):+.1f} "

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lazyneuron.core.errors import ConfigError
-from lazyneuron.experiments.training.course import Course, Variant, train
+from lazyneuron.experiments.training.trainer import TrainingConfig, Variant, train
 from lazyneuron.experiments.training.vision import vision_task
 from lazyneuron.induce import DoublyBiased, Pressure, TargetDensity
 
@@ -85,14 +85,14 @@ def train_point(
     """
     variant = variant_of(recipe, strength)
     task = vision_task(None if data is None else Path(data), noise=noise)
-    course = Course(
+    config = TrainingConfig(
         steps=max(1, math.ceil(epochs * task.epoch_steps)),
         learning_rate=learning_rate,
         weight_decay=weight_decay,
         smoothing=smoothing,
-        looks=1,
+        evaluations=1,
     )
-    _, points = train(task, course, variant=variant, seed=seed)
+    _, points = train(task, config, variant=variant, seed=seed)
     last = points[-1]
     return {
         "density": last.density,

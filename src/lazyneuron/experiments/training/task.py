@@ -19,7 +19,7 @@ class Task(abc.ABC):
         name: what the data are.
         epoch_steps: steps after which every training example was seen once.
         size: of models and batches, a dataclass.
-        device: where models are trained and looked at; batches are made on the CPU.
+        device: where models are trained and evaluated; batches are made on the CPU.
     """
 
     name: str

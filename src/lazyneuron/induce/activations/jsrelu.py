@@ -6,14 +6,14 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from lazyneuron.blocks.activation import Activation
-from lazyneuron.blocks.interval import ZeroInterval
+from lazyneuron.induce.activations.specified import SpecifiedActivation
 from lazyneuron.ops.jsrelu.operator import jsrelu
 
 
-class JSReLU(nn.Module):
+class JSReLU(SpecifiedActivation):
     """``f(x) = relu(x) + mix / 2 * relu(x)**2``, going on in a line above ``cap``.
 
     With ``mix = 1`` this is ``((x + 1)**2 - 1) / 2`` at ``x > 0``: the slope jumps from 0 to 1 and grows from there, so
@@ -56,16 +56,6 @@ class JSReLU(nn.Module):
     def activation_spec(self) -> Activation:
         """The function as a fact."""
         return Activation("jsrelu", (self._mix, self.cap))
-
-    @property
-    def zero_interval(self) -> ZeroInterval:
-        """Where the value is exactly 0."""
-        return self.activation_spec().zero
-
-    @property
-    def flat_interval(self) -> ZeroInterval:
-        """Where the slope is exactly 0."""
-        return self.activation_spec().flat
 
     def forward(self, x: Tensor) -> Tensor:
         """The function's value."""

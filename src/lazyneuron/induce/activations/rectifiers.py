@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lazyneuron.blocks.activation import Activation
-from lazyneuron.blocks.interval import ZeroInterval
 from lazyneuron.core.errors import ConfigError
+from lazyneuron.induce.activations.specified import SpecifiedActivation
 
 
-class SquaredReLU(nn.Module):
+class SquaredReLU(SpecifiedActivation):
     """``f(x) = relu(x)**2``, zero and flat on ``(-inf, 0]``.
 
     Example:
@@ -26,16 +26,6 @@ class SquaredReLU(nn.Module):
     def activation_spec(self) -> Activation:
         """The function as a fact."""
         return Activation("squared_relu")
-
-    @property
-    def zero_interval(self) -> ZeroInterval:
-        """Where the value is exactly 0."""
-        return self.activation_spec().zero
-
-    @property
-    def flat_interval(self) -> ZeroInterval:
-        """Where the slope is exactly 0."""
-        return self.activation_spec().flat
 
     def forward(self, x: Tensor) -> Tensor:
         """The function's value."""
@@ -84,7 +74,7 @@ class _Gate(torch.autograd.Function):
         return torch.where(x <= t, torch.zeros_like(g), g), to_shift, None
 
 
-class FATReLU(nn.Module):
+class FATReLU(SpecifiedActivation):
     """``f(x) = x`` above the shift ``t``, else 0.
 
     The function jumps at ``t``, so its true gradient in ``t`` is 0 almost everywhere. A learnable shift gets instead
@@ -123,16 +113,6 @@ class FATReLU(nn.Module):
     def activation_spec(self) -> Activation:
         """The function as a fact, with the shift it has now."""
         return Activation("fatrelu", (self.shift.detach().item(),))
-
-    @property
-    def zero_interval(self) -> ZeroInterval:
-        """Where the value is exactly 0."""
-        return self.activation_spec().zero
-
-    @property
-    def flat_interval(self) -> ZeroInterval:
-        """Where the slope is exactly 0."""
-        return self.activation_spec().flat
 
     def forward(self, x: Tensor) -> Tensor:
         """The function's value."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from lazyneuron.blocks.activation import Activation
-from lazyneuron.blocks.interval import ZeroInterval
+from lazyneuron.induce.activations.specified import SpecifiedActivation
 
 
-class ShiftedActivation(nn.Module):
+class ShiftedActivation(SpecifiedActivation):
     """``A(x) = s(x - dx - h) - s(-(x - dx) - h) + dy`` with a rectifier ``s``.
 
     It is flat on ``[dx - h, dx + h]`` and has the value ``dy`` there.
@@ -49,16 +49,6 @@ class ShiftedActivation(nn.Module):
     def activation_spec(self) -> Activation:
         """The function as a fact."""
         return self._spec
-
-    @property
-    def zero_interval(self) -> ZeroInterval:
-        """Where the value is exactly 0: nowhere, unless ``dy`` is 0."""
-        return self._spec.zero
-
-    @property
-    def flat_interval(self) -> ZeroInterval:
-        """Where the slope is exactly 0."""
-        return self._spec.flat
 
     def forward(self, x: Tensor) -> Tensor:
         """The function's value."""

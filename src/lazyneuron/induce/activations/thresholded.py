@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lazyneuron.blocks.activation import Activation
-from lazyneuron.blocks.interval import ZeroInterval
+from lazyneuron.induce.activations.specified import SpecifiedActivation
 
 Base = Literal["silu", "gelu", "gelu_tanh"]
 
 
-class Thresholded(nn.Module):
+class Thresholded(SpecifiedActivation):
     """``s(x)`` where ``abs(s(x)) > threshold``, else 0, for a smooth activation ``s``.
 
     The zero interval of these has two pieces at a small threshold (far to the left, and around 0), one at a large.
@@ -42,16 +42,6 @@ class Thresholded(nn.Module):
     def activation_spec(self) -> Activation:
         """The function as a fact."""
         return self._spec
-
-    @property
-    def zero_interval(self) -> ZeroInterval:
-        """Where the value is exactly 0."""
-        return self._spec.zero
-
-    @property
-    def flat_interval(self) -> ZeroInterval:
-        """Where the slope is exactly 0, straight-through gradients aside."""
-        return self._spec.flat
 
     def forward(self, x: Tensor) -> Tensor:
         """The function's value."""

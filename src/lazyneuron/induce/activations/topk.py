@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lazyneuron.blocks.activation import Activation
-from lazyneuron.blocks.tokenwise import block_top_k, statistical_top_k, top_k
+from lazyneuron.blocks.top_k import block_top_k, statistical_top_k, top_k
 from lazyneuron.core.errors import ConfigError
 
 

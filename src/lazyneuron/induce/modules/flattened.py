@@ -7,9 +7,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from lazyneuron.blocks.block import MLPBlock
-from lazyneuron.blocks.linears import find_linears
-from lazyneuron.blocks.quiet import quiet
-from lazyneuron.blocks.trace import trace_locally
+from lazyneuron.blocks.borrowed import borrowed
+from lazyneuron.blocks.find.linears import find_linears
+from lazyneuron.blocks.find.trace import trace_locally
+from lazyneuron.blocks.recorder import recording
 
 
 def takes_flattened(model: nn.Module, block: MLPBlock) -> bool:
@@ -27,19 +28,16 @@ def takes_flattened(model: nn.Module, block: MLPBlock) -> bool:
         tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
         seen.append((tensors[0].ndim if tensors else 0, 0))
 
-    def inside(_: nn.Module, args: tuple[Tensor, ...]) -> None:
-        if seen and args:
-            seen[-1] = (seen[-1][0], args[0].ndim)
+    def inside(_: MLPBlock, x: Any) -> None:
+        if seen and isinstance(x, Tensor):
+            seen[-1] = (seen[-1][0], x.ndim)
 
-    with quiet(model):
-        handles = [
-            around.register_forward_pre_hook(outside, with_kwargs=True),
-            block.up.module.register_forward_pre_hook(inside),
-        ]
+    with borrowed(model, bare=True):
+        handle = around.register_forward_pre_hook(outside, with_kwargs=True)
         try:
-            sites = {n: s for n, s in find_linears(model).items() if s.module in set(around.modules())}
-            trace_locally(name, around, sites, width=block.d_in)
+            with recording([block], inputs=inside):
+                sites = {n: s for n, s in find_linears(model).items() if s.module in set(around.modules())}
+                trace_locally(name, around, sites, width=block.d_in)
         finally:
-            for handle in handles:
-                handle.remove()
+            handle.remove()
     return (3, 2) in seen

@@ -28,7 +28,6 @@ from lazyneuron.induce.modules.installed import (
 from lazyneuron.induce.modules.norm_floor import NormBias, NormFloor, scale_offset
 from lazyneuron.induce.modules.token_noise import NoiseHook
 from lazyneuron.induce.modules.zeroth_bias import Position, ZerothBias
-from lazyneuron.induce.norms import with_norms
 from lazyneuron.induce.recipe import Recipe, register_recipe
 from lazyneuron.induce.recipe_data import spelled
 
@@ -99,10 +98,6 @@ class DoublyBiased(Recipe):
     def for_finetuning(steps: int = 3000) -> DoublyBiased:
         """The recipe for a trained model: the norm's bias stays, frozen, and both ramps take ``steps`` steps."""
         return DoublyBiased(norm_bias="freeze", mixing_steps=steps, uplift_steps=steps)
-
-    def looks_at(self, model: nn.Module, blocks: Sequence[MLPBlock]) -> Sequence[MLPBlock]:
-        """The blocks with the norms in front of them."""
-        return with_norms(model, blocks)
 
     def refuses(self, model: nn.Module, block: MLPBlock, *, blocks: Sequence[MLPBlock]) -> str | None:
         """Why this block cannot be changed, or None."""

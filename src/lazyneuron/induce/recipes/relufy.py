@@ -10,8 +10,8 @@ from torch import nn
 
 from lazyneuron.blocks.activation import Activation
 from lazyneuron.blocks.block import MLPBlock
-from lazyneuron.blocks.rectify import rectify_up_
 from lazyneuron.blocks.splice import replace_activation_
+from lazyneuron.blocks.splice.rectify import rectify_up_
 from lazyneuron.core.arguments import check_patterns, described
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.core.undo import Transaction

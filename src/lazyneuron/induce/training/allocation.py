@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.core.errors import ConfigError, DataError
-from lazyneuron.induce.training.samples import BlockSamples, hidden
+from lazyneuron.induce.training.samples import BlockSamples
 
 LEVELS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.35, 0.3, 0.25, 0.2, 0.17, 0.14, 0.12, 0.1, 0.08, 0.06, 0.05, 0.04, 0.03, 0.02)
 _MOST_ROWS = 1024
@@ -63,9 +63,9 @@ def neuron_weights(block: MLPBlock, samples: BlockSamples) -> Tensor:
         (d_hidden,).
     """
     worth: Tensor = torch.linalg.vector_norm(block.down.weight.detach().float(), dim=0)
-    if block.gate is not None:
-        u = torch.nn.functional.linear(_rows(samples.inputs), block.up.weight, block.up.bias).detach().float()
-        worth = worth * (u.relu() if block.rectifies_up else u).square().mean(0).sqrt()
+    u = block.factor(_rows(samples.inputs))
+    if u is not None:
+        worth = worth * u.detach().float().square().mean(0).sqrt()
     return worth
 
 
@@ -88,8 +88,8 @@ def curve(block: MLPBlock, samples: BlockSamples, *, worth: Tensor | None, level
     Cost: ``up`` once and ``down`` once a level, at the samples.
     """
     x = _rows(samples.inputs)
-    z, h = hidden(block, x)
-    value = block.activation(z)
+    z = block.pre_activation(x)
+    h, value = block.hidden(x, z), block.activation(z)
     score = value.float().abs() if worth is None else value.float().abs() * worth
     wanted = _output(block, h)
     scale = float((wanted - wanted.mean(0)).double().square().sum())

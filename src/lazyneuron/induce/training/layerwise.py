@@ -9,16 +9,16 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.blocks.borrowed import borrowed
+from lazyneuron.blocks.find import check_blocks
 from lazyneuron.core.errors import ConfigError, DataError
 from lazyneuron.induce.training.controller import DensityController
-from lazyneuron.induce.training.distill import Distillation, Step, schedule
+from lazyneuron.induce.training.loop import Distillation, Step, add_penalty, train_steps
 from lazyneuron.induce.training.pressure import density_of
-from lazyneuron.induce.training.safety import weights_kept_on_failure
-from lazyneuron.induce.training.samples import BlockSamples, hidden
+from lazyneuron.induce.training.samples import BlockSamples
 
 
 def distill_layerwise(
@@ -47,7 +47,7 @@ def distill_layerwise(
 
     Raises:
         DataError: a block has no samples.
-        ConfigError: there are no blocks.
+        ConfigError: there are no blocks, or they are not the student's or outdated.
 
     An exception, Ctrl-C included, leaves the student with the weights it came with.
 
@@ -57,10 +57,11 @@ def distill_layerwise(
     if missing or not blocks:
         kind = DataError if missing else ConfigError
         raise kind(f"There are no {'samples for ' + str(missing) if missing else 'blocks'} to train on; pass both.")
+    check_blocks(student, blocks)
     seconds = None if config.seconds is None else config.seconds / len(blocks)
     own = dataclasses.replace(config, seconds=seconds)
     history: dict[str, tuple[Step, ...]] = {}
-    with weights_kept_on_failure(student):
+    with borrowed(student, weights=True):
         for block in blocks:
             steps: list[Step] = []
             for step in _train_block(block, samples[block.name], config=own, generator=generator, rows=rows):
@@ -76,29 +77,20 @@ def _train_block(
 ) -> Iterator[Step]:
     sites = [site for site in (block.gate, block.up, block.down) if site is not None]
     trained = [p for site in sites for p in site.module.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
     controller = DensityController(config.pressure.target) if config.pressure else None
     device = samples.inputs.device
     variance = samples.outputs.float().var().clamp_min(torch.finfo(torch.float32).tiny)
-    for number, progress, _ in schedule([None], steps=config.steps, seconds=config.seconds):
+
+    def losses(_: None, number: int, progress: float) -> tuple[Tensor, Step]:
         pick = torch.randint(len(samples.inputs), (rows,), generator=generator).to(device)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.bf16):
-            z, h = hidden(block, samples.inputs[pick])
-            answer = F.linear(h, block.down.weight, block.down.bias)
+            z = block.pre_activation(samples.inputs[pick])
+            answer = block.output(block.hidden(samples.inputs[pick], z))
         fidelity = (answer.float() - samples.outputs[pick].float()).square().mean() / variance
-        loss, step = fidelity, Step(number=number, progress=progress, fidelity=float(fidelity.detach()))
-        if controller is not None and config.pressure is not None:
-            density = density_of(block, z)
-            strength = controller.update(density, progress=progress)
-            loss = fidelity + strength * config.pressure.of(block, z)
-            goal = controller.goal(progress)
-            step = dataclasses.replace(step, density=density, goal=goal, strength=strength)
-        for group in optimizer.param_groups:
-            group["lr"] = config.rate_at(progress)
-        for p, gradient in zip(trained, torch.autograd.grad(loss, trained), strict=True):
-            p.grad = gradient
-        nn.utils.clip_grad_norm_(trained, config.clip)
-        optimizer.step()
-        for p in trained:
-            p.grad = None
-        yield step
+        step = Step(number=number, progress=progress, fidelity=float(fidelity.detach()))
+        if controller is None or config.pressure is None:
+            return fidelity, step
+        penalty, density = config.pressure.of(block, z), density_of(block, z)
+        return add_penalty(fidelity, step, controller=controller, penalty=penalty, density=density)
+
+    return train_steps(trained, config=config, batches=[None], losses=losses)

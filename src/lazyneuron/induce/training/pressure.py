@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.blocks.recorder import recording
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.induce.training.controller import TargetDensity
 from lazyneuron.induce.training.penalty import (
@@ -82,7 +82,7 @@ class Pressure:
 def density_of(block: MLPBlock, z: Tensor, *, mask: Tensor | None = None) -> float:
     """Share of a block's neurons that are not silent at these pre-activations, over real tokens."""
     rows = real_rows(z.detach(), mask)
-    silent = block.activation(rows) == 0 if block.activation.tokenwise else block.activation.zero.contains(rows)
+    silent = block.activation.zero.contains(rows) if block.activation.elementwise else block.activation(rows) == 0
     return float((~silent).float().mean())
 
 
@@ -97,16 +97,7 @@ def pre_activations(blocks: Sequence[MLPBlock]) -> Iterator[dict[str, Tensor]]:
         A dictionary from block name to the pre-activation of that block's latest call; clear it between forwards.
     """
     caught: dict[str, Tensor] = {}
-
-    def catch(block: MLPBlock) -> Any:
-        def hook(_: nn.Module, __: Any, output: Tensor) -> None:
-            caught[block.name] = block.switch.part_of(output)
-
-        return hook
-
-    with contextlib.ExitStack() as stack:
-        for block in blocks:
-            stack.callback(block.switch.module.register_forward_hook(catch(block)).remove)
+    with recording(blocks, pre_activations=lambda block, z: caught.update({block.name: z}), graph=True):
         yield caught
 
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from lazyneuron.blocks.activation import Activation
 from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.core.errors import ConfigError, DataError
-from lazyneuron.induce.training.samples import BlockSamples, hidden
+from lazyneuron.induce.training.samples import BlockSamples
 
 
 def thresholds_for(
@@ -64,10 +64,10 @@ def shift_bias_(block: MLPBlock, samples: BlockSamples, *, density: float) -> fl
 
     Cost: ``up`` at the samples and a partial sort; at most 2**21 pre-activations are looked at.
     """
-    bias = block.switch.bias
+    bias = block.first.bias
     if bias is None or block.activation.zero.left != 0:
         lacks = "has no bias" if bias is None else f"has the activation {block.activation.kind}, not zero up to 0"
-        raise ConfigError(f"{block.switch.name} {lacks}; install ReLU first, or thresholds where there is no bias.")
+        raise ConfigError(f"{block.first.name} {lacks}; install ReLU first, or thresholds where there is no bias.")
     shift = _quantile(block, samples, density=density)
     bias -= shift
     return shift
@@ -81,7 +81,7 @@ def _quantile(block: MLPBlock, samples: BlockSamples | None, *, density: float) 
     if samples is None or not len(samples.inputs):
         raise DataError(f"There are no samples for block {block.name}; take them with block_samples.")
     rows = samples.inputs[:: max(1, -(-len(samples.inputs) * block.d_hidden // 2**21))]
-    z = F.linear(rows, block.switch.weight, block.switch.bias).flatten()
+    z = block.pre_activation(rows).flatten()
     return float(z.kthvalue(max(1, round((1 - density) * z.numel()))).values)
 
 
@@ -113,7 +113,7 @@ def refit_down_(
     cross = torch.zeros(n + 1, block.d_out, dtype=torch.float64, device=weight.device)
     before = 0.0
     for x, y in zip(torch.split(samples.inputs, rows), torch.split(samples.outputs, rows), strict=True):
-        h = hidden(block, x)[1]
+        h = block.hidden(x)
         residual = y - F.linear(h, weight, bias)
         h1 = torch.cat([h, h.new_full((len(h), 1), 0.0 if bias is None else 1.0)], dim=1)
         gram += h1.t() @ h1

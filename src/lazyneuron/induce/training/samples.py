@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.blocks.borrowed import borrowed
+from lazyneuron.blocks.find import check_blocks
+from lazyneuron.blocks.recorder import Seen, real_tokens, recording
 from lazyneuron.core.batch import call_model, padding_mask
 from lazyneuron.core.errors import DataError
-from lazyneuron.induce.training.safety import evaluating
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,21 +43,18 @@ def block_samples(model: nn.Module, blocks: Sequence[MLPBlock], *, batches: Iter
 
     Raises:
         DataError: there are no batches, or a block did not run.
+        ConfigError: the blocks are of another model or outdated.
 
     Cost: one forward for each batch; keeps ``d_in + d_out`` numbers for each token and block.
     """
+    check_blocks(model, blocks)
     rows: dict[str, tuple[list[Tensor], list[Tensor]]] = {block.name: ([], []) for block in blocks}
     mask: list[Tensor | None] = [None]
 
-    def keep(name: str, side: int, value: Tensor) -> None:
-        own = mask[0] if mask[0] is not None and mask[0].shape == value.shape[:-1] else None
-        flat = value.reshape(-1, value.shape[-1]) if own is None else value[own.bool()]
-        rows[name][side].append(flat.detach())
+    def keep(side: int) -> Seen:
+        return lambda block, value: rows[block.name][side].append(real_tokens(value, mask[0]))
 
-    with contextlib.ExitStack() as stack, torch.no_grad(), evaluating(model):
-        for block in blocks:
-            stack.callback(block.up.module.register_forward_pre_hook(_on_input(keep, block.name)).remove)
-            stack.callback(block.down.module.register_forward_hook(_on_output(keep, block.name)).remove)
+    with borrowed(model, observe=True, evaluate=True), recording(blocks, inputs=keep(0), outputs=keep(1)):
         for batch in batches:
             mask[0] = padding_mask(batch)
             call_model(model, batch)
@@ -65,24 +62,3 @@ def block_samples(model: nn.Module, blocks: Sequence[MLPBlock], *, batches: Iter
     if empty or not rows:
         raise DataError(f"No tokens ran through {empty or 'any block'}; pass batches that reach every block.")
     return {name: BlockSamples(inputs=torch.cat(i), outputs=torch.cat(o)) for name, (i, o) in rows.items()}
-
-
-_Keep = Callable[[str, int, Tensor], None]
-
-
-def _on_input(keep: _Keep, name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-    return lambda _, inputs: keep(name, 0, inputs[0])
-
-
-def _on_output(keep: _Keep, name: str) -> Callable[[nn.Module, Any, Tensor], None]:
-    return lambda _, __, output: keep(name, 1, output)
-
-
-def hidden(block: MLPBlock, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Pre-activation and hidden activation of a block at the inputs ``x`` (..., d_in)."""
-    z = F.linear(x, block.switch.weight, block.switch.bias)
-    h = block.activation(z)
-    if block.gate is None:
-        return z, h
-    u = F.linear(x, block.up.weight, block.up.bias)
-    return z, h * (F.relu(u) if block.rectifies_up else u)

@@ -7,9 +7,9 @@ import math
 import numpy as np
 
 from lazyneuron.core.errors import ShapeError
-from lazyneuron.learn.array import at_least, finite_array, probability
 from lazyneuron.learn.bounds.bound import OURS, Bound
-from lazyneuron.ops.boolean.array import Array
+from lazyneuron.learn.checks import at_least, finite_array, probability
+from lazyneuron.ops.array import Array
 
 _ROUNDING = 1e-10  # of the largest Ritz value; the method reorthogonalises, so that rounding stays some 1e-13
 _HALVINGS = 100

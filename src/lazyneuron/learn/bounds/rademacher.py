@@ -6,9 +6,10 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+from lazyneuron.core.arguments import check_choice
 from lazyneuron.core.errors import ConfigError
-from lazyneuron.learn.array import at_least, positive, probability
 from lazyneuron.learn.bounds.bound import OURS, TEXTBOOK, UNREVIEWED, Bound
+from lazyneuron.learn.checks import at_least, positive, probability
 
 KINDS = ("trivial", "dense", "vc", "lsjgh", "lower")
 _PROMISE = "at most k neurons active on the support"
@@ -85,8 +86,7 @@ def rademacher(kind: str, of: Class, *, rows: int) -> Bound:
 
     Source: ours, D10 (``"vc"``); Li, Sha, Jiang, Gao, Han (``"lsjgh"``, ``"lower"``).
     """
-    if kind not in KINDS:
-        raise ConfigError(f"A kind is one of {', '.join(KINDS)}, got {kind!r}.")
+    check_choice("A kind", kind, KINDS)
     m = at_least(rows, 1, "A number of samples")
     a, b, root = of.slope, of.bias, math.sqrt(of.s * of.k / m)
     over = of.k * max(b - a, 0.0) / math.sqrt(m)  # bias clipping: only min(A, B) of the bias matters

@@ -6,8 +6,8 @@ import dataclasses
 import math
 
 from lazyneuron.core.errors import ConfigError
-from lazyneuron.learn.array import at_least, positive, probability
 from lazyneuron.learn.bounds.bound import OURS, UNIFORM, Bound
+from lazyneuron.learn.checks import at_least, positive, probability
 
 _LABELS = ("labels are not centred", "E y^2 is that of the labels' law")
 _AVERAGED = (UNIFORM, *_LABELS, "in expectation")

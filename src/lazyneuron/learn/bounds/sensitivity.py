@@ -7,8 +7,8 @@ import math
 import numpy as np
 
 from lazyneuron.core.errors import ConfigError
-from lazyneuron.learn.array import at_least
 from lazyneuron.learn.bounds.bound import OURS, SPARSE_EVERYWHERE, UNIFORM, Bound
+from lazyneuron.learn.checks import at_least
 
 
 def phi(p: float) -> float:

@@ -7,9 +7,9 @@ import math
 import numpy as np
 
 from lazyneuron.core.errors import ConfigError
-from lazyneuron.learn.array import at_least, positive
 from lazyneuron.learn.bounds.bound import OURS, QUOTED, SPARSE_EVERYWHERE, UNIFORM, Bound
 from lazyneuron.learn.bounds.sensitivity import phi, phi_capped
+from lazyneuron.learn.checks import at_least, correlation, positive
 
 _BOTH = (UNIFORM, SPARSE_EVERYWHERE)
 
@@ -86,9 +86,7 @@ def noise_bound(rho: float, k: float, *, norm: float) -> Bound:
 
     Source: ours, D3.
     """
-    if not -1 <= rho <= 1:
-        raise ConfigError(f"A correlation lies in [-1, 1], got {rho}.")
-    value = 2 * (1 - rho) * at_least(k, 1, "k") ** 2 * at_least(norm, 0, "W") ** 2
+    value = 2 * (1 - correlation(rho)) * at_least(k, 1, "k") ** 2 * at_least(norm, 0, "W") ** 2
     return Bound(value=value, assumptions=_BOTH, source="D3", provenance=OURS)
 
 

@@ -10,10 +10,9 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from lazyneuron.core.errors import DataError
-from lazyneuron.learn.estimators.encoding import Encode
+from lazyneuron.learn.estimators.encoding import Encode, read_rows
 from lazyneuron.learn.estimators.regressor import LowDegreeRegressor
-from lazyneuron.learn.estimators.words import read_rows
-from lazyneuron.ops.boolean.array import Array
+from lazyneuron.ops.array import Array
 
 
 class LowDegreeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]

@@ -9,10 +9,9 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from lazyneuron.core.errors import ConfigError
-from lazyneuron.learn.array import check_memory
-from lazyneuron.learn.estimators.encoding import Encode, learn_encoding
-from lazyneuron.learn.estimators.words import encoded_rows, read_rows
-from lazyneuron.ops.boolean.array import Array
+from lazyneuron.learn.checks import check_memory
+from lazyneuron.learn.estimators.encoding import Encode, encoded_rows, learn_encoding, read_rows
+from lazyneuron.ops.array import Array
 from lazyneuron.ops.boolean.reference import columns
 from lazyneuron.ops.boolean.subsets import as_tuples, count_subsets, subset_table
 

@@ -11,27 +11,23 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from lazyneuron.core.errors import ConfigError, DataError
-from lazyneuron.learn.array import check_memory
-from lazyneuron.learn.bounds.tails import degree_for
-from lazyneuron.learn.estimators.encoding import Encode, apply_encoding, learn_encoding
-from lazyneuron.learn.estimators.options import check_options
-from lazyneuron.learn.estimators.words import encoded_rows, read_rows
+from lazyneuron.learn.estimators.encoding import Encode, apply_encoding, encoded_rows, learn_encoding, read_rows
 from lazyneuron.learn.krawtchouk import walsh_kernel
-from lazyneuron.learn.solvers.absolute import absolute
-from lazyneuron.learn.solvers.averaging import average, thresholded
-from lazyneuron.learn.solvers.degree import DegreeChoice, by_spectrum, by_validation
-from lazyneuron.learn.solvers.kernel import kernel_ridge
-from lazyneuron.learn.solvers.lanczos import basis_bytes
-from lazyneuron.learn.solvers.least_squares import DENSE, GOOD, least_squares
+from lazyneuron.learn.solvers.choice import (
+    DegreeChoice,
+    check_options,
+    choose_degree,
+    choose_solver,
+    ridge_penalty,
+    solve,
+)
+from lazyneuron.learn.solvers.least_squares import GOOD, Sums
 from lazyneuron.learn.solvers.solution import Solution
-from lazyneuron.learn.solvers.sparse import lasso
-from lazyneuron.learn.solvers.sums import Sums
-from lazyneuron.ops.boolean.array import Array
+from lazyneuron.ops.array import Array
 from lazyneuron.ops.boolean.design import WalshDesign
-from lazyneuron.ops.boolean.subsets import check_degree, count_subsets, sizes, subset_table
+from lazyneuron.ops.boolean.subsets import count_subsets, sizes, subset_table
 
 _STREAMED = 6000  # features up to which sums of the Gram matrix are kept by partial_fit
-_KERNEL_ROWS = 5000
 
 
 def _streams(estimator: LowDegreeRegressor) -> bool:
@@ -57,7 +53,7 @@ class LowDegreeRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     Args:
         degree: a number, or how to choose it: ``"auto"`` and ``"cv"`` by cross-validation along the degrees,
-            ``"spectrum"`` by the estimated weight of each level, ``"certificate"`` from the certificate.
+            ``"spectrum"`` by the estimated weight of each level, ``"bound"`` from a bound on the tail.
         solver: ``"ols"``, ``"ridge"``, ``"lmn"`` (averaging), ``"lasso"``, ``"threshold"``, ``"kernel"``, ``"l1"``,
             or ``"auto"``: least squares (ridge with a penalty) from two rows a feature on, else the kernel up to 5000
             rows, else averaging (ridge with a penalty).
@@ -65,7 +61,7 @@ class LowDegreeRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         center: averaging takes the mean out first.
         clip: predictions stay within the range of the training labels.
         cv: folds.
-        sparsity: k of the certificate.
+        sparsity: k of this bound.
         norm: its W.
         error: its squared error.
         width: its s, optional.
@@ -141,13 +137,11 @@ class LowDegreeRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             raise DataError("Learning needs at least 2 rows, got n_samples = 1.")
         if np.ptp(target) == 0:
             raise DataError(f"All labels equal {target[0]:g}; there is nothing to learn from a constant.")
-        self.degree_choice_ = self._choose_degree(x, target)
+        self.degree_choice_ = choose_degree(self, x, target)
         self.degree_ = self.degree_choice_.degree
         self._sums: Any = None
-        size = count_subsets(x.shape[1], self.degree_)
-        self.solver_ = self._choose_solver(len(x), size)
-        self._check_size(len(x), x.shape[1], size)
-        self._keep(self._solve(x, target), x, target)
+        self.solver_ = choose_solver(self, rows=len(x), n=x.shape[1], degree=self.degree_)
+        self._keep(solve(x, target, degree=self.degree_, solver=self.solver_, of=self), x, target)
         return self
 
     @available_if(_streams)  # type: ignore[untyped-decorator]
@@ -171,15 +165,15 @@ class LowDegreeRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         design = WalshDesign(x, self.degree_)
         if self.solver != "lmn" and design.size > _STREAMED:
             raise ConfigError(
-                f"partial_fit keeps the Gram matrix, {design.size} features are more than {_STREAMED}; take "
-                "solver='lmn'."
+                f"partial_fit keeps the Gram matrix, {design.size} features are more than {_STREAMED}; "
+                "take solver='lmn'."
             )
         sums = Sums.of(design, target, gram=self.solver != "lmn")
         self._sums = sums if first else self._sums + sums
         if self.solver == "lmn":
             solution = self._sums.averages(center=self.center)
         else:
-            solution = self._sums.least_squares(alpha=self._ridge())
+            solution = self._sums.least_squares(alpha=ridge_penalty(self.solver, self.alpha))
         self._keep(solution, None, np.array([self._sums.low, self._sums.high]))
         return self
 
@@ -207,65 +201,6 @@ class LowDegreeRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         if first:
             self.pairs_ = learn_encoding(rows, self.encode)
         return apply_encoding(rows, self.pairs_, self.encode), np.asarray(target, np.float64)
-
-    def _choose_degree(self, x: Array, y: Array) -> DegreeChoice:
-        n = x.shape[1]
-        if self.degree in ("auto", "cv"):
-            return by_validation(x, y, folds=min(self.cv, len(y)))
-        if self.degree == "spectrum":
-            return by_spectrum(x, y)
-        if self.degree == "certificate":
-            assert self.sparsity is not None and self.norm is not None and self.error is not None
-            found = degree_for(self.error, self.sparsity, norm=self.norm, n=n, s=self.width)
-            if found.vacuous:
-                warnings.warn(
-                    f"The certificate is vacuous: it names degree {n}, and every function of {n} columns is a "
-                    "polynomial of that degree; take degree='cv', or allow a larger error.",
-                    stacklevel=4,
-                )
-            return DegreeChoice(degree=int(found.value), rule="certificate")
-        assert not isinstance(self.degree, str)
-        return DegreeChoice(degree=check_degree(n, min(self.degree, n)), rule="given")
-
-    def _choose_solver(self, rows: int, size: int) -> str:
-        if self.solver != "auto":
-            return self.solver
-        if rows >= 2 * size:
-            return "ridge" if self.alpha else "ols"
-        if rows <= _KERNEL_ROWS:
-            return "kernel"
-        return "ridge" if self.alpha else "lmn"
-
-    def _check_size(self, rows: int, n: int, size: int) -> None:
-        limit = self.memory_limit_gib * 2**30
-        if self.solver_ == "kernel":
-            other = "take fewer rows, or solver='lmn' or 'ridge'"
-            check_memory(24.0 * rows**2, f"The kernel matrix of {rows} rows", other, limit_bytes=limit)
-        else:
-            other = "lower the degree, or take solver='kernel', whose cost does not depend on it"
-            vectors = 8.0 * size * 6 + rows * (n + 32)
-            if self.solver_ == "ols" and size > DENSE:
-                vectors += basis_bytes(size)
-            check_memory(vectors, f"Fitting {size} features of degree {self.degree_}", other, limit_bytes=limit)
-
-    def _solve(self, x: Array, y: Array) -> Solution:
-        if self.solver_ == "kernel":
-            return kernel_ridge(x, y, degree=self.degree_, alpha=self.alpha)
-        design = WalshDesign(x, self.degree_)
-        if self.solver_ == "lmn":
-            return average(design, y, center=self.center)
-        if self.solver_ == "threshold":
-            return thresholded(design, y, alpha=self.alpha)
-        if self.solver_ == "lasso":
-            return lasso(design, y, alpha=self.alpha)
-        if self.solver_ == "l1":
-            return absolute(design, y)
-        return least_squares(design, y, alpha=self._ridge())
-
-    def _ridge(self) -> float:
-        if self.solver_ != "ridge":
-            return 0.0
-        return 1.0 if self.alpha is None else self.alpha
 
     def _keep(self, solution: Solution, x: Array | None, y: Array) -> None:
         n = self.n_features_in_

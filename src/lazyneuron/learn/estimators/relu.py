@@ -12,10 +12,11 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
+from lazyneuron.core.arguments import check_choice
 from lazyneuron.core.errors import ConfigError, DataError
 from lazyneuron.learn.network import SparseActivationNet
 from lazyneuron.learn.sparsity import SparsityReport, verify_sparsity
-from lazyneuron.ops.boolean.array import Array
+from lazyneuron.ops.array import Array
 
 _PRESSURES = ("none", "l1", "topk", "shift")
 
@@ -144,8 +145,7 @@ class SparseReluRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return min(self.k or 8, self.width)
 
     def _check_options(self) -> None:
-        if self.pressure not in _PRESSURES:
-            raise ConfigError(f"A pressure is one of {', '.join(_PRESSURES)}, got {self.pressure!r}.")
+        check_choice("A pressure", self.pressure, _PRESSURES)
         if self.k is not None and (self.pressure != "topk" or self.k < 1):
             raise ConfigError(f"k goes with pressure='topk' and is at least 1, got {self.k} with {self.pressure!r}.")
         if min(self.width, self.epochs, self.batch_size) < 1 or not self.learning_rate > 0 or self.strength < 0:

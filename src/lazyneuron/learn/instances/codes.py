@@ -10,10 +10,10 @@ import numpy as np
 
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.learn import cube
-from lazyneuron.learn.array import positive
+from lazyneuron.learn.checks import positive
 from lazyneuron.learn.instances.instance import Instance, signs
 from lazyneuron.learn.network import SparseActivationNet
-from lazyneuron.ops.boolean.array import Array
+from lazyneuron.ops.array import Array
 
 _GOLAY = 0b101011100011  # x^11 + x^9 + x^7 + x^6 + x^5 + x + 1
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from lazyneuron.core.errors import ConfigError, DataError
 from lazyneuron.learn import cube
-from lazyneuron.learn.array import at_least
+from lazyneuron.learn.checks import at_least
 from lazyneuron.learn.network import SparseActivationNet
-from lazyneuron.ops.boolean.array import Array
+from lazyneuron.ops.array import Array
 
 
 def _as_it_is(x: Array) -> Array:

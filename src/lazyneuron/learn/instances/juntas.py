@@ -8,7 +8,7 @@ import numpy as np
 
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.learn import cube
-from lazyneuron.learn.array import positive
+from lazyneuron.learn.checks import positive
 from lazyneuron.learn.instances.instance import Instance, place, signs, table_of
 from lazyneuron.learn.network import SparseActivationNet
 

@@ -11,7 +11,7 @@ import numpy as np
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.learn.instances.instance import Instance
 from lazyneuron.learn.network import SparseActivationNet
-from lazyneuron.ops.boolean.array import Array
+from lazyneuron.ops.array import Array
 
 
 def lift_full(y: Array) -> Array:

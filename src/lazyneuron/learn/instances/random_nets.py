@@ -8,10 +8,10 @@ import numpy as np
 
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.learn import cube
-from lazyneuron.learn.array import positive
+from lazyneuron.learn.checks import positive
 from lazyneuron.learn.instances.instance import Instance, signs
 from lazyneuron.learn.network import SparseActivationNet
-from lazyneuron.ops.boolean.array import Array
+from lazyneuron.ops.array import Array
 
 _MOST = 18
 

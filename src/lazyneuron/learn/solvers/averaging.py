@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from lazyneuron.learn.solvers.solution import Solution
-from lazyneuron.ops.boolean.array import Array
+from lazyneuron.ops.array import Array
 from lazyneuron.ops.boolean.design import WalshDesign
 
 

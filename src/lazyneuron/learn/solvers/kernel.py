@@ -6,8 +6,8 @@ import numpy as np
 
 from lazyneuron.learn.krawtchouk import walsh_kernel
 from lazyneuron.learn.solvers.solution import Solution
-from lazyneuron.ops.boolean.array import Array
-from lazyneuron.ops.boolean.native import Impl
+from lazyneuron.ops.array import Array
+from lazyneuron.ops.boolean.operators import Impl
 from lazyneuron.ops.boolean.reference import columns
 from lazyneuron.ops.boolean.subsets import count_subsets
 

@@ -6,46 +6,14 @@ import dataclasses
 
 import numpy as np
 
-from lazyneuron.learn.bounds.bound import TEXTBOOK, Bound
 from lazyneuron.learn.bounds.eigenvalues import largest_eigenvalue_bound, least_eigenvalue_bound
+from lazyneuron.learn.solvers.solution import LeastEigenvalue
 from lazyneuron.ops.boolean.design import WalshDesign
 
 _DELTA = 1e-6
 _MOST_STEPS = 60
 _ENTRIES = 1 << 27  # numbers of the basis that is kept
 _NEAR = 0.02  # how far apart the two sides may stay
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LeastEigenvalue:
-    """The least eigenvalue of the Gram matrix over m, from both sides.
-
-    Attributes:
-        bound: what it is at least.
-        at_most: what it is at most, without failure: the matrix takes this value on a unit vector.
-    """
-
-    bound: Bound
-    at_most: float
-
-    def against(self, wanted: float) -> str:
-        """Where it lies, for a number that is not proved."""
-        low, high = self.bound.value, self.at_most
-        known = f"is {low:.2g}" if low == high else f"lies from {low:.2g} to {high:.2g}"
-        return f"{known}, {'below' if high < wanted else 'not proved to reach'} the {wanted:g}"
-
-    @staticmethod
-    def exact(value: float) -> LeastEigenvalue:
-        """Of a matrix whose eigenvalues were computed."""
-        value = max(value, 0.0)
-        bound = Bound(
-            value=value,
-            assumptions=("up to rounding",),
-            source="all of the Gram matrix",
-            provenance=TEXTBOOK,
-            vacuous=value == 0,
-        )
-        return LeastEigenvalue(bound=bound, at_most=value)
 
 
 class Lanczos:
@@ -91,7 +59,7 @@ class Lanczos:
         self._basis[at + 1] = image / norm if norm else 0.0
 
     def least(self) -> LeastEigenvalue:
-        """What the steps so far say."""
+        """What the steps so far prove."""
         from scipy.linalg import eigvalsh_tridiagonal
 
         bound = least_eigenvalue_bound(self.diagonal, self.beside, size=self._design.size, delta=_DELTA)

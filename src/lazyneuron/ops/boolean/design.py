@@ -7,8 +7,8 @@ import functools
 import numpy as np
 import torch
 
-from lazyneuron.ops.boolean.array import Array, doubles
-from lazyneuron.ops.boolean.native import Impl, operators
+from lazyneuron.ops.array import Array, tensor_of
+from lazyneuron.ops.boolean.operators import Impl, operators
 from lazyneuron.ops.boolean.packing import pack_columns
 from lazyneuron.ops.boolean.reference import columns
 from lazyneuron.ops.boolean.subsets import check_degree, count_subsets, subset_table
@@ -43,7 +43,7 @@ class WalshDesign:
     def analysis(self, y: Array) -> Array:
         """``Phi^T y``, shape (N,)."""
         if self._ops is not None:
-            target = doubles(y)
+            target = tensor_of(y, dtype=np.float64)
             return np.asarray(self._ops.walsh_analysis(self._bits, target, self.degree, BEST).numpy())
         rows = self._rows()
         parts = (columns(self.x[b : b + rows], self.degree).T @ y[b : b + rows] for b in range(0, self.m, rows))
@@ -52,7 +52,7 @@ class WalshDesign:
     def synthesis(self, coefficients: Array) -> Array:
         """``Phi c``, shape (m,)."""
         if self._ops is not None:
-            given = doubles(coefficients)
+            given = tensor_of(coefficients, dtype=np.float64)
             return np.asarray(self._ops.walsh_synthesis(self._bits, given, self.m, self.degree, BEST).numpy())
         rows = self._rows()
         parts = [columns(self.x[b : b + rows], self.degree) @ coefficients for b in range(0, self.m, rows)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lazyneuron.ops.boolean.array import Array
+from lazyneuron.ops.array import Array
 
 
 def pack_rows(x: Array) -> Array:

@@ -6,13 +6,13 @@ import math
 
 import numpy as np
 
-from lazyneuron.ops.boolean.array import Array
+from lazyneuron.ops.array import Array
 from lazyneuron.ops.boolean.packing import bit_count
 from lazyneuron.ops.boolean.subsets import count_subsets
 
 
 def fwht_(values: Array) -> None:
-    """As :func:`lazyneuron.ops.boolean.walsh.fwht`, in place."""
+    """As :func:`lazyneuron.ops.boolean.operators.fwht`, in place."""
     step, length = 1, values.shape[-1]
     while step < length:
         pairs = values.reshape(-1, length // (2 * step), 2, step)
@@ -39,7 +39,7 @@ def columns(x: Array, degree: int, *, dtype: type = np.float64) -> Array:
 
 
 def lookup(a: Array, b: Array, table: Array) -> Array:
-    """As :func:`lazyneuron.ops.boolean.hamming.lookup`."""
+    """As :func:`lazyneuron.ops.boolean.operators.lookup`."""
     out = np.empty((len(a), len(b)))
     for i, row in enumerate(a):
         out[i] = table[bit_count(row ^ b).sum(axis=1)]
@@ -47,7 +47,7 @@ def lookup(a: Array, b: Array, table: Array) -> Array:
 
 
 def pair_sums(rows: Array, y: Array, n: int) -> Array:
-    """As :func:`lazyneuron.ops.boolean.hamming.pair_sums`, of packed rows."""
+    """As :func:`lazyneuron.ops.boolean.operators.pair_sums`, of packed rows."""
     out = np.zeros(n + 1)
     for i in range(len(rows) - 1):
         distance = bit_count(rows[i] ^ rows[i + 1 :]).sum(axis=1)

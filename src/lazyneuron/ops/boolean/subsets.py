@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from lazyneuron.core.errors import ConfigError
-from lazyneuron.ops.boolean.array import Array
+from lazyneuron.ops.array import Array
 
 
 def count_subsets(n: int, degree: int) -> int:
@@ -68,9 +68,3 @@ def as_tuples(table: Array) -> Iterator[tuple[int, ...]]:
     """The rows of :func:`subset_table` as tuples."""
     for row in table:
         yield tuple(int(t) for t in row if t >= 0)
-
-
-def masks(table: Array) -> Array:
-    """Each subset as the integer with these bits set, int64; for coordinates below 63."""
-    bits = np.where(table >= 0, np.int64(1) << np.maximum(table, 0).astype(np.int64), 0)
-    return np.asarray(bits.sum(axis=1, dtype=np.int64))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lazyneuron.ops.buckets import reference
-from lazyneuron.ops.choice import choose
+from lazyneuron.ops.choice import native_operators
 
 LANES = 8
 
@@ -25,22 +24,14 @@ def native_ops(impl: str = "auto") -> Any:
         ConfigError: no such implementation.
         ImplUnavailable: native operators were asked for by name and are not built here.
     """
-    found = choose(impl, plain="python").operators
-    if found is not None:
-        _register()
-    return found
+    return native_operators(impl, plain="python", fakes=_FAKES)
 
 
-@functools.cache
-def _register() -> None:
-    """Give the operators their fake implementations; bucket_insert, whose result depends on the data, has none."""
-    fakes: dict[str, Callable[..., Any]] = {
-        "bucket_hash": lambda x, w, b, hashes, shift: x.new_empty(len(x), hashes, dtype=torch.int32),
-        "bucket_find": lambda rows, index, keys, count: index.new_empty(len(rows)),
-        **dict.fromkeys(("bucket_rehash", "bucket_advise", "bucket_accumulate", "bucket_predict"), lambda *_: None),
-    }
-    for name, fake in fakes.items():
-        torch.library.register_fake(f"lazyneuron::{name}", fake)
+_FAKES: dict[str, Callable[..., Any]] = {  # bucket_insert, whose result depends on the data, has none
+    "bucket_hash": lambda x, w, b, hashes, shift: x.new_empty(len(x), hashes, dtype=torch.int32),
+    "bucket_find": lambda rows, index, keys, count: index.new_empty(len(rows)),
+    **dict.fromkeys(("bucket_rehash", "bucket_advise", "bucket_accumulate", "bucket_predict"), lambda *_: None),
+}
 
 
 def new_rows(*shape: int, dtype: torch.dtype, ops: Any = None) -> Tensor:

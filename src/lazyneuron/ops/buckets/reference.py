@@ -37,10 +37,19 @@ def check_rows(v: Tensor) -> None:
     Raises:
         DataError: as in :func:`lazyneuron.ops.buckets.operators.hash_rows`.
     """
-    if not bool(v.isfinite().all()):
-        raise DataError("The rows hold NaN or infinity, which lie in no bucket; drop or impute them first.")
+    check_finite(v)
     if v.numel() and float(v.abs().max()) >= LARGEST:
         raise DataError("A bucket's number does not fit into 32 bits; scale the data, or use wider buckets.")
+
+
+def check_finite(rows: Tensor) -> None:
+    """Refuse rows that lie in no bucket.
+
+    Raises:
+        DataError: a value is NaN or infinite.
+    """
+    if not bool(rows.isfinite().all()):
+        raise DataError("The rows hold NaN or infinity, which lie in no bucket; drop or impute them first.")
 
 
 def moment_width(features: int, outputs: int, *, degree: int) -> int:
@@ -62,10 +71,10 @@ def evaluate(x: Tensor, slots: Tensor, values: Tensor, *, outputs: int, degree: 
     Returns:
         (rows, outputs) float64.
     """
-    held = values[slots.clamp(min=0)].reshape(len(slots), outputs, -1)
-    y = held[:, :, 0]
+    chosen = values[slots.clamp(min=0)].reshape(len(slots), outputs, -1)
+    y = chosen[:, :, 0]
     if degree:
-        y = y + torch.einsum("rod,rd->ro", held[:, :, 1:], x.to(torch.float64))
+        y = y + torch.einsum("rod,rd->ro", chosen[:, :, 1:], x.to(torch.float64))
     return torch.where((slots >= 0)[:, None], y, 0.0)
 
 

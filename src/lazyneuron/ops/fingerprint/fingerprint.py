@@ -62,7 +62,7 @@ class Fingerprint:
     def __init__(self, parameters: Sequence[Tensor]) -> None:
         self._memory = [memory_of(parameter) for parameter in parameters]
         operators = native_ops()
-        self._first_change: Callable[[list[Tensor], Tensor, int, int], int]
+        self._first_change: Callable[[list[Tensor], Tensor, int, int, int], int]
         if operators is not None:
             self._first_change = operators.first_change.default._op  # without its wrapper in Python
             self._wanted = operators.fingerprint.default(self._memory)
@@ -75,7 +75,7 @@ class Fingerprint:
 
     def holds(self) -> bool:
         """Is every byte as it was? One pass over the parameters, on all threads."""
-        return self._first_change(self._memory, self._wanted, 0, 1) < 0
+        return self._first_change(self._memory, self._wanted, 0, 1, 1) < 0
 
     def holds_in_part(self, parts: int = 1) -> bool:
         """Are the next ``parts`` of :attr:`turns` equal parts of every parameter as they were?
@@ -84,8 +84,9 @@ class Fingerprint:
         """
         if parts >= self.turns:
             return self.holds()
-        for _ in range(parts):
-            turn = self._turn = (self._turn + 1) % self.turns
-            if self._first_change(self._memory, self._wanted, turn, self.turns) >= 0:
-                return False
-        return True
+        turn, turns = self._turn, self.turns
+        self._turn = (turn + parts) % turns
+        here = min(parts, turns - turn)  # the rest begins at the front again
+        return self._first_change(self._memory, self._wanted, turn, turns, here) < 0 and (
+            here == parts or self._first_change(self._memory, self._wanted, 0, turns, parts - here) < 0
+        )

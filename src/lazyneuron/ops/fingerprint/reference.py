@@ -25,13 +25,13 @@ def _print(piece: Tensor) -> int:
     return zlib.crc32(piece.numpy().data)
 
 
-def first_change(memories: list[Tensor], wanted: Tensor, turn: int, turns: int) -> int:
+def first_change(memories: list[Tensor], wanted: Tensor, turn: int, turns: int, parts: int) -> int:
     """As the native operator of this name."""
     start = 0
     for number, memory in enumerate(memories):
         pieces = _pieces(memory)
         begin = len(pieces) * turn // turns
-        end = min(max(begin + 1, len(pieces) * (turn + 1) // turns), len(pieces))
+        end = min(max(begin + 1, len(pieces) * (turn + parts) // turns), len(pieces))
         if any(_print(pieces[k]) != int(wanted[start + k]) for k in range(begin, end)):
             return number
         start += len(pieces)

@@ -39,9 +39,8 @@ _BOOLEAN_FLAGS = {  # of the Boolean cube: what counts there is a wide popcount
     "avx2": _AVX2,
     "avx512_popcnt": (*_AVX512, "-mavx512vpopcntdq"),
 }
-_LEVELS = dict.fromkeys(("boolean_kernels", "boolean_products"), _BOOLEAN_FLAGS)  # of others: _ISA_FLAGS
+_LEVELS = {"boolean_kernels": _BOOLEAN_FLAGS}  # of others: _ISA_FLAGS
 _SOURCE_FLAGS = {  # same bits at every ISA level
-    "boolean_products": ("-ffp-contract=off",),
     "buckets": ("-ffp-contract=off",),
     "elementwise": ("-ffp-contract=off", "-fno-trapping-math", "-funroll-loops"),
 }

@@ -23,7 +23,7 @@ def sparse_mlp(packed: PackedBlock, x: Tensor) -> Tensor:
         fire are gathered, then multiplied.
     """
     # on x as it is: torch rounds once or twice, depending on its strides
-    h = packed.activation(F.linear(x, packed.switch_rows, packed.switch_bias))
+    h = packed.activation(F.linear(x, packed.first_rows, packed.first_bias))
     if packed.up_rows is not None:
         up = F.linear(x, packed.up_rows, packed.up_bias)
         h = h * (F.relu(up) if packed.rectifies_up else up)

@@ -26,7 +26,7 @@ def op() -> Callable[..., Tensor]:
     return call
 
 
-def _fake(x: Tensor, sketch: Tensor, certificate: Tensor, switch_rows: Tensor, *rest: Any) -> Tensor:
+def _fake(x: Tensor, sketch: Tensor, certificate: Tensor, first_rows: Tensor, *rest: Any) -> Tensor:
     _, _, _, down_rows, *_ = rest
     return x.new_empty((*x.shape[:-1], down_rows.shape[1]))
 
@@ -50,7 +50,7 @@ def arguments(packed: PackedBlock, counts: Tensor, *, planes: int, isa: int = -1
     return (
         packed.sketch.panels,
         packed.sketch.certificate,
-        packed.switch_rows,
+        packed.first_rows,
         packed.up_rows,
         packed.up_bias,
         packed.rectifies_up,

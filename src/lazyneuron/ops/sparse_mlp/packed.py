@@ -71,8 +71,8 @@ class PackedBlock:
 
     Attributes:
         sketch: of the layer that decides what fires (``up``, or ``gate`` of a gated block).
-        switch_rows: that layer's weight, (d_hidden, d_in).
-        switch_bias: its bias, (d_hidden,) or None.
+        first_rows: that layer's weight, (d_hidden, d_in).
+        first_bias: its bias, (d_hidden,) or None.
         up_rows, up_bias: of a gated block's ``up``, else None.
         rectifies_up: whether what ``up`` says is rectified, as in dReLU.
         down_rows: (d_hidden, d_out), the transpose of ``down``'s weight; int8 with ``weights="int8"``.
@@ -84,8 +84,8 @@ class PackedBlock:
     """
 
     sketch: Sketch
-    switch_rows: Tensor
-    switch_bias: Tensor | None
+    first_rows: Tensor
+    first_bias: Tensor | None
     up_rows: Tensor | None
     up_bias: Tensor | None
     rectifies_up: bool = False
@@ -99,7 +99,7 @@ class PackedBlock:
     @property
     def dtype(self) -> torch.dtype:
         """The model's dtype: of x, y, biases and kept weights."""
-        return self.switch_rows.dtype
+        return self.first_rows.dtype
 
     @property
     def weights(self) -> Weights:

@@ -22,9 +22,9 @@ def hidden(packed: PackedBlock, x: Tensor, *, compute: torch.dtype = torch.float
         return t if packed.dtype == torch.float32 else t.to(packed.dtype).to(compute)
 
     wide = x.to(compute)
-    z = wide @ _switch_weight(packed).to(compute).T
-    if packed.switch_bias is not None:
-        z = z + packed.switch_bias.to(compute)
+    z = wide @ _first_weight(packed).to(compute).T
+    if packed.first_bias is not None:
+        z = z + packed.first_bias.to(compute)
     activation = packed.compared
     h = rounded(activation(rounded(z)))
     if activation.kind.startswith("thresholded"):  # torch compares what is rounded
@@ -83,8 +83,8 @@ def certified_silent(sketch: Sketch, x: Tensor, zero: ZeroSet) -> Tensor:
     return silent
 
 
-def _switch_weight(packed: PackedBlock) -> Tensor:
+def _first_weight(packed: PackedBlock) -> Tensor:
     if packed.weights == "keep":
-        return packed.switch_rows
+        return packed.first_rows
     scale = packed.sketch.certificate[0, : packed.d_hidden].double()
     return scale[:, None] * packed.sketch.quantised_rows().double()

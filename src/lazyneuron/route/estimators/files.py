@@ -36,8 +36,8 @@ def save_estimator(estimator: LSHRegressor | LSHClassifier, folder: str | Path) 
     for number, p in enumerate(model.pyramids):
         parts = {**p.affine.to_tensors(), "vectors": p.table.vectors, "sums": p.sums[: len(p.table)]}
         tensors |= {f"table{number}.{key}": value.clone() for key, value in parts.items()}
-    if model.held is not None:
-        tensors |= {"held.x": model.held[0], "held.y": model.held[1]}
+    if model.held_out is not None:
+        tensors |= {"held.x": model.held_out[0], "held.y": model.held_out[1]}
     facts: dict[str, Any] = {
         "estimator": name,
         "parameters": estimator.get_params(),
@@ -90,17 +90,17 @@ def _model(settings: Any, tensors: dict[str, Tensor], facts: dict[str, Any]) -> 
     )
     width = moment_width(frame.features, frame.outputs, degree=frame.degree)
     for number, base in enumerate(facts["bases"]):
-        held = {key.partition(".")[2]: t for key, t in tensors.items() if key.startswith(f"table{number}.")}
-        if held["sums"].shape != (len(held["vectors"]), width) or not bool((held["sums"][:, 0] > 0).all()):
+        parts = {key.partition(".")[2]: t for key, t in tensors.items() if key.startswith(f"table{number}.")}
+        if parts["sums"].shape != (len(parts["vectors"]), width) or not bool((parts["sums"][:, 0] > 0).all()):
             raise ValueError("its sums do not fit its buckets")
-        affine = AffineHash.from_tensors(held)
+        affine = AffineHash.from_tensors(parts)
         pyramid = Pyramid(affine, frame, capacity=settings.capacity, impl=settings.impl, base=int(base))
-        pyramid.merge(held["vectors"], held["sums"], base=int(base))
-        if len(pyramid.table) != len(held["vectors"]):
+        pyramid.merge(parts["vectors"], parts["sums"], base=int(base))
+        if len(pyramid.table) != len(parts["vectors"]):
             raise ValueError("it names one bucket twice")
         model.pyramids.append(pyramid)
     if "held.x" in tensors:
-        model.held = tensors["held.x"], tensors["held.y"]
+        model.held_out = tensors["held.x"], tensors["held.y"]
     model.rows, model.shift = int(facts["rows"]), facts["shift"]
     model.errors = {shift: float(error) for shift, error in facts["errors"]}
     model.chosen = True

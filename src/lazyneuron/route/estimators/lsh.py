@@ -9,15 +9,16 @@ import torch
 from torch import Tensor
 
 from lazyneuron.core.errors import DataError
-from lazyneuron.route.bucket_regression import BucketRegression, BucketSettings
-from lazyneuron.route.estimators.sklearn import (
+from lazyneuron.ops.array import tensor_of
+from lazyneuron.route.bucket_regression import BucketRegression
+from lazyneuron.route.bucket_settings import BucketSettings
+from lazyneuron.route.estimators.outputs import (
     FLOATS,
     BaseEstimator,
     ClassifierMixin,
-    RegressorMixin,
+    OutputsMixin,
     check_classification_targets,
     check_is_fitted,
-    rows_of,
     validate_data,
 )
 
@@ -90,18 +91,18 @@ class _Buckets(BaseEstimator):  # type: ignore[misc]
 
     def _rows(self, X: Any) -> Tensor:
         check_is_fitted(self, "model_")
-        return rows_of(validate_data(self, X, reset=False, dtype=FLOATS, ensure_all_finite=False, order="C"))
+        return tensor_of(validate_data(self, X, reset=False, dtype=FLOATS, ensure_all_finite=False, order="C"))
 
     def _values(self, X: Any) -> Tensor:
         rows = self._rows(X)
         try:
             return self.model_.predict(rows)
         except DataError:
-            validate_data(self, X, reset=False, dtype=FLOATS)  # scikit-learn's own words, when they fit
+            validate_data(self, X, reset=False, dtype=FLOATS)  # scikit-learn's own sentence, when it fits
             raise
 
 
-class LSHRegressor(RegressorMixin, _Buckets):  # type: ignore[misc]
+class LSHRegressor(OutputsMixin, _Buckets):  # type: ignore[misc]
     """Regression in hashed buckets: a constant or an affine function in each, in closed form.
 
     Rows are hashed by parallel hyperplanes at nested widths, of which held-out rows choose one. A row whose bucket is
@@ -141,8 +142,7 @@ class LSHRegressor(RegressorMixin, _Buckets):  # type: ignore[misc]
 
     def fit(self, X: Any, y: Any) -> LSHRegressor:
         """Learn from all rows (rows, features) and targets (rows,) or (rows, outputs)."""
-        X, y = validate_data(self, X, y, dtype=FLOATS, multi_output=True, y_numeric=True)
-        self._fit_all(rows_of(X), self._targets(y))
+        self._fit_all(*self._checked(X, y))
         return self
 
     def partial_fit(self, X: Any, y: Any) -> LSHRegressor:
@@ -150,15 +150,8 @@ class LSHRegressor(RegressorMixin, _Buckets):  # type: ignore[misc]
 
         A tenth of the rows, up to 16384, chooses the width and is not learned from.
         """
-        X, y = validate_data(
-            self, X, y, dtype=FLOATS, multi_output=True, y_numeric=True, reset=not hasattr(self, "model_")
-        )
-        self._fit_part(rows_of(X), self._targets(y))
+        self._fit_part(*self._checked(X, y, reset=not hasattr(self, "model_")))
         return self
-
-    def _targets(self, y: Any) -> Tensor:
-        self.single_output_ = y.ndim == 1
-        return rows_of(np.asarray(y, dtype=np.float64).reshape(len(y), -1))
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
         """Predicted targets, and on request the spread of the rows in each one's bucket.
@@ -170,18 +163,10 @@ class LSHRegressor(RegressorMixin, _Buckets):  # type: ignore[misc]
         y = self._shaped(self._values(X))
         return (y, self._shaped(self.model_.uncertainty(self._rows(X))[1])) if return_std else y
 
-    def _shaped(self, y: Tensor) -> Any:
-        return y[:, 0].numpy() if self.single_output_ else y.numpy()
-
     def bucket_counts(self, X: Any) -> Any:
         """Rows that each prediction rests on, mean over tables: (rows,)."""
         rows = self._rows(X)
         return self.model_.uncertainty(rows)[0].numpy()
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
-        return tags
 
 
 class LSHClassifier(ClassifierMixin, _Buckets):  # type: ignore[misc]
@@ -200,7 +185,7 @@ class LSHClassifier(ClassifierMixin, _Buckets):  # type: ignore[misc]
         X, y = validate_data(self, X, y, dtype=FLOATS)
         check_classification_targets(y)
         self.classes_ = np.unique(y)
-        self._fit_all(rows_of(X), self._targets(y))
+        self._fit_all(tensor_of(X), self._targets(y))
         return self
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None) -> LSHClassifier:
@@ -221,7 +206,7 @@ class LSHClassifier(ClassifierMixin, _Buckets):  # type: ignore[misc]
             raise DataError("The first call of partial_fit needs `classes`, all labels there will be.")
         if first:
             self.classes_ = np.unique(classes)
-        self._fit_part(rows_of(X), self._targets(y))
+        self._fit_part(tensor_of(X), self._targets(y))
         return self
 
     def _targets(self, y: Any) -> Tensor:

@@ -5,28 +5,21 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lazyneuron.core.errors import ConfigError
+from lazyneuron.ops.array import tensor_of
 from lazyneuron.route.constructions import lsh_model, random_hash_layer, top_k_layer
-from lazyneuron.route.dsm import DSM
-from lazyneuron.route.estimators.sklearn import (
-    FLOATS,
-    BaseEstimator,
-    RegressorMixin,
-    check_is_fitted,
-    rows_of,
-    validate_data,
-)
+from lazyneuron.route.estimators.outputs import FLOATS, BaseEstimator, OutputsMixin, check_is_fitted, validate_data
+from lazyneuron.route.layers import DSM
 from lazyneuron.route.least_squares import TopStatistics, solve_top
 from lazyneuron.route.router import Router
 
 ROUTERS = ("top_k", "random_hash", "hyperplane_lsh")
 
 
-class SparseNetworkRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+class SparseNetworkRegressor(OutputsMixin, BaseEstimator):  # type: ignore[misc]
     """``A (mask(x) * relu(B x + c))`` with a frozen random bottom layer, a router, and A by ridge regression.
 
     Args:
@@ -89,26 +82,23 @@ class SparseNetworkRegressor(RegressorMixin, BaseEstimator):  # type: ignore[mis
         self.mean_, self.scale_ = mean, torch.where(deviation <= 1e-12 * x.abs().amax(0), 1.0, deviation)
         self.model_ = self._network(x.shape[1], y.shape[1]).double()
 
-    def _checked(self, X: Any, y: Any, *, reset: bool) -> tuple[Tensor, Tensor]:
-        X, y = validate_data(self, X, y, dtype=FLOATS, multi_output=True, y_numeric=True, reset=reset)
-        self.single_output_ = y.ndim == 1
-        return rows_of(X).double(), rows_of(np.asarray(y, dtype=np.float64).reshape(len(y), -1))
-
     def _take(self, solved: tuple[Tensor, Tensor]) -> None:
         self.model_.top.data, self.model_.output_bias = solved[0], nn.Parameter(solved[1])
         self.model_.eval()
 
     def fit(self, X: Any, y: Any) -> SparseNetworkRegressor:
         """Learn from all rows (rows, features) and targets (rows,) or (rows, outputs)."""
-        x, target = self._checked(X, y, reset=True)
+        x, target = self._checked(X, y)
+        x = x.double()
         self._start(x, target)
         self.__dict__.pop("sums_", None)
         self._take(solve_top(self.model_, (x - self.mean_) / self.scale_, target, ridge=self.ridge))
         return self
 
     def partial_fit(self, X: Any, y: Any) -> SparseNetworkRegressor:
-        """Learn from some more rows; the first ones fix the standardisation. For up to 4096 units."""
+        """Learn from some more rows; the first ones fix the standardisation. For up to 8192 units."""
         x, target = self._checked(X, y, reset=not hasattr(self, "sums_"))
+        x = x.double()
         if not hasattr(self, "sums_"):
             self._start(x, target)
             self.sums_ = TopStatistics(self.model_)
@@ -120,12 +110,6 @@ class SparseNetworkRegressor(RegressorMixin, BaseEstimator):  # type: ignore[mis
     def predict(self, X: Any) -> Any:
         """Predicted targets: (rows,) or (rows, outputs)."""
         check_is_fitted(self, "model_")
-        x = rows_of(validate_data(self, X, reset=False, dtype=FLOATS)).double()
+        x = tensor_of(validate_data(self, X, reset=False, dtype=FLOATS)).double()
         parts = [self.model_((part - self.mean_) / self.scale_) for part in torch.split(x, 8192)]
-        y = torch.cat(parts).numpy()
-        return y[:, 0] if self.single_output_ else y
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
-        return tags
+        return self._shaped(torch.cat(parts))

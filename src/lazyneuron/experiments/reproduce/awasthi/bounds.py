@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from lazyneuron.core.record import Record
-from lazyneuron.experiments.experiment import Request
-from lazyneuron.experiments.reproduce.awasthi.setting import ABSOLUTE, curve, experiment_of, facts_of, finish
-from lazyneuron.learn import average_sensitivity, certificates, spectrum, weight_by_degree
+from lazyneuron.experiments.experiment import Finding, Request
+from lazyneuron.experiments.reproduce.awasthi.setting import ABSOLUTE, curve, experiment_of, facts_of
+from lazyneuron.learn import average_sensitivity, sensitivity_bounds, spectrum, weight_by_degree
 from lazyneuron.learn.bounds import Class, degree_adkm, degree_for, majority_gap, rademacher
 from lazyneuron.learn.instances import (
     cluster_erm,
@@ -23,7 +22,7 @@ from lazyneuron.learn.instances import (
 )
 
 
-def width_gap(request: Request) -> Record:
+def width_gap(request: Request) -> Finding:
     """F6: the generalisation gap of exact empirical risk minimisation grows with the width as sqrt(s / (k m))."""
     m, repeats = (200, 50) if request.quick else (2000, 100 * request.seeds)
     rows, curves = [], []
@@ -53,27 +52,24 @@ def width_gap(request: Request) -> Record:
         curves.append(curve(f"k = {k}, measured", widths, line))
         curves.append(curve(f"k = {k}, exact", widths, [majority_gap(s // k, m) for s in widths]))
     off = max(abs(r["gap"] - r["exact"]) / max(r["standard error"], 1e-12) for r in rows)
-    says = (
+    finding = (
         f"The gap of the exact minimiser equals its formula (largest deviation {off:.1f} standard errors of "
         f"{len(rows)}) and grows "
         "like .399 sqrt(s / (k m)) while clusters hold many samples: width costs as its square root, and more "
         "active neurons at "
         "a fixed width cost less, since clusters are fewer."
     )
-    return finish(
-        6,
-        request,
+    return Finding(
         rows=rows,
         curves=curves,
-        says=says,
+        sentence=finding,
         axes=("neurons s", "0-1 gap"),
         logarithmic="xy",
-        m=m,
-        repeats=repeats,
+        facts={"m": m, "repeats": repeats, "seeds": request.seeds},
     )
 
 
-def degrees(request: Request) -> Record:
+def degrees(request: Request) -> Finding:
     """F9: published degree, ours, and the one that is needed."""
     n = 10 if request.quick else 14
     code = hamming_code(3 if request.quick else 4)
@@ -92,7 +88,7 @@ def degrees(request: Request) -> Record:
         request.advance(at / len(families), name)
         facts, k = facts_of(one), int(one.max_active or 1)
         norm, bias = one.net.norms()
-        ladder = certificates(one.net, k=k).least
+        ladder = sensitivity_bounds(one.net, k=k).least
         needed = []
         for share in shares:
             error = share * facts.variance
@@ -113,17 +109,19 @@ def degrees(request: Request) -> Record:
         curves.append(curve(name, shares, needed))
     low = {key: min(r[key] for r in rows) for key in ("needed", "d_A (D3)", "ladder", "ADKM")}
     high = {key: max(r[key] for r in rows) for key in low}
-    says = (
+    finding = (
         f"The degree that is needed lies between {low['needed']} and {high['needed']}, D3 certifies "
         f"{low['d_A (D3)']} to {high['d_A (D3)']}, the certificate ladder {low['ladder']} to {high['ladder']}, and the "
         f"published degree with its constant taken as 1 is at least {low['ADKM']:.2g}; what exceeds n is vacuous. "
         f"{ABSOLUTE}"
     )
     axes = ("error / variance", "degree that is needed")
-    return finish(9, request, rows=rows, curves=curves, says=says, axes=axes, logarithmic="x", n=n)
+    return Finding(
+        rows=rows, curves=curves, sentence=finding, axes=axes, logarithmic="x", facts={"n": n, "seeds": request.seeds}
+    )
 
 
-def trained(request: Request) -> Record:
+def trained(request: Request) -> Finding:
     """F10: trained networks under pressure: activity, certificate, sensitivity, learnability."""
     from lazyneuron.learn.estimators import SparseReluRegressor
 
@@ -138,7 +136,7 @@ def trained(request: Request) -> Record:
     for at, options in enumerate(runs):
         request.advance(at / len(runs), str(options))
         model = SparseReluRegressor(width, epochs=epochs, random_state=0, **options).fit(x, y)
-        ladder = certificates(model.net_)
+        ladder = sensitivity_bounds(model.net_)
         weights = weight_by_degree(spectrum(model.net_.table()))
         rows.append(
             {
@@ -156,7 +154,7 @@ def trained(request: Request) -> Record:
     order = sorted(rows, key=lambda r: r["k_eff"])
     factor = min(min(r["C2"], r["C3"]) / r["AS"] for r in rows)
     dense, sparse = order[-1], order[0]
-    says = (
+    finding = (
         f"AS lies below C2 and C3 in {'every' if holds else 'NOT every'} run, by a factor of at least {factor:.1f}; "
         f"effective k goes from {dense['k_eff']:.1f} to {sparse['k_eff']:.1f} under pressure, and the test error from "
         f"{dense['test error / Var']:.3f} to {sparse['test error / Var']:.3f} of the variance. That sparser networks "
@@ -165,10 +163,17 @@ def trained(request: Request) -> Record:
     )
     curves = [curve(name, [r["k_eff"] ** 2 for r in order], [r[name] for r in order]) for name in ("AS", "C2", "C3")]
     axes = ("E K^2", "average sensitivity and certificates")
-    return finish(10, request, rows=rows, curves=curves, says=says, axes=axes, logarithmic="xy", m=m, width=width)
+    return Finding(
+        rows=rows,
+        curves=curves,
+        sentence=finding,
+        axes=axes,
+        logarithmic="xy",
+        facts={"m": m, "width": width, "seeds": request.seeds},
+    )
 
 
-def statistical(request: Request) -> Record:
+def statistical(request: Request) -> Finding:
     """F11: upper and lower values of the Rademacher complexity against m."""
     of, k = Class(n=20, s=1000, k=1), 1
     ms = [10**e for e in range(2, 6 if request.quick else 9)]
@@ -194,22 +199,20 @@ def statistical(request: Request) -> Record:
     slope = [math.log10(lines[name][-1] / lines[name][-2]) for name in ("D10", "clusters, exact")]
     first = next((r["m"] for r in rows if r["s"] == of.s and "D10" in r["not vacuous"]), None)
     below = first or "the largest m here"
-    says = (
+    finding = (
         f"Over the last decade D10 falls with slope {slope[0]:.2f} and the exact value of clusters with {slope[1]:.2f} "
         f"in log m: the scaling sqrt(s k / m) is right, the constants are not. D10 says nothing below m = {below} "
         "(n = 20, s = 1000, k = 1), LSJGH (an unreviewed manuscript) nothing at far more; they are no certificates at "
         "this scale."
     )
     curves = [curve(name, ms, values) for name, values in lines.items()]
-    return finish(
-        11,
-        request,
+    return Finding(
         rows=rows,
         curves=curves,
-        says=says,
+        sentence=finding,
         axes=("samples m", "Rademacher complexity"),
         logarithmic="xy",
-        n=20,
+        facts={"n": 20, "seeds": request.seeds},
     )
 
 

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from lazyneuron.core.record import Record
-from lazyneuron.experiments.experiment import Request
-from lazyneuron.experiments.reproduce.awasthi.setting import ABSOLUTE, curve, experiment_of, facts_of, finish
+from lazyneuron.experiments.experiment import Finding, Request
+from lazyneuron.experiments.reproduce.awasthi.setting import ABSOLUTE, curve, experiment_of, facts_of
 from lazyneuron.learn.bounds import gram_failure, risk_lmn, risk_ols, typical_risk_ols
 from lazyneuron.learn.instances import Instance, gated_net, parity_net
-from lazyneuron.ops.boolean.array import Array
+from lazyneuron.ops.array import Array
 from lazyneuron.ops.boolean.subsets import count_subsets
 
 RIVAL = (
@@ -21,7 +20,7 @@ RIVAL = (
 )
 
 
-def error_by_degree(request: Request) -> Record:
+def error_by_degree(request: Request) -> Finding:
     """F4: test error against the degree for k = 1, 2, 4, 8."""
     n, top, m = (10, 3, 3000) if request.quick else (20, 5, 60_000)
     rows: list[dict[str, Any]] = []
@@ -51,16 +50,22 @@ def error_by_degree(request: Request) -> Record:
             )
         curves.append(curve(f"k = {k}", range(1, top + 1), scores))
     last = [r for r in rows if r["degree"] == top]
-    says = (
+    finding = (
         f"The error follows the tail (at degree {top}: R^2 {last[0]['R^2']:.3f} for k = 1 where the tail allows "
         f"{1 - last[0]['tail / Var']:.3f}) and bends at the number of address bits, 3; as a share of 4 k^2 W^2 "
         "it is at most "
         f"{max(r['error / 4k^2W^2'] for r in rows):.2g}, far below D3. {ABSOLUTE} {RIVAL}"
     )
-    return finish(4, request, rows=rows, curves=curves, says=says, axes=("degree", "R^2 on fresh rows"), n=n, rows_m=m)
+    return Finding(
+        rows=rows,
+        curves=curves,
+        sentence=finding,
+        axes=("degree", "R^2 on fresh rows"),
+        facts={"n": n, "rows_m": m, "seeds": request.seeds},
+    )
 
 
-def error_by_rows(request: Request) -> Record:
+def error_by_rows(request: Request) -> Finding:
     """F5: test error against the number of rows, for all learners."""
     n, d = (8, 2) if request.quick else (14, 3)
     one = gated_net(3, n - 3, gate=2.0, seed=0)
@@ -92,24 +97,20 @@ def error_by_rows(request: Request) -> Record:
         rows.append(row)
     best = min(learners, key=lambda name: rows[-1][name])
     sparse = _sparse_wins(request)
-    says = (
+    finding = (
         f"Least squares follows tail + tail N / (m - N) (at {sizes[-1]} rows {rows[-1]['ols']:.3f} of the "
         "variance, predicted "
         f"{rows[-1]['OLS, predicted']:.3f}) and explodes near m = N = {size}; averaging follows D7 "
         f"({rows[-1]['lmn']:.3f}, bound "
         f"{rows[-1]['LMN, D7']:.3f}). With most rows the best is {best} ({rows[-1][best]:.3f}). {sparse} {RIVAL}"
     )
-    return finish(
-        5,
-        request,
+    return Finding(
         rows=rows,
         curves=[curve(name, *zip(*points, strict=True)) for name, points in lines.items() if points],
-        says=says,
+        sentence=finding,
         axes=("rows", "squared error / variance"),
         logarithmic="xy",
-        n=n,
-        degree=d,
-        features=size,
+        facts={"n": n, "degree": d, "features": size, "seeds": request.seeds},
     )
 
 

@@ -8,16 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from lazyneuron.core.record import Record
-from lazyneuron.experiments.experiment import Request
-from lazyneuron.experiments.reproduce.awasthi.setting import curve, experiment_of, finish
+from lazyneuron.experiments.experiment import Finding, Request
+from lazyneuron.experiments.reproduce.awasthi.setting import curve, experiment_of
 from lazyneuron.learn import cube, degree_weights_from_samples
 from lazyneuron.learn.instances import lifted_parity, parity_net
 from lazyneuron.ops.boolean.reference import columns
 from lazyneuron.ops.boolean.subsets import count_subsets
 
 
-def parity_steps(request: Request) -> Record:
+def parity_steps(request: Request) -> Finding:
     """F7: the error of a parity falls in one step, at its degree; D9 sees it with far fewer rows."""
     from lazyneuron.learn.estimators import GramWarning, LowDegreeRegressor
 
@@ -50,13 +49,19 @@ def parity_steps(request: Request) -> Record:
         )
     below = max(0.0, *(r["R^2 below p"] for r in rows))
     last = rows[-1]
-    says = (
+    finding = (
         f"R^2 goes from at most {below:.2g} to at least {min(r['R^2 at p'] for r in rows):.4f} exactly at degree p, "
         f"with {last['features at p']} features for p = {last['p']}; D9 sees the level in four of five samples of "
         f"{last['rows until D9 sees it']} rows. The cost n^p is for low-degree and statistical-query learners: "
         "elimination and queries find a noiseless parity at once."
     )
-    return finish(7, request, rows=rows, curves=curves, says=says, axes=("degree", "R^2 (0 if below)"), n=n)
+    return Finding(
+        rows=rows,
+        curves=curves,
+        sentence=finding,
+        axes=("degree", "R^2 (0 if below)"),
+        facts={"n": n, "seeds": request.seeds},
+    )
 
 
 def _rows_to_see(p: int, n: int, *, seeds: int) -> int:
@@ -74,7 +79,7 @@ def _rows_to_see(p: int, n: int, *, seeds: int) -> int:
     return m
 
 
-def lifted(request: Request) -> Record:
+def lifted(request: Request) -> Finding:
     """F8: parities on the lifted law: no correlation below half the size, gradients fail, algebra does not."""
     from lazyneuron.learn.estimators import SparseReluRegressor
 
@@ -104,7 +109,7 @@ def lifted(request: Request) -> Record:
         row["queries"] = m + 1
         rows.append(row)
     zero = all(row[f"largest correlation, degree {d}"] == 0 for row in rows for d in degrees if 2 * d < row["|S|"])
-    says = (
+    finding = (
         f"All correlations of degree d are {'exactly 0' if zero else 'NOT all 0'} while 2 d < |S|, and R^2 "
         "jumps to 1 from there; the "
         f"network of 128 neurons on {count} rows ({m} bits) reaches R^2 {rows[0]['network, test R^2']:.2f} at "
@@ -116,15 +121,12 @@ def lifted(request: Request) -> Record:
         "gradients, not absolute."
     )
     axes = ("size of the parity, |S|", "R^2 (0 if below)")
-    return finish(
-        8,
-        request,
+    return Finding(
         rows=rows,
         curves=[curve(k, sizes, v) for k, v in lines.items()],
-        says=says,
+        sentence=finding,
         axes=axes,
-        bits=bits,
-        m=m,
+        facts={"bits": bits, "m": m, "seeds": request.seeds},
     )
 
 

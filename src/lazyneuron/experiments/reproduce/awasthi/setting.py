@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
 from lazyneuron.core.record import Record
-from lazyneuron.experiments.experiment import Experiment, Request, record_of
+from lazyneuron.experiments.experiment import Experiment, Finding, Request, published
 from lazyneuron.learn import average_sensitivity, spectrum, weight_by_degree
 from lazyneuron.learn.instances import Instance
-from lazyneuron.ops.boolean.array import Array
+from lazyneuron.ops.array import Array
 
 SOURCE = (
     "Awasthi, Dikkala, Kamath, Meka (2024), arXiv 2406.17989, which has no experiments; the design and the bounds "
@@ -65,30 +65,13 @@ def curve(label: str, x: Iterable[Any], y: Iterable[Any]) -> dict[str, Any]:
     return {"label": label, "x": [float(v) for v in x], "y": [float(v) for v in y]}
 
 
-def finish(
-    number: int,
-    request: Request,
-    *,
-    rows: Sequence[dict[str, Any]],
-    curves: Sequence[dict[str, Any]],
-    says: str,
-    axes: tuple[str, str],
-    logarithmic: str = "",
-    **facts: Any,
-) -> Record:
-    """The record of experiment F``number``."""
-    return record_of(
-        f"awasthi-f{number}",
-        rows=rows,
-        curves=curves,
-        says=says,
-        facts={**facts, "seeds": request.seeds, "quick": request.quick},
-        differs=DIFFERS,
-        axes=axes,
-        logarithmic=logarithmic,
-    )
-
-
-def experiment_of(number: int, title: str, run: Any) -> Experiment:
+def experiment_of(number: int, title: str, run: Callable[[Request], Finding]) -> Experiment:
     """The entry of the catalogue."""
-    return Experiment(name=f"awasthi-f{number}", title=title, source=SOURCE, differs=DIFFERS, run=run)
+    name = f"awasthi-f{number}"
+
+    def bullet(record: Record) -> str:
+        return f"- `{name}`, {title.partition(': ')[2]}. {record.data['finding']}\n"
+
+    return published(
+        name=name, title=title, source=SOURCE, differs=DIFFERS, run=run, sections={"docs/learn.md": bullet}
+    )

@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from lazyneuron.core.record import Record
-from lazyneuron.experiments.experiment import Request
-from lazyneuron.experiments.reproduce.awasthi.setting import ABSOLUTE, curve, experiment_of, facts_of, finish
+from lazyneuron.experiments.experiment import Finding, Request
+from lazyneuron.experiments.reproduce.awasthi.setting import ABSOLUTE, curve, experiment_of, facts_of
 from lazyneuron.learn import (
     SparseActivationNet,
     average_sensitivity,
-    certificates,
     noise_sensitivity,
+    sensitivity_bounds,
     spectrum,
     weight_by_degree,
 )
@@ -33,7 +32,7 @@ from lazyneuron.learn.instances import (
 )
 
 
-def tails(request: Request) -> Record:
+def tails(request: Request) -> Finding:
     """F1: tail(d) (d + 1) / (4 k^2 W^2) for every family."""
     n = 8 if request.quick else 14
     codes = [hamming_code(3)] if request.quick else [hamming_code(4), golay_code()]
@@ -63,23 +62,23 @@ def tails(request: Request) -> Record:
             }
         )
         curves.append(curve(name, range(len(scaled)), scaled))
-    phi = certificates(wide.net).phi
+    phi = sensitivity_bounds(wide.net).phi
     fourth = [tail_bound_width(d, 1, norm=1.0, phi_value=phi).value * (d + 1) / 4 for d in range(1, n)]
     shown = [(d, v) for d, v in zip(range(1, n), fourth, strict=True) if v <= 1.6]
     curves.append(curve("D3", [0, n], [1, 1]))
     if shown:
         curves.append(curve("D4 of the modulus", *zip(*shown, strict=True)))
     worst = max(float(r["peak"]) for r in rows)
-    says = (
+    finding = (
         f"No family exceeds D3: the largest value is {worst:.6g}, by the scaled parity at degree p - 1 = 5, "
         "which attains it; "
         f"every other family stays below {max(float(r['peak']) for r in rows[1:]):.2f}. {ABSOLUTE}"
     )
     axes = ("degree d", "tail(d) (d + 1) / (4 k^2 W^2)")
-    return finish(1, request, rows=rows, curves=curves, says=says, axes=axes, n=n)
+    return Finding(rows=rows, curves=curves, sentence=finding, axes=axes, facts={"n": n, "seeds": request.seeds})
 
 
-def sensitivity_of_k(request: Request) -> Record:
+def sensitivity_of_k(request: Request) -> Finding:
     """F2: AS and NS as k grows."""
     ks = [1, 2, 4] if request.quick else [1, 2, 4, 8, 16]
     makers: dict[str, Callable[[int, int], Instance]] = {
@@ -99,7 +98,7 @@ def sensitivity_of_k(request: Request) -> Record:
             rows.append({"family": name, "k": k, "AS": mean, "AS / 4k^2W^2": ratios[-1], "NS at 0.9": noise})
         curves.append(curve(name, ks, ratios))
     drop = curves[1]["y"][0] / curves[1]["y"][-1]
-    says = (
+    finding = (
         f"AS grows like k^2 where the k neurons agree (the ratio to 4 k^2 W^2 stays {curves[0]['y'][0]:.4f} for "
         "aligned tables "
         f"and {curves[2]['y'][0]:.4f} for parities) and about like k where they are independent (the ratio "
@@ -107,10 +106,12 @@ def sensitivity_of_k(request: Request) -> Record:
         f"for k = 1 to {ks[-1]}). {ABSOLUTE}"
     )
     axes = ("active neurons k", "AS / (4 k^2 W^2)")
-    return finish(2, request, rows=rows, curves=curves, says=says, axes=axes, logarithmic="xy")
+    return Finding(
+        rows=rows, curves=curves, sentence=finding, axes=axes, logarithmic="xy", facts={"seeds": request.seeds}
+    )
 
 
-def sensitivity_of_width(request: Request) -> Record:
+def sensitivity_of_width(request: Request) -> Finding:
     """F3: AS as the width grows at fixed k, with certificates, beside dense networks."""
     n, k = (8, 2) if request.quick else (12, 2)
     names = ("AS, sparse", "C3", "C2", "C1", "C0", "AS, dense")
@@ -121,7 +122,7 @@ def sensitivity_of_width(request: Request) -> Record:
         request.advance((b - 1) / len(depths), f"s = {k * 2**b}")
         one = gated_net(b, n - b, k=k, seed=0)
         net = one.net.scaled(1 / one.net.norms()[0])
-        ladder = certificates(net, k=k)
+        ladder = sensitivity_bounds(net, k=k)
         rows.append({"s": net.s, "k": k, **_row(net, ladder)})
         rows[-1]["AS, dense"] = _dense(n, net.s)
         for name in names:
@@ -129,9 +130,9 @@ def sensitivity_of_width(request: Request) -> Record:
     for j in range(3 if request.quick else 5):  # k at fixed s
         one = gated_net((3 if request.quick else 5) - j, n - 6, k=2**j, seed=0)
         net = one.net.scaled(1 / one.net.norms()[0])
-        rows.append({"s": net.s, "k": 2**j, **_row(net, certificates(net, k=2**j))})
+        rows.append({"s": net.s, "k": 2**j, **_row(net, sensitivity_bounds(net, k=2**j))})
     widths = [k * 2**b for b in depths]
-    says = (
+    finding = (
         f"At k = {k} and W = 1 the certificate C0 is {lines['C0'][0]:.0f} at every width and AS stays below it "
         f"({lines['AS, sparse'][0]:.3g} at s = {widths[0]}, {lines['AS, sparse'][-1]:.3g} at s = {widths[-1]}), "
         "while AS of dense "
@@ -139,15 +140,13 @@ def sensitivity_of_width(request: Request) -> Record:
         "route with explicit "
         f"constants gives {rows[len(widths) - 1]['ADKM, explicit']:.3g} at the largest width. {ABSOLUTE}"
     )
-    return finish(
-        3,
-        request,
+    return Finding(
         rows=rows,
         curves=[curve(name, widths, lines[name]) for name in names],
-        says=says,
+        sentence=finding,
         axes=("neurons s", "average sensitivity at W = 1"),
         logarithmic="xy",
-        n=n,
+        facts={"n": n, "seeds": request.seeds},
     )
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from lazyneuron.core.record import Record
-from lazyneuron.experiments.experiment import Experiment, Request, band, record_of
-from lazyneuron.experiments.reproduce.baykal.samples import CLOSED_FORM, SOURCE, draw, held_error, masked_network
+from lazyneuron.experiments.experiment import Finding, Request, band, published
+from lazyneuron.experiments.reproduce.baykal.samples import (
+    CLOSED_FORM,
+    SOURCE,
+    draw,
+    masked_network,
+    mean_squared_error,
+)
 
 _DIFFERS = f"{CLOSED_FORM} The paper asks this question and answers it with no measurement."
 
 
-def run(request: Request) -> Record:
+def run(request: Request) -> Finding:
     """Dense t against masks on the same t units."""
     widths = (32, 64) if request.quick else (128, 256, 512, 1024)
     rows_count = 2000 if request.quick else 20000
@@ -18,7 +23,7 @@ def run(request: Request) -> Record:
     curves = []
     for number, (label, (share, own)) in enumerate(variants.items()):
         runs = [
-            [held_error(masked_network(t, t // share, seed=seed, own_scores=own), sample) for t in widths]
+            [mean_squared_error(masked_network(t, t // share, seed=seed, own_scores=own), sample) for t in widths]
             for seed, sample in enumerate(samples)
         ]
         curves.append(band(label, x=widths, runs=runs))
@@ -27,22 +32,18 @@ def run(request: Request) -> Record:
         {"units": t, **{f"{c['label']} MSE": c["y"][k] for c in curves}, "paper": None} for k, t in enumerate(widths)
     ]
     ratio = curves[2]["y"][-1] / curves[0]["y"][-1]
-    return record_of(
-        "baykal-expressive",
+    return Finding(
         rows=rows,
         curves=curves,
-        says=(
-            f"With {widths[-1]} units in all, letting each input use half of them, chosen by scores of their own, "
-            "leaves "
-            f"{ratio:.2f} times the error of using all: a mask adds to what the units can say."
-        ),
-        facts={"rows": rows_count, "seeds": request.seeds, "quick": request.quick},
-        differs=_DIFFERS,
+        sentence=f"With {widths[-1]} units in all, letting each input use half of them, chosen by scores of their own, "
+        "leaves "
+        f"{ratio:.2f} times the error of using all: a mask adds to what the units can say.",
         axes=("units", "mean squared error"),
+        facts={"rows": rows_count, "seeds": request.seeds},
     )
 
 
-EXPERIMENT = Experiment(
+EXPERIMENT = published(
     name="baykal-expressive",
     title="A mask on t units against t dense units",
     source=f"{SOURCE}, an open question of section 6",

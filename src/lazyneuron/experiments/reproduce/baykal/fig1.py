@@ -6,15 +6,15 @@ import math
 
 import torch
 
-from lazyneuron.core.record import Record
-from lazyneuron.experiments.experiment import Experiment, Request, record_of
+from lazyneuron.experiments.experiment import Finding, Request, published
 from lazyneuron.experiments.reproduce.baykal.samples import SOURCE
-from lazyneuron.route.bucket_regression import BucketRegression, BucketSettings
+from lazyneuron.route.bucket_regression import BucketRegression
+from lazyneuron.route.bucket_settings import BucketSettings
 
 _DIFFERS = "The paper's target is not given; this one is sin(3x) + x/2. The figure has no numbers."
 
 
-def run(request: Request) -> Record:
+def run(request: Request) -> Finding:
     """Bucket means at several widths."""
     rows = 2000 if request.quick else 20000
     g = torch.Generator().manual_seed(0)
@@ -49,22 +49,17 @@ def run(request: Request) -> Record:
         request.advance((number + 1) / 4, f"{buckets} buckets")
     first, last = table[0], table[-1]
     factor = float(first["root mean square error"] or 0) / float(last["root mean square error"] or math.nan)
-    return record_of(
-        "baykal-fig1",
+    return Finding(
         rows=table,
         curves=curves,
-        says=(
-            f"With {last['buckets']} instead of {first['buckets']} buckets the error is {factor:.1f} times smaller: "
-            "on a "
-            "line it falls with the first power of their number."
-        ),
-        facts={"rows": rows, "quick": request.quick},
-        differs=_DIFFERS,
+        sentence=f"With {last['buckets']} instead of {first['buckets']} buckets the error is {factor:.1f} times "
+        "smaller: on a line it falls with the first power of their number.",
         axes=("x", "value"),
+        facts={"rows": rows},
     )
 
 
-EXPERIMENT = Experiment(
+EXPERIMENT = published(
     name="baykal-fig1",
     title="Constants on random buckets of the line",
     source=f"{SOURCE}, figure 1a",

@@ -61,7 +61,7 @@ def draw(target: str, *, rows: int, tests: int, seed: int, dimension: int | None
     return Sample(x=x[:rows].float(), y=y[:rows], x_test=x[rows:].float(), y_test=y[rows:])
 
 
-def held_error(model: DSM, sample: Sample) -> float:
+def mean_squared_error(model: DSM, sample: Sample) -> float:
     """Mean squared error on the test inputs after the top layer was fitted."""
     top, bias = solve_top(model, sample.x, sample.y)
     with torch.no_grad():
@@ -88,7 +88,7 @@ def masked_network(width: int, active: int, *, seed: int, own_scores: bool = Tru
 def bucket_error(sample: Sample, *, bits: int, tables: int = 1, seed: int) -> float:
     """Test error of an LSH model with a constant a bucket: bucket means, and for several tables their average.
 
-    A bucket without a row says the overall mean.
+    A bucket without a row answers with the overall mean.
     """
     router = HyperplaneLSH(FEATURES, bits, tables=tables, seed=seed)
     train, test = router.route(sample.x).indices, router.route(sample.x_test).indices

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lazyneuron.core.record import Record
-from lazyneuron.experiments.experiment import Experiment, Request, record_of
+from lazyneuron.experiments.experiment import Finding, Request, published
 from lazyneuron.experiments.reproduce.baykal.samples import SOURCE
 from lazyneuron.route import fit_exponent, on_manifold, on_subspace, predicted_slope
-from lazyneuron.route.bucket_regression import BucketRegression, BucketSettings
+from lazyneuron.route.bucket_regression import BucketRegression
+from lazyneuron.route.bucket_settings import BucketSettings
 
 Draw = Callable[..., tuple[Tensor, Tensor]]
 _SHAPES: dict[str, Draw] = {"subspace": on_subspace, "manifold": on_manifold}
@@ -50,7 +50,7 @@ def measure(
     return buckets, errors
 
 
-def slopes(request: Request) -> Record:
+def slopes(request: Request) -> Finding:
     """The exponent for several k inside d = 32 and 128."""
     rows_count = 20000 if request.quick else 500000
     cases = [
@@ -88,18 +88,16 @@ def slopes(request: Request) -> Record:
             curves.append({"label": f"{shape}, d={features}, k={k}", "x": [math.log2(b) for b in buckets], "y": errors})
         request.advance((number + 1) / len(cases), f"{shape}, d = {features}, k = {k}, degree {degree}")
     off = max(abs(row["measured slope"] / row["theory"] - 1) for row in rows)
-    return record_of(
-        "baykal-slopes",
+    return Finding(
         rows=rows,
         curves=curves,
-        says=f"Slopes follow k, not d: the farthest of {len(rows)} is {off:.0%} from the theory's exponent.",
-        facts={"rows": rows_count, "quick": request.quick},
-        differs=_DIFFERS,
+        sentence=f"Slopes follow k, not d: the farthest of {len(rows)} is {off:.0%} from the theory's exponent.",
         axes=("log2 of the number of buckets", "root mean square error"),
+        facts={"rows": rows_count},
     )
 
 
-def degrees(request: Request) -> Record:
+def degrees(request: Request) -> Finding:
     """Constants against affine functions, at equal parameters and at equal buckets."""
     rows_count, d = (20000, 2) if request.quick else (600000, 4)
     g = torch.Generator().manual_seed(0)
@@ -125,35 +123,33 @@ def degrees(request: Request) -> Record:
                 for b, e in zip(buckets, errors, strict=True)
             ]
         request.advance((number + 1) / 2, name)
-    return record_of(
-        "baykal-degree",
+    return Finding(
         rows=rows,
         curves=curves,
-        says=(
-            f"An affine function in each bucket is better at equal parameters: the best error falls from "
-            f"{best['smooth', 0]:.3g} to {best['smooth', 1]:.3g} on the smooth target and from "
-            f"{best['kinked', 0]:.3g} to "
-            f"{best['kinked', 1]:.3g} on the kinked one."
-            if best["smooth", 1] < best["smooth", 0] and best["kinked", 1] < best["kinked", 0]
-            else "An affine function in each bucket is not better on every target here."
-        ),
-        facts={"rows": rows_count, "features": d, "quick": request.quick},
-        differs="The paper asks this question and answers it with no measurement.",
+        sentence=f"An affine function in each bucket is better at equal parameters: the best error falls from "
+        f"{best['smooth', 0]:.3g} to {best['smooth', 1]:.3g} on the smooth target and from "
+        f"{best['kinked', 0]:.3g} to "
+        f"{best['kinked', 1]:.3g} on the kinked one."
+        if best["smooth", 1] < best["smooth", 0] and best["kinked", 1] < best["kinked", 0]
+        else "An affine function in each bucket is not better on every target here.",
         axes=("log2 of the number of parameters", "root mean square error"),
+        facts={"rows": rows_count, "features": d},
     )
 
 
-SLOPES = Experiment(
-    name="baykal-slopes",
-    title="Error over buckets on k-dimensional inputs: the exponent",
-    source=f"{SOURCE}, theorems 4.1 and B.1; the slopes are ours",
-    differs=_DIFFERS,
-    run=slopes,
-)
-DEGREE = Experiment(
-    name="baykal-degree",
-    title="Constants or affine functions in the buckets, at equal parameters",
-    source=f"{SOURCE}, an open question of section 6",
-    differs="The paper asks this question and answers it with no measurement.",
-    run=degrees,
+EXPERIMENTS = (
+    published(
+        name="baykal-slopes",
+        title="Error over buckets on k-dimensional inputs: the exponent",
+        source=f"{SOURCE}, theorems 4.1 and B.1; the slopes are ours",
+        differs=_DIFFERS,
+        run=slopes,
+    ),
+    published(
+        name="baykal-degree",
+        title="Constants or affine functions in the buckets, at equal parameters",
+        source=f"{SOURCE}, an open question of section 6",
+        differs="The paper asks this question and answers it with no measurement.",
+        run=degrees,
+    ),
 )

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lazyneuron.core.record import Record
-from lazyneuron.experiments.experiment import Experiment, Request, band, record_of
-from lazyneuron.experiments.jobs import run_jobs
+from lazyneuron.experiments.experiment import Finding, Request, band, published
+from lazyneuron.experiments.jobs import run_cases
 from lazyneuron.experiments.reproduce.baykal.samples import (
     CLOSED_FORM,
     FEATURES,
     SOURCE,
     draw,
-    held_error,
     masked_network,
+    mean_squared_error,
 )
 
 PAPER = {
@@ -56,29 +55,27 @@ def fit(job: Fit, advance: Callable[[float], None]) -> float:
     """Mean squared error on held-out rows."""
     sample = draw("hypercube", rows=job.rows, tests=4000, seed=job.seed)
     model = masked_network(job.active * job.share, job.active, seed=job.seed, own_scores=job.own)
-    found = held_error(model, sample)
+    found = mean_squared_error(model, sample)
     advance(1.0)
     return found
 
 
-def run(request: Request) -> Record:
+def run(request: Request) -> Finding:
     """Every budget, share of active units, and way to score, with every seed."""
     actives = (16, 32, 64) if request.quick else (512, 1024, 2048)
     whole = 2000 if request.quick else 40000  # five for each unit of the widest model
     variants = [(own, name) for own in (True, False) for name in SHARES if own or name != "dense"]
     wide_first = sorted(variants, key=lambda variant: -SHARES[variant[1]])  # so that no process is left alone for long
-    jobs = [
-        Fit(own=own, share=SHARES[name], active=s, rows=whole, seed=seed)
-        for s in reversed(actives)
-        for own, name in wide_first
-        for seed in range(request.seeds)
-    ]
-    errors = dict(zip(jobs, run_jobs(fit, jobs, advance=request.advance), strict=True))
+    cases = [(own, name, active) for active in reversed(actives) for own, name in wide_first]
+
+    def job(case: tuple[bool, str, int], seed: int) -> Fit:
+        own, name, active = case
+        return Fit(own=own, share=SHARES[name], active=active, rows=whole, seed=seed)
+
+    errors = run_cases(fit, cases, job=job, seeds=request.seeds, advance=request.advance)
+    by_case = dict(zip(cases, errors, strict=True))
     found = {
-        (own, name): [
-            [errors[Fit(own=own, share=SHARES[name], active=s, rows=whole, seed=seed)] for s in actives]
-            for seed in range(request.seeds)
-        ]
+        (own, name): list(zip(*(by_case[own, name, active] for active in actives), strict=True))
         for own, name in variants
     }
     rows = [_row(s, k, found) for k, s in enumerate(actives)]
@@ -87,24 +84,19 @@ def run(request: Request) -> Record:
         for (own, name), runs in found.items()
     ]
     last = rows[-1]
-    return record_of(
-        "baykal-table1",
+    return Finding(
         rows=rows,
         curves=curves,
-        says=(
-            f"At the largest budget the 25 % model has 1/{last['dense MSE'] / last['25 % MSE']:.1f} of the dense "
-            "error, "
-            f"and 1/{last['dense MSE'] / last['25 % MSE, separate scores']:.1f} with separate scores (paper, at "
-            "twice the FLOPs: 1/5.8)."
-        ),
+        sentence=f"At the largest budget the 25 % model has 1/{last['dense MSE'] / last['25 % MSE']:.1f} of the dense "
+        "error, "
+        f"and 1/{last['dense MSE'] / last['25 % MSE, separate scores']:.1f} with separate scores (paper, at "
+        "twice the FLOPs: 1/5.8).",
+        axes=("FLOPs of the active units", "mean squared error"),
         facts={
             "rows": whole,
             "variance of the target": draw("hypercube", rows=1, tests=4000, seed=0).variance,
             "seeds": request.seeds,
-            "quick": request.quick,
         },
-        differs=_DIFFERS,
-        axes=("FLOPs of the active units", "mean squared error"),
     )
 
 
@@ -112,7 +104,7 @@ def _label(own: bool, name: str) -> str:
     return "dense" if name == "dense" else f"{name} active" + ("" if own else ", separate scores")
 
 
-def _row(active: int, k: int, found: dict[tuple[bool, str], list[list[float]]]) -> dict[str, Any]:
+def _row(active: int, k: int, found: Mapping[tuple[bool, str], Sequence[Sequence[float]]]) -> dict[str, Any]:
     def mean(own: bool, name: str) -> float:
         return statistics.mean(run[k] for run in found[own, name])
 
@@ -130,7 +122,7 @@ def _row(active: int, k: int, found: dict[tuple[bool, str], list[list[float]]]) 
     }
 
 
-EXPERIMENT = Experiment(
+EXPERIMENT = published(
     name="baykal-table1",
     title="Dense and data-dependent sparse models at equal FLOPs",
     source=f"{SOURCE}, table 1",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 import statistics
 from collections.abc import Callable
@@ -14,9 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lazyneuron.core.record import Record
-from lazyneuron.experiments.experiment import Experiment, Request, band, record_of
-from lazyneuron.experiments.jobs import run_jobs
+from lazyneuron.experiments.experiment import Finding, Request, band, published
+from lazyneuron.experiments.jobs import run_cases
 from lazyneuron.experiments.reproduce.baykal.samples import SOURCE
 from lazyneuron.experiments.training.images import Images, load_images
 
@@ -67,10 +65,10 @@ def accuracy_of(images: Images, *, active: int, times: int, epochs: int, maps: i
     channels, side = images.train.shape[1], images.train.shape[-1]
     model = MaskedClassifier(channels, side, width=active * times, active=active, classes=images.classes, maps=maps)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    dice = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     for epoch in range(epochs):
         optimizer.param_groups[0]["lr"] = 0.5e-3 * (1 + math.cos(math.pi * epoch / epochs))
-        for rows in torch.split(torch.randperm(len(images.train), generator=dice), 64):
+        for rows in torch.split(torch.randperm(len(images.train), generator=generator), 64):
             optimizer.zero_grad(set_to_none=True)
             loss = F.cross_entropy(model(images.train[rows]), images.train_labels[rows])
             loss.backward()  # type: ignore[no-untyped-call]
@@ -111,53 +109,53 @@ def _batches(images: Images) -> list[tuple[Tensor, Tensor]]:
     return list(zip(torch.split(images.test, 256), torch.split(images.test_labels, 256), strict=True))
 
 
-def run(request: Request) -> Record:
+def run(request: Request) -> Finding:
     """Dense, 50 % and 25 % active at two numbers of active units."""
     images = load_images(request.data)
     real = request.data is not None
     actives = (256, 512)
     epochs = (2 if request.quick else 50) if real else (3 if request.quick else 60)
-    jobs = [
-        Training(data=request.data, active=active, times=times, epochs=epochs, maps=32 if real else 16, seed=seed)
-        for times in (1, 2, 4)
-        for active in actives
-        for seed in range(request.seeds)
+    cases = [(active, times) for times in (1, 2, 4) for active in actives]
+
+    def job(case: tuple[int, int], seed: int) -> Training:
+        active, times = case
+        return Training(
+            data=request.data, active=active, times=times, epochs=epochs, maps=32 if real else 16, seed=seed
+        )
+
+    found = run_cases(train, cases, job=job, seeds=request.seeds, advance=request.advance)
+    rows: list[dict[str, Any]] = [
+        {
+            "model": "dense" if times == 1 else f"DSM {100 // times} % active",
+            "active units": active,
+            "accuracy": statistics.mean(accuracies),
+            "lowest": min(accuracies),
+            "highest": max(accuracies),
+            "paper (CIFAR-10)": PAPER.get((active, times)) if real else None,
+        }
+        for (active, times), accuracies in zip(cases, found, strict=True)
     ]
-    accuracies = iter(run_jobs(train, jobs, advance=request.advance))
-    rows: list[dict[str, Any]] = []
-    runs: dict[int, list[list[float]]] = {times: [[] for _ in range(request.seeds)] for times in (1, 2, 4)}
-    for times in (1, 2, 4):
-        for active in actives:
-            found = list(itertools.islice(accuracies, request.seeds))
-            for of_seed, accuracy in zip(runs[times], found, strict=True):
-                of_seed.append(accuracy)
-            rows.append(
-                {
-                    "model": "dense" if times == 1 else f"DSM {100 // times} % active",
-                    "active units": active,
-                    "accuracy": statistics.mean(found),
-                    "lowest": min(found),
-                    "highest": max(found),
-                    "paper (CIFAR-10)": PAPER.get((active, times)) if real else None,
-                }
-            )
+    by_case = dict(zip(cases, found, strict=True))
+    curves = [
+        band(
+            "dense" if times == 1 else f"{100 // times} % active",
+            x=actives,
+            runs=list(zip(*(by_case[active, times] for active in actives), strict=True)),
+        )
+        for times in (1, 2, 4)
+    ]
     gain = [rows[k]["accuracy"] - rows[k % 2]["accuracy"] for k in (2, 3, 4, 5)]
-    return record_of(
-        "baykal-table2",
+    return Finding(
         rows=rows,
-        curves=[band("dense" if t == 1 else f"{100 // t} % active", x=actives, runs=r) for t, r in runs.items()],
-        says=(
-            f"On {images.name}, sparse hidden layers are between {min(gain):+.4f} and {max(gain):+.4f} in accuracy "
-            "from "
-            "dense ones with as many active units."
-        ),
-        facts={"data": images.name, "epochs": epochs, "seeds": request.seeds, "quick": request.quick},
-        differs=_DIFFERS,
+        curves=curves,
+        sentence=f"On {images.name}, sparse hidden layers are between {min(gain):+.4f} and {max(gain):+.4f} in "
+        "accuracy from dense ones with as many active units.",
         axes=("active units", "test accuracy"),
+        facts={"data": images.name, "epochs": epochs, "seeds": request.seeds},
     )
 
 
-EXPERIMENT = Experiment(
+EXPERIMENT = published(
     name="baykal-table2",
     title="An image classifier with a dense or a sparse hidden layer",
     source=f"{SOURCE}, table 2 and figure 5",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import statistics
 import sysconfig
 from collections.abc import Callable
@@ -14,9 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lazyneuron.core.record import Record
-from lazyneuron.experiments.experiment import Experiment, Request, band, record_of
-from lazyneuron.experiments.jobs import run_jobs
+from lazyneuron.experiments.experiment import Finding, Request, band, published
+from lazyneuron.experiments.jobs import run_cases
 from lazyneuron.experiments.reproduce.baykal.samples import SOURCE
 from lazyneuron.induce import sparsify_
 from lazyneuron.route import RoutedFFN, RouteFFN, Switch
@@ -73,23 +71,23 @@ class Reader(nn.Module):
 
 def library_text(size: int) -> Tensor:
     """Bytes of the standard library's modules in the order of their names, above 126 as 127."""
-    held, have = [], 0
+    parts, have = [], 0
     for path in sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py")):
         raw = path.read_bytes()
-        held.append(raw)
+        parts.append(raw)
         have += len(raw)
         if have >= size:
             break
-    joined = bytearray(b"".join(held)[:size])
+    joined = bytearray(b"".join(parts)[:size])
     return torch.frombuffer(joined, dtype=torch.uint8).long().clamp(max=_SYMBOLS - 1)
 
 
-def _batch(text: Tensor, rows: int, dice: torch.Generator) -> Tensor:
-    start = torch.randint(len(text) - _LENGTH - 1, (rows,), generator=dice)
+def _batch(text: Tensor, rows: int, generator: torch.Generator) -> Tensor:
+    start = torch.randint(len(text) - _LENGTH - 1, (rows,), generator=generator)
     return text[start[:, None] + torch.arange(_LENGTH + 1)]
 
 
-def train(recipe: RouteFFN | None, text: Tensor, *, steps: int, looks: int, seed: int) -> list[tuple[int, float]]:
+def train(recipe: RouteFFN | None, text: Tensor, *, steps: int, evaluations: int, seed: int) -> list[tuple[int, float]]:
     """(step, held-out bits a byte); the last tenth of the text is held out."""
     torch.manual_seed(seed)
     model = Reader()
@@ -97,11 +95,11 @@ def train(recipe: RouteFFN | None, text: Tensor, *, steps: int, looks: int, seed
         sparsify_(model, recipe)
     used = [p for name, p in model.named_parameters() if recipe is None or ".mlp." not in name or "routed" in name]
     optimizer = torch.optim.AdamW(used, lr=2e-3)
-    dice, cut = torch.Generator().manual_seed(seed), len(text) * 9 // 10
-    held = _batch(text[cut:], 64, torch.Generator().manual_seed(99))
+    generator, cut = torch.Generator().manual_seed(seed), len(text) * 9 // 10
+    held_out = _batch(text[cut:], 64, torch.Generator().manual_seed(99))
     found = []
     for step in range(1, steps + 1):
-        rows = _batch(text[:cut], 16, dice)
+        rows = _batch(text[:cut], 16, generator)
         loss = F.cross_entropy(model(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten())
         for module in model.modules():
             if isinstance(module, RoutedFFN) and isinstance(module.router, Switch):
@@ -110,10 +108,10 @@ def train(recipe: RouteFFN | None, text: Tensor, *, steps: int, looks: int, seed
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        if step % max(1, steps // looks) == 0:
+        if step % max(1, steps // evaluations) == 0:
             model.eval()
             with torch.no_grad():
-                nats = F.cross_entropy(model(held[:, :-1]).flatten(0, 1), held[:, 1:].flatten())
+                nats = F.cross_entropy(model(held_out[:, :-1]).flatten(0, 1), held_out[:, 1:].flatten())
             found.append((step, float(nats) / 0.6931471805599453))
             model.train()
     return found
@@ -126,37 +124,37 @@ class Training:
     Attributes:
         variant: a key of :data:`VARIANTS`.
         size: bytes of text.
-        steps, looks, seed: as for :func:`train`.
+        steps, evaluations, seed: as for :func:`train`.
     """
 
     variant: str
     size: int
     steps: int
-    looks: int
+    evaluations: int
     seed: int
 
 
 def train_job(job: Training, advance: Callable[[float], None]) -> list[tuple[int, float]]:
     """Train one variant; returns what :func:`train` does."""
-    found = train(VARIANTS[job.variant], library_text(job.size), steps=job.steps, looks=job.looks, seed=job.seed)
+    found = train(
+        VARIANTS[job.variant], library_text(job.size), steps=job.steps, evaluations=job.evaluations, seed=job.seed
+    )
     advance(1.0)
     return found
 
 
-def run(request: Request) -> Record:
+def run(request: Request) -> Finding:
     """Every variant with every seed."""
-    steps, looks = (20, 2) if request.quick else (800, 8)
+    steps, evaluations = (20, 2) if request.quick else (800, 8)
     size = 200_000 if request.quick else 2_000_000
-    jobs = [
-        Training(variant=label, size=size, steps=steps, looks=looks, seed=seed)
-        for label in VARIANTS
-        for seed in range(request.seeds)
-    ]
-    found = iter(run_jobs(train_job, jobs, advance=request.advance))
+
+    def job(variant: str, seed: int) -> Training:
+        return Training(variant=variant, size=size, steps=steps, evaluations=evaluations, seed=seed)
+
+    found = run_cases(train_job, list(VARIANTS), job=job, seeds=request.seeds, advance=request.advance)
     rows: list[dict[str, Any]] = []
     curves = []
-    for label in VARIANTS:
-        runs = list(itertools.islice(found, request.seeds))
+    for label, runs in zip(VARIANTS, found, strict=True):
         curves.append(band(label, x=[s for s, _ in runs[0]], runs=[[b for _, b in run] for run in runs]))
         last = [run[-1][1] for run in runs]
         rows.append(
@@ -169,20 +167,18 @@ def run(request: Request) -> Record:
             }
         )
     gaps = {row["feed-forward layers"]: row["bits a byte, held out"] - rows[0]["bits a byte, held out"] for row in rows}
-    return record_of(
-        "baykal-transformer",
+    return Finding(
         rows=rows,
         curves=curves,
-        says="Held-out bits a byte against dense at equal active FLOPs: "
+        sentence="Held-out bits a byte against dense at equal active FLOPs: "
         + ", ".join(f"{name} {gap:+.3f}" for name, gap in list(gaps.items())[1:])
         + ".",
-        facts={"steps": steps, "bytes": size, "width": _WIDTH, "seeds": request.seeds, "quick": request.quick},
-        differs=_DIFFERS,
         axes=("step", "bits a byte, held out"),
+        facts={"steps": steps, "bytes": size, "width": _WIDTH, "seeds": request.seeds},
     )
 
 
-EXPERIMENT = Experiment(
+EXPERIMENT = published(
     name="baykal-transformer",
     title="Routed feed-forward layers in a transformer, at equal active FLOPs",
     source=f"{SOURCE}, an open question of section 6",

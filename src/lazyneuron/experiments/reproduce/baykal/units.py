@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 
-from lazyneuron.core.record import Record
-from lazyneuron.experiments.experiment import Experiment, Request, band, record_of
+from lazyneuron.experiments.experiment import Finding, Request, band, published
 from lazyneuron.experiments.reproduce.baykal.samples import (
     CLOSED_FORM,
     FEATURES,
@@ -17,8 +16,8 @@ from lazyneuron.experiments.reproduce.baykal.samples import (
     Sample,
     bucket_error,
     draw,
-    held_error,
     masked_network,
+    mean_squared_error,
 )
 from lazyneuron.route import DSM, RandomHash
 
@@ -31,10 +30,10 @@ def _samples(request: Request, target: str, rows: int, dimension: int | None = N
 
 def dense_error(sample: Sample, width: int, seed: int) -> float:
     """Of the dense random layer."""
-    return held_error(masked_network(width, width, seed=seed), sample)
+    return mean_squared_error(masked_network(width, width, seed=seed), sample)
 
 
-def fig2(request: Request) -> Record:
+def fig2(request: Request) -> Finding:
     """DSM at several widths, over its activated units."""
     actives = (16, 32, 64) if request.quick else (32, 64, 128, 256)
     wholes = (128, 256) if request.quick else (256, 512, 1024)
@@ -43,7 +42,7 @@ def fig2(request: Request) -> Record:
     for number, width in enumerate((None, *wholes)):
         label = "dense" if width is None else f"DSM, {width} units in all"
         runs = [
-            [held_error(masked_network(width or s, s, seed=seed), sample) for s in actives]
+            [mean_squared_error(masked_network(width or s, s, seed=seed), sample) for s in actives]
             for seed, sample in enumerate(samples)
         ]
         curves.append(band(label, x=actives, runs=runs))
@@ -53,17 +52,13 @@ def fig2(request: Request) -> Record:
         ]
         request.advance((number + 1) / total, label)
     best = curves[-1]["y"][-1] / curves[0]["y"][-1]
-    return record_of(
-        "baykal-fig2",
+    return Finding(
         rows=rows,
         curves=curves,
-        says=(
-            f"With {actives[-1]} active units of {wholes[-1]} the error is {best:.2f} times that of a dense layer of "
-            f"{actives[-1]} units."
-        ),
-        facts=_facts(request, "hypercube", samples[0]),
-        differs=_UNITS_DIFFER,
+        sentence=f"With {actives[-1]} active units of {wholes[-1]} the error is {best:.2f} times that of a dense layer "
+        f"of {actives[-1]} units.",
         axes=("active units", "mean squared error"),
+        facts=_facts(request, "hypercube", samples[0]),
     )
 
 
@@ -82,7 +77,7 @@ def equal_width(bits: int) -> int:
     return max(1, bits * FEATURES // (FEATURES + 1))
 
 
-def fig3(request: Request) -> Record:
+def fig3(request: Request) -> Finding:
     """LSH over its number of buckets, beside dense layers."""
     bits = (4, 6, 8) if request.quick else (5, 7, 9, 11, 13, 15)
     whole = 20000 if request.quick else 400000
@@ -112,22 +107,18 @@ def fig3(request: Request) -> Record:
         for k, m in enumerate(bits)
     ]
     since = next((row["buckets"] for row in rows if row["LSH below dense of equal FLOPs"]), None)
-    return record_of(
-        "baykal-fig3",
+    return Finding(
         rows=rows,
         curves=curves,
-        says=(
-            f"LSH is below a dense layer of equal inference FLOPs from {since} buckets on (paper: {_PAPER_FROM})."
-            if since is not None
-            else "LSH is not below a dense layer of equal FLOPs at any of these numbers of buckets."
-        ),
-        facts=_facts(request, "polynomial", samples[0]),
-        differs=f"{_UNITS_DIFFER} The paper does not say how wide the dense model of this figure is.",
+        sentence=f"LSH is below a dense layer of equal inference FLOPs from {since} buckets on (paper: {_PAPER_FROM})."
+        if since is not None
+        else "LSH is not below a dense layer of equal FLOPs at any of these numbers of buckets.",
         axes=("buckets", "mean squared error"),
+        facts=_facts(request, "polynomial", samples[0]),
     )
 
 
-def fig4(request: Request) -> Record:
+def fig4(request: Request) -> Finding:
     """Dense, random hash, DSM and LSH together."""
     actives = (16, 32) if request.quick else (64, 128, 256)
     samples = _samples(request, "hypercube", 3000 if request.quick else 40000)
@@ -138,8 +129,8 @@ def fig4(request: Request) -> Record:
 
     models: dict[str, Callable[[int, int, Sample], float]] = {
         "dense": lambda s, seed, sample: dense_error(sample, s, seed),
-        "random hash, 4x units": lambda s, seed, sample: held_error(control(s, seed), sample),
-        "DSM, 4x units": lambda s, seed, sample: held_error(masked_network(4 * s, s, seed=seed), sample),
+        "random hash, 4x units": lambda s, seed, sample: mean_squared_error(control(s, seed), sample),
+        "DSM, 4x units": lambda s, seed, sample: mean_squared_error(masked_network(4 * s, s, seed=seed), sample),
         "LSH, a table for 16 units": lambda s, seed, sample: bucket_error(sample, bits=10, tables=s // 16, seed=seed),
     }
     curves, rows = [], []
@@ -152,37 +143,37 @@ def fig4(request: Request) -> Record:
         ]
         request.advance((number + 1) / len(models), label)
     worse = statistics.mean(curves[1]["y"]) / statistics.mean(curves[0]["y"])
-    return record_of(
-        "baykal-fig4",
+    return Finding(
         rows=rows,
         curves=curves,
-        says=f"Random hash has {worse:.2f} times the error of dense (paper: worse than dense); "
+        sentence=f"Random hash has {worse:.2f} times the error of dense (paper: worse than dense); "
         f"DSM has {curves[2]['y'][-1] / curves[0]['y'][-1]:.2f} times at {actives[-1]} active units.",
-        facts=_facts(request, "hypercube", samples[0]),
-        differs=_UNITS_DIFFER,
         axes=("active units", "mean squared error"),
+        facts=_facts(request, "hypercube", samples[0]),
     )
 
 
 _UNITS_DIFFER = f"{CLOSED_FORM} The curves of the paper are not tabulated."
-FIG2 = Experiment(
-    name="baykal-fig2",
-    title="Error over activated units, at several total widths",
-    source=f"{SOURCE}, figure 2",
-    differs=_UNITS_DIFFER,
-    run=fig2,
-)
-FIG3 = Experiment(
-    name="baykal-fig3",
-    title="Error over the number of LSH buckets",
-    source=f"{SOURCE}, figure 3",
-    differs=_UNITS_DIFFER,
-    run=fig3,
-)
-FIG4 = Experiment(
-    name="baykal-fig4",
-    title="Dense, random hash, top-k and LSH side by side",
-    source=f"{SOURCE}, figure 4",
-    differs=_UNITS_DIFFER,
-    run=fig4,
+EXPERIMENTS = (
+    published(
+        name="baykal-fig2",
+        title="Error over activated units, at several total widths",
+        source=f"{SOURCE}, figure 2",
+        differs=_UNITS_DIFFER,
+        run=fig2,
+    ),
+    published(
+        name="baykal-fig3",
+        title="Error over the number of LSH buckets",
+        source=f"{SOURCE}, figure 3",
+        differs=f"{_UNITS_DIFFER} The paper does not say how wide the dense model of this figure is.",
+        run=fig3,
+    ),
+    published(
+        name="baykal-fig4",
+        title="Dense, random hash, top-k and LSH side by side",
+        source=f"{SOURCE}, figure 4",
+        differs=_UNITS_DIFFER,
+        run=fig4,
+    ),
 )

@@ -6,13 +6,12 @@ import dataclasses
 import functools
 from collections.abc import Callable
 
-from lazyneuron.core.record import Record
-from lazyneuron.experiments.experiment import Experiment, Request
+from lazyneuron.experiments.experiment import Finding, Request, published
 from lazyneuron.experiments.reproduce.peng.language import decoder_task
 from lazyneuron.experiments.reproduce.peng.vision import PUBLISHED
 from lazyneuron.experiments.training.ablation import Ablation
-from lazyneuron.experiments.training.course import Course, Variant
 from lazyneuron.experiments.training.task import Task
+from lazyneuron.experiments.training.trainer import TrainingConfig, Variant
 from lazyneuron.experiments.training.vision import vision_task
 from lazyneuron.induce import DoublyBiased, Pressure, TargetDensity
 
@@ -38,63 +37,60 @@ def variants(steps: int, density: float, strength: float) -> tuple[Variant, ...]
 def _run(
     request: Request,
     *,
-    name: str,
     build: Callable[[], Task],
-    dense: Course,
-    course: Course,
+    dense: TrainingConfig,
+    config: TrainingConfig,
     density: float,
     strength: float,
-) -> Record:
+) -> Finding:
     if request.large:
-        dense, course = dense.for_large(), course.for_large()
+        dense, config = dense.for_large(), config.for_large()
     if request.quick:
-        dense, course = (dataclasses.replace(c, steps=24, warmup=0, looks=2) for c in (dense, course))
+        dense, config = (dataclasses.replace(c, steps=24, warmup=0, evaluations=2) for c in (dense, config))
     return Ablation(
-        name=name,
         build=build,
-        variants=variants(course.steps, density, strength),
-        course=course,
+        variants=variants(config.steps, density, strength),
+        config=config,
         dense=dense,
-        differs=_DIFFERS,
         published={"all three": PUBLISHED},
     ).run(request)
 
 
-def _run_vision(request: Request) -> Record:
+def _run_vision(request: Request) -> Finding:
     return _run(
         request,
-        name="peng-finetune-vision",
         build=functools.partial(vision_task, request.data, noise=0.5, batch=32, large=request.large),
-        dense=Course(steps=1000, learning_rate=3e-3, weight_decay=0.3, smoothing=0.1),
-        course=Course(steps=600, learning_rate=2e-3, weight_decay=0.3, smoothing=0.1),
+        dense=TrainingConfig(steps=1000, learning_rate=3e-3, weight_decay=0.3, smoothing=0.1),
+        config=TrainingConfig(steps=600, learning_rate=2e-3, weight_decay=0.3, smoothing=0.1),
         density=0.05,
         strength=1.0,
     )
 
 
-def _run_language(request: Request) -> Record:
+def _run_language(request: Request) -> Finding:
     return _run(
         request,
-        name="peng-finetune-language",
         build=functools.partial(decoder_task, request.data, large=request.large),
-        dense=Course(steps=800, learning_rate=3e-3, warmup=40),
-        course=Course(steps=500, learning_rate=2e-3, warmup=20),
+        dense=TrainingConfig(steps=800, learning_rate=3e-3, warmup=40),
+        config=TrainingConfig(steps=500, learning_rate=2e-3, warmup=20),
         density=0.05,
         strength=0.1,
     )
 
 
-VISION = Experiment(
-    name="peng-finetune-vision",
-    title="Doubly biased against training on, a vision transformer fine-tuned",
-    source=_SOURCE,
-    differs=_DIFFERS,
-    run=_run_vision,
-)
-LANGUAGE = Experiment(
-    name="peng-finetune-language",
-    title="Doubly biased against training on, a decoder fine-tuned",
-    source=_SOURCE,
-    differs=_DIFFERS,
-    run=_run_language,
+EXPERIMENTS = (
+    published(
+        name="peng-finetune-vision",
+        title="Doubly biased against training on, a vision transformer fine-tuned",
+        source=_SOURCE,
+        differs=_DIFFERS,
+        run=_run_vision,
+    ),
+    published(
+        name="peng-finetune-language",
+        title="Doubly biased against training on, a decoder fine-tuned",
+        source=_SOURCE,
+        differs=_DIFFERS,
+        run=_run_language,
+    ),
 )

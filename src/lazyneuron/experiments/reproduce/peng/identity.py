@@ -11,12 +11,11 @@ from typing import Any
 import torch.nn.functional as F
 from torch import nn
 
-from lazyneuron.core.record import Record
-from lazyneuron.experiments.experiment import Experiment, Request, band, record_of
-from lazyneuron.experiments.jobs import run_jobs
+from lazyneuron.experiments.experiment import Finding, Request, band, published
+from lazyneuron.experiments.jobs import run_cases
 from lazyneuron.experiments.training.ablation import Job
-from lazyneuron.experiments.training.course import Course, Variant, train
 from lazyneuron.experiments.training.task import Task
+from lazyneuron.experiments.training.trainer import TrainingConfig, Variant, train
 from lazyneuron.experiments.training.vision import vision_task
 from lazyneuron.explain import explain
 from lazyneuron.induce import DoublyBiased
@@ -31,26 +30,23 @@ _DIFFERS = (
 _FIELDS = ("derivative_density", "identity_density", "identity_residual", "as_up", "as_down")
 
 
-def _run(request: Request) -> Record:
+def _run(request: Request) -> Finding:
     build = functools.partial(vision_task, request.data)
     task = build()
-    course = Course(steps=(8 if request.quick else 100) * task.epoch_steps, learning_rate=5e-3)
-    course = dataclasses.replace(course, looks=4 if request.quick else 10)
-    jobs = [
-        Job(build=build, course=course, variant=variant, seed=seed)
-        for seed in range(request.seeds)
-        for variant in VARIANTS
-    ]
-    runs: dict[str, list[list[dict[str, float]]]] = {variant.name: [] for variant in VARIANTS}
-    for job, points in zip(jobs, run_jobs(watch, jobs, advance=request.advance), strict=True):
-        runs[job.variant.name].append(points)
+    config = TrainingConfig(steps=(8 if request.quick else 100) * task.epoch_steps, learning_rate=5e-3)
+    config = dataclasses.replace(config, evaluations=4 if request.quick else 10)
+
+    def job(variant: Variant, seed: int) -> Job:
+        return Job(build=build, config=config, variant=variant, seed=seed)
+
+    found = run_cases(train_explained, VARIANTS, job=job, seeds=request.seeds, advance=request.advance)
+    runs = {variant.name: each for variant, each in zip(VARIANTS, found, strict=True)}
     rows = [_row(name, found) for name, found in runs.items()]
     worst = max(p["identity_residual"] for found in runs.values() for points in found for p in points)
     moves = ", ".join(
         f"{row['AS_K, first']:.3g} to {row['AS_K, last']:.3g} in the {row['variant']} model" for row in rows
     )
-    return record_of(
-        "peng-identity",
+    return Finding(
         rows=rows,
         curves=[
             band(
@@ -60,35 +56,26 @@ def _run(request: Request) -> Record:
             )
             for name, found in runs.items()
         ],
-        says=(
-            f"The identity holds at every checkpoint (largest relative residual {worst:.0e}), and over training the "
-            f"augmented flatness AS_K moves from {moves}; means of {request.seeds} seeds."
-        ),
-        facts={
-            **dataclasses.asdict(course),
-            "data": task.name,
-            "seeds": request.seeds,
-            "quick": request.quick,
-            "runs": runs,
-        },
-        differs=_DIFFERS,
+        sentence=f"The identity holds at every checkpoint (largest relative residual {worst:.0e}), and over training "
+        f"the augmented flatness AS_K moves from {moves}; means of {request.seeds} seeds.",
         axes=("epoch", "density of derivatives"),
+        facts={**dataclasses.asdict(config), "data": task.name, "seeds": request.seeds, "runs": runs},
     )
 
 
-def watch(job: Job, advance: Callable[[float], None]) -> list[dict[str, float]]:
-    """Train, and look into the model on the way."""
+def train_explained(job: Job, advance: Callable[[float], None]) -> list[dict[str, float]]:
+    """Train, and explain the model on the way."""
     points: list[dict[str, float]] = []
     task = job.build()
 
-    def on_look(model: nn.Module, step: int) -> None:
-        points.append({"step": step, **_look(model, task)})
+    def on_evaluation(model: nn.Module, step: int) -> None:
+        points.append({"step": step, **_explained(model, task)})
 
-    train(task, job.course, variant=job.variant, seed=job.seed, advance=advance, on_look=on_look)
+    train(task, job.config, variant=job.variant, seed=job.seed, advance=advance, on_evaluation=on_evaluation)
     return points
 
 
-def _look(model: nn.Module, task: Task) -> dict[str, float]:
+def _explained(model: nn.Module, task: Task) -> dict[str, float]:
     report = explain(
         model, task.held_out, lambda output, b: F.cross_entropy(output.logits, b["labels"], reduction="none")
     )
@@ -119,7 +106,7 @@ def _row(name: str, found: Sequence[list[dict[str, float]]]) -> dict[str, Any]:
     }
 
 
-EXPERIMENT = Experiment(
+EXPERIMENT = published(
     name="peng-identity",
     title="The density identity, flatness and spectra over training",
     source="Peng, Zhang, Qi, Gao, Shi (2026), arXiv 2605.25612; Peng, Qi, Shi, Gao (2023), arXiv 2309.03004",

@@ -7,14 +7,13 @@ import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lazyneuron.core.record import Record
-from lazyneuron.experiments.experiment import Experiment, Request
+from lazyneuron.experiments.experiment import Finding, Request, published
 from lazyneuron.experiments.reproduce.peng.vision import PUBLISHED
 from lazyneuron.experiments.training.ablation import Ablation
-from lazyneuron.experiments.training.course import Course, Variant
 from lazyneuron.experiments.training.language import DecoderTask, LanguageSize, SpanTask
 from lazyneuron.experiments.training.task import Task
 from lazyneuron.experiments.training.text import Tokens, text_tokens
+from lazyneuron.experiments.training.trainer import TrainingConfig, Variant
 from lazyneuron.induce import DoublyBiased, Pressure, TargetDensity
 
 VOCABULARY = 1024
@@ -55,44 +54,44 @@ def variants(*densities: float, strength: float) -> tuple[Variant, ...]:
     )
 
 
-def _run_decoder(request: Request) -> Record:
-    course = Course(steps=800, learning_rate=3e-3, warmup=40)
-    return _ablation("peng-language", request, course, decoder_task, variants(0.05, strength=0.1))
+def _run_decoder(request: Request) -> Finding:
+    config = TrainingConfig(steps=800, learning_rate=3e-3, warmup=40)
+    return _ablation(request, config, decoder_task, variants(0.05, strength=0.1))
 
 
-def _run_spans(request: Request) -> Record:
-    course = Course(steps=800, learning_rate=1e-2, warmup=80, decay="root")
-    return _ablation("peng-t5", request, course, span_task, variants(0.25, 0.13, strength=1.0))
+def _run_spans(request: Request) -> Finding:
+    config = TrainingConfig(steps=800, learning_rate=1e-2, warmup=80, decay="root")
+    return _ablation(request, config, span_task, variants(0.25, 0.13, strength=1.0))
 
 
 def _ablation(
-    name: str, request: Request, course: Course, build: Callable[..., Task], compared: Sequence[Variant]
-) -> Record:
+    request: Request, config: TrainingConfig, build: Callable[..., Task], compared: Sequence[Variant]
+) -> Finding:
     if request.large:
-        course = course.for_large()
+        config = config.for_large()
     if request.quick:
-        course = dataclasses.replace(course, steps=30, warmup=5, looks=2)
+        config = dataclasses.replace(config, steps=30, warmup=5, evaluations=2)
     return Ablation(
-        name=name,
         build=functools.partial(build, request.data, large=request.large),
         variants=compared,
-        course=course,
-        differs=_DIFFERS,
+        config=config,
         published={"all three": PUBLISHED},
     ).run(request)
 
 
-DECODER = Experiment(
-    name="peng-language",
-    title="Doubly biased against vanilla, a decoder from scratch on the next token",
-    source=_SOURCE,
-    differs=_DIFFERS,
-    run=_run_decoder,
-)
-SPANS = Experiment(
-    name="peng-t5",
-    title="Doubly biased against vanilla, an encoder-decoder from scratch on span corruption",
-    source=_SOURCE,
-    differs=_DIFFERS,
-    run=_run_spans,
+EXPERIMENTS = (
+    published(
+        name="peng-language",
+        title="Doubly biased against vanilla, a decoder from scratch on the next token",
+        source=_SOURCE,
+        differs=_DIFFERS,
+        run=_run_decoder,
+    ),
+    published(
+        name="peng-t5",
+        title="Doubly biased against vanilla, an encoder-decoder from scratch on span corruption",
+        source=_SOURCE,
+        differs=_DIFFERS,
+        run=_run_spans,
+    ),
 )

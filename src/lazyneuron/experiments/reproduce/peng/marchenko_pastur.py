@@ -11,9 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lazyneuron.core.record import Record
-from lazyneuron.experiments.experiment import Experiment, Request, record_of
-from lazyneuron.experiments.jobs import run_jobs
+from lazyneuron.experiments.experiment import Finding, Request, published
+from lazyneuron.experiments.jobs import run_cases
 from lazyneuron.experiments.training.images import digits
 from lazyneuron.explain import GramTracker, stieltjes_bound
 
@@ -80,10 +79,10 @@ def train_net(job: Run, advance: Callable[[float], None]) -> dict[str, float]:
         kind: [GramTracker(job.width, lr=job.lr, weight_decay=job.weight_decay) for _ in net.linears]
         for kind in ("samples", "gradients")
     }
-    dice = torch.Generator().manual_seed(job.seed)
+    generator = torch.Generator().manual_seed(job.seed)
     for epoch in range(job.epochs):
-        for rows in torch.split(torch.randperm(len(images.train), generator=dice), job.batch):
-            dx, dy = torch.randint(-1, 2, (2,), generator=dice).tolist()
+        for rows in torch.split(torch.randperm(len(images.train), generator=generator), job.batch):
+            dx, dy = torch.randint(-1, 2, (2,), generator=generator).tolist()
             x = torch.roll(images.train[rows], (dx, dy), (-2, -1)).flatten(1)
             logits, inputs, outputs = net(x)
             for a in outputs:
@@ -108,40 +107,36 @@ def train_net(job: Run, advance: Callable[[float], None]) -> dict[str, float]:
     return found
 
 
-def _run(request: Request) -> Record:
+def _run(request: Request) -> Finding:
     widths, epochs = ((16, 64), 2) if request.quick else (WIDTHS, 40)
-    jobs = [
-        Run(width=width, weight_decay=decay, seed=seed, epochs=epochs)
-        for seed in range(request.seeds)
-        for decay in DECAYS
-        for width in widths
-    ]
-    found = list(zip(jobs, run_jobs(train_net, jobs, advance=request.advance), strict=True))
+    cases = [(width, decay) for decay in DECAYS for width in widths]
+
+    def job(case: tuple[int, float], seed: int) -> Run:
+        return Run(width=case[0], weight_decay=case[1], seed=seed, epochs=epochs)
+
+    found = run_cases(train_net, cases, job=job, seeds=request.seeds, advance=request.advance)
+    by_case = dict(zip(cases, found, strict=True))
 
     def mean(key: str, width: int, decay: float) -> float:
-        return statistics.mean(f[key] for j, f in found if (j.width, j.weight_decay) == (width, decay))
+        return statistics.mean(run[key] for run in by_case[width, decay])
 
     rows = [_row(width, decay, mean) for decay in DECAYS for width in widths]
     rows[0]["paper"] = "; ".join(f"{kind}, {text}" for kind, text in _PUBLISHED.items())
     widest = rows[len(widths) - 1]
-    return record_of(
-        "peng-marchenko-pastur",
+    return Finding(
         rows=rows,
         curves=[
             {"label": f"{kind}, weight decay {decay:g}", "x": widths, "y": [mean(kind, w, decay) for w in widths]}
             for kind in ("samples", "gradients")
             for decay in DECAYS
         ],
-        says=(
-            f"At width {widest['width']} the accumulated Gram matrix of the samples spreads over "
-            f"{widest['alpha / N, samples']:.2f} of the directions and that of the gradients over "
-            f"{widest['alpha / N, gradients']:.3f}, where independent isotropic samples would give "
-            f"{widest['alpha / N, independent samples']:.2f}: "
-            "the law's assumption of isotropy fails the more, the wider the layer."
-        ),
-        facts={"epochs": epochs, "lr": 1e-3, "batch": 32, "seeds": request.seeds, "quick": request.quick},
-        differs=_DIFFERS,
+        sentence=f"At width {widest['width']} the accumulated Gram matrix of the samples spreads over "
+        f"{widest['alpha / N, samples']:.2f} of the directions and that of the gradients over "
+        f"{widest['alpha / N, gradients']:.3f}, where independent isotropic samples would give "
+        f"{widest['alpha / N, independent samples']:.2f}: "
+        "the law's assumption of isotropy fails the more, the wider the layer.",
         axes=("width", "alpha / N"),
+        facts={"epochs": epochs, "lr": 1e-3, "batch": 32, "seeds": request.seeds},
     )
 
 
@@ -157,7 +152,7 @@ def _row(width: int, decay: float, mean: Callable[[str, int, float], float]) -> 
     }
 
 
-EXPERIMENT = Experiment(
+EXPERIMENT = published(
     name="peng-marchenko-pastur",
     title="How isotropic the accumulated Gram matrices of samples and gradients are",
     source="Peng, Qi, Shi, Gao (2023), arXiv 2309.03004; the authors' notebook mp.ipynb",

@@ -12,12 +12,11 @@ import torch
 from torch import nn
 
 from lazyneuron.blocks import MLPBlock, find_blocks, replace_activation_
-from lazyneuron.core.record import Record
 from lazyneuron.core.undo import transaction
-from lazyneuron.experiments.experiment import Experiment, Request, band, record_of
-from lazyneuron.experiments.jobs import run_jobs
-from lazyneuron.experiments.training.course import Course, Variant, train
+from lazyneuron.experiments.experiment import Finding, Request, band, published
+from lazyneuron.experiments.jobs import run_cases
 from lazyneuron.experiments.training.task import Task
+from lazyneuron.experiments.training.trainer import TrainingConfig, Variant, train
 from lazyneuron.experiments.training.vision import vision_task
 from lazyneuron.induce import ShiftedActivation
 
@@ -34,33 +33,30 @@ class ShiftedJob:
 
     Attributes:
         build: makes the task.
-        course, seed: of the training.
+        config, seed: of the training.
         corner: (dx, dy).
     """
 
     build: Callable[[], Task]
-    course: Course
+    config: TrainingConfig
     corner: tuple[float, float]
     seed: int
 
 
-def _run(request: Request) -> Record:
+def _run(request: Request) -> Finding:
     build = functools.partial(vision_task, request.data)
     task = build()
-    epochs, looks = (6, 3) if request.quick else (60, 12)
-    course = Course(steps=epochs * task.epoch_steps, learning_rate=2e-3, looks=looks)
-    jobs = [
-        ShiftedJob(build=build, course=course, corner=corner, seed=seed)
-        for seed in range(request.seeds)
-        for corner in CORNERS
-    ]
-    runs: dict[tuple[float, float], list[list[dict[str, float]]]] = {corner: [] for corner in CORNERS}
-    for job, points in zip(jobs, run_jobs(train_shifted, jobs, advance=request.advance), strict=True):
-        runs[job.corner].append(points)
+    epochs, evaluations = (6, 3) if request.quick else (60, 12)
+    config = TrainingConfig(steps=epochs * task.epoch_steps, learning_rate=2e-3, evaluations=evaluations)
+
+    def job(corner: tuple[float, float], seed: int) -> ShiftedJob:
+        return ShiftedJob(build=build, config=config, corner=corner, seed=seed)
+
+    found = run_cases(train_shifted, CORNERS, job=job, seeds=request.seeds, advance=request.advance)
+    runs = dict(zip(CORNERS, found, strict=True))
     rows = [_row(corner, runs[corner]) for corner in CORNERS]
     rose = sum(row["share in flat interval, end"] > row["share in flat interval, start"] for row in rows)
-    return record_of(
-        "peng-shifted",
+    return Finding(
         rows=rows,
         curves=[
             band(
@@ -70,19 +66,10 @@ def _run(request: Request) -> Record:
             )
             for corner, found in runs.items()
         ],
-        says=(
-            f"The share of pre-activations in the zero-derivative interval rises in {rose} of {len(rows)} cases, "
-            f"although the output there is 1.6 or -1.6 and not 0; means of {request.seeds} seeds."
-        ),
-        facts={
-            **dataclasses.asdict(course),
-            "data": task.name,
-            "seeds": request.seeds,
-            "quick": request.quick,
-            "half_interval": 1.5,
-        },
-        differs=_DIFFERS,
+        sentence=f"The share of pre-activations in the zero-derivative interval rises in {rose} of {len(rows)} cases, "
+        f"although the output there is 1.6 or -1.6 and not 0; means of {request.seeds} seeds.",
         axes=("epoch", "share of pre-activations where the derivative is zero"),
+        facts={**dataclasses.asdict(config), "data": task.name, "seeds": request.seeds, "half_interval": 1.5},
     )
 
 
@@ -96,26 +83,26 @@ def train_shifted(job: ShiftedJob, advance: Callable[[float], None]) -> list[dic
     with transaction(model, "shifted") as change:
         for block in blocks:
             replace_activation_(change, block, ShiftedActivation("squared_relu", dx=dx, dy=dy))
-    points = [_look(model.eval(), task, blocks, job.corner, 0)]
+    points = [_state(model.eval(), task, blocks, job.corner, 0)]
 
-    def on_look(model: nn.Module, step: int) -> None:
-        points.append(_look(model, task, blocks, job.corner, step))
+    def on_evaluation(model: nn.Module, step: int) -> None:
+        points.append(_state(model, task, blocks, job.corner, step))
 
     train(
         task,
-        job.course,
+        job.config,
         variant=Variant(name="shifted"),
         seed=job.seed,
         start=model,
         advance=advance,
-        on_look=on_look,
-        watch_density=False,
+        on_evaluation=on_evaluation,
+        measure_density=False,
     )
     return points
 
 
 @torch.no_grad()
-def _look(
+def _state(
     model: nn.Module, task: Task, blocks: Sequence[MLPBlock], corner: tuple[float, float], step: int
 ) -> dict[str, float]:
     dx, dy = corner
@@ -160,7 +147,7 @@ def _row(corner: tuple[float, float], found: Sequence[list[dict[str, float]]]) -
     }
 
 
-EXPERIMENT = Experiment(
+EXPERIMENT = published(
     name="peng-shifted",
     title="Pre-activations move into the zero-derivative interval, wherever it lies and whatever the output there",
     source="Peng, Qi, Shi, Gao (2023), arXiv 2309.03004, section 6; Peng et al. (2026), arXiv 2605.25612, section V",

@@ -6,10 +6,9 @@ import dataclasses
 import functools
 from typing import Any
 
-from lazyneuron.core.record import Record
-from lazyneuron.experiments.experiment import Experiment, Request
+from lazyneuron.experiments.experiment import Finding, Request, published
 from lazyneuron.experiments.training.ablation import Ablation
-from lazyneuron.experiments.training.course import Course, Variant
+from lazyneuron.experiments.training.trainer import TrainingConfig, Variant
 from lazyneuron.experiments.training.vision import vision_task
 from lazyneuron.induce import DoublyBiased, Pressure, TargetDensity
 
@@ -32,23 +31,21 @@ _DIFFERS = (
 )
 
 
-def _run(request: Request) -> Record:
+def _run(request: Request) -> Finding:
     # the paper's learning rate, weight decay and smoothing; noise stands for its mixup, cutmix and RandAugment
     batch = 32 if request.data is None else 128
     build = functools.partial(vision_task, request.data, noise=0.5, batch=batch, large=request.large)
     steps = (2 if request.quick else 30) * build().epoch_steps
-    course = Course(steps=steps, learning_rate=3e-3, weight_decay=0.3, smoothing=0.1)
+    config = TrainingConfig(steps=steps, learning_rate=3e-3, weight_decay=0.3, smoothing=0.1)
     return Ablation(
-        name="peng-vision",
         build=build,
         variants=VARIANTS,
-        course=dataclasses.replace(course, looks=2) if request.quick else course,
-        differs=_DIFFERS,
+        config=dataclasses.replace(config, evaluations=2) if request.quick else config,
         published={"all three": PUBLISHED},
     ).run(request)
 
 
-EXPERIMENT = Experiment(
+EXPERIMENT = published(
     name="peng-vision",
     title="Doubly biased against vanilla, a vision transformer from scratch, with an ablation",
     source="Peng, Qi, Shi, Gao (2023), arXiv 2309.03004, abstract; Peng et al. (2026), arXiv 2605.25612, abstract",

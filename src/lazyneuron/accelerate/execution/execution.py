@@ -1,0 +1,247 @@
+"""The execution of one accelerated block: checks that take microseconds, then the chosen path."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from lazyneuron.accelerate.execution import opaque
+from lazyneuron.accelerate.execution.current import Current, State
+from lazyneuron.accelerate.execution.freshness import Freshness
+from lazyneuron.accelerate.machine import costs
+from lazyneuron.accelerate.path import DENSE, Call, Path
+from lazyneuron.accelerate.policy.choice import BUCKETS, predict_candidates
+from lazyneuron.accelerate.policy.following import Following
+from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.blocks.splice.wiring import Wiring
+from lazyneuron.ops.sparse_mlp.packed import DTYPES, PackedBlock, Weights
+
+SETTINGS_EVERY = 64  # calls between two looks at the plain attributes of the block's modules
+# bound once: each look at torch's submodules takes as long as the call
+_functorch_level = torch._C._functorch.peek_interpreter_stack
+_tracing_state, _dispatch_modes = torch._C._get_tracing_state, torch._C._len_torch_dispatch_stack
+_is_grad_enabled, _is_autocast_enabled = torch.is_grad_enabled, torch.is_autocast_enabled
+CHANGING = "weights that keep changing"
+
+
+class BlockExecution:
+    """Runs a block: returns its output, or None when the original path has to run.
+
+    The original path runs in training mode, when a gradient is wanted, under autocast, in ``torch.export``,
+    ``torch.jit.trace`` and functorch transforms, for another dtype or device than the weights', once a module of the
+    block is replaced, wrapped or hooked, and wherever dense is predicted to be faster. Weights that changed are packed
+    anew before they are used; :class:`Freshness` says what is noticed when. Under ``torch.compile`` the whole of this
+    is one operator of the graph.
+
+    Attributes:
+        current: the packed weights.
+        following: the path of every bucket of token counts.
+        ran: how often each path ran, dense included; and, by reason, how often the original had to run.
+        last: the path of the last call, or the reason why the original ran.
+    """
+
+    def __init__(
+        self,
+        block: MLPBlock,
+        packed: PackedBlock,
+        *,
+        freshness: Freshness,
+        following: Following,
+        weights: Weights = "keep",
+        slack_factor: float = 1.0,
+        isa: int = -1,
+        fixed: bool = False,
+    ) -> None:
+        self.block = block
+        self.isa = isa
+        self.fixed = fixed
+        self.following = following
+        self.d_in, self.d_out, self.dtype = packed.d_in, packed.d_out, packed.dtype
+        self.ran: Counter[Path | str] = Counter()
+        self.last: Path | str = "not called yet"
+        self._wiring: Wiring | None = None
+        self._calls = 0
+        self._enlist()
+        self.current = Current(block, weights, slack_factor, self.with_runs)
+        self.current.start(packed, freshness)
+
+    def _enlist(self) -> None:
+        self.dense = self.block.forward
+        self._number, self._opaque = opaque.enlist(self), opaque.op()
+
+    @property
+    def wiring(self) -> Wiring | None:
+        """The block's modules as they were when its execution was replaced; None for a block by itself."""
+        return self._wiring
+
+    @wiring.setter
+    def wiring(self, wiring: Wiring) -> None:
+        self._wiring = self.current.wiring = wiring
+
+    @property
+    def counts(self) -> Tensor:
+        """What the kernels counted since the weights were packed: pairs computed, pairs fired, tokens, calls."""
+        return self.current.now().counts
+
+    def original(self, x: Tensor) -> Tensor:
+        """The block as it would run without this execution."""
+        y: Tensor = self.dense(x) if self._wiring is None else self._wiring.original(x)
+        return y
+
+    def notice(self) -> None:
+        """The model was set to training or evaluation mode."""
+        self.current.doubt()
+
+    def standing(self) -> str | None:
+        """Why the original path has to run for any input, as the model stands now, or None."""
+        wiring = self._wiring
+        if wiring is None:
+            return "training mode" if self.block.down.module.training else None
+        return "training mode" if wiring.in_training() else wiring.change()
+
+    def __call__(self, x: Tensor) -> Tensor | None:
+        """The block's output, or None for "run the original path"."""
+        if torch.compiler.is_compiling():
+            return self._opaque(x, self._number, self.d_out) if self._can_be_compiled(x) else None
+        known = type(x) is Tensor and _tracing_state() is None  # else its size may be no number
+        tokens = x.numel() // self.d_in if known else 0
+        bucket = min((tokens - 1).bit_length(), BUCKETS - 1)
+        path = self.following.table[bucket]
+        due = not self.fixed and self.following.is_due(bucket, path)
+        only_dense = path is DENSE and not due
+        if only_dense and not _is_grad_enabled():
+            return self._decline(path)  # before the looks, whose objects streaming weights push out of the caches
+        why = self._why_not(x)
+        if why is not None or only_dense:
+            return self._decline(why or path)
+        self._calls += 1
+        if self._calls % SETTINGS_EVERY == 0:
+            self.current.doubt_settings()
+        state = self.current.for_call(tokens)
+        if state is None:
+            return self._decline(CHANGING)
+        if state.packed is None:
+            return self._decline(state.why)
+        y = self._review(state, x, bucket) if due else None
+        if y is None:
+            path = self.following.table[bucket]
+            run = state.runs[bucket]
+            if run is None:
+                return self._decline(DENSE)
+            y = run(x)
+        self.last = path
+        self.ran[path] += 1
+        return y
+
+    def _why_not(self, x: Tensor) -> str | None:
+        """Why the original path has to run for this input, or None."""
+        if type(x) is not Tensor:
+            return f"an input of type {type(x).__name__}"
+        if x.is_nested or x.layout is not torch.strided:
+            return "an input of another layout"
+        if (standing := self.standing()) is not None:
+            self.current.doubt()
+            return standing
+        if (
+            _functorch_level() is not None
+            or _tracing_state() is not None
+            or forward_ad._current_level >= 0
+            or _dispatch_modes() > 0
+        ):
+            return "a function transform or a trace"
+        if _is_grad_enabled() and (x.requires_grad or self._wants_gradient()):
+            self.current.doubt()
+            return "a gradient is wanted"
+        if x.dtype is not self.dtype and (why := self._follow_dtype(x.dtype)) is not None:
+            return why
+        if not x.is_cpu:
+            return f"an input on {x.device}"
+        shape = x.shape
+        if not shape or shape[-1] != self.d_in or 0 in shape:
+            return "an input that is empty or of another width"
+        if _is_autocast_enabled("cpu"):
+            return "autocast"
+        return None
+
+    def _decline(self, why: Path | str) -> Tensor | None:
+        self.last = why
+        self.ran[why] += 1
+        return None
+
+    def _can_be_compiled(self, x: Tensor) -> bool:
+        """May the compiled graph hold this block as one operator? What can change later is looked at when it runs."""
+        return not (
+            torch.compiler.is_exporting()
+            or self.standing() is not None
+            or (torch.is_grad_enabled() and (x.requires_grad or self._wants_gradient()))
+            or any(x.dtype != site.weight.dtype for site in self.block.linears)
+            or x.device.type != "cpu"
+            or x.ndim == 0
+            or x.shape[-1] != self.d_in
+            or torch.is_autocast_enabled("cpu")
+        )
+
+    def _wants_gradient(self) -> bool:
+        held = (p for site in self.block.linears for p in site.module._parameters.values())
+        return any(p is not None and p.requires_grad for p in held)
+
+    def _follow_dtype(self, dtype: torch.dtype) -> str | None:
+        """Pack anew when the model was converted; why not, as when input and weights just differ."""
+        held = (site.module._parameters.get("weight") for site in self.block.linears)
+        if dtype not in DTYPES or any(p is None or p.dtype != dtype for p in held):
+            return f"an input of {dtype} where the weights are {self.dtype}"
+        self.current.doubt()
+        state = self.current.renewed(self.current.state)
+        if state is None:
+            return CHANGING
+        return state.why or None
+
+    def with_runs(self, state: State) -> State:
+        """The state with the paths of the present table, for its own weights."""
+        assert state.packed is not None
+        if state.packed.dtype != self.dtype:
+            self._change_dtype(state.packed)
+        table = self.following.table
+        runs = {path: None if path is DENSE else self._runner(state, path) for path in set(table)}
+        return dataclasses.replace(state, runs=tuple(runs[path] for path in table))
+
+    def _change_dtype(self, packed: PackedBlock) -> None:
+        self.dtype = packed.dtype
+        known = costs.timed_as(packed.dtype)
+        if costs.are_known(known) and not self.fixed:  # else the lines of the other dtype, until times are seen
+            paths = tuple(self.following.candidates.lines)
+            found = predict_candidates(self.block, costs.cost_model_for(known), paths)
+            self.following.candidates = dataclasses.replace(found, checks_us=self.following.candidates.checks_us)
+
+    def _runner(self, state: State, path: Path) -> Call:
+        assert state.packed is not None
+        return self.dense if path is DENSE else path.runner(state.packed, state.counts, isa=self.isa)
+
+    def _review(self, state: State, x: Tensor, bucket: int) -> Tensor | None:
+        """Let the table follow densities and times; the output, if this call was timed."""
+        if not self.current.lock.acquire(blocking=False):
+            return None
+        try:
+            if state is not self.current.state:
+                return None  # other weights were packed meanwhile
+            y, changed = self.following.review(
+                x, bucket, counts=state.counts, run=lambda path: self._runner(state, path)
+            )
+            if changed:
+                self.current.state = self.with_runs(state)
+        finally:
+            self.current.lock.release()
+        return y
+
+    def __getstate__(self) -> dict[str, Any]:
+        left_out = ("dense", "_opaque", "_number")
+        return {k: v for k, v in self.__dict__.items() if k not in left_out}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._enlist()

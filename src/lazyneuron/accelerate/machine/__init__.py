@@ -1,0 +1,1 @@
+"""What this machine costs: timed once on a grid, kept, interpolated; its memory's pages and its products' bits."""

@@ -1,0 +1,87 @@
+"""Which blocks of a model can be executed sparsely, and why the others cannot."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from lazyneuron.accelerate.execution.freshness import unwatchable
+from lazyneuron.blocks import MLPBlock
+from lazyneuron.blocks.find import found_in
+from lazyneuron.blocks.identify import identify
+from lazyneuron.core.arguments import check_model
+from lazyneuron.core.errors import ConfigError
+from lazyneuron.core.receipt import BlockChange
+from lazyneuron.ops.sparse_mlp.packed import KERNEL_ACTIVATIONS, Weights
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What :func:`lazyneuron.accelerate_` would do.
+
+    Attributes:
+        matched: blocks that can be executed sparsely.
+        skipped: the others, with the reason of each.
+    """
+
+    matched: tuple[MLPBlock, ...]
+    skipped: tuple[BlockChange, ...]
+
+
+def plan_acceleration(
+    model: nn.Module, example: Any = None, *, weights: Weights = "keep", blocks: Sequence[MLPBlock] | None = None
+) -> Plan:
+    """Look which blocks can be executed sparsely; changes nothing.
+
+    Args:
+        model: any model.
+        example: one batch item, for models whose parts cannot be called alone.
+        weights: as for :func:`lazyneuron.accelerate_`.
+        blocks: those to look at, as :func:`lazyneuron.find_blocks` found them in this model; None finds all of them.
+
+    Raises:
+        NoBlocksError: the model has no MLP block.
+        ConfigError: a compiled model, or blocks that are not this model's as it is now.
+    """
+    check_model(model)
+    if any("_orig_mod" in module._modules for module in model.modules()):
+        raise ConfigError("The model holds a torch.compile'd module; accelerate the original model, then compile it.")
+    found = found_in(model, blocks, example)
+    for block in found.blocks if blocks is not None else ():
+        _check_found(block)
+    reasons = [(block, _why_not(block, weights)) for block in found.blocks]
+    refused = [(block.name, reason) for block, reason in reasons if reason is not None]
+    refused += [(rejected.name, rejected.reason) for rejected in found.rejected]
+    return Plan(
+        matched=tuple(block for block, reason in reasons if reason is None),
+        skipped=tuple(BlockChange(block=name, action="skipped", reason=reason) for name, reason in refused),
+    )
+
+
+def _check_found(block: MLPBlock) -> None:
+    """Refuse a block that is executed elsewhere, or whose activation has other numbers than it was found with."""
+    if any("forward" in linear.module.__dict__ for linear in block.linears):
+        raise ConfigError(f"The execution of {block.name} is replaced already; restore that change first.")
+    if block.site is not None and identify(block.site.function) != block.activation:
+        raise ConfigError(f"The activation of {block.name} changed since the block was found; find the blocks anew.")
+
+
+def _why_not(block: MLPBlock, weights: Weights) -> str | None:
+    if block.refusal is not None:
+        return block.refusal
+    if not block.activation.elementwise:
+        return f"What fires under {block.activation.kind} depends on the whole token, so no neuron is proved silent."
+    if block.activation.kind == "other":
+        return "Its activation is none of the known kinds, so where it is zero is not known."
+    if block.activation.zero.empty:
+        return f"Its activation ({block.activation.kind}) is zero nowhere; sparsify it first, for example with Relufy."
+    if block.activation.kind not in KERNEL_ACTIVATIONS:
+        return f"There is no kernel for its activation ({block.activation.kind})."
+    if weights == "int8" and block.gate is not None:
+        return "weights='int8' is for plain blocks; this one is gated."
+    if block.up.weight.device.type != "cpu":
+        return f"There is no kernel for the device {block.up.weight.device.type!r}."
+    return unwatchable(block)

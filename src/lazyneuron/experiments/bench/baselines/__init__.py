@@ -1,1 +1,0 @@
-"""The alternatives that certified execution is compared with, one file each."""

@@ -1,0 +1,120 @@
+"""Hash-routed estimators: rows a second, time over buckets, an output layer, and scikit-learn's beside them.
+
+One thread, processor time of the process (waiting for other load does not count), test error on rows that no model saw.
+"""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from lazyneuron.core.record import Record
+from lazyneuron.experiments.bench.correct import needs_kernels
+from lazyneuron.experiments.bench.processor_time import clocked, median_s
+from lazyneuron.experiments.bench.route_output import output_layers
+from lazyneuron.experiments.bench.route_peers import compare
+from lazyneuron.experiments.experiment import Experiment, Request, benchmark_record
+from lazyneuron.ops.buckets.operators import native_ops, new_rows
+from lazyneuron.report import markdown_table, provenance
+from lazyneuron.route import random_hash
+from lazyneuron.route.estimators import LSHRegressor
+from lazyneuron.route.table import BucketTable
+
+_TITLES = {
+    "speed": "### Rows a second at d = 8, one table",
+    "flatness": "### Predict time over buckets (the operator alone, degree 1, buckets asked for at random)",
+    "output": "### An output layer of very many classes",
+}
+
+
+def _flatness(largest: int) -> list[dict[str, Any]]:
+    """Predict time over the number of buckets, of the operator alone; every row asks for a bucket at random."""
+    found = [_at_buckets(1 << power) for power in range(8, largest + 1, 2)]
+    return [{**row, "over the smallest": row["ns a row"] / found[0]["ns a row"]} for row in found]
+
+
+def _at_buckets(buckets: int) -> dict[str, Any]:
+    ops, g = native_ops(), torch.Generator().manual_seed(0)
+    h = random_hash(8, 8, width=1e-4, generator=g, orthogonal=True)
+    x = torch.rand(buckets, 8, generator=g) * 2 - 1
+    table = BucketTable(8)
+    table.reserve(buckets)
+    table.add(h.vectors(x))
+    assert table.native is not None
+    values = new_rows(len(table), 9, dtype=torch.float64, ops=ops).normal_(generator=g)
+    asked = x[torch.randint(0, buckets, (1 << 19,), generator=g)].clone()
+    y, slots = torch.empty(len(asked), 1, dtype=torch.float64), torch.empty(len(asked), dtype=torch.int64)
+    call = (asked, h.w, h.b, 0, *table.native, len(table), values, 1, 1, y, slots)
+    ops.bucket_predict(*call)
+    took_s = median_s(lambda: ops.bucket_predict(*call), rounds=9)
+    return {"buckets": len(table), "ns a row": took_s / len(asked) * 1e9}
+
+
+def _speed(degree: int, rows: int) -> dict[str, Any]:
+    """Rows a second of fit and predict at d = 8, one table, and the peak memory of the process."""
+    generator = np.random.default_rng(0)
+    x = generator.uniform(-1, 1, (rows, 8)).astype(np.float32)
+    y = np.abs(x[:, 0]) + x[:, 1] * x[:, 2] + 0.1 * generator.normal(size=rows)
+    model, fit_s = clocked(lambda: LSHRegressor(degree=degree).fit(x, y))
+    asked = x[: min(rows, 10**6)]
+    return {
+        "degree": degree,
+        "rows": rows,
+        "buckets": model.n_buckets_,
+        "fit rows/s": rows / fit_s,
+        "predict rows/s": len(asked) / median_s(lambda: model.predict(asked), rounds=5),
+        "peak GiB, data included": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    }
+
+
+def run(request: Request) -> Record:
+    """All parts, but for those that the record of an interrupted run has.
+
+    Raises:
+        ImplUnavailable: the native kernels are not built.
+    """
+    needs_kernels()
+    quick, data = request.quick, {} if request.begun is None else dict(request.begun.data)
+    parts: dict[str, Callable[[], list[dict[str, Any]]]] = {
+        "flatness": lambda: _flatness(12 if quick else 22),
+        "speed": lambda: [_speed(degree, 10**5 if quick else 10**7) for degree in (0, 1)],
+        "output": lambda: output_layers(2000 if quick else 100_000, 20 if quick else 800),
+        "compare": lambda: compare(3000 if quick else 1_020_000, lambda note: request.advance(0.75, note)),
+    }
+    data["title"] = "Hash-routed estimators, one thread" + (", quick" if quick else "")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for number, (name, measure) in enumerate(parts.items()):
+            if name not in data:
+                request.advance(number / len(parts), name)
+                data[name] = measure()
+                request.keep(benchmark_record("route", **data))
+        return benchmark_record("route", **data)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _section(record: Record) -> str:
+    data = record.data
+    parts = [f"**{data['title']}**", provenance(record)]
+    for name, title in _TITLES.items():
+        if data.get(name):
+            parts += [title, markdown_table(data[name])]
+    for name in dict.fromkeys(row["data"] for row in data.get("compare", ())):
+        rows = [{k: v for k, v in row.items() if k != "data"} for row in data["compare"] if row["data"] == name]
+        parts += [f"### {name}", markdown_table(rows)]
+    return "\n\n".join(parts) + "\n"
+
+
+EXPERIMENT = Experiment(
+    name="route",
+    title="Hash-routed estimators beside scikit-learn's",
+    run=run,
+    kind="benchmark",
+    sections={"docs/route.md": _section},
+)

@@ -1,1 +1,0 @@
-"""Benchmarks of lazyneuron; each module runs with ``python -m``."""
