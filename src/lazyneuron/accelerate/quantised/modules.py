@@ -2,33 +2,61 @@
 
 from __future__ import annotations
 
+import abc
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from lazyneuron.ops.quantised import operators
 from lazyneuron.ops.quantised.format import Columns, Format, Rows, blocks, quantise_columns, quantise_rows
 
 
 class Quantised(nn.Module):
-    """A linear layer with quantised weights, for inference: its input gets no gradient.
+    """A linear layer with quantised weights, for inference.
+
+    Args:
+        weight: (out_features, in_features), of any floating dtype.
+        bias: (out_features,) or None; kept as it is.
+        form: the format.
+        what: its name, for messages.
 
     Attributes:
         format: of the bytes.
         in_features, out_features: as of the layer that was quantised.
         dtype: of the layer that was quantised, and of its bias.
-        rows, scale: the weights.
+        rows, scale: the weights, as :mod:`lazyneuron.ops.quantised.format` lays them out.
         bias: (out_features,) or None.
+
+    Raises:
+        ShapeError: groups do not divide the rows.
+        AssumptionError: weights that are not finite.
     """
 
     rows: Tensor
     scale: Tensor
     bias: Tensor | None
 
-    def __init__(self, form: Format, sizes: tuple[int, int], dtype: torch.dtype, *, bias: Tensor | None) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, form: Format, *, what: str = "A layer") -> None:
         super().__init__()
-        self.format, self.dtype = form, dtype
-        self.in_features, self.out_features = sizes
-        self.register_buffer("bias", None if bias is None else bias.detach().clone())
+        self.format, self.dtype = form, weight.dtype
+        self.out_features, self.in_features = weight.shape
+        rows, scale = self._quantise(weight, what)
+        for name, tensor in (("rows", rows), ("scale", scale), ("bias", None if bias is None else bias.detach())):
+            self.register_buffer(name, tensor)
+
+    @classmethod
+    def empty(cls, sizes: tuple[int, int], dtype: torch.dtype, form: Format, *, bias: bool) -> Self:
+        """A layer of these sizes (in_features, out_features) whose weights are zero until they are loaded."""
+        layer = cls.__new__(cls)
+        nn.Module.__init__(layer)
+        layer.format, layer.dtype = form, dtype
+        layer.in_features, layer.out_features = sizes
+        for name, (shape, stored) in layer.stored_shapes().items():
+            layer.register_buffer(name, torch.zeros(shape, dtype=stored))
+        layer.register_buffer("bias", torch.zeros(sizes[1], dtype=dtype) if bias else None)
+        return layer
 
     @property
     def weight(self) -> Tensor:
@@ -40,9 +68,27 @@ class Quantised(nn.Module):
         """Bytes of weights and scales."""
         return sum(t.numel() * t.element_size() for t in (self.rows, self.scale))
 
+    @abc.abstractmethod
+    def _quantise(self, weight: Tensor, what: str) -> tuple[Tensor, Tensor]:
+        """Rows and scales."""
+
+    @abc.abstractmethod
+    def stored_shapes(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+        """Shape and dtype of ``rows`` and ``scale``."""
+
+    @abc.abstractmethod
     def dequantised(self) -> Tensor:
         """The weights that the bytes mean: (out_features, in_features) float32."""
-        raise NotImplementedError
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Moves the bytes to devices; a change of dtype reaches the bias alone."""
+        scale = self.scale
+        super()._apply(fn, recurse)
+        if self.scale.dtype != scale.dtype:
+            self._buffers["scale"] = scale
+        if self.bias is not None:
+            self.dtype = self.bias.dtype
+        return self
 
     def extra_repr(self) -> str:
         """What ``print`` shows."""
@@ -51,24 +97,21 @@ class Quantised(nn.Module):
 
 
 class QuantisedLinear(Quantised):
-    """A linear layer whose rows run along the input.
+    """A linear layer whose rows run along the input."""
 
-    Args:
-        linear: any linear layer with a weight (out_features, in_features).
-        form: the format.
-        what: its name, for messages.
+    def _quantise(self, weight: Tensor, what: str) -> tuple[Tensor, Tensor]:
+        made = quantise_rows(weight, self.format, what=what)
+        return made.bytes, made.scale
 
-    Raises:
-        ShapeError: groups do not divide in_features.
-        AssumptionError: weights that are not finite.
-    """
-
-    def __init__(self, linear: nn.Module, form: Format, *, what: str = "A layer") -> None:
-        weight, bias = _weights(linear)
-        super().__init__(form, (weight.shape[1], weight.shape[0]), weight.dtype, bias=bias)
-        made = quantise_rows(weight, form, what=what)
-        self.register_buffer("rows", made.bytes)
-        self.register_buffer("scale", made.scale)
+    def stored_shapes(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+        """Shape and dtype of ``rows`` and ``scale``."""
+        form, outputs = self.format, self.out_features
+        step = 64 if form.bits == 8 else 128
+        padded = -(-self.in_features // step) * step
+        if form.bits == 8:
+            return {"rows": ((outputs, padded), torch.uint8), "scale": ((outputs,), torch.float32)}
+        scales = (outputs, len(blocks(padded, form.group)), 16)
+        return {"rows": ((outputs, padded // 2), torch.uint8), "scale": (scales, torch.bfloat16)}
 
     @property
     def quantised(self) -> Rows:
@@ -89,24 +132,19 @@ class QuantisedLinear(Quantised):
 
 
 class QuantisedDown(Quantised):
-    """The second layer of an MLP block, stored by neuron: rows of neurons that are zero are not read.
+    """The second layer of an MLP block, stored by neuron: rows of neurons that are zero are not read."""
 
-    Args:
-        linear: any linear layer with a weight (d_out, d_hidden).
-        form: the format.
-        what: its name, for messages.
+    def _quantise(self, weight: Tensor, what: str) -> tuple[Tensor, Tensor]:
+        made = quantise_columns(weight, self.format, what=what)
+        return made.bytes, made.scale
 
-    Raises:
-        ShapeError: groups do not divide d_out.
-        AssumptionError: weights that are not finite.
-    """
-
-    def __init__(self, linear: nn.Module, form: Format, *, what: str = "down") -> None:
-        weight, bias = _weights(linear)
-        super().__init__(form, (weight.shape[1], weight.shape[0]), weight.dtype, bias=bias)
-        made = quantise_columns(weight, form, what=what)
-        self.register_buffer("rows", made.bytes)
-        self.register_buffer("scale", made.scale)
+    def stored_shapes(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+        """Shape and dtype of ``rows`` and ``scale``."""
+        form, width, outputs = self.format, self.in_features, self.out_features
+        if form.bits == 8:
+            return {"rows": ((width, outputs), torch.int8), "scale": ((width,), torch.float32)}
+        scales = (width, outputs // form.group)
+        return {"rows": ((width, outputs // 2), torch.uint8), "scale": (scales, torch.bfloat16)}
 
     @property
     def quantised(self) -> Columns:
@@ -124,31 +162,3 @@ class QuantisedDown(Quantised):
             x, self.rows, self.scale, self.bias, form.bits, form.group, -1
         )
         return y
-
-
-def stored_shapes(
-    form: Format, sizes: tuple[int, int], *, down: bool
-) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
-    """Shape and dtype of ``rows`` and ``scale`` of a layer of these sizes (in_features, out_features)."""
-    width, outputs = sizes
-    if down:
-        if form.bits == 8:
-            return {"rows": ((width, outputs), torch.int8), "scale": ((width,), torch.float32)}
-        return {
-            "rows": ((width, outputs // 2), torch.uint8),
-            "scale": ((width, outputs // form.group), torch.bfloat16),
-        }
-    step = 64 if form.bits == 8 else 128
-    padded = -(-width // step) * step
-    if form.bits == 8:
-        return {"rows": ((outputs, padded), torch.uint8), "scale": ((outputs,), torch.float32)}
-    return {
-        "rows": ((outputs, padded // 2), torch.uint8),
-        "scale": ((outputs, len(blocks(padded, form.group)), 16), torch.bfloat16),
-    }
-
-
-def _weights(linear: nn.Module) -> tuple[Tensor, Tensor | None]:
-    weight, bias = linear.weight, linear.bias
-    assert isinstance(weight, Tensor) and (bias is None or isinstance(bias, Tensor))
-    return weight, bias
