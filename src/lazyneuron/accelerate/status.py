@@ -9,6 +9,7 @@ from torch import nn
 
 from lazyneuron.accelerate.execution.execution import BlockExecution
 from lazyneuron.accelerate.path import DENSE, PATHS, Path
+from lazyneuron.accelerate.policy.choice import BUCKETS
 from lazyneuron.accelerate.quantised.execution import SPARSE, QuantisedExecution
 from lazyneuron.core.arguments import check_model
 from lazyneuron.core.errors import NoBlocksError
@@ -190,7 +191,7 @@ def _quantised_status(run: QuantisedExecution) -> BlockStatus:
         fired=share,
         paths={SPARSE: ran[SPARSE]} if SPARSE in ran else {},
         fallbacks={why: count for why, count in ran.items() if why != SPARSE},
-        path_by_tokens={1: SPARSE},
+        path_by_tokens={2**k: SPARSE for k in range(BUCKETS)},
         repacked=0,
         calls_to_see_all=1,
     )

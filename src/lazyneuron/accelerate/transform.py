@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from lazyneuron.accelerate.execution.execution import BlockExecution
-from lazyneuron.accelerate.plan import plan_acceleration
+from lazyneuron.accelerate.plan import check_uncompiled, plan_acceleration
 from lazyneuron.accelerate.prepare import Guarantee, Options, prepare
 from lazyneuron.accelerate.quantised.transform import Bits, Quantisation, quantisation_of, quantise
 from lazyneuron.accelerate.sample import MOST_BATCHES, block_inputs
@@ -55,9 +55,9 @@ def accelerate_(
             densities seen while running decide.
         guarantee: ``"exact"``, or ``"calibrated"``: the proof's slack is shrunk to what the batches need, and the
             receipt reports the rate of wrongly skipped neurons and the output error.
-        weights: of the MLP blocks: ``"keep"``, or ``"int8"`` or ``"int4"``, which quantises their layers: rows of neurons
-            that do not fire are not read, and the output is that of the same quantised weights run densely, to the last
-            bit. The receipt reports the relative output error of each block.
+        weights: of the MLP blocks: ``"keep"``, or ``"int8"`` or ``"int4"``, which quantises their layers: rows of
+            neurons that do not fire are not read, and the output is that of the same quantised weights run densely, to
+            the last bit. The receipt reports the relative output error of each block.
         rest: of all other linear layers, the language-model head included: ``"keep"``, ``"int8"`` or ``"int4"``.
         group: weights along a row that share a scale when they have 4 bits: 32, 64 or 128.
         impl: ``"auto"``; ``"native"``, ``"gather"`` or a kernel level (``"avx2"`` ...), which runs or raises and is
@@ -92,8 +92,10 @@ def accelerate_(
         raise ConfigError(f"progress is a function that takes a sentence, got {described(progress)}; leave it out.")
     if guarantee == "calibrated" and batches is None:
         raise ConfigError("guarantee='calibrated' needs batches to calibrate on.")
-    check_model(model)
+    check_uncompiled(model)
     quantisation = quantisation_of(weights, rest, group)
+    if quantisation is not None and impl not in ("auto", "native"):
+        raise ConfigError(f"Quantised layers run by impl='auto' or 'native', got {impl!r}.")
     if guarantee == "calibrated" and weights != "keep":
         raise ConfigError(f"weights={weights!r} has no slack to calibrate; use guarantee='exact' with it.")
     options = Options(guarantee=guarantee, weights="keep", impl=impl)
@@ -164,7 +166,6 @@ def _accelerate(
     blocks: Sequence[MLPBlock] | None = None,
     parts: tuple[str, ...] = (),
 ) -> Receipt:
-    check_model(model)
     first, rest = _peek(batches)
     plan = plan_acceleration(model, first, weights=options.weights, blocks=blocks)
     if not plan.matched:

@@ -14,6 +14,7 @@ from lazyneuron.ops.quantised import operators
 from lazyneuron.ops.sparse_mlp.packed import KERNEL_ACTIVATIONS
 
 SPARSE = "quantised"
+SETTINGS_EVERY = 64  # calls between two looks at the plain attributes of the block's modules
 
 
 class QuantisedExecution:
@@ -42,20 +43,32 @@ class QuantisedExecution:
         self._first, self._down = _layer(block.first), _layer(block.down)
         self._up = None if block.gate is None else _layer(block.up)
         self._form = self._first.format
+        self._calls = 0
+        self._other_settings = False
 
     def notice(self) -> None:
-        """The model was set to training or evaluation mode; nothing to do."""
+        """The model was set to training or evaluation mode."""
+        self._look_at_settings()
+
+    def _look_at_settings(self) -> None:
+        """Was a plain attribute of the block's modules changed, such as a threshold? Then the layers run from now on."""
+        self._other_settings = self._other_settings or (self.wiring is not None and self.wiring.settings_changed())
 
     def standing(self) -> str | None:
         """Why the layers have to run for any input, as the model stands now, or None."""
         if self.wiring is None:
             return "training mode" if self._down.training else None
+        if self._other_settings:
+            return "Settings of its activation changed after it was quantised."
         return "training mode" if self.wiring.in_training() else self.wiring.change()
 
     def __call__(self, x: Tensor) -> Tensor | None:
         """The block's output, or None for "run the layers"."""
         if torch.compiler.is_compiling():
-            return None if self._why_not(x) is not None else self._run(x)
+            return None if self._why_not(x) is not None else self.run(x)
+        self._calls += 1
+        if self._calls % SETTINGS_EVERY == 0:
+            self._look_at_settings()
         why = self._why_not(x)
         if why is not None:
             self.last = why
@@ -63,9 +76,10 @@ class QuantisedExecution:
             return None
         self.last = SPARSE
         self.ran[SPARSE] += 1
-        return self._run(x)
+        return self.run(x)
 
-    def _run(self, x: Tensor) -> Tensor:
+    def run(self, x: Tensor) -> Tensor:
+        """The block's output by the operator."""
         first, down, up, form = self._first, self._down, self._up, self._form
         rows, scale, bias = _part(self.block.first, first)
         other = (None, None, None) if up is None else _part(self.block.up, up)

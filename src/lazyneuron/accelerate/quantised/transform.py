@@ -16,7 +16,8 @@ from lazyneuron.accelerate.quantised.exchange import (
     quantise_layers,
     requantised,
 )
-from lazyneuron.accelerate.quantised.execution import QuantisedExecution
+from lazyneuron.accelerate.policy.choice import BUCKETS
+from lazyneuron.accelerate.quantised.execution import SPARSE, QuantisedExecution
 from lazyneuron.accelerate.quantised.modules import Quantised
 from lazyneuron.accelerate.sample import block_inputs
 from lazyneuron.blocks.block import MLPBlock
@@ -114,11 +115,8 @@ def quantise(
     receipt = Receipt(verb=VERB, config=config, changes=tuple(changes), notes=tuple(kept.values()))
     with transaction(model, receipt.id) as change:
         executions = _apply(change, model, whole, new)
-        errors = {name: _error(executions[name], inputs[name], wanted[name]) for name in wanted}
-        changes = [
-            dataclasses.replace(c, details={**c.details, "output_error": errors[c.block]}) if c.block in errors else c
-            for c in changes
-        ]
+        measured = {name: _measured(executions[name], inputs[name], wanted[name]) for name in wanted}
+        changes = [dataclasses.replace(c, details={**c.details, **measured.get(c.block, {})}) for c in receipt.changes]
         change.receipt = receipt = dataclasses.replace(receipt, changes=tuple(changes))
     return receipt
 
@@ -181,10 +179,14 @@ def _apply(
 
 
 def _change(block: MLPBlock, whole: Sequence[MLPBlock], new: Mapping[str, Quantised]) -> BlockChange:
-    layers = [new[site.name] for site in block.linears if site.name in new]
+    layers = list(dict.fromkeys(new[site.name] for site in block.linears if site.name in new))
     details: dict[str, Any] = {}
     if layers:
-        details = {"bytes": sum(layer.stored_bytes for layer in layers), "format": layers[0].format.name}
+        stored = sum(layer.stored_bytes for layer in layers)
+        kept = sum(layer.weight.numel() * layer.dtype.itemsize for layer in layers)
+        details = {"format": layers[0].format.name, "bytes": stored, "added_bytes": stored - kept}
+    if block in whole:
+        details["path_by_tokens"] = {f"<= {2**k}": SPARSE for k in range(BUCKETS)}
     if block in whole:
         return BlockChange(
             block=block.name,
@@ -208,10 +210,12 @@ def _dense(block: MLPBlock, x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _error(execution: QuantisedExecution, x: Tensor, wanted: Tensor) -> float:
-    """Root of the summed squares of what quantisation changed in the block's outputs, over that of the outputs."""
-    got = execution._run(x).float()
-    return float((got - wanted).norm() / wanted.norm().clamp_min(torch.finfo(torch.float32).tiny))
+def _measured(execution: QuantisedExecution, x: Tensor, wanted: Tensor) -> dict[str, Any]:
+    """What quantisation changed in a block's outputs, relative to them, and the share of pairs that fires."""
+    error = (execution.run(x).float() - wanted).norm() / wanted.norm().clamp_min(torch.finfo(torch.float32).tiny)
+    fired = execution.fired()
+    execution.counts.zero_()
+    return {"output_error": float(error), "shares": {SPARSE: {"computed": fired, "fired": fired}}}
 
 
 def quantised_layers(model: nn.Module) -> dict[str, Quantised]:
