@@ -17,7 +17,7 @@ from lazyneuron.accelerate.sample import MOST_BATCHES, block_inputs
 from lazyneuron.blocks import MLPBlock, find, splice_
 from lazyneuron.blocks.find import found_in
 from lazyneuron.blocks.splice.override import Mode
-from lazyneuron.core.arguments import check_batches, check_model, described
+from lazyneuron.core.arguments import check_batches, described
 from lazyneuron.core.errors import (
     CheckpointError,
     ConfigError,

@@ -51,7 +51,7 @@ class QuantisedExecution:
         self._look_at_settings()
 
     def _look_at_settings(self) -> None:
-        """Was a plain attribute of the block's modules changed, such as a threshold? Then the layers run from now on."""
+        """Once a plain attribute of the block's modules changed, such as a threshold, the layers run."""
         self._other_settings = self._other_settings or (self.wiring is not None and self.wiring.settings_changed())
 
     def standing(self) -> str | None:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from lazyneuron.accelerate.policy.choice import BUCKETS
 from lazyneuron.accelerate.quantised.exchange import (
     empty_layer,
     exchange_,
@@ -16,7 +17,6 @@ from lazyneuron.accelerate.quantised.exchange import (
     quantise_layers,
     requantised,
 )
-from lazyneuron.accelerate.policy.choice import BUCKETS
 from lazyneuron.accelerate.quantised.execution import SPARSE, QuantisedExecution
 from lazyneuron.accelerate.quantised.modules import Quantised
 from lazyneuron.accelerate.sample import block_inputs
@@ -215,7 +215,7 @@ def _measured(execution: QuantisedExecution, x: Tensor, wanted: Tensor) -> dict[
     error = (execution.run(x).float() - wanted).norm() / wanted.norm().clamp_min(torch.finfo(torch.float32).tiny)
     fired = execution.fired()
     execution.counts.zero_()
-    return {"output_error": float(error), "shares": {SPARSE: {"computed": fired, "fired": fired}}}
+    return {"output_error": {"rms": float(error)}, "shares": {SPARSE: {"computed": fired, "fired": fired}}}
 
 
 def quantised_layers(model: nn.Module) -> dict[str, Quantised]:
