@@ -28,7 +28,11 @@ def llama(hidden_act: str = "relu") -> LlamaForCausalLM:
 def opt() -> OPTForCausalLM:
     torch.manual_seed(0)
     sizes = {"hidden_size": 128, "ffn_dim": 256, "num_hidden_layers": 2, "num_attention_heads": 4}
-    return OPTForCausalLM(OPTConfig(**sizes, word_embed_proj_dim=128, vocab_size=96, max_position_embeddings=64)).eval()
+    return OPTForCausalLM(
+        OPTConfig(
+            **sizes, word_embed_proj_dim=128, vocab_size=96, max_position_embeddings=64, tie_word_embeddings=False
+        )
+    ).eval()
 
 
 MODELS = {"llama": llama, "opt": opt}
@@ -75,7 +79,9 @@ def test_sparse_execution_gives_the_tokens_of_the_layers_run_one_by_one(form: st
     lazy.accelerate_(model, weights=form, rest=form)
     layers = copy.deepcopy(model)
     for block in lazy.status(layers).blocks:
-        layers.get_submodule(block.block).register_forward_hook(lambda *_: None)  # a hook makes the layers run
+        layers.get_submodule(f"{block.block}.up_proj").register_forward_hook(
+            lambda *_: None
+        )  # a hook makes the layers run
     options = {"max_new_tokens": 40, "do_sample": False, "pad_token_id": 0}
     assert torch.equal(model.generate(IDS, **options), layers.generate(IDS, **options))
     assert all(b.sparse_calls == 0 and "hooks" in b.last for b in lazy.status(layers).blocks)
@@ -91,7 +97,7 @@ def test_bytes_are_saved_and_loaded_bitwise(form: str, tmp_path) -> None:
     fresh = llama()
     with torch.no_grad():
         for parameter in fresh.parameters():
-            parameter.zero_()
+            parameter.normal_()
     (receipt,) = lazy.load_(fresh, tmp_path)
     assert torch.equal(logits(fresh), wanted)
     again = lazy.from_pretrained(tmp_path)
@@ -177,8 +183,10 @@ def test_weights_that_are_not_finite_are_refused() -> None:
     with torch.no_grad():
         model.model.layers[1].mlp.up_proj.weight[3, 4] = torch.inf
     with pytest.raises(lazy.core.errors.AssumptionError, match=r"layers.1.mlp.up_proj holds NaN or infinity"):
-        lazy.accelerate_(model, weights="int8")
+        lazy.accelerate_(model, weights="int8", rest="int8")
     assert not quantised_layers(model)
+    receipt = lazy.accelerate_(model, weights="int8")  # the block is none that can be told from its numbers
+    assert [(c.action, c.block) for c in receipt.changes][1:] == [("skipped", "model.layers.1.mlp.up_proj")]
 
 
 def test_a_quantised_copy_and_gradients() -> None:

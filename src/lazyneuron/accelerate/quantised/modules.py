@@ -83,7 +83,7 @@ class Quantised(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Moves the bytes to devices; a change of dtype reaches the bias alone."""
         scale = self.scale
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.scale.dtype != scale.dtype:
             self._buffers["scale"] = scale
         if self.bias is not None:

@@ -111,6 +111,7 @@ def quantise(
     data = [layer.to_data() for layer in layers]
     new = quantise_layers(layers, progress)
     changes = [_change(block, whole, new) for block in found.blocks]
+    changes += [BlockChange(block=r.name, action="skipped", reason=r.reason) for r in found.rejected]
     config = quantisation.config() | {"layers": data, "blocks": [block.name for block in whole]}
     receipt = Receipt(verb=VERB, config=config, changes=tuple(changes), notes=tuple(kept.values()))
     with transaction(model, receipt.id) as change:

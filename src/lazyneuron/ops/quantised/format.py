@@ -149,7 +149,7 @@ def quantise_rows(weight: Tensor, form: Format, *, what: str = "A layer") -> Row
     step = 64 if form.bits == 8 else 128
     padded = -(-weight.shape[1] // step) * step
     per_chunk = max(1, _CHUNK // padded)
-    parts = [_pack_rows(piece.detach(), form, padded) for piece in weight.split(per_chunk)]
+    parts = [_pack_rows(piece.detach(), form, padded) for piece in torch.split(weight, per_chunk)]
     data, scale = (torch.cat(side) for side in zip(*parts, strict=True))
     return Rows(format=form, bytes=data, scale=scale, width=weight.shape[1])
 
@@ -170,7 +170,7 @@ def quantise_columns(down: Tensor, form: Format, *, what: str = "down") -> Colum
     _check_finite(down, what)
     per_chunk = max(1, _CHUNK // down.shape[0])
     parts = []
-    for piece in down.detach().split(per_chunk, 1):
+    for piece in torch.split(down.detach(), per_chunk, 1):
         rows = piece.t().float().contiguous()
         if form.bits == 8:
             scale = row_scale(rows)
