@@ -13,8 +13,8 @@ LAZY_INLINE float smooth_gelu_tanh(float z) {
 
 // In T, as torch stores it: it compares a smooth function with its threshold after rounding. NaN comes out as NaN: every
 // comparison is written so that it is false for NaN on the side of zero.
-template <class T>
-LAZY_INLINE float activate(const Problem& p, float z) {
+template <class T, class P>
+LAZY_INLINE float activate(const P& p, float z) {
   const float t = p.parameter0;
   switch (p.activation) {
     case Activation::relu: return z <= 0.f ? 0.f : z;

@@ -30,7 +30,7 @@ LAZY_DECLARE(avx512_vnni)
 namespace {
 
 // 0 portable, 1 avx2, 2 avx512, 3 avx512_vnni
-int64_t best_isa() {
+int64_t find_best_isa() {
 #ifndef LAZY_PORTABLE_ONLY
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
@@ -48,12 +48,21 @@ struct Level {
   ElementKernel jsrelu;
 };
 
-Level level_for(int64_t isa) {
-  static const int64_t best = best_isa();
+int64_t best_isa() {
+  static const int64_t best = find_best_isa();
+  return best;
+}
+
+void check_isa(int64_t isa) {
+  const int64_t best = best_isa();
   LAZY_CHECK(isa >= -1 && isa <= best, "The kernel level asked for (", isa, ") is none, or above what this processor runs (",
              best, "); ask for one from 0 to that, or -1 for the best.");
+}
+
+Level level_for(int64_t isa) {
+  check_isa(isa);
 #ifndef LAZY_PORTABLE_ONLY
-  switch (isa < 0 ? best : isa) {
+  switch (isa < 0 ? best_isa() : isa) {
     case 3: return {avx512_vnni::kernel, avx512_vnni::jsrelu};
     case 2: return {avx512::kernel, avx512::jsrelu};
     case 1: return {avx2::kernel, avx2::jsrelu};
@@ -223,3 +232,4 @@ STABLE_TORCH_LIBRARY_IMPL(lazyneuron, CompositeExplicitAutograd, m) { m.impl("be
 
 #include "buckets_bindings.h"
 #include "fingerprint_bindings.h"
+#include "quantised_bindings.h"

@@ -2,111 +2,17 @@
 //
 // Work is cut into a token tile x neuron panel grid (first pass) and a token tile x column grid (second pass). Whoever
 // is free takes the next unit from an atomic counter, so the result never depends on how many threads really run.
-#include <sched.h>
-
 #include <algorithm>
 #include <atomic>
-#include <memory>
 #include <vector>
 
 #include "activation.h"
+#include "firing.h"
 #include "sketch.h"
 
 namespace lazy {
 namespace LAZY_ISA {
 namespace {
-
-// The pairs of one (tile, panel) that fired, neuron by neuron.
-struct Fired {
-  int32_t neurons;                        // how many neurons fired at least once
-  int32_t pairs;
-  int32_t index[kPanel];                  // their positions in the panel
-  uint8_t count[kPanel];                  // tokens each fired for
-  // followed in memory by: float value[kPanel * tile], uint8_t token[kPanel * tile]
-};
-
-// One row of `down` that is wanted, with the tokens it is added to.
-template <class W>
-struct Wanted {
-  const W* row;
-  const float* value;
-  const uint8_t* token;
-  int count;
-};
-
-struct Layout {
-  int64_t tile;          // tokens in a full tile
-  int64_t stretch;       // panels in one unit of work: long enough to stream, short enough to share
-  int64_t tiles, panels;
-  int64_t columns, column_tasks;
-  size_t fired_bytes;    // one Fired with its tails
-  bool independent;      // each tile start to end by one worker, instead of all workers on the same tile
-};
-
-inline int64_t up_to(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
-
-inline float* values_of(Fired* f) { return reinterpret_cast<float*>(f + 1); }
-inline uint8_t* tokens_of(Fired* f, int64_t tile) {
-  return reinterpret_cast<uint8_t*>(values_of(f) + kPanel * tile);
-}
-
-Layout plan(const Problem& p, int threads) {
-  Layout l;
-  l.independent = p.tokens >= 32 * 2 * static_cast<int64_t>(threads);
-  const int64_t wanted = l.independent ? (p.tokens + 2 * threads - 1) / (2 * threads) : p.tokens;
-  l.tile = std::clamp<int64_t>(wanted, 1, kMaxTile);
-  l.tiles = (p.tokens + l.tile - 1) / l.tile;
-  l.panels = (p.d_hidden + kPanel - 1) / kPanel;
-  l.stretch = l.independent ? l.panels : std::clamp<int64_t>(l.panels / (8 * threads), 1, 8);
-  const int64_t most = std::max<int64_t>(16, kAccumulators / l.tile / 16 * 16);
-  int64_t tasks = l.independent ? 1 : threads;
-  while (up_to((p.d_out + tasks - 1) / tasks, 16) > most) tasks += l.independent ? 1 : threads;
-  l.columns = up_to((p.d_out + tasks - 1) / tasks, 16);
-  l.column_tasks = (p.d_out + l.columns - 1) / l.columns;
-  l.fired_bytes = up_to(sizeof(Fired) + kPanel * l.tile * (sizeof(float) + 1), 64);
-  return l;
-}
-
-// Scratch of the calling thread, kept between calls and only ever grown.
-class Scratch {
- public:
-  char* at_least(size_t bytes) {
-    if (bytes > size_) {
-      memory_.reset(static_cast<char*>(std::aligned_alloc(64, up_to(static_cast<int64_t>(bytes), 64))));
-      if (!memory_) throw std::bad_alloc();
-      size_ = bytes;
-    }
-    return memory_.get();
-  }
-
- private:
-  struct Free { void operator()(char* p) const { std::free(p); } };
-  std::unique_ptr<char, Free> memory_;
-  size_t size_ = 0;
-};
-
-struct Counter {
-  alignas(64) std::atomic<int64_t> next{0};
-  alignas(64) std::atomic<int64_t> done{0};
-
-  int64_t take() { return next.fetch_add(1, std::memory_order_relaxed); }
-  void finished(int64_t units) { done.fetch_add(units, std::memory_order_release); }
-
-  template <class F>
-  void share(int64_t total, const F& unit) {
-    for (int64_t i; (i = take()) < total; finished(1)) unit(i);
-  }
-
-  // Units still running are held by running threads, so this always ends.
-  void wait(int64_t total) const {
-    for (int spins = 0; done.load(std::memory_order_acquire) < total; ++spins) {
-#if defined(__x86_64__)
-      _mm_pause();
-#endif
-      if (spins > 2000) sched_yield();
-    }
-  }
-};
 
 // T: the model's dtype; W: what the rows of `down` are stored in (T, or int8_t).
 template <class T, class W>
@@ -145,7 +51,7 @@ class Run {
         for (int64_t t = tile * l_.tile; t < std::min((tile + 1) * l_.tile, p_.tokens); ++t) prepare(t);
         for (int64_t panel = 0; panel < l_.panels; ++panel) step(way, tile, panel, mine);
         finish(way);
-        for (int64_t c = 0; c < l_.column_tasks; ++c) accumulate(tile, c, mine);
+        for (int64_t c = 0; c < l_.column_tasks; ++c) second_pass(tile, c, mine);
       });
       return;
     }
@@ -153,7 +59,7 @@ class Run {
       zeroth_.share(p_.tokens, [&](int64_t t) { prepare(t); });
       zeroth_.wait(p_.tokens);
     }
-    const int64_t units = (l_.panels + l_.stretch - 1) / l_.stretch;
+    const int64_t units = l_.units();
     int64_t mine = 0;
     for (int64_t u; (u = first_.take()) < units; ++mine) {
       const int64_t end = std::min((u + 1) * l_.stretch, l_.panels);
@@ -165,7 +71,7 @@ class Run {
     first_.wait(units);
     second_.share(l_.tiles * l_.column_tasks, [&](int64_t u) {
       const int64_t tile = u / l_.column_tasks;
-      accumulate(tile, u % l_.column_tasks, lists_of(tile));
+      second_pass(tile, u % l_.column_tasks, lists_of(tile));
     });
   }
 
@@ -183,8 +89,6 @@ class Run {
   }
 
   char* lists_of(int64_t tile) const { return fired_ + tile * l_.panels * l_.fired_bytes; }
-
-  Fired* fired(char* base, int64_t panel) const { return reinterpret_cast<Fired*>(base + panel * l_.fired_bytes); }
 
   using X = typename TokenRow<T>::type;
 
@@ -258,7 +162,7 @@ class Run {
     const int64_t t0 = w.tile * l_.tile, count = std::min(l_.tile, p_.tokens - t0);
     const X* x[kMaxTile];
     for (int64_t t = 0; t < count; ++t) x[t] = x_row(t0 + t);
-    exact(w.panel, w.asked[(w.steps - 1) & 1], tokens_ + t0, x, fired(w.lists, w.panel));
+    exact(w.panel, w.asked[(w.steps - 1) & 1], tokens_ + t0, x, l_.fired(w.lists, w.panel));
     w.tile = -1;
   }
 
@@ -289,24 +193,13 @@ class Run {
     hits_.fetch_add(out->pairs, std::memory_order_relaxed);
   }
 
-  void keep(Fired* out, int i, int* kept, int token, float value) {
-    if (value == 0.f) return;
-    values_of(out)[out->pairs] = value;
-    tokens_of(out, l_.tile)[out->pairs++] = static_cast<uint8_t>(token);
-    if ((*kept)++ == 0) out->index[out->neurons] = i;
-  }
-
-  void close(Fired* out, int kept) {
-    if (kept) out->count[out->neurons++] = static_cast<uint8_t>(kept);
-  }
-
   // weights="int8": the sketch's own pre-activation is the value; the row scale of `down` is folded in.
   void keep_sketch(Fired* out, int i, int64_t first, const uint8_t* asked, int n, const float* sketch) {
     int kept = 0;
     const float scale = p_.down_scale[first + i];
     for (int a = 0; a < n; ++a) {
       const float z = rounded<T>(sketch[asked[a] * kPanel + i]);
-      keep(out, i, &kept, asked[a], activate<T>(p_, z) * scale);
+      keep(out, l_.tile, i, &kept, asked[a], activate<T>(p_, z) * scale);
     }
     close(out, kept);
   }
@@ -339,7 +232,7 @@ class Run {
     row_dots(rows + (first + i) * d, d, x, asked, n, z);
     int kept = 0;
     if (!p_.gated) {
-      for (int a = 0; a < n; ++a) keep(out, i, &kept, asked[a], activate<T>(p_, pre_activation(z[a], bias)));
+      for (int a = 0; a < n; ++a) keep(out, l_.tile, i, &kept, asked[a], activate<T>(p_, pre_activation(z[a], bias)));
       return close(out, kept);
     }
     uint8_t open[kMaxTile];
@@ -358,96 +251,16 @@ class Run {
     const float up_bias = p_.up_bias ? to_float(static_cast<const T*>(p_.up_bias)[first + i]) : 0.f;
     for (int a = 0; a < n_open; ++a) {
       const float second = pre_activation(up[a], up_bias);
-      keep(out, i, &kept, open[a], rounded<T>(gate[a] * (p_.rectify_up && second <= 0.f ? 0.f : second)));
+      keep(out, l_.tile, i, &kept, open[a], rounded<T>(gate[a] * (p_.rectify_up && second <= 0.f ? 0.f : second)));
     }
     close(out, kept);
   }
 
-  // Second pass: columns [c0, c1) of the tile's output, from the rows of `down` that fired.
-  void accumulate(int64_t tile, int64_t task, char* lists) {
-    const int64_t t0 = tile * l_.tile, count = std::min(l_.tile, p_.tokens - t0);
-    const int64_t c0 = task * l_.columns, width = std::min(l_.columns, p_.d_out - c0);
-    const W* rows = static_cast<const W*>(p_.down_rows) + c0;
-    alignas(64) float sums[kAccumulators + 16 * kMaxTile];
-    const int64_t stride = l_.columns + 16;  // rows a power of two apart would share cache sets and false dependencies
-    std::memset(sums, 0, static_cast<size_t>(count * stride) * sizeof(float));
-    thread_local std::vector<Wanted<W>> wanted;
-    wanted.clear();
-    for (int64_t panel = 0; panel < l_.panels; ++panel) {
-      Fired* f = fired(lists, panel);
-      const float* value = values_of(f);
-      const uint8_t* token = tokens_of(f, l_.tile);
-      for (int32_t e = 0; e < f->neurons; ++e) {
-        wanted.push_back({rows + (panel * kPanel + f->index[e]) * p_.d_out, value, token, f->count[e]});
-        value += f->count[e];
-        token += f->count[e];
-      }
-    }
-    const size_t n = wanted.size();
-    size_t e = 0;
-    if (count == 1)
-      for (; e + 4 <= n; e += 4) add_four(&wanted[e], &wanted[e + 8 <= n ? e + 4 : e], width, sums);
-    for (; e < n; ++e) add_row(wanted[e], wanted[e + kRowsAhead < n ? e + kRowsAhead : e].row, width, sums, stride);
-    store(t0, count, c0, width, sums, stride);
-  }
-
-  static constexpr size_t kRowsAhead = 4;
-
-  // y[token] += value * row for the tokens that the neuron fired for; pieces of the row stay in registers.
-  static void add_row(const Wanted<W>& entry, const W* later, int64_t width, float* sums, int64_t stride) {
-    int64_t k = 0;
-    for (; k + 128 <= width; k += 128) add_piece<8>(entry, later, k, sums, stride);
-    if (k + 64 <= width) { add_piece<4>(entry, later, k, sums, stride); k += 64; }
-    if (k + 32 <= width) { add_piece<2>(entry, later, k, sums, stride); k += 32; }
-    if (k + 16 <= width) { add_piece<1>(entry, later, k, sums, stride); k += 16; }
-    for (; k < width; ++k)
-      for (int a = 0; a < entry.count; ++a) sums[entry.token[a] * stride + k] += entry.value[a] * to_float(entry.row[k]);
-  }
-
-  template <int U>
-  static LAZY_INLINE void add_piece(const Wanted<W>& entry, const W* later, int64_t k, float* sums, int64_t stride) {
-    v16f w[U];
-#pragma GCC unroll 8
-    for (int u = 0; u < U; ++u) {
-      w[u] = load16(entry.row + k + 16 * u);
-      if ((16 * u * sizeof(W)) % 64 == 0) __builtin_prefetch(later + k + 16 * u);
-    }
-    for (int a = 0; a < entry.count; ++a) {
-      float* y = sums + entry.token[a] * stride + k;
-      const v16f v = splat(entry.value[a]);
-#pragma GCC unroll 8
-      for (int u = 0; u < U; ++u) {
-        const v16f sum = load16(y + 16 * u) + v * w[u];
-        std::memcpy(y + 16 * u, &sum, 64);
-      }
-    }
-  }
-
-  // One token: four rows together, so that the running sum is read and written once for four rows.
-  static void add_four(const Wanted<W>* entry, const Wanted<W>* later, int64_t width, float* sums) {
-    int64_t k = 0;
-    const v16f v[4] = {splat(*entry[0].value), splat(*entry[1].value), splat(*entry[2].value), splat(*entry[3].value)};
-    for (; k + 16 <= width; k += 16) {
-      v16f sum = load16(sums + k);
-#pragma GCC unroll 4
-      for (int j = 0; j < 4; ++j) {
-        sum += v[j] * load16(entry[j].row + k);
-        if ((k * sizeof(W)) % 64 == 0) __builtin_prefetch(later[j].row + k);
-      }
-      std::memcpy(sums + k, &sum, 64);
-    }
-    for (; k < width; ++k)
-      for (int j = 0; j < 4; ++j) sums[k] += *entry[j].value * to_float(entry[j].row[k]);
-  }
-
-  void store(int64_t t0, int64_t count, int64_t c0, int64_t width, const float* sums, int64_t stride) {
-    T* y = static_cast<T*>(p_.y);
-    const T* bias = static_cast<const T*>(p_.down_bias);
-    for (int64_t t = 0; t < count; ++t) {
-      T* out = y + (t0 + t) * p_.d_out + c0;
-      const float* in = sums + t * stride;
-      for (int64_t k = 0; k < width; ++k) out[k] = narrow(bias ? in[k] + to_float(bias[c0 + k]) : in[k], T{});
-    }
+  void second_pass(int64_t tile, int64_t task, char* lists) {
+    const auto row = [&](int64_t neuron, int64_t c0) {
+      return PlainRow<W>{static_cast<const W*>(p_.down_rows) + neuron * p_.d_out + c0};
+    };
+    accumulate<T, PlainRow<W>>(l_, tile, task, lists, p_.tokens, p_.d_out, p_.down_bias, p_.y, row);
   }
 
   const Problem& p_;
@@ -467,7 +280,7 @@ class Run {
 template <class T, class W>
 void run(const Problem& p, int threads, Parallel parallel) {
   thread_local Scratch memory;
-  const Layout l = plan(p, threads);
+  const Layout l(p.tokens, p.d_hidden, p.d_out, threads);
   using R = Run<T, W>;
   R r(p, threads, memory.at_least(R::scratch_bytes(p, threads, l)), l);
   if (!l.independent && p.tokens * p.d_in <= 16384) r.prepare_inline();

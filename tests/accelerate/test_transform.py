@@ -289,8 +289,8 @@ def test_what_cannot_be_done_is_said_and_changes_nothing() -> None:
         lazy.accelerate_(mlp(), guarantee="calibrated")
     with pytest.raises(ConfigError, match="impl is one of"):
         lazy.accelerate_(mlp(), impl="cuda")
-    with pytest.raises(ConfigError, match="'keep' or 'int8'"):
-        lazy.accelerate_(mlp(), weights="int4")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="'keep', 'int8' or 'int4', got 'int3'"):
+        lazy.accelerate_(mlp(), weights="int3")  # type: ignore[arg-type]
     model = mlp()
     lazy.accelerate_(model)
     with pytest.raises(NoBlocksError, match="replaced already"):

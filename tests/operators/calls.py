@@ -8,11 +8,15 @@ import torch
 from torch import Tensor
 
 from lazyneuron.accelerate.execution.packing import pack
+from lazyneuron.blocks.activation import Activation
 from lazyneuron.ops.native.load import load
+from lazyneuron.ops.quantised import operators as quantised_operators
 from lazyneuron.ops.sparse_mlp import native
 from tests.accelerate.blocks import make_block
 from tests.accelerate.comparison import check_close
 from tests.operators import definitions
+from tests.operators.quantised import block as quantised_block
+from tests.operators.quantised import on_grid
 
 Arguments = dict[str, object]
 
@@ -47,6 +51,26 @@ def block(*, gated: bool = False, weights: str = "keep") -> Arguments:
     packed = pack(make_block(20, 70, 24, gated=gated), weights)  # type: ignore[arg-type]
     values = (normal(5, 20, dtype=torch.float32), *native.arguments(packed, native.new_counts(), planes=2))
     names = [a.name for a in operator("sparse_mlp")._schema.arguments]
+    return dict(zip(names, values, strict=True))
+
+
+def quantised(name: str, *, bits: int, gated: bool = False) -> Arguments:
+    first, up, down = quantised_block(256, 70, 64, bits=bits)
+    x, bias, second = on_grid(5, 256), normal(70, dtype=torch.float32), normal(64, dtype=torch.float32)
+    if name == "linear":
+        values: tuple[object, ...] = (x, first.bytes, first.scale, bias, bits, 32, -1)
+    elif name == "down":
+        values = (normal(5, 70, dtype=torch.float32).relu(), down.bytes, down.scale, second, bits, 32, -1)
+    else:
+        made = quantised_operators.block_arguments(
+            (first, bias),
+            (down, second),
+            activation=Activation(kind="relu"),
+            counts=native.new_counts(),
+            up=(up, bias.flip(0)) if gated else None,
+        )
+        values = (x, *made)
+    names = [a.name for a in operator(f"quantised_{name}")._schema.arguments]
     return dict(zip(names, values, strict=True))
 
 
@@ -96,6 +120,12 @@ CALLS: dict[str, Callable[[], Arguments]] = {
     "sparse_mlp": block,
     "sparse_mlp gated": lambda: block(gated=True),
     "sparse_mlp int8": lambda: block(weights="int8"),
+    "quantised_linear": lambda: quantised("linear", bits=8),
+    "quantised_linear int4": lambda: quantised("linear", bits=4),
+    "quantised_down": lambda: quantised("down", bits=8),
+    "quantised_down int4": lambda: quantised("down", bits=4),
+    "quantised_mlp": lambda: quantised("mlp", bits=8),
+    "quantised_mlp gated int4": lambda: quantised("mlp", bits=4, gated=True),
     "jsrelu": lambda: {"x": normal(3, 17, dtype=torch.float32), "mix": 0.5, "cap": 1.0, "isa": -1},
     "jsrelu_backward": lambda: {
         "gradient": normal(17, 3, dtype=torch.float32).T, "x": normal(3, 17, dtype=torch.float32), "mix": 0.5,

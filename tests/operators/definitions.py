@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lazyneuron.ops.jsrelu.reference import reference, reference_backward
+from tests.operators.quantised import decode_columns, decode_rows
 
 Written = tuple[object, ...]  # what comes back, then each argument that is written, in the operator's order
 
@@ -45,6 +48,29 @@ def _print(piece: np.ndarray) -> int:
 def _pieces(memory: Tensor) -> list[np.ndarray]:
     data = memory.numpy()
     return list(data) if data.ndim == 2 else [data[k : k + 4096] for k in range(0, len(data), 4096)]
+
+
+def quantised_linear(x: Tensor, rows: Tensor, scale: Tensor, bias: Tensor, bits: int, group: int, isa: int) -> Written:
+    weight = decode_rows(rows, scale, width=x.shape[-1], bits=bits, group=group)
+    return ((x.double() @ weight.T + bias.double()).to(x.dtype),)
+
+
+def quantised_down(x: Tensor, rows: Tensor, scale: Tensor, bias: Tensor, bits: int, group: int, isa: int) -> Written:
+    return ((x.double() @ decode_columns(rows, scale, bits=bits, group=group) + bias.double()).to(x.dtype),)
+
+
+def quantised_mlp(x: Tensor, *rest: Any) -> Written:
+    """Of ReLU."""
+    first, first_scale, first_bias, up, up_scale, up_bias, _, down, down_scale, down_bias, counts, bits, group, *_ = (
+        rest
+    )
+    decode = functools.partial(decode_rows, width=x.shape[-1], bits=bits, group=group)
+    hidden = (x.double() @ decode(first, first_scale).T + first_bias.double()).clamp(min=0)
+    fired = int((hidden > 0).sum())
+    if up is not None:
+        hidden = hidden * (x.double() @ decode(up, up_scale).T + up_bias.double())
+    y = hidden @ decode_columns(down, down_scale, bits=bits, group=group) + down_bias.double()
+    return y.to(x.dtype), counts + torch.tensor([fired, fired, x.numel() // x.shape[-1], 1])
 
 
 def fingerprint(memory: list[Tensor]) -> Written:

@@ -9,6 +9,7 @@ from lazyneuron.ops.boolean import operators as boolean
 from lazyneuron.ops.buckets import operators as buckets
 from lazyneuron.ops.fingerprint import fingerprint
 from lazyneuron.ops.jsrelu import native as jsrelu
+from lazyneuron.ops.quantised import operators as quantised
 from lazyneuron.ops.sparse_mlp import native as sparse_mlp
 from tests.kernels import needs_kernels
 from tests.operators.calls import CALLS, operator
@@ -20,7 +21,8 @@ NUMBERS = {"best_isa", "best_boolean_isa", "bucket_insert", "first_change"}  # w
 
 @pytest.fixture(autouse=True, scope="module")
 def registered() -> None:
-    for register in (boolean.operators, fingerprint.native_ops, buckets.native_ops, jsrelu.register, sparse_mlp.op):
+    rooms = (boolean.operators, fingerprint.native_ops, buckets.native_ops, jsrelu.register, quantised.operators)
+    for register in (*rooms, sparse_mlp.op):
         register()
 
 

@@ -46,9 +46,7 @@ def plan_acceleration(
         NoBlocksError: the model has no MLP block.
         ConfigError: a compiled model, or blocks that are not this model's as it is now.
     """
-    check_model(model)
-    if any("_orig_mod" in module._modules for module in model.modules()):
-        raise ConfigError("The model holds a torch.compile'd module; accelerate the original model, then compile it.")
+    check_uncompiled(model)
     found = found_in(model, blocks, example)
     for block in found.blocks if blocks is not None else ():
         _check_found(block)
@@ -59,6 +57,17 @@ def plan_acceleration(
         matched=tuple(block for block, reason in reasons if reason is None),
         skipped=tuple(BlockChange(block=name, action="skipped", reason=reason) for name, reason in refused),
     )
+
+
+def check_uncompiled(model: nn.Module) -> None:
+    """Refuse what is no model, or holds a compiled one.
+
+    Raises:
+        ConfigError: it is so.
+    """
+    check_model(model)
+    if any("_orig_mod" in module._modules for module in model.modules()):
+        raise ConfigError("The model holds a torch.compile'd module; accelerate the original model, then compile it.")
 
 
 def _check_found(block: MLPBlock) -> None:

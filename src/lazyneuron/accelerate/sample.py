@@ -16,7 +16,7 @@ from lazyneuron.core.batch import call_model, padding_mask
 from lazyneuron.core.errors import DataError
 
 MOST_TOKENS = 1024
-_MOST_BATCHES = 8
+MOST_BATCHES = 8
 
 
 def block_inputs(model: nn.Module, blocks: Sequence[MLPBlock], batches: Iterable[Any]) -> dict[str, Tensor]:
@@ -34,7 +34,7 @@ def block_inputs(model: nn.Module, blocks: Sequence[MLPBlock], batches: Iterable
 
     count = 0
     with borrowed(model, observe=True, evaluate=True), recording(blocks, inputs=keep):
-        for batch in itertools.islice(batches, _MOST_BATCHES):
+        for batch in itertools.islice(batches, MOST_BATCHES):
             mask = padding_mask(batch)
             call_model(model, batch)
             count += 1

@@ -9,6 +9,8 @@ from torch import nn
 
 from lazyneuron.accelerate.execution.execution import BlockExecution
 from lazyneuron.accelerate.path import DENSE, PATHS, Path
+from lazyneuron.accelerate.policy.choice import BUCKETS
+from lazyneuron.accelerate.quantised.execution import SPARSE, QuantisedExecution
 from lazyneuron.core.arguments import check_model
 from lazyneuron.core.errors import NoBlocksError
 from lazyneuron.core.receipt import BlockChange, Receipt
@@ -88,20 +90,27 @@ def status(model: nn.Module) -> Status:
         >>> lazy.status(model).blocks[0].last
         'training mode'
     """
-    return Status(blocks=tuple(_block_status(run) for run in executions(model)))
+    blocks = tuple(
+        _block_status(run) if isinstance(run, BlockExecution) else _quantised_status(run) for run in _runs(model)
+    )
+    return Status(blocks=blocks)
 
 
 def executions(model: nn.Module) -> list[BlockExecution]:
-    """The executions of a model's accelerated blocks, in the order of the acceleration.
+    """The executions of a model's accelerated blocks that keep their weights, in the order of the acceleration.
 
     Raises:
         NoBlocksError: there are none.
         ConfigError: this is no model.
     """
+    return [run for run in _runs(model) if isinstance(run, BlockExecution)]
+
+
+def _runs(model: nn.Module) -> list[BlockExecution | QuantisedExecution]:
     check_model(model)
     modules = (*changed_modules(model), *model.modules())  # a replaced module is not part of the model any more
     runs = (getattr(module.__dict__.get("train"), "run", None) for module in modules)
-    found = [run for run in dict.fromkeys(runs) if isinstance(run, BlockExecution)]
+    found = [run for run in dict.fromkeys(runs) if isinstance(run, BlockExecution | QuantisedExecution)]
     if not found:
         raise NoBlocksError("This model carries no acceleration; call accelerate_ on it, or pass the model it was on.")
     return found
@@ -167,4 +176,22 @@ def _block_status(run: BlockExecution) -> BlockStatus:
         path_by_tokens={2**k: path.name for k, path in enumerate(run.following.table)},
         repacked=run.current.repacked,
         calls_to_see_all=run.current.now().freshness.calls_to_see_all,
+    )
+
+
+def _quantised_status(run: QuantisedExecution) -> BlockStatus:
+    ran = dict(run.ran)
+    share = run.fired()
+    return BlockStatus(
+        block=run.block.name,
+        last=run.standing() or run.last,
+        calls=sum(ran.values()),
+        sparse_calls=ran.get(SPARSE, 0),
+        computed=share,
+        fired=share,
+        paths={SPARSE: ran[SPARSE]} if SPARSE in ran else {},
+        fallbacks={why: count for why, count in ran.items() if why != SPARSE},
+        path_by_tokens={2**k: SPARSE for k in range(BUCKETS)},
+        repacked=0,
+        calls_to_see_all=1,
     )

@@ -10,25 +10,25 @@ from typing import Any
 from torch import nn
 
 from lazyneuron.accelerate.execution.execution import BlockExecution
-from lazyneuron.accelerate.plan import plan_acceleration
+from lazyneuron.accelerate.plan import check_uncompiled, plan_acceleration
 from lazyneuron.accelerate.prepare import Guarantee, Options, prepare
-from lazyneuron.accelerate.sample import block_inputs
-from lazyneuron.blocks import MLPBlock, splice_
+from lazyneuron.accelerate.quantised.transform import Bits, Quantisation, quantisation_of, quantise
+from lazyneuron.accelerate.sample import MOST_BATCHES, block_inputs
+from lazyneuron.blocks import MLPBlock, find, splice_
+from lazyneuron.blocks.find import found_in
 from lazyneuron.blocks.splice.override import Mode
-from lazyneuron.core.arguments import check_batches, check_model, described
+from lazyneuron.core.arguments import check_batches, described
 from lazyneuron.core.errors import (
     CheckpointError,
     ConfigError,
     DataError,
-    ImplUnavailable,
     NoBlocksError,
     TimingWarning,
 )
 from lazyneuron.core.receipt import BlockChange, Receipt
 from lazyneuron.core.replay import replays
-from lazyneuron.core.undo import transaction
+from lazyneuron.core.undo import PARTS, restore_, transaction
 from lazyneuron.ops.choice import choose
-from lazyneuron.ops.sparse_mlp.packed import Weights
 
 
 def accelerate_(
@@ -36,7 +36,9 @@ def accelerate_(
     batches: Iterable[Any] | None = None,
     *,
     guarantee: Guarantee = "exact",
-    weights: Weights = "keep",
+    weights: Bits = "keep",
+    rest: Bits = "keep",
+    group: int = 32,
     impl: str = "auto",
     blocks: Sequence[MLPBlock] | None = None,
     progress: Callable[[str], None] = lambda message: None,
@@ -53,7 +55,11 @@ def accelerate_(
             densities seen while running decide.
         guarantee: ``"exact"``, or ``"calibrated"``: the proof's slack is shrunk to what the batches need, and the
             receipt reports the rate of wrongly skipped neurons and the output error.
-        weights: ``"keep"``, or ``"int8"``: rows quantised to int8; the receipt reports the output error.
+        weights: of the MLP blocks: ``"keep"``, or ``"int8"`` or ``"int4"``, which quantises their layers: rows of
+            neurons that do not fire are not read, and the output is that of the same quantised weights run densely, to
+            the last bit. The receipt reports the relative output error of each block.
+        rest: of all other linear layers, the language-model head included: ``"keep"``, ``"int8"`` or ``"int4"``.
+        group: weights along a row that share a scale when they have 4 bits: 32, 64 or 128.
         impl: ``"auto"``; ``"native"``, ``"gather"`` or a kernel level (``"avx2"`` ...), which runs or raises and is
             then used for every token count.
         blocks: those to accelerate, as :func:`lazyneuron.find_blocks` found them in this model; None finds all of them.
@@ -86,8 +92,47 @@ def accelerate_(
         raise ConfigError(f"progress is a function that takes a sentence, got {described(progress)}; leave it out.")
     if guarantee == "calibrated" and batches is None:
         raise ConfigError("guarantee='calibrated' needs batches to calibrate on.")
-    options = Options(guarantee=guarantee, weights=weights, impl=impl)
-    return _accelerate(model, batches, options, progress, blocks=blocks)
+    check_uncompiled(model)
+    quantisation = quantisation_of(weights, rest, group)
+    if quantisation is not None and impl not in ("auto", "native"):
+        raise ConfigError(f"Quantised layers run by impl='auto' or 'native', got {impl!r}.")
+    if guarantee == "calibrated" and weights != "keep":
+        raise ConfigError(f"weights={weights!r} has no slack to calibrate; use guarantee='exact' with it.")
+    options = Options(guarantee=guarantee, weights="keep", impl=impl)
+    isa = _check(options)
+    if quantisation is None:
+        return _accelerate(model, batches, options, isa, progress, blocks=blocks)
+    return _quantised(model, batches, options, quantisation, isa, progress, blocks=blocks)
+
+
+def _quantised(
+    model: nn.Module,
+    batches: Iterable[Any] | None,
+    options: Options,
+    quantisation: Quantisation,
+    isa: int,
+    progress: Callable[[str], None],
+    *,
+    blocks: Sequence[MLPBlock] | None,
+) -> Receipt:
+    """Quantise, then execute the blocks that keep their weights as ever."""
+    if batches is not None:
+        check_batches(batches)
+        batches = list(itertools.islice(batches, MOST_BATCHES))
+        if not batches:
+            raise DataError("There are no batches to measure on; pass at least one, or leave them out.")
+    example = batches[0] if isinstance(batches, list) else None
+    found = find(model, example) if blocks is None else found_in(model, blocks)
+    first = quantise(model, found, quantisation, batches, progress)
+    if quantisation.blocks is not None or not found.blocks:
+        return first
+    try:
+        return _accelerate(model, batches, options, isa, progress, blocks=found.blocks, parts=(first.id,))
+    except NoBlocksError:  # nothing to execute sparsely: the quantised layers are what was asked for
+        return first
+    except BaseException:
+        restore_(model, first.id)
+        raise
 
 
 @replays("accelerate_", machine=True)
@@ -107,27 +152,28 @@ def accelerate_again_(model: nn.Module, receipt: Receipt) -> Receipt:
         slack = {c.block: float(c.details["slack_factor"]) for c in receipt.changes if "slack_factor" in c.details}
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"This is not the receipt of an acceleration ({error}); accelerate anew.") from error
-    return _accelerate(model, None, Options(**asked, slack=slack), lambda message: None)
+    options = Options(**asked, slack=slack)
+    return _accelerate(model, None, options, _check(options), lambda message: None)
 
 
 def _accelerate(
     model: nn.Module,
     batches: Iterable[Any] | None,
     options: Options,
+    isa: int,
     progress: Callable[[str], None],
     *,
     blocks: Sequence[MLPBlock] | None = None,
+    parts: tuple[str, ...] = (),
 ) -> Receipt:
-    check_model(model)
-    isa = _check(options)
     first, rest = _peek(batches)
     plan = plan_acceleration(model, first, weights=options.weights, blocks=blocks)
     if not plan.matched:
         raise _nothing_to_do(plan.skipped)
     inputs = block_inputs(model, plan.matched, rest) if rest is not None else {}
     changes: list[BlockChange] = []
-    config = {name: getattr(options, name) for name in ("guarantee", "weights", "impl")}
-    config["with_batches"] = batches is not None
+    config: dict[str, Any] = {name: getattr(options, name) for name in ("guarantee", "weights", "impl")}
+    config |= {"with_batches": batches is not None} | ({PARTS: list(parts)} if parts else {})
     prepared: list[tuple[MLPBlock, BlockExecution]] = []
     for block in plan.matched:
         progress(f"Packing and timing {block.name or 'the block'}")
@@ -172,17 +218,9 @@ def _nothing_to_do(skipped: Sequence[BlockChange]) -> NoBlocksError:
 
 
 def _check(options: Options) -> int:
-    guarantee, weights = options.guarantee, options.weights
-    if guarantee not in ("exact", "calibrated"):
-        raise ConfigError(f"guarantee is 'exact' or 'calibrated', got {guarantee!r}.")
-    if weights not in ("keep", "int8"):
-        raise ConfigError(f"weights is 'keep' or 'int8', got {weights!r}.")
-    if guarantee == "calibrated" and weights == "int8":
-        raise ConfigError("weights='int8' has no slack to calibrate; use guarantee='exact' with it.")
-    choice = choose(options.impl, plain="gather", levels=True)
-    if weights == "int8" and choice.operators is None:
-        raise ImplUnavailable("weights='int8' needs the native kernels; run `lazyneuron doctor` for what is missing.")
-    return choice.isa
+    if options.guarantee not in ("exact", "calibrated"):
+        raise ConfigError(f"guarantee is 'exact' or 'calibrated', got {options.guarantee!r}.")
+    return choose(options.impl, plain="gather", levels=True).isa
 
 
 def _peek(batches: Iterable[Any] | None) -> tuple[Any, Iterable[Any] | None]:

@@ -24,7 +24,9 @@ def accelerate(
     *,
     data: Data,
     guarantee: Annotated[str, typer.Option("--guarantee", help="exact, or calibrated.")] = "exact",
-    weights: Annotated[str, typer.Option("--weights", help="keep, or int8.")] = "keep",
+    weights: Annotated[str, typer.Option("--weights", help="Of the MLP blocks: keep, int8 or int4.")] = "keep",
+    rest: Annotated[str, typer.Option("--rest", help="Of all other linear layers: keep, int8 or int4.")] = "keep",
+    group: Annotated[int, typer.Option("--group", help="Weights that share a scale in int4: 32, 64 or 128.")] = 32,
     impl: Annotated[str, typer.Option("--impl", help="auto, native, gather or a kernel level.")] = "auto",
     batches: Batches = 8,
     batch_size: BatchSize = 16,
@@ -48,6 +50,8 @@ def accelerate(
             items,
             guarantee=guarantee,  # type: ignore[arg-type]
             weights=weights,  # type: ignore[arg-type]
+            rest=rest,  # type: ignore[arg-type]
+            group=group,
             impl=impl,
             progress=tell,
         )

@@ -17,6 +17,7 @@ from lazyneuron.core.arguments import check_model, check_receipts
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.core.receipt import Receipt
 
+PARTS = "parts"  # of a receipt's config: ids of changes that are restored with it
 _LOG = "_lazyneuron_undo"
 _REGISTRIES = ("_modules", "_parameters", "_buffers")
 _HOMES = (*_REGISTRIES, "__dict__")
@@ -122,6 +123,11 @@ def receipts(model: nn.Module) -> tuple[Receipt, ...]:
     return tuple(change.receipt for change in log.values() if change.receipt is not None)
 
 
+def _parts(change: Transaction) -> tuple[str, ...]:
+    """Ids of earlier changes that a verb made as parts of this one, last first."""
+    return () if change.receipt is None else tuple(change.receipt.config.get(PARTS, ()))
+
+
 def restore_(model: nn.Module, receipt: Receipt | str) -> None:
     """Take back the change that ``receipt`` records; module structure and code paths return bitwise.
 
@@ -154,6 +160,8 @@ def restore_(model: nn.Module, receipt: Receipt | str) -> None:
     last = list(log)[-1]
     if last != name:
         raise ConfigError(f"A later change ({last}) builds on {name}; restore the later one first.")
-    log.pop(name).roll_back()
+    for part in (name, *_parts(log[name])):
+        if part in log:
+            log.pop(part).roll_back()
     if not log:
         del model.__dict__[_LOG]

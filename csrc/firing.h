@@ -1,0 +1,204 @@
+// What the two passes of a sparse block hand over: the pairs of neuron and token that fired, and the second pass itself.
+#pragma once
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "simd.h"
+#include "work.h"
+
+namespace lazy {
+namespace LAZY_ISA {
+
+// The pairs of one (tile, panel) that fired, neuron by neuron.
+struct Fired {
+  int32_t neurons;                        // how many neurons fired at least once
+  int32_t pairs;
+  int32_t index[kPanel];                  // their positions in the panel
+  uint8_t count[kPanel];                  // tokens each fired for
+  // followed in memory by: float value[kPanel * tile], uint8_t token[kPanel * tile]
+};
+
+struct Layout {
+  int64_t tile;          // tokens in a full tile
+  int64_t stretch;       // panels in one unit of work: long enough to stream, short enough to share
+  int64_t tiles, panels;
+  int64_t columns, column_tasks;
+  size_t fired_bytes;    // one Fired with its tails
+  bool independent;      // each tile start to end by one worker, instead of all workers on the same tile
+
+  Layout(int64_t tokens, int64_t d_hidden, int64_t d_out, int threads) {
+    independent = tokens >= 32 * 2 * static_cast<int64_t>(threads);
+    const int64_t wanted = independent ? (tokens + 2 * threads - 1) / (2 * threads) : tokens;
+    tile = std::clamp<int64_t>(wanted, 1, kMaxTile);
+    tiles = (tokens + tile - 1) / tile;
+    panels = (d_hidden + kPanel - 1) / kPanel;
+    stretch = independent ? panels : std::clamp<int64_t>(panels / (8 * threads), 1, 8);
+    const int64_t most = std::max<int64_t>(32, kAccumulators / tile / 32 * 32);
+    int64_t tasks = independent ? 1 : threads;
+    while (up_to((d_out + tasks - 1) / tasks, 32) > most) tasks += independent ? 1 : threads;
+    columns = up_to((d_out + tasks - 1) / tasks, 32);
+    column_tasks = (d_out + columns - 1) / columns;
+    fired_bytes = up_to(sizeof(Fired) + kPanel * tile * (sizeof(float) + 1), 64);
+  }
+
+  int64_t units() const { return (panels + stretch - 1) / stretch; }
+
+  Fired* fired(char* lists, int64_t panel) const { return reinterpret_cast<Fired*>(lists + panel * fired_bytes); }
+};
+
+inline float* values_of(Fired* f) { return reinterpret_cast<float*>(f + 1); }
+inline uint8_t* tokens_of(Fired* f, int64_t tile) {
+  return reinterpret_cast<uint8_t*>(values_of(f) + kPanel * tile);
+}
+
+// Adds one pair to a list; `kept` counts those of neuron i.
+inline void enter(Fired* out, int64_t tile, int i, int* kept, int token, float value) {
+  values_of(out)[out->pairs] = value;
+  tokens_of(out, tile)[out->pairs++] = static_cast<uint8_t>(token);
+  if ((*kept)++ == 0) out->index[out->neurons] = i;
+}
+
+inline void keep(Fired* out, int64_t tile, int i, int* kept, int token, float value) {
+  if (value != 0.f) enter(out, tile, i, kept, token, value);  // NaN is kept
+}
+
+inline void close(Fired* out, int kept) {
+  if (kept) out->count[out->neurons++] = static_cast<uint8_t>(kept);
+}
+
+// A piece of a row of `down`, W a number.
+template <class W>
+struct PlainRow {
+  static constexpr int kVectors = 1;  // of 16 columns, that are loaded together
+  const W* at;
+
+  LAZY_INLINE void load(int64_t k, v16f* out) const { *out = load16(at + k); }
+  LAZY_INLINE float one(int64_t k) const { return to_float(at[k]); }
+  LAZY_INLINE void fetch(int64_t k) const {
+    if (k * static_cast<int64_t>(sizeof(W)) % 64 == 0) __builtin_prefetch(at + k);
+  }
+};
+
+// One row of `down` that is wanted, with the tokens it is added to.
+template <class Row>
+struct Wanted {
+  Row row;
+  const float* value;
+  const uint8_t* token;
+  int count;
+};
+
+// Columns [c0, c0 + width) of a tile's output: what fired, times its rows of `down`.
+template <class Row>
+class Accumulation {
+ public:
+  Accumulation(int64_t width, int64_t columns, int64_t tokens) : width_(width), stride_(columns + 16), tokens_(tokens) {
+    std::memset(sums_, 0, static_cast<size_t>(tokens * stride_) * sizeof(float));
+  }
+
+  void add(const std::vector<Wanted<Row>>& wanted) {
+    const size_t n = wanted.size();
+    size_t e = 0;
+    if (tokens_ == 1)
+      for (; e + 4 <= n; e += 4) add_four(&wanted[e], &wanted[e + 8 <= n ? e + 4 : e]);
+    for (; e < n; ++e) add_row(wanted[e], wanted[e + kRowsAhead < n ? e + kRowsAhead : e].row);
+  }
+
+  const float* sums(int64_t token) const { return sums_ + token * stride_; }
+
+ private:
+  static constexpr size_t kRowsAhead = 4;
+  static constexpr int kV = Row::kVectors;
+
+  // y[token] += value * row for the tokens that the neuron fired for; pieces of the row stay in registers.
+  void add_row(const Wanted<Row>& entry, const Row& later) {
+    int64_t k = 0;
+    for (; k + 128 <= width_; k += 128) add_piece<8>(entry, later, k);
+    if (k + 64 <= width_) { add_piece<4>(entry, later, k); k += 64; }
+    if (k + 32 <= width_) { add_piece<2>(entry, later, k); k += 32; }
+    if constexpr (kV == 1) {
+      if (k + 16 <= width_) { add_piece<1>(entry, later, k); k += 16; }
+      for (; k < width_; ++k)
+        for (int a = 0; a < entry.count; ++a) sums_[entry.token[a] * stride_ + k] += entry.value[a] * entry.row.one(k);
+    }
+  }
+
+  template <int U>
+  LAZY_INLINE void add_piece(const Wanted<Row>& entry, const Row& later, int64_t k) {
+    v16f w[U];
+#pragma GCC unroll 8
+    for (int u = 0; u < U; u += kV) {
+      entry.row.load(k + 16 * u, w + u);
+      later.fetch(k + 16 * u);
+    }
+    for (int a = 0; a < entry.count; ++a) {
+      float* y = sums_ + entry.token[a] * stride_ + k;
+      const v16f v = splat(entry.value[a]);
+#pragma GCC unroll 8
+      for (int u = 0; u < U; ++u) {
+        const v16f sum = load16(y + 16 * u) + v * w[u];
+        std::memcpy(y + 16 * u, &sum, 64);
+      }
+    }
+  }
+
+  // One token: four rows together, so that the running sum is read and written once for four rows.
+  void add_four(const Wanted<Row>* entry, const Wanted<Row>* later) {
+    int64_t k = 0;
+    const v16f v[4] = {splat(*entry[0].value), splat(*entry[1].value), splat(*entry[2].value), splat(*entry[3].value)};
+    for (; k + 16 * kV <= width_; k += 16 * kV) {
+      v16f sum[kV], w[kV];
+#pragma GCC unroll 2
+      for (int u = 0; u < kV; ++u) sum[u] = load16(sums_ + k + 16 * u);
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; ++j) {
+        entry[j].row.load(k, w);
+#pragma GCC unroll 2
+        for (int u = 0; u < kV; ++u) sum[u] += v[j] * w[u];
+        later[j].row.fetch(k);
+      }
+#pragma GCC unroll 2
+      for (int u = 0; u < kV; ++u) std::memcpy(sums_ + k + 16 * u, &sum[u], 64);
+    }
+    if constexpr (kV == 1)
+      for (; k < width_; ++k)
+        for (int j = 0; j < 4; ++j) sums_[k] += *entry[j].value * entry[j].row.one(k);
+  }
+
+  int64_t width_, stride_;  // rows a power of two apart would share cache sets and false dependencies
+  int64_t tokens_;
+  alignas(64) float sums_[kAccumulators + 16 * kMaxTile];
+};
+
+// Second pass: one share of the columns of a tile's output. `row(neuron, c0)` names a row of `down`.
+template <class T, class Row, class RowAt>
+void accumulate(const Layout& l, int64_t tile, int64_t task, char* lists, int64_t tokens, int64_t d_out,
+                const void* bias_of, void* y_of, const RowAt& row) {
+  const int64_t t0 = tile * l.tile, count = std::min(l.tile, tokens - t0);
+  const int64_t c0 = task * l.columns, width = std::min(l.columns, d_out - c0);
+  thread_local std::vector<Wanted<Row>> wanted;
+  wanted.clear();
+  for (int64_t panel = 0; panel < l.panels; ++panel) {
+    Fired* f = l.fired(lists, panel);
+    const float* value = values_of(f);
+    const uint8_t* token = tokens_of(f, l.tile);
+    for (int32_t e = 0; e < f->neurons; ++e) {
+      wanted.push_back({row(panel * kPanel + f->index[e], c0), value, token, f->count[e]});
+      value += f->count[e];
+      token += f->count[e];
+    }
+  }
+  Accumulation<Row> total(width, l.columns, count);
+  total.add(wanted);
+  T* y = static_cast<T*>(y_of);
+  const T* bias = static_cast<const T*>(bias_of);
+  for (int64_t t = 0; t < count; ++t) {
+    T* out = y + (t0 + t) * d_out + c0;
+    const float* in = total.sums(t);
+    for (int64_t k = 0; k < width; ++k) out[k] = narrow(bias ? in[k] + to_float(bias[c0 + k]) : in[k], T{});
+  }
+}
+
+}  // namespace LAZY_ISA
+}  // namespace lazy

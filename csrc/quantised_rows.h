@@ -1,0 +1,235 @@
+// Dot products of quantised rows with tokens. Tokens are kept on a grid of 16 bits, as two int8 planes.
+#pragma once
+#include "quantised.h"
+#include "sketch.h"
+
+namespace lazy {
+namespace LAZY_ISA {
+
+// A token as the products read it.
+struct GridToken {
+  const int8_t* planes;   // 2 x padded_in, high first; in the order of the blocks when rows are int4
+  const int32_t* base;    // int4: (blocks, 16), 8 times the sums of x that a lane covers
+  const float* wide;      // (d_in)
+  float step;             // x ~ step * (256 * high + low)
+  int32_t sum[2];         // of the planes
+  bool odd;               // no grid holds x, or there are no planes here: `wide` is what counts
+};
+
+constexpr int kGridTile = kMaxTile;
+
+LAZY_INLINE float bf16_value(const void* scales, int64_t i) { return to_float(static_cast<const bf16*>(scales)[i]); }
+
+inline int64_t row_bytes(const QuantisedProblem& p) { return p.bits == 8 ? p.padded_in : p.padded_in / 2; }
+
+// A row's weights in order, scales included; padding left out.
+inline void decode_row(const QuantisedProblem& p, const QuantisedRows& rows, int64_t row, float* out) {
+  const uint8_t* bytes = rows.bytes + row * row_bytes(p);
+  if (p.bits == 8) {
+    const float scale = static_cast<const float*>(rows.scale)[row];
+    for (int64_t k = 0; k < p.d_in; ++k) out[k] = static_cast<float>(bytes[k] - 128) * scale;
+    return;
+  }
+  const bf16* scale = static_cast<const bf16*>(rows.scale) + row * p.blocks.count * 16;
+  int64_t start = 0;
+  for (int b = 0; b < p.blocks.count; ++b, scale += 16) {
+    const int steps = p.blocks.steps[b];
+    for (int lane = 0; lane < 16; ++lane) {
+      const float s = to_float(scale[lane]);
+      for (int j = 0; j < steps; ++j)
+        for (int c = 0; c < 4; ++c) {
+          const int64_t k = start + lane * 4 * steps + 4 * j + c;
+          if (k >= p.d_in) continue;
+          const uint8_t byte = bytes[start / 2 + j / 2 * 64 + lane * 4 + c];
+          out[k] = static_cast<float>((j & 1 ? byte >> 4 : byte & 15) - 8) * s;
+        }
+    }
+    start += 64 * steps;
+  }
+}
+
+// What no grid holds: sums in double, so that only what leaves float32 in the end does.
+inline float odd_dot(const float* row, const float* x, int64_t n) {
+  double sum = 0;
+  for (int64_t k = 0; k < n; ++k) sum += static_cast<double>(row[k]) * static_cast<double>(x[k]);
+  return static_cast<float>(sum);
+}
+
+#if LAZY_VNNI
+
+// Fetches rows that are wanted soon, a line at a time from inside a product.
+struct Fetch {
+  Ahead* list = nullptr;
+  int64_t bytes = 0;
+
+  LAZY_INLINE void operator()() const {
+    if (list) list->fetch(bytes);
+  }
+};
+
+// out[r][t] = row r . token t, for R int8 rows `stride` bytes apart and T tokens.
+template <int R, int T>
+LAZY_INLINE void int8_dots(const uint8_t* rows, int64_t stride, const float* scale, const GridToken* const* x,
+                           int64_t padded, float (*out)[T], int64_t lead, Fetch fetch) {
+  __m512i acc[R][2 * T];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+    for (int t = 0; t < 2 * T; ++t) acc[r][t] = _mm512_setzero_si512();
+  for (int64_t k = 0; k < padded; k += 64) {
+    __m512i w[R];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      w[r] = _mm512_loadu_si512(rows + r * stride + k);
+      __builtin_prefetch(rows + r * stride + k + lead);
+    }
+    fetch();
+#pragma GCC unroll 8
+    for (int t = 0; t < T; ++t) {
+      const __m512i high = _mm512_loadu_si512(x[t]->planes + k), low = _mm512_loadu_si512(x[t]->planes + padded + k);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) {
+        acc[r][2 * t] = _mm512_dpbusd_epi32(acc[r][2 * t], w[r], high);
+        acc[r][2 * t + 1] = _mm512_dpbusd_epi32(acc[r][2 * t + 1], w[r], low);
+      }
+    }
+  }
+  for (int r = 0; r < R; ++r)
+    for (int t = 0; t < T; ++t) {
+      const int32_t high = _mm512_reduce_add_epi32(acc[r][2 * t]) - 128 * x[t]->sum[0];
+      const int32_t low = _mm512_reduce_add_epi32(acc[r][2 * t + 1]) - 128 * x[t]->sum[1];
+      out[r][t] = (static_cast<float>(high) * 256.f + static_cast<float>(low)) * x[t]->step * scale[r];
+    }
+}
+
+template <int R, int T>
+LAZY_INLINE void int4_dots(const uint8_t* rows, int64_t stride, const bf16* scale, const Blocks& blocks,
+                           const GridToken* const* x, int64_t padded, float (*out)[T], int64_t lead, Fetch fetch) {
+  const __m512i mask = _mm512_set1_epi8(15);
+  const int64_t scales = int64_t{16} * blocks.count;
+  v16f sum[R][T] = {};
+  int64_t at = 0;
+  for (int b = 0; b < blocks.count; ++b) {
+    __m512i acc[R][2 * T];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+      for (int t = 0; t < 2 * T; ++t) acc[r][t] = _mm512_setzero_si512();
+    for (int j = 0; j < blocks.steps[b]; j += 2, at += 64) {
+      fetch();
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) {
+        const __m512i pair = _mm512_loadu_si512(rows + r * stride + at);
+        __builtin_prefetch(rows + r * stride + at + lead);
+        const __m512i even = _mm512_and_si512(pair, mask), odd = _mm512_and_si512(_mm512_srli_epi16(pair, 4), mask);
+#pragma GCC unroll 8
+        for (int t = 0; t < T; ++t) {
+          const int8_t* high = x[t]->planes + 2 * at;
+          const int8_t* low = high + padded;
+          acc[r][2 * t] = _mm512_dpbusd_epi32(acc[r][2 * t], even, _mm512_loadu_si512(high));
+          acc[r][2 * t + 1] = _mm512_dpbusd_epi32(acc[r][2 * t + 1], even, _mm512_loadu_si512(low));
+          acc[r][2 * t] = _mm512_dpbusd_epi32(acc[r][2 * t], odd, _mm512_loadu_si512(high + 64));
+          acc[r][2 * t + 1] = _mm512_dpbusd_epi32(acc[r][2 * t + 1], odd, _mm512_loadu_si512(low + 64));
+        }
+      }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const v16f s = load16(scale + r * scales + 16 * b);
+#pragma GCC unroll 8
+      for (int t = 0; t < T; ++t) {
+        const __m512i both = _mm512_add_epi32(_mm512_slli_epi32(acc[r][2 * t], 8), acc[r][2 * t + 1]);
+        const __m512i exact = _mm512_sub_epi32(both, _mm512_loadu_si512(x[t]->base + 16 * b));
+        sum[r][t] += reinterpret_cast<v16f>(_mm512_cvtepi32_ps(exact)) * s;
+      }
+    }
+  }
+  for (int r = 0; r < R; ++r)
+    for (int t = 0; t < T; ++t) out[r][t] = reduce(sum[r][t]) * x[t]->step;
+}
+
+// The planes of a token in the order of the blocks, and what the offset of 8 adds in each lane.
+inline void reorder(const Blocks& blocks, int64_t padded, const int8_t* planes, int8_t* out, int32_t* base) {
+  int64_t start = 0;
+  for (int b = 0; b < blocks.count; ++b) {
+    const int steps = blocks.steps[b];
+    for (int lane = 0; lane < 16; ++lane) {
+      int32_t sum = 0;
+      for (int plane = 0; plane < 2; ++plane) {
+        const int8_t* from = planes + plane * padded + start + lane * 4 * steps;
+        int8_t* to = out + plane * padded + start + lane * 4;
+        int32_t part = 0;
+        for (int j = 0; j < steps; ++j) {
+          std::memcpy(to + 64 * j, from + 4 * j, 4);
+          part += from[4 * j] + from[4 * j + 1] + from[4 * j + 2] + from[4 * j + 3];
+        }
+        sum += plane == 0 ? part * 256 : part;
+      }
+      base[16 * b + lane] = 8 * sum;
+    }
+    start += 64 * steps;
+  }
+}
+
+// R rows from `row` on, T tokens.
+template <int R, int T>
+LAZY_INLINE void grid_dots(const QuantisedProblem& p, const QuantisedRows& rows, int64_t row,
+                           const GridToken* const* x, float (*out)[T], int64_t lead, Fetch fetch) {
+  const int64_t stride = row_bytes(p);
+  const uint8_t* bytes = rows.bytes + row * stride;
+  if (p.bits == 8)
+    int8_dots<R, T>(bytes, stride, static_cast<const float*>(rows.scale) + row, x, p.padded_in, out, lead, fetch);
+  else
+    int4_dots<R, T>(bytes, stride, static_cast<const bf16*>(rows.scale) + row * p.blocks.count * 16, p.blocks, x,
+                    p.padded_in, out, lead, fetch);
+}
+
+#else
+
+struct Fetch {
+  Ahead* list = nullptr;
+  int64_t bytes = 0;
+};
+
+#endif
+
+// Rows row .. row + R of a matrix with the tokens of a tile: out[r * kGridTile + t]. `lead`: how far ahead to fetch.
+template <int R>
+inline void rows_dots(const QuantisedProblem& p, const QuantisedRows& rows, int64_t row, const GridToken* const* x,
+                      int count, float* decoded, float* out, int64_t lead, Fetch fetch) {
+  bool odd = false;
+  for (int t = 0; t < count; ++t) odd |= x[t]->odd;
+#if LAZY_VNNI
+  constexpr int kTogether = R >= 4 ? 2 : 3;
+  auto go = [&]<int T>(std::integral_constant<int, T>, int t) {
+    float part[R][T];
+    grid_dots<R, T>(p, rows, row, x + t, part, t == 0 ? lead : 0, t == 0 ? fetch : Fetch{});
+    for (int r = 0; r < R; ++r)
+      for (int u = 0; u < T; ++u) out[r * kGridTile + t + u] = part[r][u];
+  };
+  int t = 0;
+  for (; t + kTogether <= count; t += kTogether) go(std::integral_constant<int, kTogether>{}, t);
+  if (kTogether == 3 && count - t == 2) go(std::integral_constant<int, 2>{}, t);
+  else if (count - t == 1) go(std::integral_constant<int, 1>{}, t);
+  if (!odd) return;
+#endif
+  for (int r = 0; r < R; ++r) {
+    decode_row(p, rows, row + r, decoded);
+    int t = 0;
+#if !LAZY_VNNI
+    if (!odd) {
+      const float* wide[4];
+      for (; t + 4 <= count; t += 4) {
+        for (int j = 0; j < 4; ++j) wide[j] = x[t + j]->wide;
+        dots<4>(decoded, wide, p.d_in, out + r * kGridTile + t);
+      }
+      for (; t < count; ++t) dots<1>(decoded, &x[t]->wide, p.d_in, out + r * kGridTile + t);
+    }
+#endif
+    for (t = odd ? 0 : count; t < count; ++t)
+      if (x[t]->odd || !LAZY_VNNI) out[r * kGridTile + t] = odd_dot(decoded, x[t]->wide, p.d_in);
+  }
+}
+
+}  // namespace LAZY_ISA
+}  // namespace lazy

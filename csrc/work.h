@@ -1,0 +1,61 @@
+// What kernels share that cut their work into units: scratch memory, and a counter from which workers take units.
+#pragma once
+#include <sched.h>
+
+#include <atomic>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <new>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace lazy {
+namespace LAZY_ISA {
+
+inline int64_t up_to(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
+
+// Scratch of the calling thread, kept between calls and only ever grown.
+class Scratch {
+ public:
+  char* at_least(size_t bytes) {
+    if (bytes > size_) {
+      memory_.reset(static_cast<char*>(std::aligned_alloc(64, up_to(static_cast<int64_t>(bytes), 64))));
+      if (!memory_) throw std::bad_alloc();
+      size_ = bytes;
+    }
+    return memory_.get();
+  }
+
+ private:
+  struct Free { void operator()(char* p) const { std::free(p); } };
+  std::unique_ptr<char, Free> memory_;
+  size_t size_ = 0;
+};
+
+struct Counter {
+  alignas(64) std::atomic<int64_t> next{0};
+  alignas(64) std::atomic<int64_t> done{0};
+
+  int64_t take() { return next.fetch_add(1, std::memory_order_relaxed); }
+  void finished(int64_t units) { done.fetch_add(units, std::memory_order_release); }
+
+  template <class F>
+  void share(int64_t total, const F& unit) {
+    for (int64_t i; (i = take()) < total; finished(1)) unit(i);
+  }
+
+  // Units still running are held by running threads, so this always ends.
+  void wait(int64_t total) const {
+    for (int spins = 0; done.load(std::memory_order_acquire) < total; ++spins) {
+#if defined(__x86_64__)
+      _mm_pause();
+#endif
+      if (spins > 2000) sched_yield();
+    }
+  }
+};
+
+}  // namespace LAZY_ISA
+}  // namespace lazy

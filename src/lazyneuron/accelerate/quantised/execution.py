@@ -1,0 +1,129 @@
+"""The execution of one block on quantised weights."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import torch
+from torch import Tensor
+
+from lazyneuron.accelerate.quantised.modules import Quantised
+from lazyneuron.blocks.block import LinearSite, MLPBlock
+from lazyneuron.blocks.splice.wiring import Wiring
+from lazyneuron.ops.quantised import operators
+from lazyneuron.ops.sparse_mlp.packed import KERNEL_ACTIVATIONS
+
+SPARSE = "quantised"
+SETTINGS_EVERY = 64  # calls between two looks at the plain attributes of the block's modules
+
+
+class QuantisedExecution:
+    """Runs a block as one operator: returns its output, or None when its layers have to run one by one.
+
+    The layers give the same numbers up to rounding between them. They run in training mode, under autocast, in function
+    transforms, and once a module of the block is replaced, wrapped or hooked. The bytes are read from the layers at
+    each call: there is no other copy of them that could grow old.
+
+    Attributes:
+        block: on its quantised layers.
+        counts: what the kernels counted: pairs computed, pairs fired, tokens, calls.
+        ran: how often the operator ran, and how often, by reason, the layers.
+        last: what ran last, or why not.
+    """
+
+    def __init__(self, block: MLPBlock) -> None:
+        self.block = block
+        self.counts = torch.zeros(4, dtype=torch.int64)
+        self.wiring: Wiring | None = None
+        self.ran: Counter[str] = Counter()
+        self.last = "not called yet"
+        activation = block.activation
+        self._kind = KERNEL_ACTIVATIONS.index(activation.kind)
+        self._parameters = tuple(map(float, (*activation.parameters, 0.0, 0.0)[:2]))
+        self._first, self._down = _layer(block.first), _layer(block.down)
+        self._up = None if block.gate is None else _layer(block.up)
+        self._form = self._first.format
+        self._calls = 0
+        self._other_settings = False
+
+    def notice(self) -> None:
+        """The model was set to training or evaluation mode."""
+        self._look_at_settings()
+
+    def _look_at_settings(self) -> None:
+        """Once a plain attribute of the block's modules changed, such as a threshold, the layers run."""
+        self._other_settings = self._other_settings or (self.wiring is not None and self.wiring.settings_changed())
+
+    def standing(self) -> str | None:
+        """Why the layers have to run for any input, as the model stands now, or None."""
+        if self.wiring is None:
+            return "training mode" if self._down.training else None
+        if self._other_settings:
+            return "Settings of its activation changed after it was quantised."
+        return "training mode" if self.wiring.in_training() else self.wiring.change()
+
+    def __call__(self, x: Tensor) -> Tensor | None:
+        """The block's output, or None for "run the layers"."""
+        if torch.compiler.is_compiling():
+            return None if self._why_not(x) is not None else self.run(x)
+        self._calls += 1
+        if self._calls % SETTINGS_EVERY == 0:
+            self._look_at_settings()
+        why = self._why_not(x)
+        if why is not None:
+            self.last = why
+            self.ran[why] += 1
+            return None
+        self.last = SPARSE
+        self.ran[SPARSE] += 1
+        return self.run(x)
+
+    def run(self, x: Tensor) -> Tensor:
+        """The block's output by the operator."""
+        first, down, up, form = self._first, self._down, self._up, self._form
+        rows, scale, bias = _part(self.block.first, first)
+        other = (None, None, None) if up is None else _part(self.block.up, up)
+        y: Tensor = operators.operators().quantised_mlp.default(
+            x, rows, scale, bias, *other, self.block.rectifies_up, down.rows, down.scale, down.bias, self.counts,
+            form.bits, form.group, self._kind, *self._parameters, False, -1,
+        )  # fmt: skip
+        return y
+
+    def _why_not(self, x: Tensor) -> str | None:
+        """Why the layers have to run for this input, or None."""
+        standing = self.standing()
+        if standing is not None:
+            return standing
+        if not isinstance(x, Tensor) or not x.is_cpu or x.dtype != self._first.dtype:
+            return "an input of another device or dtype"
+        if x.ndim == 0 or x.shape[-1] != self._first.in_features:
+            return "an input of another width"
+        if torch.is_autocast_enabled("cpu"):
+            return "autocast"
+        if torch.is_grad_enabled() and x.requires_grad:
+            return "a gradient is wanted"
+        return None
+
+    def original(self, x: Tensor) -> Tensor:
+        """The block by its layers."""
+        assert self.wiring is not None
+        y: Tensor = self.wiring.original(x)
+        return y
+
+    def fired(self) -> float | None:
+        """Share of the (token, neuron) pairs that fired, in [0, 1]; None before the operator ran."""
+        _, fired, tokens, _ = self.counts.tolist()
+        return fired / (tokens * self.block.d_hidden) if tokens else None
+
+
+def _layer(site: LinearSite) -> Quantised:
+    assert isinstance(site.module, Quantised)
+    return site.module
+
+
+def _part(site: LinearSite, layer: Quantised) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Rows, scales and bias of a site; part of them where one layer computes gate and up together."""
+    if site.rows is None:
+        return layer.rows, layer.scale, layer.bias
+    part = slice(*site.rows)
+    return layer.rows[part], layer.scale[part], None if layer.bias is None else layer.bias[part]

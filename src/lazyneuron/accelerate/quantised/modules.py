@@ -1,0 +1,164 @@
+"""Modules that hold quantised weights and nothing else."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from lazyneuron.ops.quantised import operators
+from lazyneuron.ops.quantised.format import Columns, Format, Rows, blocks, quantise_columns, quantise_rows
+
+
+class Quantised(nn.Module):
+    """A linear layer with quantised weights, for inference.
+
+    Args:
+        weight: (out_features, in_features), of any floating dtype.
+        bias: (out_features,) or None; kept as it is.
+        form: the format.
+        what: its name, for messages.
+
+    Attributes:
+        format: of the bytes.
+        in_features, out_features: as of the layer that was quantised.
+        dtype: of the layer that was quantised, and of its bias.
+        rows, scale: the weights, as :mod:`lazyneuron.ops.quantised.format` lays them out.
+        bias: (out_features,) or None.
+
+    Raises:
+        ShapeError: groups do not divide the rows.
+        AssumptionError: weights that are not finite.
+    """
+
+    rows: Tensor
+    scale: Tensor
+    bias: Tensor | None
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, form: Format, *, what: str = "A layer") -> None:
+        super().__init__()
+        self.format, self.dtype = form, weight.dtype
+        self.out_features, self.in_features = weight.shape
+        rows, scale = self._quantise(weight, what)
+        for name, tensor in (("rows", rows), ("scale", scale), ("bias", None if bias is None else bias.detach())):
+            self.register_buffer(name, tensor)
+
+    @classmethod
+    def empty(cls, sizes: tuple[int, int], dtype: torch.dtype, form: Format, *, bias: bool) -> Self:
+        """A layer of these sizes (in_features, out_features) whose weights are zero until they are loaded."""
+        layer = cls.__new__(cls)
+        nn.Module.__init__(layer)
+        layer.format, layer.dtype = form, dtype
+        layer.in_features, layer.out_features = sizes
+        for name, (shape, stored) in layer.stored_shapes().items():
+            layer.register_buffer(name, torch.zeros(shape, dtype=stored))
+        layer.register_buffer("bias", torch.zeros(sizes[1], dtype=dtype) if bias else None)
+        return layer
+
+    @property
+    def weight(self) -> Tensor:
+        """The shape and dtype of the weights that were quantised; it holds no numbers."""
+        return torch.empty(self.out_features, self.in_features, dtype=self.dtype, device="meta")
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of weights and scales."""
+        return sum(t.numel() * t.element_size() for t in (self.rows, self.scale))
+
+    @abc.abstractmethod
+    def _quantise(self, weight: Tensor, what: str) -> tuple[Tensor, Tensor]:
+        """Rows and scales."""
+
+    @abc.abstractmethod
+    def stored_shapes(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+        """Shape and dtype of ``rows`` and ``scale``."""
+
+    @abc.abstractmethod
+    def dequantised(self) -> Tensor:
+        """The weights that the bytes mean: (out_features, in_features) float32."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Moves the bytes to devices; a change of dtype reaches the bias alone."""
+        scale = self.scale
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.scale.dtype != scale.dtype:
+            self._buffers["scale"] = scale
+        if self.bias is not None:
+            self.dtype = self.bias.dtype
+        return self
+
+    def extra_repr(self) -> str:
+        """What ``print`` shows."""
+        group = f", groups of {self.format.group}" if self.format.bits == 4 else ""
+        return f"{self.in_features}, {self.out_features}, {self.format.name}{group}, bias={self.bias is not None}"
+
+
+class QuantisedLinear(Quantised):
+    """A linear layer whose rows run along the input."""
+
+    def _quantise(self, weight: Tensor, what: str) -> tuple[Tensor, Tensor]:
+        made = quantise_rows(weight, self.format, what=what)
+        return made.bytes, made.scale
+
+    def stored_shapes(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+        """Shape and dtype of ``rows`` and ``scale``."""
+        form, outputs = self.format, self.out_features
+        step = 64 if form.bits == 8 else 128
+        padded = -(-self.in_features // step) * step
+        if form.bits == 8:
+            return {"rows": ((outputs, padded), torch.uint8), "scale": ((outputs,), torch.float32)}
+        scales = (outputs, len(blocks(padded, form.group)), 16)
+        return {"rows": ((outputs, padded // 2), torch.uint8), "scale": (scales, torch.bfloat16)}
+
+    @property
+    def quantised(self) -> Rows:
+        """The weights as the operators take them."""
+        return Rows(format=self.format, bytes=self.rows, scale=self.scale, width=self.in_features)
+
+    def dequantised(self) -> Tensor:
+        """The weights that the bytes mean: (out_features, in_features) float32."""
+        return self.quantised.dequantised()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in_features) to (..., out_features)."""
+        form = self.format
+        y: Tensor = operators.operators().quantised_linear.default(
+            x, self.rows, self.scale, self.bias, form.bits, form.group, -1
+        )
+        return y
+
+
+class QuantisedDown(Quantised):
+    """The second layer of an MLP block, stored by neuron: rows of neurons that are zero are not read."""
+
+    def _quantise(self, weight: Tensor, what: str) -> tuple[Tensor, Tensor]:
+        made = quantise_columns(weight, self.format, what=what)
+        return made.bytes, made.scale
+
+    def stored_shapes(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+        """Shape and dtype of ``rows`` and ``scale``."""
+        form, width, outputs = self.format, self.in_features, self.out_features
+        if form.bits == 8:
+            return {"rows": ((width, outputs), torch.int8), "scale": ((width,), torch.float32)}
+        scales = (width, outputs // form.group)
+        return {"rows": ((width, outputs // 2), torch.uint8), "scale": (scales, torch.bfloat16)}
+
+    @property
+    def quantised(self) -> Columns:
+        """The weights as the operators take them."""
+        return Columns(format=self.format, bytes=self.rows, scale=self.scale)
+
+    def dequantised(self) -> Tensor:
+        """The weights that the bytes mean: (d_out, d_hidden) float32."""
+        return self.quantised.dequantised().t()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., d_hidden) to (..., d_out)."""
+        form = self.format
+        y: Tensor = operators.operators().quantised_down.default(
+            x, self.rows, self.scale, self.bias, form.bits, form.group, -1
+        )
+        return y

@@ -1,0 +1,224 @@
+"""Quantising a model's linear layers in place, and executing its sparse blocks on the quantised rows."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lazyneuron.accelerate.policy.choice import BUCKETS
+from lazyneuron.accelerate.quantised.exchange import (
+    empty_layer,
+    exchange_,
+    layers_of,
+    quantise_layers,
+    requantised,
+)
+from lazyneuron.accelerate.quantised.execution import SPARSE, QuantisedExecution
+from lazyneuron.accelerate.quantised.modules import Quantised
+from lazyneuron.accelerate.sample import block_inputs
+from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.blocks.find import Found, find
+from lazyneuron.blocks.find.linears import find_linears
+from lazyneuron.blocks.splice import splice_
+from lazyneuron.blocks.splice.override import Mode
+from lazyneuron.core.errors import CheckpointError, ConfigError, NoBlocksError
+from lazyneuron.core.receipt import BlockChange, Receipt
+from lazyneuron.core.replay import replays
+from lazyneuron.core.undo import Transaction, transaction
+from lazyneuron.ops.quantised.format import Format
+from lazyneuron.ops.quantised.operators import operators
+from lazyneuron.ops.sparse_mlp.packed import KERNEL_ACTIVATIONS
+
+Bits = Literal["keep", "int8", "int4"]
+VERB = "quantise_"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Quantisation:
+    """What becomes of a model's linear layers.
+
+    Attributes:
+        blocks: the format of the MLP blocks' layers, None to keep them.
+        rest: the format of all other linear layers, the language-model head included; None to keep them.
+    """
+
+    blocks: Format | None
+    rest: Format | None
+
+    def config(self) -> dict[str, Any]:
+        """As it stands in receipts."""
+        names = {"weights": self.blocks, "rest": self.rest}
+        group = next((form.group for form in (self.blocks, self.rest) if form is not None), None)
+        return {key: "keep" if form is None else form.name for key, form in names.items()} | {"group": group}
+
+
+def quantisation_of(weights: str, rest: str, group: int) -> Quantisation | None:
+    """The formats of these names; None when everything is kept.
+
+    Raises:
+        ConfigError: an unknown name or group size.
+    """
+    for what, name in (("weights", weights), ("rest", rest)):
+        if name not in ("keep", "int8", "int4"):
+            raise ConfigError(f"{what} is 'keep', 'int8' or 'int4', got {name!r}.")
+    bits = {"keep": None, "int8": Format(bits=8, group=group), "int4": Format(bits=4, group=group)}
+    if weights == rest == "keep":
+        return None
+    return Quantisation(blocks=bits[weights], rest=bits[rest])
+
+
+def quantise(
+    model: nn.Module,
+    found: Found,
+    quantisation: Quantisation,
+    batches: Iterable[Any] | None,
+    progress: Callable[[str], None],
+) -> Receipt:
+    """Quantise in place, all or nothing; blocks that can be silent are executed as one operator each.
+
+    Args:
+        model: any model in evaluation mode.
+        found: its blocks.
+        quantisation: the formats.
+        batches: inputs on which the receipt reports the relative output error of each block.
+        progress: told what is being done.
+
+    Raises:
+        ImplUnavailable: the kernels are not built here.
+        ShapeError: groups do not divide the rows of a layer.
+        AssumptionError: weights that are not finite.
+        NoBlocksError: there is no layer to quantise.
+    """
+    operators()
+    sparse = [block for block in found.blocks if quantisation.blocks is not None and why_layers(block) is None]
+    in_blocks = [site for block in found.blocks for site in block.linears]
+    downs = [block.down.module for block in sparse]
+    layers, kept = layers_of(in_blocks, quantisation.blocks, downs=downs)
+    inside = {id(site.module) for site in in_blocks}
+    others = [site for site in find_linears(model).values() if id(site.module) not in inside]
+    rest, kept_rest = layers_of(others, quantisation.rest)
+    layers, kept = [*layers, *rest], kept | kept_rest
+    if not layers:
+        raise NoBlocksError(f"There is no linear layer to quantise in this model. {' '.join(kept.values())}".rstrip())
+    names = {layer.name for layer in layers}
+    whole = [block for block in sparse if all(site.name in names for site in block.linears)]
+    inputs = {} if batches is None else block_inputs(model, whole, batches)
+    wanted = {name: _dense(block, inputs[name]) for block in whole if (name := block.name) in inputs}
+    data = [layer.to_data() for layer in layers]
+    new = quantise_layers(layers, progress)
+    changes = [_change(block, whole, new) for block in found.blocks]
+    changes += [BlockChange(block=r.name, action="skipped", reason=r.reason) for r in found.rejected]
+    config = quantisation.config() | {"layers": data, "blocks": [block.name for block in whole]}
+    receipt = Receipt(verb=VERB, config=config, changes=tuple(changes), notes=tuple(kept.values()))
+    with transaction(model, receipt.id) as change:
+        executions = _apply(change, model, whole, new)
+        measured = {name: _measured(executions[name], inputs[name], wanted[name]) for name in wanted}
+        changes = [dataclasses.replace(c, details={**c.details, **measured.get(c.block, {})}) for c in receipt.changes]
+        change.receipt = receipt = dataclasses.replace(receipt, changes=tuple(changes))
+    return receipt
+
+
+@replays(VERB)
+def quantise_again_(model: nn.Module, receipt: Receipt) -> Receipt:
+    """Make the layers of a saved quantisation, empty, for the saved bytes to be loaded into.
+
+    Args:
+        model: built as the quantised one was before.
+        receipt: of the earlier quantisation.
+
+    Raises:
+        CheckpointError: the receipt does not fit the model.
+    """
+    operators()
+    data = receipt.config["layers"]
+    new = {item["name"]: empty_layer(item) for item in data}
+    for name, layer in new.items():
+        old = model.get_submodule(name)
+        if (getattr(old, "out_features", layer.out_features), getattr(old, "in_features", layer.in_features)) != (
+            layer.out_features,
+            layer.in_features,
+        ):
+            raise CheckpointError(f"{name} has other sizes than the layer that was saved; build the model as it was.")
+    wanted = set(receipt.config["blocks"])
+    whole = [block for block in find(model).blocks if block.name in wanted] if wanted else []
+    if {block.name for block in whole} != wanted:
+        raise CheckpointError("The saved quantisation names blocks that this model lacks; build the model as it was.")
+    with transaction(model, receipt.id) as change:
+        change.receipt = receipt
+        _apply(change, model, whole, new)
+    return receipt
+
+
+def why_layers(block: MLPBlock) -> str | None:
+    """Why a quantised block runs layer by layer, as a sentence, or None when it is executed sparsely."""
+    if block.refusal is not None:
+        return block.refusal
+    if not block.activation.elementwise:
+        return f"What fires under {block.activation.kind} depends on the whole token."
+    if block.activation.kind not in KERNEL_ACTIVATIONS:
+        return f"Its activation ({block.activation.kind}) is zero nowhere, so every neuron is read."
+    return None
+
+
+def _apply(
+    change: Transaction, model: nn.Module, whole: Sequence[MLPBlock], new: Mapping[str, Quantised]
+) -> dict[str, QuantisedExecution]:
+    exchange_(change, model, new)
+    executions = {}
+    for block in whole:
+        quantised = requantised(block, new)
+        execution = QuantisedExecution(quantised)
+        execution.wiring = splice_(change, quantised, execution, model=model)
+        module = quantised.down.module
+        change.set(module, "train", Mode(module, execution))
+        executions[block.name] = execution
+    return executions
+
+
+def _change(block: MLPBlock, whole: Sequence[MLPBlock], new: Mapping[str, Quantised]) -> BlockChange:
+    layers = list(dict.fromkeys(new[site.name] for site in block.linears if site.name in new))
+    details: dict[str, Any] = {}
+    if layers:
+        stored = sum(layer.stored_bytes for layer in layers)
+        kept = sum(layer.weight.numel() * layer.dtype.itemsize for layer in layers)
+        details = {"format": layers[0].format.name, "bytes": stored, "added_bytes": stored - kept}
+    if block in whole:
+        details["path_by_tokens"] = {f"<= {2**k}": SPARSE for k in range(BUCKETS)}
+    if block in whole:
+        return BlockChange(
+            block=block.name,
+            action="quantised",
+            reason="Rows of neurons that do not fire are not read.",
+            details=details,
+        )
+    if not layers:
+        return BlockChange(block=block.name, action="kept", reason="Its weights are kept.", details=details)
+    return BlockChange(
+        block=block.name,
+        action="dense",
+        reason=why_layers(block) or "Not all of its layers could be quantised.",
+        details=details,
+    )
+
+
+@torch.no_grad()
+def _dense(block: MLPBlock, x: Tensor) -> Tensor:
+    return block.forward(x).float()
+
+
+@torch.no_grad()
+def _measured(execution: QuantisedExecution, x: Tensor, wanted: Tensor) -> dict[str, Any]:
+    """What quantisation changed in a block's outputs, relative to them, and the share of pairs that fires."""
+    error = (execution.run(x).float() - wanted).norm() / wanted.norm().clamp_min(torch.finfo(torch.float32).tiny)
+    fired = execution.fired()
+    execution.counts.zero_()
+    return {"output_error": {"rms": float(error)}, "shares": {SPARSE: {"computed": fired, "fired": fired}}}
+
+
+def quantised_layers(model: nn.Module) -> dict[str, Quantised]:
+    """The quantised layers of a model by name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, Quantised)}

@@ -1,0 +1,188 @@
+"""Quantised layers and blocks: the bytes mean what the format says, and the kernels compute with that meaning."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lazyneuron.blocks.activation import Activation
+from lazyneuron.core.errors import AssumptionError, ConfigError, ShapeError
+from lazyneuron.ops.native.build import isa_levels
+from lazyneuron.ops.quantised import operators, reference
+from lazyneuron.ops.quantised.format import GROUPS, Format, quantise_columns, quantise_rows
+from tests.accelerate.comparison import check_close
+from tests.kernels import needs_kernels
+from tests.operators.quantised import block, decode_columns, decode_rows, on_grid
+
+FORMATS = [Format(bits=8), *(Format(bits=4, group=group) for group in GROUPS)]
+WIDTHS = [128, 384, 1920]
+RELU = Activation(kind="relu")
+
+
+def normal(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("form", FORMATS, ids=str)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_rows_decode_by_the_layout_of_the_kernels(form, width):
+    rows = quantise_rows(normal(7, width), form)
+    wanted = decode_rows(rows.bytes, rows.scale, width=width, bits=form.bits, group=form.group)
+    assert torch.equal(rows.dequantised(torch.float64), wanted)
+    error = (wanted - normal(7, width)).norm() / normal(7, width).norm()
+    assert error < (0.01 if form.bits == 8 else 0.12)
+
+
+@pytest.mark.parametrize("form", FORMATS, ids=str)
+def test_columns_decode_by_the_layout_of_the_kernels(form):
+    weight = normal(256, 9)
+    columns = quantise_columns(weight, form)
+    wanted = decode_columns(columns.bytes, columns.scale, bits=form.bits, group=form.group)
+    assert torch.equal(columns.dequantised(torch.float64), wanted)
+    assert (wanted - weight.T).norm() / weight.norm() < (0.01 if form.bits == 8 else 0.12)
+
+
+def test_eight_bits_are_the_nearest_of_255_levels():
+    weight = torch.tensor([[-127.0, 0.4, 0.6, 63.5, 127.0] + [0.0] * 59])
+    rows = quantise_rows(weight, Format(bits=8))
+    assert rows.dequantised()[0, :5].tolist() == [-127, 0, 1, 64, 127]  # ties to even
+
+
+def test_a_group_whose_largest_number_is_negative_uses_all_sixteen_levels():
+    group = torch.linspace(-8, 7, 32)[None]
+    assert (quantise_rows(group, Format(bits=4)).dequantised() - group).abs().max() <= 0.5
+    assert (quantise_rows(-group, Format(bits=4)).dequantised() + group).abs().max() <= 0.5
+
+
+@pytest.mark.parametrize("form", FORMATS[:2], ids=str)
+def test_zeros_and_single_numbers_survive(form):
+    weight = torch.zeros(3, 128)
+    weight[1, 5], weight[2, 127] = 3.0, -2.0
+    found = quantise_rows(weight, form).dequantised()
+    assert torch.equal(found != 0, weight != 0)
+    assert torch.allclose(found, weight, rtol=2.0**-8)
+
+
+def test_what_no_format_holds_is_refused():
+    with pytest.raises(ShapeError, match="groups of 64 do not divide"):
+        quantise_rows(normal(2, 96), Format(bits=4, group=64))
+    with pytest.raises(AssumptionError, match="NaN or infinity"):
+        quantise_columns(torch.full((32, 3), torch.inf), Format(bits=4))
+    with pytest.raises(ConfigError, match="4 or 8 bits, got 3"):
+        Format(bits=3)
+    with pytest.raises(ConfigError, match="32, 64, 128"):
+        Format(bits=4, group=48)
+
+
+@needs_kernels
+@pytest.mark.parametrize("isa", range(-1, len(isa_levels())))
+@pytest.mark.parametrize("form", FORMATS, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_a_linear_layer_is_its_definition(form, dtype, isa):
+    for width, rows, tokens in ((128, 1, 1), (384, 70, 2), (1920, 67, 3), (256, 5, 67)):
+        quantised = quantise_rows(normal(rows, width), form)
+        x, bias = on_grid(tokens, width, dtype=dtype), normal(rows, seed=1).to(dtype)
+        got = operators.linear(x, quantised, bias, isa=isa)
+        check_close(got, reference.linear(x, quantised, bias).to(dtype), length=width)
+
+
+@needs_kernels
+@pytest.mark.parametrize("isa", range(-1, len(isa_levels())))
+@pytest.mark.parametrize("form", FORMATS[:2], ids=str)
+@pytest.mark.parametrize("gated", [False, True], ids=["plain", "gated"])
+def test_a_block_is_its_definition(form, gated, isa):
+    first, up, down = block(256, 70, 96, bits=form.bits)
+    bias, up_bias, down_bias = normal(70, seed=2) - 1, normal(70, seed=3), normal(96, seed=4)
+    for tokens in (0, 1, 2, 5, 66, 300):
+        x, counts = on_grid(tokens, 256), torch.zeros(4, dtype=torch.int64)
+        second = (up, up_bias) if gated else None
+        arguments = operators.block_arguments(
+            (first, bias), (down, down_bias), activation=RELU, counts=counts, up=second, isa=isa
+        )
+        wanted = reference.mlp(x, (first, bias), (down, down_bias), activation=torch.relu, up=second)
+        check_close(operators.mlp(x, *arguments), wanted.float(), length=512)
+        fires = int((reference.linear(x, first, bias) > 0).sum())
+        assert abs(int(counts[1]) - fires) <= 2 + fires // 1000  # a sum of about 0 may round to either side
+        assert counts[2:].tolist() == [tokens, 1]
+
+
+@needs_kernels
+@pytest.mark.parametrize("form", FORMATS[:2], ids=str)
+@pytest.mark.parametrize("kind", ["relu", "squared_relu", "jsrelu", "fatrelu", "thresholded_silu", "thresholded_gelu"])
+@pytest.mark.parametrize("rectify_up", [False, True])
+def test_every_activation(form, kind, rectify_up):
+    parameters = {"jsrelu": (0.5, 1.0), "fatrelu": (0.3,), "thresholded_silu": (0.1,), "thresholded_gelu": (0.1,)}
+    activation = Activation(kind=kind, parameters=parameters.get(kind, ()))
+    first, up, down = block(128, 130, 64, bits=form.bits)
+    x, counts = on_grid(9, 128), torch.zeros(4, dtype=torch.int64)
+    arguments = operators.block_arguments(
+        (first, None), (down, None), activation=activation, counts=counts, up=(up, None), rectify_up=rectify_up
+    )
+    wanted = reference.mlp(x, (first, None), (down, None), activation=activation, up=(up, None), rectify_up=rectify_up)
+    check_close(operators.mlp(x, *arguments), wanted.float(), length=1024)
+
+
+@needs_kernels
+@pytest.mark.parametrize("form", FORMATS, ids=str)
+def test_skipping_changes_no_bit_and_no_token_changes_another(form):
+    first, up, down = block(256, 200, 128, bits=form.bits, group=form.group)
+    x, counts = normal(150, 256), torch.zeros(4, dtype=torch.int64)
+
+    def run(tokens: torch.Tensor, *, every: bool = False) -> torch.Tensor:
+        return operators.mlp(
+            tokens,
+            *operators.block_arguments(
+                (first, normal(200) - 2), (down, None), activation=RELU, counts=counts, up=(up, None), every=every
+            ),
+        )
+
+    sparse = run(x)
+    assert torch.equal(sparse, run(x, every=True))
+    assert torch.equal(sparse, torch.cat([run(x[k : k + 1]) for k in range(150)]))
+    assert torch.equal(sparse[:5], run(x[:5]))
+
+
+@needs_kernels
+@pytest.mark.parametrize("form", FORMATS[:2], ids=str)
+@pytest.mark.parametrize("tokens", [1, 7, 130])
+def test_down_alone_takes_given_activations(form, tokens):
+    *_, down = block(128, 70, 96, bits=form.bits)
+    hidden = normal(tokens, 70).relu()
+    bias = normal(96, seed=1)
+    check_close(operators.down(hidden, down, bias), reference.down(hidden, down, bias).float(), length=70)
+
+
+@needs_kernels
+@pytest.mark.parametrize("form", FORMATS[:2], ids=str)
+def test_inputs_that_no_grid_holds(form):
+    first, up, down = block(128, 70, 64, bits=form.bits)
+    infinite = normal(128)
+    infinite[3] = torch.inf
+    rows = torch.stack(
+        [normal(128) * 1e-38, normal(128) * 1e33, torch.full((128,), torch.nan), infinite, torch.zeros(128)]
+    )
+    got, wanted = operators.linear(rows, first), reference.linear(rows, first)
+    check_close(got[0] * 1e38, (wanted[0] * 1e38).float(), length=128)
+    check_close(got[1] / 1e33, (wanted[1] / 1e33).float(), length=128)
+    torch.testing.assert_close(got[2:4], wanted[2:4].float(), rtol=0, atol=0, equal_nan=True)
+    assert not got[4].any()
+    counts = torch.zeros(4, dtype=torch.int64)
+    arguments = operators.block_arguments((first, None), (down, None), activation=RELU, counts=counts, up=(up, None))
+    block_of = operators.mlp(rows, *arguments)
+    assert block_of[2:4].isnan().all() and not block_of[4].any()
+    assert torch.equal(block_of[4:], operators.mlp(rows[4:], *arguments))
+
+
+@needs_kernels
+def test_a_planted_fault_in_the_layout_is_noticed():
+    """Two weights of one row change places: the comparison must see it."""
+    rows = quantise_rows(normal(4, 256), Format(bits=4))
+    x = on_grid(3, 256)
+    wanted = reference.linear(x, rows)
+    swapped = rows.bytes.clone()
+    swapped[2, :2] = swapped[2, [1, 0]]
+    assert not torch.equal(swapped, rows.bytes)
+    faulty = quantise_rows(normal(4, 256), Format(bits=4))
+    faulty.bytes.copy_(swapped)
+    with pytest.raises(AssertionError):
+        check_close(operators.linear(x, faulty), wanted.float(), length=256)
