@@ -127,6 +127,7 @@ def main(folder: Path, which: str, kinds: list[str]) -> None:
         found = run(kind, folder / kind, rank=rank, processes=processes, which=which)
         if rank == 0:
             (folder / f"{kind}.json").write_text(json.dumps(found))
+    dist.barrier()  # no process leaves while another still talks to it
     dist.destroy_process_group()
 
 
