@@ -13,6 +13,10 @@ namespace LAZY_ISA {
 namespace {
 
 constexpr int kRows = 4;  // that are multiplied together; 64 is a multiple
+// Few tokens wait for memory: one row after the other is one stream, 1.3 times as fast as four beside each other
+// (2026-11, Zen 5, two threads); more tokens use a row that is loaded once.
+constexpr int kStreamTokens = 4;
+constexpr int64_t kStreamLead = 6144;  // bytes
 
 // Tokens on their grid, made by whoever is free.
 template <class T>
@@ -74,8 +78,12 @@ class GridTokens {
 // The products of one panel of rows with the tokens of a tile: out[row * kGridTile + token].
 inline void panel_dots(const QuantisedProblem& p, const QuantisedRows& rows, int64_t first, int64_t n,
                        const GridToken* const* x, int count, float* decoded, float* out, Fetch fetch) {
-  const int64_t lead = kRows * row_bytes(p);
   int64_t r = 0;
+  if (count <= kStreamTokens) {
+    for (; r < n; ++r) rows_dots<1>(p, rows, first + r, x, count, decoded, out + r * kGridTile, kStreamLead, fetch);
+    return;
+  }
+  const int64_t lead = kRows * row_bytes(p);
   for (; r + kRows <= n; r += kRows)
     rows_dots<kRows>(p, rows, first + r, x, count, decoded, out + r * kGridTile, lead, fetch);
   for (; r < n; ++r) rows_dots<1>(p, rows, first + r, x, count, decoded, out + r * kGridTile, lead, fetch);

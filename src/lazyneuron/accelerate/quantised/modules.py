@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from lazyneuron.accelerate.machine.memory import advise_large_pages
 from lazyneuron.ops.quantised import operators
 from lazyneuron.ops.quantised.format import Columns, Format, Rows, blocks, quantise_columns, quantise_rows
 
@@ -43,6 +44,7 @@ class Quantised(nn.Module):
         self.format, self.dtype = form, weight.dtype
         self.out_features, self.in_features = weight.shape
         rows, scale = self._quantise(weight, what)
+        advise_large_pages(rows)
         for name, tensor in (("rows", rows), ("scale", scale), ("bias", None if bias is None else bias.detach())):
             self.register_buffer(name, tensor)
 
@@ -55,6 +57,7 @@ class Quantised(nn.Module):
         layer.in_features, layer.out_features = sizes
         for name, (shape, stored) in layer.stored_shapes().items():
             layer.register_buffer(name, torch.zeros(shape, dtype=stored))
+        advise_large_pages(layer.rows)
         layer.register_buffer("bias", torch.zeros(sizes[1], dtype=dtype) if bias else None)
         return layer
 
