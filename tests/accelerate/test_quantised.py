@@ -196,3 +196,19 @@ def test_a_quantised_copy_and_gradients() -> None:
     assert torch.equal(logits(twin), logits(model))
     twin.model.layers[0].mlp.gate_proj.scale.zero_()
     assert not torch.equal(logits(twin), logits(model))
+
+
+def test_a_pickled_model_runs_its_bytes(tmp_path) -> None:
+    model = llama()
+    lazy.accelerate_(model, weights="int4", rest="int8")
+    torch.save(model, tmp_path / "model.pt")
+    again = torch.load(tmp_path / "model.pt", weights_only=False)
+    assert torch.equal(logits(again), logits(model)) and lazy.status(again).blocks[0].last == "quantised"
+
+
+def test_compiled_models_run_the_operators() -> None:
+    model = llama()
+    lazy.accelerate_(model, weights="int4", rest="int8")
+    wanted = logits(model)
+    compiled = torch.compile(copy.deepcopy(model), backend="eager", fullgraph=False)
+    torch.testing.assert_close(logits(compiled), wanted)

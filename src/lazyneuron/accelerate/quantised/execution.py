@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,7 +46,19 @@ class QuantisedExecution:
         self._up = None if block.gate is None else _layer(block.up)
         self._form = self._first.format
         self._calls = 0
+        self._bind()
         self._other_settings = False
+
+    def _bind(self) -> None:
+        """Look the operator up once, so that compilers see it and nothing around it."""
+        self._call: Callable[..., Tensor] = operators.operators().quantised_mlp.default
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_call"}  # operators cannot be pickled
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._bind()
 
     def notice(self) -> None:
         """The model was set to training or evaluation mode."""
@@ -83,7 +97,7 @@ class QuantisedExecution:
         first, down, up, form = self._first, self._down, self._up, self._form
         rows, scale, bias = _part(self.block.first, first)
         other = (None, None, None) if up is None else _part(self.block.up, up)
-        y: Tensor = operators.operators().quantised_mlp.default(
+        y: Tensor = self._call(
             x, rows, scale, bias, *other, self.block.rectifies_up, down.rows, down.scale, down.bias, self.counts,
             form.bits, form.group, self._kind, *self._parameters, False, -1,
         )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +42,7 @@ class Quantised(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor | None, form: Format, *, what: str = "A layer") -> None:
         super().__init__()
-        self.format, self.dtype = form, weight.dtype
+        self.format, self.dtype, self._call = form, weight.dtype, self._operator()
         self.out_features, self.in_features = weight.shape
         rows, scale = self._quantise(weight, what)
         advise_large_pages(rows)
@@ -53,7 +54,7 @@ class Quantised(nn.Module):
         """A layer of these sizes (in_features, out_features) whose weights are zero until they are loaded."""
         layer = cls.__new__(cls)
         nn.Module.__init__(layer)
-        layer.format, layer.dtype = form, dtype
+        layer.format, layer.dtype, layer._call = form, dtype, layer._operator()
         layer.in_features, layer.out_features = sizes
         for name, (shape, stored) in layer.stored_shapes().items():
             layer.register_buffer(name, torch.zeros(shape, dtype=stored))
@@ -72,6 +73,10 @@ class Quantised(nn.Module):
         return sum(t.numel() * t.element_size() for t in (self.rows, self.scale))
 
     @abc.abstractmethod
+    def _operator(self) -> Callable[..., Tensor]:
+        """What multiplies; bound once, so that compilers see an operator and nothing around it."""
+
+    @abc.abstractmethod
     def _quantise(self, weight: Tensor, what: str) -> tuple[Tensor, Tensor]:
         """Rows and scales."""
 
@@ -82,6 +87,13 @@ class Quantised(nn.Module):
     @abc.abstractmethod
     def dequantised(self) -> Tensor:
         """The weights that the bytes mean: (out_features, in_features) float32."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_call"}  # operators cannot be pickled
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._call = self._operator()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Moves the bytes to devices; a change of dtype reaches the bias alone."""
@@ -101,6 +113,10 @@ class Quantised(nn.Module):
 
 class QuantisedLinear(Quantised):
     """A linear layer whose rows run along the input."""
+
+    def _operator(self) -> Callable[..., Tensor]:
+        call: Callable[..., Tensor] = operators.operators().quantised_linear.default
+        return call
 
     def _quantise(self, weight: Tensor, what: str) -> tuple[Tensor, Tensor]:
         made = quantise_rows(weight, self.format, what=what)
@@ -128,14 +144,16 @@ class QuantisedLinear(Quantised):
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) to (..., out_features)."""
         form = self.format
-        y: Tensor = operators.operators().quantised_linear.default(
-            x, self.rows, self.scale, self.bias, form.bits, form.group, -1
-        )
+        y: Tensor = self._call(x, self.rows, self.scale, self.bias, form.bits, form.group, -1)
         return y
 
 
 class QuantisedDown(Quantised):
     """The second layer of an MLP block, stored by neuron: rows of neurons that are zero are not read."""
+
+    def _operator(self) -> Callable[..., Tensor]:
+        call: Callable[..., Tensor] = operators.operators().quantised_down.default
+        return call
 
     def _quantise(self, weight: Tensor, what: str) -> tuple[Tensor, Tensor]:
         made = quantise_columns(weight, self.format, what=what)
@@ -161,7 +179,5 @@ class QuantisedDown(Quantised):
     def forward(self, x: Tensor) -> Tensor:
         """(..., d_hidden) to (..., d_out)."""
         form = self.format
-        y: Tensor = operators.operators().quantised_down.default(
-            x, self.rows, self.scale, self.bias, form.bits, form.group, -1
-        )
+        y: Tensor = self._call(x, self.rows, self.scale, self.bias, form.bits, form.group, -1)
         return y
