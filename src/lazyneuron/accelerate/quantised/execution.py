@@ -118,12 +118,6 @@ class QuantisedExecution:
             return "a gradient is wanted"
         return None
 
-    def original(self, x: Tensor) -> Tensor:
-        """The block by its layers."""
-        assert self.wiring is not None
-        y: Tensor = self.wiring.original(x)
-        return y
-
     def fired(self) -> float | None:
         """Share of the (token, neuron) pairs that fired, in [0, 1]; None before the operator ran."""
         _, fired, tokens, _ = self.counts.tolist()

@@ -105,6 +105,10 @@ class Quantised(nn.Module):
             self.dtype = self.bias.dtype
         return self
 
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in_features) to (..., out_features)."""
+        return self._call(x, self.rows, self.scale, self.bias, self.format.bits, self.format.group, -1)
+
     def extra_repr(self) -> str:
         """What ``print`` shows."""
         group = f", groups of {self.format.group}" if self.format.bits == 4 else ""
@@ -141,12 +145,6 @@ class QuantisedLinear(Quantised):
         """The weights that the bytes mean: (out_features, in_features) float32."""
         return self.quantised.dequantised()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., in_features) to (..., out_features)."""
-        form = self.format
-        y: Tensor = self._call(x, self.rows, self.scale, self.bias, form.bits, form.group, -1)
-        return y
-
 
 class QuantisedDown(Quantised):
     """The second layer of an MLP block, stored by neuron: rows of neurons that are zero are not read."""
@@ -175,9 +173,3 @@ class QuantisedDown(Quantised):
     def dequantised(self) -> Tensor:
         """The weights that the bytes mean: (d_out, d_hidden) float32."""
         return self.quantised.dequantised().t()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., d_hidden) to (..., d_out)."""
-        form = self.format
-        y: Tensor = self._call(x, self.rows, self.scale, self.bias, form.bits, form.group, -1)
-        return y

@@ -217,8 +217,3 @@ def _measured(execution: QuantisedExecution, x: Tensor, wanted: Tensor) -> dict[
     fired = execution.fired()
     execution.counts.zero_()
     return {"output_error": {"rms": float(error)}, "shares": {SPARSE: {"computed": fired, "fired": fired}}}
-
-
-def quantised_layers(model: nn.Module) -> dict[str, Quantised]:
-    """The quantised layers of a model by name."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, Quantised)}

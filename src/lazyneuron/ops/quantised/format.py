@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 
 import torch
 from torch import Tensor
@@ -248,9 +247,3 @@ def _nearest(values: Tensor, scale: Tensor, lowest: int, *, top: int | None = No
 def _check_finite(weight: Tensor, what: str) -> None:
     if not bool(torch.isfinite(weight).all()):
         raise AssumptionError(f"{what} holds NaN or infinity, which no quantised format keeps; mend the weights first.")
-
-
-@functools.cache
-def int8() -> Format:
-    """Eight bits."""
-    return Format(bits=8)
