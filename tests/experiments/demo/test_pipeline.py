@@ -78,10 +78,15 @@ def test_files_bring_the_model_back(done, tmp_path):
 def test_same_seed_same_model(done, tmp_path):
     settings = dataclasses.replace(SETTINGS, closed_form_densities=(), checkpoints=())
     again = run_demo(settings, load=load, corpus=sources(tmp_path))
-    state = again.model.state_dict()
-    # evaluating more states on the way changes nothing; only the order of sums may
-    for name, wanted in done[0].model.state_dict().items():
-        assert torch.allclose(state[name], wanted, atol=1e-5), name
+    state, wanted, untrained = (m.state_dict() for m in (again.model, done[0].model, load().model))
+    # evaluating more states on the way changes nothing but the order of sums, which Adam's division blows up where a
+    # gradient is next to zero: 3e-5 of the way trained, where another seed ends a quarter of that way apart
+    assert distance(state, wanted) < 1e-3 * distance(wanted, untrained)
+
+
+def distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    assert one.keys() == other.keys()
+    return sum(float((one[name].double() - other[name].double()).square().sum()) for name in one) ** 0.5
 
 
 @pytest.fixture
