@@ -93,9 +93,9 @@ struct Wanted {
 template <class Row>
 class Accumulation {
  public:
-  Accumulation(int64_t width, int64_t columns, int64_t tokens) : width_(width), stride_(columns + 16), tokens_(tokens) {
-    std::memset(sums_, 0, static_cast<size_t>(tokens * stride_) * sizeof(float));
-  }
+  // sums: (tokens, stride), zero or begun. Strides that are a power of two would share cache sets.
+  Accumulation(float* sums, int64_t stride, int64_t width, int64_t tokens)
+      : sums_(sums), stride_(stride), width_(width), tokens_(tokens) {}
 
   void add(const std::vector<Wanted<Row>>& wanted) {
     const size_t n = wanted.size();
@@ -104,8 +104,6 @@ class Accumulation {
       for (; e + 4 <= n; e += 4) add_four(&wanted[e], &wanted[e + 8 <= n ? e + 4 : e]);
     for (; e < n; ++e) add_row(wanted[e], wanted[e + kRowsAhead < n ? e + kRowsAhead : e].row);
   }
-
-  const float* sums(int64_t token) const { return sums_ + token * stride_; }
 
  private:
   static constexpr size_t kRowsAhead = 4;
@@ -166,20 +164,16 @@ class Accumulation {
         for (int j = 0; j < 4; ++j) sums_[k] += *entry[j].value * entry[j].row.one(k);
   }
 
-  int64_t width_, stride_;  // rows a power of two apart would share cache sets and false dependencies
-  int64_t tokens_;
-  alignas(64) float sums_[kAccumulators + 16 * kMaxTile];
+  float* sums_;
+  int64_t stride_, width_, tokens_;
 };
 
-// Second pass: one share of the columns of a tile's output. `row(neuron, c0)` names a row of `down`.
-template <class T, class Row, class RowAt>
-void accumulate(const Layout& l, int64_t tile, int64_t task, char* lists, int64_t tokens, int64_t d_out,
-                const void* bias_of, void* y_of, const RowAt& row) {
-  const int64_t t0 = tile * l.tile, count = std::min(l.tile, tokens - t0);
-  const int64_t c0 = task * l.columns, width = std::min(l.columns, d_out - c0);
-  thread_local std::vector<Wanted<Row>> wanted;
+// The rows of `down` that the panels [begin, end) of a tile want. `row(neuron, c0)` names one.
+template <class Row, class RowAt>
+void gather(const Layout& l, char* lists, int64_t begin, int64_t end, int64_t c0, const RowAt& row,
+            std::vector<Wanted<Row>>& wanted) {
   wanted.clear();
-  for (int64_t panel = 0; panel < l.panels; ++panel) {
+  for (int64_t panel = begin; panel < end; ++panel) {
     Fired* f = l.fired(lists, panel);
     const float* value = values_of(f);
     const uint8_t* token = tokens_of(f, l.tile);
@@ -189,13 +183,31 @@ void accumulate(const Layout& l, int64_t tile, int64_t task, char* lists, int64_
       token += f->count[e];
     }
   }
-  Accumulation<Row> total(width, l.columns, count);
-  total.add(wanted);
+}
+
+// Second pass: one share of the columns of a tile's output. Sums run over `segment` panels, then over segments.
+template <class T, class Row, class RowAt>
+void accumulate(const Layout& l, int64_t tile, int64_t task, char* lists, int64_t tokens, int64_t d_out,
+                const void* bias_of, void* y_of, int64_t segment, const RowAt& row) {
+  const int64_t t0 = tile * l.tile, count = std::min(l.tile, tokens - t0);
+  const int64_t c0 = task * l.columns, width = std::min(l.columns, d_out - c0), stride = l.columns + 16;
+  const size_t floats = static_cast<size_t>(count * stride);
+  thread_local std::vector<Wanted<Row>> wanted;
+  alignas(64) float sums[kAccumulators + 16 * kMaxTile], total[kAccumulators + 16 * kMaxTile];
+  for (int64_t begin = 0; begin < l.panels; begin += segment) {
+    gather(l, lists, begin, std::min(begin + segment, l.panels), c0, row, wanted);
+    if (begin > 0 && wanted.empty()) continue;
+    float* part = begin == 0 ? total : sums;
+    std::memset(part, 0, floats * sizeof(float));
+    Accumulation<Row>(part, stride, width, count).add(wanted);
+    if (begin > 0)
+      for (size_t i = 0; i < floats; ++i) total[i] += sums[i];
+  }
   T* y = static_cast<T*>(y_of);
   const T* bias = static_cast<const T*>(bias_of);
   for (int64_t t = 0; t < count; ++t) {
     T* out = y + (t0 + t) * d_out + c0;
-    const float* in = total.sums(t);
+    const float* in = total + t * stride;
     for (int64_t k = 0; k < width; ++k) out[k] = narrow(bias ? in[k] + to_float(bias[c0 + k]) : in[k], T{});
   }
 }

@@ -260,7 +260,7 @@ class Run {
     const auto row = [&](int64_t neuron, int64_t c0) {
       return PlainRow<W>{static_cast<const W*>(p_.down_rows) + neuron * p_.d_out + c0};
     };
-    accumulate<T, PlainRow<W>>(l_, tile, task, lists, p_.tokens, p_.d_out, p_.down_bias, p_.y, row);
+    accumulate<T, PlainRow<W>>(l_, tile, task, lists, p_.tokens, p_.d_out, p_.down_bias, p_.y, l_.panels, row);
   }
 
   const Problem& p_;

@@ -55,22 +55,26 @@ inline float odd_dot(const float* row, const float* x, int64_t n) {
   return static_cast<float>(sum);
 }
 
-#if LAZY_VNNI
-
-// Fetches rows that are wanted soon, a line at a time from inside a product.
+// Rows that are wanted soon: fetched a line of each list at a time, from inside products of other rows.
 struct Fetch {
-  Ahead* list = nullptr;
-  int64_t bytes = 0;
+  Ahead* up = nullptr;
+  int64_t up_bytes = 0;
+  Ahead* down = nullptr;
+  int64_t down_bytes = 0;
 
   LAZY_INLINE void operator()() const {
-    if (list) list->fetch(bytes);
+    if (up) up->fetch(up_bytes);
+    if (down) down->fetch(down_bytes);
   }
 };
 
-// out[r][t] = row r . token t, for R int8 rows `stride` bytes apart and T tokens.
+#if LAZY_VNNI
+
+// out[r][t] = row r . token t, for R int8 rows and T tokens. `ahead`: what is used soon, fetched a line after the other
+// in the order of memory; null when others fetch.
 template <int R, int T>
-LAZY_INLINE void int8_dots(const uint8_t* rows, int64_t stride, const float* scale, const GridToken* const* x,
-                           int64_t padded, float (*out)[T], int64_t lead, Fetch fetch) {
+LAZY_INLINE void int8_dots(const uint8_t* const* rows, const float* const* scale, const GridToken* const* x,
+                           int64_t padded, float (*out)[T], const uint8_t* ahead, Fetch fetch) {
   __m512i acc[R][2 * T];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
@@ -80,10 +84,10 @@ LAZY_INLINE void int8_dots(const uint8_t* rows, int64_t stride, const float* sca
     __m512i w[R];
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
-      w[r] = _mm512_loadu_si512(rows + r * stride + k);
-      __builtin_prefetch(rows + r * stride + k + lead);
+      w[r] = _mm512_loadu_si512(rows[r] + k);
+      if (ahead) __builtin_prefetch(ahead + R * k + 64 * r);
+      fetch();
     }
-    fetch();
 #pragma GCC unroll 8
     for (int t = 0; t < T; ++t) {
       const __m512i high = _mm512_loadu_si512(x[t]->planes + k), low = _mm512_loadu_si512(x[t]->planes + padded + k);
@@ -98,29 +102,30 @@ LAZY_INLINE void int8_dots(const uint8_t* rows, int64_t stride, const float* sca
     for (int t = 0; t < T; ++t) {
       const int32_t high = _mm512_reduce_add_epi32(acc[r][2 * t]) - 128 * x[t]->sum[0];
       const int32_t low = _mm512_reduce_add_epi32(acc[r][2 * t + 1]) - 128 * x[t]->sum[1];
-      out[r][t] = (static_cast<float>(high) * 256.f + static_cast<float>(low)) * x[t]->step * scale[r];
+      out[r][t] = (static_cast<float>(high) * 256.f + static_cast<float>(low)) * x[t]->step * *scale[r];
     }
 }
 
 template <int R, int T>
-LAZY_INLINE void int4_dots(const uint8_t* rows, int64_t stride, const bf16* scale, const Blocks& blocks,
-                           const GridToken* const* x, int64_t padded, float (*out)[T], int64_t lead, Fetch fetch) {
+LAZY_INLINE void int4_dots(const uint8_t* const* rows, const bf16* const* scale, const Blocks& blocks,
+                           const GridToken* const* x, int64_t padded, float (*out)[T], const uint8_t* ahead,
+                           Fetch fetch) {
   const __m512i mask = _mm512_set1_epi8(15);
-  const int64_t scales = int64_t{16} * blocks.count;
+  constexpr int kChains = R == 1 ? 2 : 1;  // a single row has to hide its own latency
   v16f sum[R][T] = {};
   int64_t at = 0;
   for (int b = 0; b < blocks.count; ++b) {
-    __m512i acc[R][2 * T];
+    __m512i acc[R][2 * T], more[R][2 * T];
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-      for (int t = 0; t < 2 * T; ++t) acc[r][t] = _mm512_setzero_si512();
+      for (int t = 0; t < 2 * T; ++t) acc[r][t] = more[r][t] = _mm512_setzero_si512();
     for (int j = 0; j < blocks.steps[b]; j += 2, at += 64) {
-      fetch();
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
-        const __m512i pair = _mm512_loadu_si512(rows + r * stride + at);
-        __builtin_prefetch(rows + r * stride + at + lead);
+        const __m512i pair = _mm512_loadu_si512(rows[r] + at);
+        if (ahead) __builtin_prefetch(ahead + R * at + 64 * r);
+        fetch();
         const __m512i even = _mm512_and_si512(pair, mask), odd = _mm512_and_si512(_mm512_srli_epi16(pair, 4), mask);
 #pragma GCC unroll 8
         for (int t = 0; t < T; ++t) {
@@ -128,16 +133,21 @@ LAZY_INLINE void int4_dots(const uint8_t* rows, int64_t stride, const bf16* scal
           const int8_t* low = high + padded;
           acc[r][2 * t] = _mm512_dpbusd_epi32(acc[r][2 * t], even, _mm512_loadu_si512(high));
           acc[r][2 * t + 1] = _mm512_dpbusd_epi32(acc[r][2 * t + 1], even, _mm512_loadu_si512(low));
-          acc[r][2 * t] = _mm512_dpbusd_epi32(acc[r][2 * t], odd, _mm512_loadu_si512(high + 64));
-          acc[r][2 * t + 1] = _mm512_dpbusd_epi32(acc[r][2 * t + 1], odd, _mm512_loadu_si512(low + 64));
+          auto& next = kChains == 2 ? more : acc;
+          next[r][2 * t] = _mm512_dpbusd_epi32(next[r][2 * t], odd, _mm512_loadu_si512(high + 64));
+          next[r][2 * t + 1] = _mm512_dpbusd_epi32(next[r][2 * t + 1], odd, _mm512_loadu_si512(low + 64));
         }
       }
     }
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
-      const v16f s = load16(scale + r * scales + 16 * b);
+      const v16f s = load16(scale[r] + 16 * b);
 #pragma GCC unroll 8
       for (int t = 0; t < T; ++t) {
+        if constexpr (kChains == 2) {
+          acc[r][2 * t] = _mm512_add_epi32(acc[r][2 * t], more[r][2 * t]);
+          acc[r][2 * t + 1] = _mm512_add_epi32(acc[r][2 * t + 1], more[r][2 * t + 1]);
+        }
         const __m512i both = _mm512_add_epi32(_mm512_slli_epi32(acc[r][2 * t], 8), acc[r][2 * t + 1]);
         const __m512i exact = _mm512_sub_epi32(both, _mm512_loadu_si512(x[t]->base + 16 * b));
         sum[r][t] += reinterpret_cast<v16f>(_mm512_cvtepi32_ps(exact)) * s;
@@ -171,39 +181,37 @@ inline void reorder(const Blocks& blocks, int64_t padded, const int8_t* planes, 
   }
 }
 
-// R rows from `row` on, T tokens.
+// Rows row[0], row[1] .. with T tokens.
 template <int R, int T>
-LAZY_INLINE void grid_dots(const QuantisedProblem& p, const QuantisedRows& rows, int64_t row,
-                           const GridToken* const* x, float (*out)[T], int64_t lead, Fetch fetch) {
-  const int64_t stride = row_bytes(p);
-  const uint8_t* bytes = rows.bytes + row * stride;
-  if (p.bits == 8)
-    int8_dots<R, T>(bytes, stride, static_cast<const float*>(rows.scale) + row, x, p.padded_in, out, lead, fetch);
-  else
-    int4_dots<R, T>(bytes, stride, static_cast<const bf16*>(rows.scale) + row * p.blocks.count * 16, p.blocks, x,
-                    p.padded_in, out, lead, fetch);
+LAZY_INLINE void grid_dots(const QuantisedProblem& p, const QuantisedRows& rows, const int64_t* row,
+                           const GridToken* const* x, float (*out)[T], const uint8_t* ahead, Fetch fetch) {
+  const uint8_t* bytes[R];
+  for (int r = 0; r < R; ++r) bytes[r] = rows.bytes + row[r] * row_bytes(p);
+  if (p.bits == 8) {
+    const float* scale[R];
+    for (int r = 0; r < R; ++r) scale[r] = static_cast<const float*>(rows.scale) + row[r];
+    int8_dots<R, T>(bytes, scale, x, p.padded_in, out, ahead, fetch);
+  } else {
+    const bf16* scale[R];
+    for (int r = 0; r < R; ++r) scale[r] = static_cast<const bf16*>(rows.scale) + row[r] * p.blocks.count * 16;
+    int4_dots<R, T>(bytes, scale, p.blocks, x, p.padded_in, out, ahead, fetch);
+  }
 }
-
-#else
-
-struct Fetch {
-  Ahead* list = nullptr;
-  int64_t bytes = 0;
-};
 
 #endif
 
-// Rows row .. row + R of a matrix with the tokens of a tile: out[r * kGridTile + t]. `lead`: how far ahead to fetch.
+// R rows of a matrix with the tokens of a tile: out[r * kGridTile + t].
 template <int R>
-inline void rows_dots(const QuantisedProblem& p, const QuantisedRows& rows, int64_t row, const GridToken* const* x,
-                      int count, float* decoded, float* out, int64_t lead, Fetch fetch) {
+inline void rows_dots(const QuantisedProblem& p, const QuantisedRows& rows, const int64_t* row,
+                      const GridToken* const* x, int count, float* decoded, float* out, const uint8_t* ahead,
+                      Fetch fetch) {
   bool odd = false;
   for (int t = 0; t < count; ++t) odd |= x[t]->odd;
 #if LAZY_VNNI
   constexpr int kTogether = R >= 4 ? 2 : 3;
   auto go = [&]<int T>(std::integral_constant<int, T>, int t) {
     float part[R][T];
-    grid_dots<R, T>(p, rows, row, x + t, part, t == 0 ? lead : 0, t == 0 ? fetch : Fetch{});
+    grid_dots<R, T>(p, rows, row, x + t, part, t == 0 ? ahead : nullptr, t == 0 ? fetch : Fetch{});
     for (int r = 0; r < R; ++r)
       for (int u = 0; u < T; ++u) out[r * kGridTile + t + u] = part[r][u];
   };
@@ -214,7 +222,7 @@ inline void rows_dots(const QuantisedProblem& p, const QuantisedRows& rows, int6
   if (!odd) return;
 #endif
   for (int r = 0; r < R; ++r) {
-    decode_row(p, rows, row + r, decoded);
+    decode_row(p, rows, row[r], decoded);
     int t = 0;
 #if !LAZY_VNNI
     if (!odd) {

@@ -57,5 +57,37 @@ struct Counter {
   }
 };
 
+// Units in contiguous ranges, one for each worker, who then helps with the others': memory is read in few long streams.
+class Ranges {
+ public:
+  struct Seat {
+    int64_t range, left;  // ranges still to look at, this one included
+  };
+
+  Ranges(int64_t units, int64_t ranges) : units_(units), ranges_(ranges < 1 ? 1 : ranges < kMost ? ranges : kMost) {}
+
+  Seat seat() { return {workers_.fetch_add(1, std::memory_order_relaxed) % ranges_, ranges_}; }
+
+  // The next unit, or -1 when all are taken.
+  int64_t take(Seat& seat) {
+    for (; seat.left > 0; --seat.left, seat.range = (seat.range + 1) % ranges_) {
+      const int64_t begin = begin_of(seat.range), end = begin_of(seat.range + 1);
+      const int64_t unit = begin + next_[seat.range].at.fetch_add(1, std::memory_order_relaxed);
+      if (unit < end) return unit;
+    }
+    return -1;
+  }
+
+ private:
+  static constexpr int64_t kMost = 64;
+  struct Next { alignas(64) std::atomic<int64_t> at{0}; };
+
+  int64_t begin_of(int64_t range) const { return units_ * range / ranges_; }
+
+  int64_t units_, ranges_;
+  std::atomic<int64_t> workers_{0};
+  Next next_[kMost];
+};
+
 }  // namespace LAZY_ISA
 }  // namespace lazy
