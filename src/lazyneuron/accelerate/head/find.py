@@ -35,7 +35,7 @@ def head_of(model: nn.Module) -> LinearSite:
         )
     name = next((name for name, one in model.named_modules() if one is module), "")
     site = LinearSite(name=name, module=module)
-    why = _own_generate(model) or _why_not(site)
+    why = _why_not(site) or _own_generate(model)
     if why is not None:
         raise ConfigError(f"The head of this {type(model).__name__} cannot be certified: {why}")
     return site

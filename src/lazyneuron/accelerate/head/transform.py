@@ -82,7 +82,7 @@ def certify_head_(
     }
     progress(f"Measuring {site.name}")
     details |= _measured(head, hidden)
-    pays = [k for k in LARGEST if _is_faster(details["us"].get(str(k)))]
+    pays = [k for k in LARGEST if (us := details["us"].get(str(k))) and us[CERTIFIED] < us[DENSE]]
     head.most_k = None if always else MOST_K.get(max(pays, default=0), 0)
     certified = always or bool(pays)
     change = BlockChange(
@@ -90,7 +90,7 @@ def certify_head_(
         action=CERTIFIED if certified else DENSE,
         reason="Entries that provably are not chosen are not computed."
         if certified
-        else "Computing all entries is as fast here.",
+        else details["all_because"].get("1", "Computing all entries is as fast here."),
         details=details if certified else details | {"added_bytes": 0},
     )
     config = {"always": always, "with_batches": batches is not None}
@@ -118,22 +118,22 @@ def certify_head_again_(model: nn.Module, receipt: Receipt) -> Receipt:
     return certify_head_(model, always=bool(receipt.config["always"]))
 
 
-def _is_faster(us: dict[str, float | None] | None) -> bool:
-    return us is not None and us[DENSE] is not None and us[CERTIFIED] is not None and us[CERTIFIED] < us[DENSE]
-
-
 @torch.no_grad()
 def _measured(head: CertifiedHead, hidden: Tensor) -> dict[str, Any]:
     """Candidates of each token, and microseconds of one token with all entries and with these."""
     weight = head.site.weight
     rows = hidden[:, None, :]
     counts: dict[str, Any] = {}
-    us: dict[str, dict[str, float | None]] = {}
+    us: dict[str, dict[str, float]] = {}
+    reasons: dict[str, str] = {}
     for k in [k for k in LARGEST if k <= len(weight)]:
         found = [head.candidates_of(x, k) for x in rows]
         counts[str(k)] = {"median": statistics.median(found), "mean": statistics.fmean(found), "most": max(found)}
-        if any(isinstance(head.largest(x, k), str) for x in rows):  # the first call of every size compares bits
-            us[str(k)] = {DENSE: None, CERTIFIED: None}
+        refused = [
+            y for x in rows if isinstance(y := head.largest(x, k), str)
+        ]  # the first call of a size compares bits
+        if refused:
+            reasons[str(k)] = refused[0]
             continue
 
         def dense(i: int) -> object:
@@ -145,4 +145,4 @@ def _measured(head: CertifiedHead, hidden: Tensor) -> dict[str, Any]:
         times = least_us([dense, certified])
         us[str(k)] = dict(zip((DENSE, CERTIFIED), (round(time, 1) for time in times), strict=True))
     head.forget()
-    return {"candidates_by_k": counts, "us": us}
+    return {"candidates_by_k": counts, "us": us, "all_because": reasons}
