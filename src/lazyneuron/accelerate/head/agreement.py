@@ -31,7 +31,7 @@ def rows_agree(weight: Tensor, x: Tensor, room: int) -> bool:
     Args:
         weight: (rows, d_in).
         x: of the shape and dtype of the inputs.
-        room: the number of chosen rows; the last ones of the matrix, which kernels may treat differently, are among them.
+        room: the number of chosen rows, among them the last ones of the matrix, which kernels may treat differently.
 
     Cost:
         Eight products with all rows, and as many decompositions of some hundred of them.
