@@ -231,5 +231,6 @@ STABLE_TORCH_LIBRARY_IMPL(lazyneuron, CPU, m) {
 STABLE_TORCH_LIBRARY_IMPL(lazyneuron, CompositeExplicitAutograd, m) { m.impl("best_isa", TORCH_BOX(&lazy::best_isa)); }
 
 #include "buckets_bindings.h"
+#include "candidates_bindings.h"
 #include "fingerprint_bindings.h"
 #include "quantised_bindings.h"

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from lazyneuron.core.lazy_names import import_on_use
 
 if TYPE_CHECKING:
+    from lazyneuron.accelerate.head.status import head_status
+    from lazyneuron.accelerate.head.transform import certify_head_
     from lazyneuron.accelerate.plan import plan_acceleration
     from lazyneuron.accelerate.status import refresh_, status
     from lazyneuron.accelerate.transform import accelerate_
@@ -30,10 +32,12 @@ __all__ = [
     "Relufy",
     "RouteFFN",
     "accelerate_",
+    "certify_head_",
     "compact_",
     "explain",
     "find_blocks",
     "from_pretrained",
+    "head_status",
     "load_",
     "measure",
     "plan_acceleration",
@@ -54,10 +58,12 @@ import_on_use(
         "Relufy": "lazyneuron.induce.recipes.relufy",
         "RouteFFN": "lazyneuron.route.ffn",
         "accelerate_": "lazyneuron.accelerate.transform",
+        "certify_head_": "lazyneuron.accelerate.head.transform",
         "compact_": "lazyneuron.induce.compact",
         "explain": "lazyneuron.explain.report",
         "find_blocks": "lazyneuron.blocks.find",
         "from_pretrained": "lazyneuron.pretrained",
+        "head_status": "lazyneuron.accelerate.head.status",
         "load_": "lazyneuron.save",
         "measure": "lazyneuron.measure.measurement",
         "plan_acceleration": "lazyneuron.accelerate.plan",

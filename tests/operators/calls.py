@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lazyneuron.accelerate.execution.packing import pack
+from lazyneuron.accelerate.slack.certificate import build_sketch
 from lazyneuron.blocks.activation import Activation
 from lazyneuron.ops.native.load import load
 from lazyneuron.ops.quantised import operators as quantised_operators
@@ -74,6 +75,12 @@ def quantised(name: str, *, bits: int, gated: bool = False) -> Arguments:
     return dict(zip(names, values, strict=True))
 
 
+def candidates() -> Arguments:
+    sketch = build_sketch(normal(70, 20, dtype=torch.float32), None)
+    made = {"x": on_grid(2, 20), "sketch": sketch.panels, "certificate": sketch.certificate}
+    return {**made, "rows": 70, "k": 3, "isa": -1}
+
+
 def buckets() -> Arguments:
     """Rows on a grid, so that hashes repeat, and a table that knows half of them."""
     x = torch.randint(0, 3, (40, 3), generator=torch.Generator().manual_seed(0)).double()
@@ -126,6 +133,7 @@ CALLS: dict[str, Callable[[], Arguments]] = {
     "quantised_down int4": lambda: quantised("down", bits=4),
     "quantised_mlp": lambda: quantised("mlp", bits=8),
     "quantised_mlp gated int4": lambda: quantised("mlp", bits=4, gated=True),
+    "candidates": candidates,
     "jsrelu": lambda: {"x": normal(3, 17, dtype=torch.float32), "mix": 0.5, "cap": 1.0, "isa": -1},
     "jsrelu_backward": lambda: {
         "gradient": normal(17, 3, dtype=torch.float32).T, "x": normal(3, 17, dtype=torch.float32), "mix": 0.5,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,24 @@ def quantised_mlp(x: Tensor, *rest: Any) -> Written:
         hidden = hidden * (x.double() @ decode(up, up_scale).T + up_bias.double())
     y = hidden @ decode_columns(down, down_scale, bits=bits, group=group) + down_bias.double()
     return y.to(x.dtype), counts + torch.tensor([fired, fired, x.numel() // x.shape[-1], 1])
+
+
+def candidates(x: Tensor, sketch: Tensor, certificate: Tensor, rows: int, k: int, isa: int) -> Written:
+    """Intervals of every product, one row and token at a time; of float32."""
+    numbers = certificate.tolist()
+    places = [(i // 64, i % 64) for i in range(rows)]
+    weight = [(sketch[p, :, i].flatten()[: x.shape[-1]].double() - 128) * numbers[0][64 * p + i] for p, i in places]
+    wanted = [False] * rows
+    for token in x.double().reshape(-1, x.shape[-1]):
+        norm, ends = float(token.norm()), []
+        for i, row in enumerate(weight):
+            middle = float(row @ token) + numbers[1][i]
+            reach = numbers[2][i] * norm + numbers[4][i]
+            ends.append((middle - reach, middle + reach) if norm <= numbers[5][i] else (-math.inf, math.inf))
+        least = sorted((low for low, _ in ends), reverse=True)[k - 1]
+        edge = least - abs(least) * 2.0**-21 - 2.0**-100
+        wanted = [before or not high < edge for before, (_, high) in zip(wanted, ends, strict=True)]
+    return (torch.tensor(wanted, dtype=torch.uint8),)
 
 
 def fingerprint(memory: list[Tensor]) -> Written:

@@ -7,6 +7,7 @@ import torch
 
 from lazyneuron.ops.boolean import operators as boolean
 from lazyneuron.ops.buckets import operators as buckets
+from lazyneuron.ops.candidates import operators as candidates
 from lazyneuron.ops.fingerprint import fingerprint
 from lazyneuron.ops.jsrelu import native as jsrelu
 from lazyneuron.ops.quantised import operators as quantised
@@ -22,7 +23,7 @@ NUMBERS = {"best_isa", "best_boolean_isa", "bucket_insert", "first_change"}  # w
 @pytest.fixture(autouse=True, scope="module")
 def registered() -> None:
     rooms = (boolean.operators, fingerprint.native_ops, buckets.native_ops, jsrelu.register, quantised.operators)
-    for register in (*rooms, sparse_mlp.op):
+    for register in (*rooms, candidates.operator, sparse_mlp.op):
         register()
 
 

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.optim import optimizer
 
-from lazyneuron.blocks.block import LinearSite, MLPBlock
+from lazyneuron.blocks.block import LinearSite
 from lazyneuron.ops.fingerprint.fingerprint import Fingerprint, can_be_read
 
 TOKENS_A_PART = 8  # a longer input pays for more of the comparison
+
+
+class Watched(Protocol):
+    """What has linear layers: a block, or a head."""
+
+    @property
+    def linears(self) -> tuple[LinearSite, ...]:
+        """Those whose weights are watched."""
 
 
 class _Steps:
@@ -35,7 +43,7 @@ def _count_steps() -> None:
     optimizer.register_optimizer_step_post_hook(count)
 
 
-def unwatchable(block: MLPBlock) -> str | None:
+def unwatchable(block: Watched) -> str | None:
     """Why changes of a block's weights could not be noticed, as a sentence, or None when they could."""
     for site in block.linears:
         for name in ("weight", "bias"):
@@ -68,7 +76,7 @@ class Unwatched:
 
     calls_to_see_all = 1
 
-    def __init__(self, block: MLPBlock) -> None:
+    def __init__(self, block: Watched) -> None:
         self._block = block
 
     def holds_at_a_glance(self, tokens: int) -> bool:
@@ -92,7 +100,7 @@ class Freshness:
         block: the block; none of its weights is :func:`unwatchable`.
     """
 
-    def __init__(self, block: MLPBlock) -> None:
+    def __init__(self, block: Watched) -> None:
         self._steps = steps_made()
         modules = dict.fromkeys(site.module for site in block.linears)
         entries = [(module._parameters, name) for module in modules for name in ("weight", "bias")]
