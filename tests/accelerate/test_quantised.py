@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
 
 import lazyneuron as lazy
+from lazyneuron.accelerate.quantised.execution import accelerated_blocks, every_neuron
 from lazyneuron.accelerate.quantised.modules import Quantised, QuantisedDown, QuantisedLinear
 from lazyneuron.core.errors import ConfigError, NoBlocksError, ShapeError
 from tests.kernels import needs_kernels
@@ -206,3 +207,24 @@ def test_compiled_models_run_the_operators() -> None:
     wanted = logits(model)
     compiled = torch.compile(copy.deepcopy(model), backend="eager", fullgraph=False)
     torch.testing.assert_close(logits(compiled), wanted)
+
+
+@pytest.mark.parametrize(("form", "rest"), [("int8", "int8"), ("int4", "keep"), ("keep", "int8")])
+def test_every_neuron_can_be_evaluated_for_comparison(form: str, rest: str) -> None:
+    model = llama()
+    lazy.accelerate_(model, weights=form, rest=rest, impl="native")
+    sparse = logits(model)
+    before = lazy.status(model).blocks
+    with every_neuron(model):
+        dense = logits(model)
+    inside = lazy.status(model).blocks
+    if form == "keep":
+        torch.testing.assert_close(dense, sparse, rtol=1e-3, atol=1e-4)
+        assert [b.sparse_calls for b in inside] == [b.sparse_calls for b in before]
+        assert all(b.fallbacks == {} and b.paths["dense"] == 1 for b in inside)
+    else:
+        assert torch.equal(dense, sparse)
+        computed = [execution.counts[0].item() for execution in accelerated_blocks(model)]
+        assert all(2 * 0.9 * IDS.numel() * 256 > n > IDS.numel() * 256 for n in computed)
+    assert torch.equal(logits(model), sparse)
+    assert [b.sparse_calls for b in lazy.status(model).blocks] == [b.sparse_calls + 1 for b in inside]
