@@ -16,7 +16,7 @@ from lazyneuron.accelerate.quantised.modules import Quantised
 from lazyneuron.blocks.block import LinearSite, MLPBlock
 from lazyneuron.blocks.splice.wiring import Wiring
 from lazyneuron.core.undo import changed_modules
-from lazyneuron.ops.quantised import operators
+from lazyneuron.ops.quantised import operators, selected
 from lazyneuron.ops.sparse_mlp.packed import KERNEL_ACTIVATIONS
 
 SPARSE = "quantised"
@@ -46,7 +46,7 @@ class QuantisedExecution:
         self.last = "not called yet"
         self.every = False
         activation = block.activation
-        self._kind = KERNEL_ACTIVATIONS.index(activation.kind)
+        self._kind = KERNEL_ACTIVATIONS.index(activation.kind) if activation.elementwise else None
         self._parameters = tuple(map(float, (*activation.parameters, 0.0, 0.0)[:2]))
         self._first, self._down = _layer(block.first), _layer(block.down)
         self._up = None if block.gate is None else _layer(block.up)
@@ -58,9 +58,12 @@ class QuantisedExecution:
     def _bind(self) -> None:
         """Look the operator up once, so that compilers see it and nothing around it."""
         self._call: Callable[..., Tensor] = operators.operators().quantised_mlp.default
+        self._select = None if self.block.activation.elementwise else selected.op()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_call"}  # operators cannot be pickled
+        return {
+            key: value for key, value in self.__dict__.items() if key not in ("_call", "_select")
+        }  # operators cannot be pickled
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -103,6 +106,12 @@ class QuantisedExecution:
         first, down, up, form = self._first, self._down, self._up, self._form
         rows, scale, bias = _part(self.block.first, first)
         other = (None, None, None) if up is None else _part(self.block.up, up)
+        if self._select is not None:  # what fires depends on the whole token, so all of it is computed first
+            z = operators.operators().quantised_linear(x, rows, scale, bias, form.bits, form.group)
+            return self._select(
+                x, self.block.activation(z), *other, self.block.rectifies_up, down.rows, down.scale, down.bias,
+                self.counts, form.bits, form.group, self.every,
+            )  # fmt: skip
         y: Tensor = self._call(
             x, rows, scale, bias, *other, self.block.rectifies_up, down.rows, down.scale, down.bias, self.counts,
             form.bits, form.group, self._kind, *self._parameters, self.every, -1,

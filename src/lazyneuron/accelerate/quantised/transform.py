@@ -157,9 +157,7 @@ def why_layers(block: MLPBlock) -> str | None:
     """Why a quantised block runs layer by layer, as a sentence, or None when it is executed sparsely."""
     if block.refusal is not None:
         return block.refusal
-    if not block.activation.elementwise:
-        return f"What fires under {block.activation.kind} depends on the whole token."
-    if block.activation.kind not in KERNEL_ACTIVATIONS:
+    if block.activation.elementwise and block.activation.kind not in KERNEL_ACTIVATIONS:
         return f"Its activation ({block.activation.kind}) is zero nowhere, so every neuron is read."
     return None
 
