@@ -224,7 +224,21 @@ def test_every_neuron_can_be_evaluated_for_comparison(form: str, rest: str) -> N
         assert all(b.fallbacks == {} and b.paths["dense"] == 1 for b in inside)
     else:
         assert torch.equal(dense, sparse)
-        computed = [execution.counts[0].item() for execution in accelerated_blocks(model)]
-        assert all(2 * 0.9 * IDS.numel() * 256 > n > IDS.numel() * 256 for n in computed)
+        pairs = IDS.numel() * 256
+        assert all(b.fired == a.fired < 0.9 for a, b in zip(before, inside, strict=True))
+        assert all(run.counts_of_every.tolist()[:3] == [pairs, pairs, IDS.numel()] for run in accelerated_blocks(model))
     assert torch.equal(logits(model), sparse)
     assert [b.sparse_calls for b in lazy.status(model).blocks] == [b.sparse_calls + 1 for b in inside]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_the_receipt_says_which_rows_sequences_read_together(form: str) -> None:
+    block = nn.Sequential(nn.Linear(32, 256), nn.ReLU(), nn.Linear(256, 32)).eval()
+    with torch.no_grad():  # neuron i fires for token i mod 8 alone, so n tokens of 8 read n eighths of the rows
+        block[0].weight.copy_(torch.eye(8, 32).repeat(32, 1))
+        block[0].bias.fill_(-0.5)
+    receipt = lazy.accelerate_(block, [torch.eye(8, 32)], weights=form)
+    assert receipt.changes[0].details["rows_read_by_sequences"] == {"1": 1 / 8, "2": 2 / 8, "4": 4 / 8, "8": 1.0}
+    block = nn.Sequential(nn.Linear(32, 256), nn.ReLU(), nn.Linear(256, 32)).eval()
+    receipt = lazy.accelerate_(block, [torch.randn(3, 32)], weights=form)
+    assert list(receipt.changes[0].details["rows_read_by_sequences"]) == ["1", "2"]  # as far as there are tokens

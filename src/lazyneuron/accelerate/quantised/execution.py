@@ -33,6 +33,7 @@ class QuantisedExecution:
     Attributes:
         block: on its quantised layers.
         counts: what the kernels counted: pairs computed, pairs fired, tokens, calls.
+        counts_of_every: the same of the calls that evaluated every neuron.
         ran: how often the operator ran, and how often, by reason, the layers.
         last: what ran last, or why not.
         every: read every neuron's rows, whatever fires.
@@ -41,6 +42,7 @@ class QuantisedExecution:
     def __init__(self, block: MLPBlock) -> None:
         self.block = block
         self.counts = torch.zeros(4, dtype=torch.int64)
+        self.counts_of_every = torch.zeros(4, dtype=torch.int64)
         self.wiring: Wiring | None = None
         self.ran: Counter[str] = Counter()
         self.last = "not called yet"
@@ -104,16 +106,17 @@ class QuantisedExecution:
     def run(self, x: Tensor) -> Tensor:
         """The block's output by the operator."""
         first, down, up, form = self._first, self._down, self._up, self._form
+        counts = self.counts_of_every if self.every else self.counts
         rows, scale, bias = _part(self.block.first, first)
         other = (None, None, None) if up is None else _part(self.block.up, up)
         if self._select is not None:  # what fires depends on the whole token, so all of it is computed first
             z = operators.operators().quantised_linear(x, rows, scale, bias, form.bits, form.group)
             return self._select(
                 x, self.block.activation(z), *other, self.block.rectifies_up, down.rows, down.scale, down.bias,
-                self.counts, form.bits, form.group, self.every,
+                counts, form.bits, form.group, self.every,
             )  # fmt: skip
         y: Tensor = self._call(
-            x, rows, scale, bias, *other, self.block.rectifies_up, down.rows, down.scale, down.bias, self.counts,
+            x, rows, scale, bias, *other, self.block.rectifies_up, down.rows, down.scale, down.bias, counts,
             form.bits, form.group, self._kind, *self._parameters, self.every, -1,
         )  # fmt: skip
         return y
