@@ -146,7 +146,7 @@ FAMILIES = {
     "prosparse": BornSparse(
         title="ProSparse, ReluLLaMA (Llama with `hidden_act=relu`)",
         build=causal("LlamaConfig", **DECODER, hidden_act="relu"),
-        published=".107 at Llama-2 7 B, .12 at 13 B (Song et al., *ProSparse*, 2024)",
+        published=".107 at Llama-2 7 B, .112 at 13 B (Song et al., *ProSparse*, 2024)",
     ),
     "turbosparse": BornSparse(
         title="TurboSparse, Bamboo (dReLU)", build=turbo_sparse,
