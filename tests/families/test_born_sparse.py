@@ -11,6 +11,9 @@ from lazyneuron.accelerate.quantised.execution import every_neuron
 from lazyneuron.blocks import find
 from lazyneuron.blocks.gaussian_top_k import AFTER, gaussian_top_k
 from lazyneuron.core.errors import ShapeError
+from lazyneuron.induce import KeepTop
+from lazyneuron.ops.quantised import reference, selected
+from lazyneuron.ops.quantised.format import Format, quantise_columns, quantise_rows
 from tests.families.born_sparse import FAMILIES, MARKED, PAGE, DReLU, row
 from tests.families.verbs import outputs
 from tests.kernels import needs_kernels
@@ -149,3 +152,36 @@ def test_other_second_factors_are_taken_for_what_they_are(other):
         assert block.activation.kind in ("other", "squared_relu") and block.up.name == "0.gate_proj"
         with torch.no_grad():
             torch.testing.assert_close(block.forward(x), model(x))
+
+
+@pytest.mark.parametrize("gated", [False, True])
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.6])
+def test_the_second_half_is_its_definition(gated, bits, share):
+    form = Format(bits=bits)
+    g = torch.Generator().manual_seed(4)
+    x, s = torch.randn(3, 5, 64, generator=g), torch.randn(3, 5, 200, generator=g)
+    s = s * (torch.rand(s.shape, generator=g) < share)
+    up = quantise_rows(torch.randn(200, 64, generator=g), form)
+    down = quantise_columns(torch.randn(32, 200, generator=g), form)
+    bias, down_bias = torch.randn(200, generator=g), torch.randn(32, generator=g)
+    counts = torch.zeros(4, dtype=torch.int64)
+    factor = (up.bytes, up.scale, bias) if gated else (None, None, None)
+    arguments = (x, s, *factor, True, down.bytes, down.scale, down_bias, counts, bits, 32)
+    got = selected.op()(*arguments, False)
+    u = reference.linear(x, up, bias).clamp(min=0) if gated else 1.0
+    wanted = reference.down(s.double() * u, down, down_bias)
+    torch.testing.assert_close(got.double(), wanted, rtol=1e-4, atol=1e-4 * float(wanted.abs().max()))
+    assert counts.tolist() == [int((s != 0).sum())] * 2 + [15, 1]
+    assert torch.equal(got, selected.op()(*arguments, True))
+    torch.library.opcheck(selected.op(), (*arguments, False), test_utils=("test_schema", "test_faketensor"))
+
+
+def test_the_top_k_recipes_are_executed_by_their_own_rule():
+    model = FAMILIES["prosparse"].model()
+    lazy.sparsify_(model, KeepTop(density=0.05))
+    lazy.accelerate_(model, weights="int8", rest="int8")
+    sparse = outputs(model, FAMILIES["prosparse"].batch)
+    assert all(b.last == "quantised" and b.fired < 0.06 for b in lazy.status(model).blocks)
+    with every_neuron(model):
+        assert all(map(torch.equal, outputs(model, FAMILIES["prosparse"].batch), sparse))
