@@ -226,5 +226,5 @@ def _unions(block: MLPBlock, x: Tensor) -> dict[str, float]:
     """Share of neurons that fire for at least one of n tokens, which are drawn from all of x (tokens, d_in)."""
     fires = block.activation(block.first.part_of(block.first.module(x))) != 0
     fires = fires[torch.randperm(len(fires), generator=torch.Generator().manual_seed(0))]
-    windows = {n: fires[: len(fires) // n * n].unflatten(0, (-1, n)) for n in SEQUENCES if n <= len(fires)}
+    windows = {n: fires[: len(fires) // n * n].reshape(-1, n, fires.shape[1]) for n in SEQUENCES if n <= len(fires)}
     return {str(n): float(window.any(1).double().mean()) for n, window in windows.items()}
