@@ -150,12 +150,13 @@ LAZY_INLINE void int4_dots(const uint8_t* const* rows, const bf16* const* scale,
         }
         const __m512i both = _mm512_add_epi32(_mm512_slli_epi32(acc[r][2 * t], 8), acc[r][2 * t + 1]);
         const __m512i exact = _mm512_sub_epi32(both, _mm512_loadu_si512(x[t]->base + 16 * b));
-        sum[r][t] += reinterpret_cast<v16f>(_mm512_cvtepi32_ps(exact)) * s;
+        // the step first: scales of large weights would take what is not yet small out of the range
+        sum[r][t] += reinterpret_cast<v16f>(_mm512_cvtepi32_ps(exact)) * x[t]->step * s;
       }
     }
   }
   for (int r = 0; r < R; ++r)
-    for (int t = 0; t < T; ++t) out[r][t] = reduce(sum[r][t]) * x[t]->step;
+    for (int t = 0; t < T; ++t) out[r][t] = reduce(sum[r][t]);
 }
 
 // The planes of a token in the order of the blocks, and what the offset of 8 adds in each lane.
@@ -225,17 +226,19 @@ inline void rows_dots(const QuantisedProblem& p, const QuantisedRows& rows, cons
     decode_row(p, rows, row[r], decoded);
     int t = 0;
 #if !LAZY_VNNI
-    if (!odd) {
-      const float* wide[4];
-      for (; t + 4 <= count; t += 4) {
-        for (int j = 0; j < 4; ++j) wide[j] = x[t + j]->wide;
-        dots<4>(decoded, wide, p.d_in, out + r * kGridTile + t);
-      }
-      for (; t < count; ++t) dots<1>(decoded, &x[t]->wide, p.d_in, out + r * kGridTile + t);
+    constexpr int kChains = 2;  // of every token, however many stand beside it: they decide the order of its sum
+    const float* wide[4];
+    for (; !odd && t + 4 <= count; t += 4) {
+      for (int j = 0; j < 4; ++j) wide[j] = x[t + j]->wide;
+      dots<4, kChains>(decoded, wide, p.d_in, out + r * kGridTile + t);
     }
 #endif
-    for (t = odd ? 0 : count; t < count; ++t)
-      if (x[t]->odd || !LAZY_VNNI) out[r * kGridTile + t] = odd_dot(decoded, x[t]->wide, p.d_in);
+    for (; t < count; ++t) {
+      if (x[t]->odd) out[r * kGridTile + t] = odd_dot(decoded, x[t]->wide, p.d_in);
+#if !LAZY_VNNI
+      else dots<1, kChains>(decoded, &x[t]->wide, p.d_in, out + r * kGridTile + t);
+#endif
+    }
   }
 }
 

@@ -155,10 +155,9 @@ LAZY_INLINE void multiply_add(v16f& sum, const bf16* w, const bf16* x) {
 }
 #endif
 
-// Dot products of one weight row with N token rows.
-template <int N, class W, class X>
+// Dot products of one weight row with N token rows, each in U chains: at least four hide the latency of a multiply-add.
+template <int N, int U = N >= 4 ? 1 : 4 / N, class W, class X>
 LAZY_INLINE void dots(const W* row, const X* const* x, int64_t n, float* out) {
-  constexpr int U = N >= 4 ? 1 : 4 / N;  // independent chains: at least four, to hide the latency of one multiply-add
   constexpr int L = kLanes<W>;
   v16f sum[N][U] = {};
   int64_t k = 0;

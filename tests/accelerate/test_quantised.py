@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
 
 import lazyneuron as lazy
+from lazyneuron.accelerate.quantised.execution import accelerated_blocks, every_neuron
 from lazyneuron.accelerate.quantised.modules import Quantised, QuantisedDown, QuantisedLinear
 from lazyneuron.core.errors import ConfigError, NoBlocksError, ShapeError
 from tests.kernels import needs_kernels
@@ -206,3 +207,38 @@ def test_compiled_models_run_the_operators() -> None:
     wanted = logits(model)
     compiled = torch.compile(copy.deepcopy(model), backend="eager", fullgraph=False)
     torch.testing.assert_close(logits(compiled), wanted)
+
+
+@pytest.mark.parametrize(("form", "rest"), [("int8", "int8"), ("int4", "keep"), ("keep", "int8")])
+def test_every_neuron_can_be_evaluated_for_comparison(form: str, rest: str) -> None:
+    model = llama()
+    lazy.accelerate_(model, weights=form, rest=rest, impl="native")
+    sparse = logits(model)
+    before = lazy.status(model).blocks
+    with every_neuron(model):
+        dense = logits(model)
+    inside = lazy.status(model).blocks
+    if form == "keep":
+        torch.testing.assert_close(dense, sparse, rtol=1e-3, atol=1e-4)
+        assert [b.sparse_calls for b in inside] == [b.sparse_calls for b in before]
+        assert all(b.fallbacks == {} and b.paths["dense"] == 1 for b in inside)
+    else:
+        assert torch.equal(dense, sparse)
+        pairs = IDS.numel() * 256
+        assert all(b.fired == a.fired < 0.9 for a, b in zip(before, inside, strict=True))
+        assert all(run.counts_of_every.tolist()[:3] == [pairs, pairs, IDS.numel()] for run in accelerated_blocks(model))
+    assert torch.equal(logits(model), sparse)
+    assert [b.sparse_calls for b in lazy.status(model).blocks] == [b.sparse_calls + 1 for b in inside]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_the_receipt_says_which_rows_sequences_read_together(form: str) -> None:
+    block = nn.Sequential(nn.Linear(32, 256), nn.ReLU(), nn.Linear(256, 32)).eval()
+    with torch.no_grad():  # neuron i fires for token i mod 8 alone, so n tokens of 8 read n eighths of the rows
+        block[0].weight.copy_(torch.eye(8, 32).repeat(32, 1))
+        block[0].bias.fill_(-0.5)
+    receipt = lazy.accelerate_(block, [torch.eye(8, 32)], weights=form)
+    assert receipt.changes[0].details["rows_read_by_sequences"] == {"1": 1 / 8, "2": 2 / 8, "4": 4 / 8, "8": 1.0}
+    block = nn.Sequential(nn.Linear(32, 256), nn.ReLU(), nn.Linear(256, 32)).eval()
+    receipt = lazy.accelerate_(block, [torch.randn(3, 32)], weights=form)
+    assert list(receipt.changes[0].details["rows_read_by_sequences"]) == ["1", "2"]  # as far as there are tokens

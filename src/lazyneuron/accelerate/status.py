@@ -10,11 +10,10 @@ from torch import nn
 from lazyneuron.accelerate.execution.execution import BlockExecution
 from lazyneuron.accelerate.path import DENSE, PATHS, Path
 from lazyneuron.accelerate.policy.choice import BUCKETS
-from lazyneuron.accelerate.quantised.execution import SPARSE, QuantisedExecution
+from lazyneuron.accelerate.quantised.execution import SPARSE, QuantisedExecution, accelerated_blocks
 from lazyneuron.core.arguments import check_model
 from lazyneuron.core.errors import NoBlocksError
 from lazyneuron.core.receipt import BlockChange, Receipt
-from lazyneuron.core.undo import changed_modules
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,9 +107,7 @@ def executions(model: nn.Module) -> list[BlockExecution]:
 
 def _runs(model: nn.Module) -> list[BlockExecution | QuantisedExecution]:
     check_model(model)
-    modules = (*changed_modules(model), *model.modules())  # a replaced module is not part of the model any more
-    runs = (getattr(module.__dict__.get("train"), "run", None) for module in modules)
-    found = [run for run in dict.fromkeys(runs) if isinstance(run, BlockExecution | QuantisedExecution)]
+    found = accelerated_blocks(model)
     if not found:
         raise NoBlocksError("This model carries no acceleration; call accelerate_ on it, or pass the model it was on.")
     return found

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lazyneuron.blocks.gaussian_top_k import AFTER, gaussian_top_k
 from lazyneuron.blocks.interval import INF, NOWHERE, ZeroInterval
 from lazyneuron.blocks.thresholded import gelu, gelu_tanh, silu, thresholded, thresholded_zero
 from lazyneuron.blocks.top_k import block_top_k, check_count, check_density, statistical_top_k, top_k
@@ -197,6 +198,10 @@ KINDS: dict[str, _Kind] = {
     "top_k": _Kind(top_k, _smooth, ("k",), check_count, elementwise=False),
     "block_top_k": _Kind(block_top_k, _smooth, ("k", "size"), check_count, elementwise=False),
     "statistical_top_k": _Kind(statistical_top_k, _smooth, ("density",), check_density, elementwise=False),
+    **{
+        f"gaussian_top_k{end}": _Kind(gaussian_top_k(after), _smooth, ("density",), check_density, elementwise=False)
+        for end, after in AFTER.items()
+    },
     "relu6": _Kind(F.relu6, _relu_family, flat=lambda: ZeroInterval(0.0, 6.0, INF)),
     "hardswish": _Kind(F.hardswish, lambda: ZeroInterval(-3.0)),
     "hardsigmoid": _Kind(F.hardsigmoid, lambda: ZeroInterval(-3.0), flat=lambda: ZeroInterval(-3.0, 3.0, INF)),

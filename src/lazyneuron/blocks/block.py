@@ -90,7 +90,8 @@ class MLPBlock:
         container: dotted name of a module whose ``forward(x)`` *is* this block (one tensor in, one out), else None.
         norm: dotted name of the normalisation that feeds the block, when it was found.
         dropouts: dotted names of the modules that may drop hidden activations, between activation and ``down``.
-        rectifies_up: True for ``down(s(gate(x)) * relu(up(x)))``, as :func:`rectify_up_` makes it.
+        rectifies_up: True for ``down(s(gate(x)) * relu(up(x)))`` (dReLU), by :func:`rectify_up_` or the model itself.
+        rectified_by_model: True when the model's own code rectifies ``up``.
         refusal: one sentence why execution cannot be replaced, or None when it can.
     """
 
@@ -104,6 +105,7 @@ class MLPBlock:
     norm: str | None = None
     dropouts: tuple[str, ...] = ()
     rectifies_up: bool = False
+    rectified_by_model: bool = False
     refusal: str | None = None
 
     @property

@@ -12,7 +12,7 @@ from torch import nn
 from lazyneuron.accelerate.quantised.modules import Quantised, QuantisedDown, QuantisedLinear
 from lazyneuron.blocks.block import LinearSite, MLPBlock
 from lazyneuron.core.undo import Transaction
-from lazyneuron.ops.quantised.format import Format
+from lazyneuron.ops.quantised.format import GROUPS, Format
 from lazyneuron.ops.sparse_mlp.packed import DTYPES
 
 
@@ -94,6 +94,14 @@ def why_not(site: LinearSite) -> str | None:
     return None
 
 
+def _too_narrow(site: LinearSite, form: Format, *, down: bool) -> str | None:
+    """Why a layer has too few weights to share a scale, as a sentence, or None."""
+    width = site.weight.shape[0 if down else 1]
+    if form.bits == 8 or width >= min(GROUPS):
+        return None
+    return f"{site.name} has rows of {width} weights, fewer than any scale group."
+
+
 def exchange_(change: Transaction, model: nn.Module, new: Mapping[str, Quantised]) -> None:
     """Put quantised layers in the places of the layers of these names, everywhere the model holds those."""
     replaced = {model.get_submodule(name): layer for name, layer in new.items()}
@@ -131,7 +139,7 @@ def layers_of(
         if id(site.module) in seen:
             continue
         seen.add(id(site.module))
-        reason = why_not(site)
+        reason = why_not(site) or _too_narrow(site, form, down=site.module in downs)
         if reason is not None:
             kept[site.name] = reason
             continue

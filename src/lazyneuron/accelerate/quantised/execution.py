@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from lazyneuron.accelerate.execution.execution import BlockExecution
+from lazyneuron.accelerate.path import DENSE
 from lazyneuron.accelerate.quantised.modules import Quantised
 from lazyneuron.blocks.block import LinearSite, MLPBlock
 from lazyneuron.blocks.splice.wiring import Wiring
-from lazyneuron.ops.quantised import operators
+from lazyneuron.core.undo import changed_modules
+from lazyneuron.ops.quantised import operators, selected
 from lazyneuron.ops.sparse_mlp.packed import KERNEL_ACTIVATIONS
 
 SPARSE = "quantised"
@@ -29,18 +33,22 @@ class QuantisedExecution:
     Attributes:
         block: on its quantised layers.
         counts: what the kernels counted: pairs computed, pairs fired, tokens, calls.
+        counts_of_every: the same of the calls that evaluated every neuron.
         ran: how often the operator ran, and how often, by reason, the layers.
         last: what ran last, or why not.
+        every: read every neuron's rows, whatever fires.
     """
 
     def __init__(self, block: MLPBlock) -> None:
         self.block = block
         self.counts = torch.zeros(4, dtype=torch.int64)
+        self.counts_of_every = torch.zeros(4, dtype=torch.int64)
         self.wiring: Wiring | None = None
         self.ran: Counter[str] = Counter()
         self.last = "not called yet"
+        self.every = False
         activation = block.activation
-        self._kind = KERNEL_ACTIVATIONS.index(activation.kind)
+        self._kind = KERNEL_ACTIVATIONS.index(activation.kind) if activation.elementwise else None
         self._parameters = tuple(map(float, (*activation.parameters, 0.0, 0.0)[:2]))
         self._first, self._down = _layer(block.first), _layer(block.down)
         self._up = None if block.gate is None else _layer(block.up)
@@ -52,9 +60,12 @@ class QuantisedExecution:
     def _bind(self) -> None:
         """Look the operator up once, so that compilers see it and nothing around it."""
         self._call: Callable[..., Tensor] = operators.operators().quantised_mlp.default
+        self._select = None if self.block.activation.elementwise else selected.op()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_call"}  # operators cannot be pickled
+        return {
+            key: value for key, value in self.__dict__.items() if key not in ("_call", "_select")
+        }  # operators cannot be pickled
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -95,11 +106,18 @@ class QuantisedExecution:
     def run(self, x: Tensor) -> Tensor:
         """The block's output by the operator."""
         first, down, up, form = self._first, self._down, self._up, self._form
+        counts = self.counts_of_every if self.every else self.counts
         rows, scale, bias = _part(self.block.first, first)
         other = (None, None, None) if up is None else _part(self.block.up, up)
+        if self._select is not None:  # what fires depends on the whole token, so all of it is computed first
+            z = operators.operators().quantised_linear(x, rows, scale, bias, form.bits, form.group)
+            return self._select(
+                x, self.block.activation(z), *other, self.block.rectifies_up, down.rows, down.scale, down.bias,
+                counts, form.bits, form.group, self.every,
+            )  # fmt: skip
         y: Tensor = self._call(
-            x, rows, scale, bias, *other, self.block.rectifies_up, down.rows, down.scale, down.bias, self.counts,
-            form.bits, form.group, self._kind, *self._parameters, False, -1,
+            x, rows, scale, bias, *other, self.block.rectifies_up, down.rows, down.scale, down.bias, counts,
+            form.bits, form.group, self._kind, *self._parameters, self.every, -1,
         )  # fmt: skip
         return y
 
@@ -122,6 +140,46 @@ class QuantisedExecution:
         """Share of the (token, neuron) pairs that fired, in [0, 1]; None before the operator ran."""
         _, fired, tokens, _ = self.counts.tolist()
         return fired / (tokens * self.block.d_hidden) if tokens else None
+
+
+@contextlib.contextmanager
+def every_neuron(model: nn.Module) -> Iterator[None]:
+    """Inside, accelerated blocks evaluate every neuron, whatever fires: what sparse execution is compared with.
+
+    Quantised blocks read all rows of the same bytes, and give the same bits; blocks that keep their weights run their
+    original path. A model without accelerated blocks runs as ever.
+
+    Args:
+        model: on which :func:`lazyneuron.accelerate_` was called, or a copy.
+    """
+    with contextlib.ExitStack() as stack:
+        for run in accelerated_blocks(model):
+            if isinstance(run, QuantisedExecution):
+                stack.callback(setattr, run, "every", run.every)
+                run.every = True
+            else:
+                stack.enter_context(_only_dense(run))
+        yield
+
+
+@contextlib.contextmanager
+def _only_dense(run: BlockExecution) -> Iterator[None]:
+    table, fixed = run.following.table, run.fixed
+    run.following.table, run.fixed = (DENSE,) * len(table), True
+    try:
+        yield
+    finally:
+        run.following.table, run.fixed = table, fixed
+        state = run.current.state
+        if state is not None and state.packed is not None:  # weights that changed meanwhile were packed for no path
+            run.current.state = run.with_runs(state)
+
+
+def accelerated_blocks(model: nn.Module) -> list[BlockExecution | QuantisedExecution]:
+    """The executions of a model's blocks, in the order of the acceleration."""
+    modules = (*changed_modules(model), *model.modules())  # a replaced module is not part of the model any more
+    runs = (getattr(module.__dict__.get("train"), "run", None) for module in modules)
+    return [run for run in dict.fromkeys(runs) if isinstance(run, BlockExecution | QuantisedExecution)]
 
 
 def _layer(site: LinearSite) -> Quantised:

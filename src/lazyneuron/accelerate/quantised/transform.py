@@ -35,6 +35,7 @@ from lazyneuron.ops.sparse_mlp.packed import KERNEL_ACTIVATIONS
 
 Bits = Literal["keep", "int8", "int4"]
 VERB = "quantise_"
+SEQUENCES = (1, 2, 4, 8)  # decoded together
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -157,9 +158,7 @@ def why_layers(block: MLPBlock) -> str | None:
     """Why a quantised block runs layer by layer, as a sentence, or None when it is executed sparsely."""
     if block.refusal is not None:
         return block.refusal
-    if not block.activation.elementwise:
-        return f"What fires under {block.activation.kind} depends on the whole token."
-    if block.activation.kind not in KERNEL_ACTIVATIONS:
+    if block.activation.elementwise and block.activation.kind not in KERNEL_ACTIVATIONS:
         return f"Its activation ({block.activation.kind}) is zero nowhere, so every neuron is read."
     return None
 
@@ -212,8 +211,20 @@ def _dense(block: MLPBlock, x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _measured(execution: QuantisedExecution, x: Tensor, wanted: Tensor) -> dict[str, Any]:
-    """What quantisation changed in a block's outputs, relative to them, and the share of pairs that fires."""
+    """What quantisation changed in a block's outputs, relative to them, and the shares of pairs and rows that fire."""
     error = (execution.run(x).float() - wanted).norm() / wanted.norm().clamp_min(torch.finfo(torch.float32).tiny)
     fired = execution.fired()
     execution.counts.zero_()
-    return {"output_error": {"rms": float(error)}, "shares": {SPARSE: {"computed": fired, "fired": fired}}}
+    return {
+        "output_error": {"rms": float(error)},
+        "shares": {SPARSE: {"computed": fired, "fired": fired}},
+        "rows_read_by_sequences": _unions(execution.block, x),
+    }
+
+
+def _unions(block: MLPBlock, x: Tensor) -> dict[str, float]:
+    """Share of neurons that fire for at least one of n tokens, which are drawn from all of x (tokens, d_in)."""
+    fires = block.activation(block.first.part_of(block.first.module(x))) != 0
+    fires = fires[torch.randperm(len(fires), generator=torch.Generator().manual_seed(0))]
+    windows = {n: fires[: len(fires) // n * n].reshape(-1, n, fires.shape[1]) for n in SEQUENCES if n <= len(fires)}
+    return {str(n): float(window.any(1).double().mean()) for n, window in windows.items()}

@@ -12,6 +12,7 @@ from lazyneuron.blocks.activation import Activation
 from lazyneuron.blocks.block import ActivationSite
 from lazyneuron.blocks.find.dataflow import Candidate, depends, same
 from lazyneuron.blocks.find.trace import Call, Trace
+from lazyneuron.blocks.gaussian_top_k import fitted_gaussian_top_k
 from lazyneuron.blocks.identify import agrees, identify, is_affine, is_elementwise, known_kind
 
 UNKNOWN = "Its activation is written into a forward and is none of the known kinds; hold it as an attribute."
@@ -48,17 +49,19 @@ class _Experiment:
 def confirm(trace: Trace, candidate: Candidate, model: nn.Module) -> Confirmed | None:
     """Does ``down`` read an element-wise function of the switch (times ``up``), for any pre-activations?"""
     shown = _experiment(trace, candidate)
-    if shown is None:
+    if shown is None or (candidate.rectifies_up and not _rectifies(trace, candidate)):
         return None
     call = _activation_call(shown, model)
     activation, site = None, None
     if call is None:
-        activation = known_kind(shown.z, shown.value)
+        activation = known_kind(shown.z, shown.value) or _gaussian(trace, candidate)
         if activation is None and not _elementwise_but_unknown(trace, candidate, shown):
             return None
     else:
         site = _site(call, model)
         activation = _activation(site, shown)
+        if candidate.rectifies_up and _reads_factors(call, shown):
+            site = None  # another function there would change the other factor too
         if activation is None:
             return None
     if activation is not None and activation.kind == "identity":
@@ -73,9 +76,40 @@ def confirm(trace: Trace, candidate: Candidate, model: nn.Module) -> Confirmed |
     )
 
 
-def _experiment(trace: Trace, candidate: Candidate, *, changed: bool = False) -> _Experiment | None:
+def _rectifies(trace: Trace, candidate: Candidate) -> bool:
+    """Is ``down`` given 0 wherever a factor is negative, and what positive ones give elsewhere?"""
+    signed, shown = _experiment(trace, candidate, factors=_factors), _experiment(trace, candidate)
+    if signed is None or shown is None or signed.u is None:
+        return False
+    return agrees(signed.h, shown.value * signed.u.clamp_min(0))
+
+
+def _reads_factors(call: Call, shown: _Experiment) -> bool:
+    """Is the same function called with the other factor too?"""
+    assert shown.u is not None
+    others = [c for c in shown.trace.calls if (c.name, c.attribute) == (call.name, call.attribute) and c is not call]
+    return any(same(other.input, shown.u) for other in others)
+
+
+def _gaussian(trace: Trace, candidate: Candidate) -> Activation | None:
+    """The Gaussian top-k that gave these values, if one did: of pre-activations that have a few large ones."""
+    shown = _experiment(trace, candidate, pre_activations=_heavy_tailed)
+    if shown is None:
+        return None
+    fitted = (Activation(f"gaussian_top_k{end}", (d,)) for end, d in fitted_gaussian_top_k(shown.z, shown.value))
+    return next((activation for activation in fitted if agrees(activation(shown.z), shown.value)), None)
+
+
+def _experiment(
+    trace: Trace,
+    candidate: Candidate,
+    *,
+    pre_activations: Callable[[Tensor], Tensor] | None = None,
+    factors: Callable[[Tensor], Tensor] | None = None,
+) -> _Experiment | None:
     """Run once more with chosen pre-activations (and, gated, chosen factors) in place of the layers' outputs."""
-    pre_activations = _changed_pre_activations if changed else _pre_activations
+    pre_activations = pre_activations or _pre_activations
+    factors = factors or (_positive_factors if candidate.rectifies_up else _factors)
     replace: dict[str, Callable[[Tensor], Tensor]] = {}
     up, gate = candidate.up, candidate.gate
     if gate is None:
@@ -85,13 +119,13 @@ def _experiment(trace: Trace, candidate: Candidate, *, changed: bool = False) ->
         def merged(output: Tensor) -> Tensor:
             output = output.clone()
             gate.part_of(output).copy_(pre_activations(gate.part_of(output)))
-            up.part_of(output).copy_(_factors(up.part_of(output)))
+            up.part_of(output).copy_(factors(up.part_of(output)))
             return output
 
         replace[up.name] = merged
     else:
         replace[gate.name] = pre_activations
-        replace[up.name] = _factors
+        replace[up.name] = factors
     try:
         probed = trace.again(replace)
         z = candidate.first.part_of(probed.linears[candidate.first.name].output)
@@ -123,6 +157,15 @@ def _changed_pre_activations(like: Tensor) -> Tensor:
 def _factors(like: Tensor) -> Tensor:
     uniform = torch.rand(like.shape, generator=torch.Generator().manual_seed(13), device="cpu") * 3 - 1.5
     return (uniform + uniform.sign() * 0.5).to(like.device, like.dtype)
+
+
+def _positive_factors(like: Tensor) -> Tensor:
+    return _factors(like).abs()
+
+
+def _heavy_tailed(like: Tensor) -> Tensor:
+    normal = torch.randn(like.shape, generator=torch.Generator().manual_seed(14), device="cpu")
+    return normal.pow(3).to(like.device, like.dtype)
 
 
 def _activation_call(shown: _Experiment, model: nn.Module) -> Call | None:
@@ -165,7 +208,7 @@ def _elementwise_but_unknown(trace: Trace, candidate: Candidate, shown: _Experim
     """Does what arrives change where z changed and nowhere else, and not along a line?"""
     if not depends(shown.z, shown.value):
         return False
-    other = _experiment(trace, candidate, changed=True)
+    other = _experiment(trace, candidate, pre_activations=_changed_pre_activations)
     if other is None or not same(other.value[1:, 1::2], shown.value[1:, 1::2]):
         return False
     steps = (other.value - shown.value)[1:, ::2].float()

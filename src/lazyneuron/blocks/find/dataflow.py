@@ -11,6 +11,7 @@ from torch import Tensor
 from lazyneuron.blocks.activation import DeclaresActivation
 from lazyneuron.blocks.block import LinearSite
 from lazyneuron.blocks.find.trace import Trace
+from lazyneuron.blocks.gaussian_top_k import fitted_gaussian_top_k
 from lazyneuron.blocks.identify import agrees
 
 _SAMPLE = 256
@@ -20,11 +21,12 @@ _RAGGED = 0.4  # unrelated values have 1, a smooth function of 32 values about 0
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """Layers that may form a block: ``down`` reads ``s(up)``, or ``s(gate) * up``."""
+    """Layers that may form a block: ``down`` reads ``s(up)``, or ``s(gate) * up``, or ``s(gate) * relu(up)``."""
 
     up: LinearSite
     down: LinearSite
     gate: LinearSite | None = None
+    rectifies_up: bool = False
 
     @property
     def first(self) -> LinearSite:
@@ -84,8 +86,9 @@ def candidates(
     for gate in fitting:
         for up in fitting:
             read = (trace.linears[gate.name].input, trace.linears[up.name].input)
-            if gate is not up and same(*read) and _gated(trace, outputs[gate.name], outputs[up.name], h):
-                yield Candidate(up=up, down=sites[down], gate=gate)
+            if gate is not up and same(*read):
+                for rectifies_up in _gated(trace, outputs[gate.name], outputs[up.name], h):
+                    yield Candidate(up=up, down=sites[down], gate=gate, rectifies_up=rectifies_up)
     for site in before:
         width = h.shape[-1]
         if outputs[site.name].shape != (h.shape[0], 2 * width):
@@ -93,13 +96,19 @@ def candidates(
         first = dataclasses.replace(site, rows=(0, width))
         last = dataclasses.replace(site, rows=(width, 2 * width))
         for gate, up in ((first, last), (last, first)):
-            if _gated(trace, gate.part_of(outputs[site.name]), up.part_of(outputs[site.name]), h):
-                yield Candidate(up=up, down=sites[down], gate=gate)
+            for rectifies_up in _gated(trace, gate.part_of(outputs[site.name]), up.part_of(outputs[site.name]), h):
+                yield Candidate(up=up, down=sites[down], gate=gate, rectifies_up=rectifies_up)
 
 
-def _gated(trace: Trace, z: Tensor, u: Tensor, h: Tensor) -> bool:
+def _gated(trace: Trace, z: Tensor, u: Tensor, h: Tensor) -> Iterator[bool]:
+    """Could ``h`` be a function of ``z`` times ``u`` (False), or times ``relu(u)`` (True)?"""
     large = (u.abs() >= u.abs().float().median()) & (u != 0)
-    return depends(z[large], h[large].float() / u[large].float()) or _declared(trace, z, h, u)
+    value = h.float() / u.float()
+    if depends(z[large], value[large]) or _declared(trace, z, h, u) or any(fitted_gaussian_top_k(z, value)):
+        yield False
+    positive, negative = large & (u > 0), u < 0
+    if bool(negative.any()) and not bool(h[negative].any()) and depends(z[positive], value[positive]):
+        yield True
 
 
 def _declared(trace: Trace, z: Tensor, h: Tensor, u: Tensor | None = None) -> bool:

@@ -98,7 +98,8 @@ def find(model: nn.Module, example: Any = None) -> Found:
         rejected = [*batched_experts(model), *packed_linears(model), *never_ran(search)]
         found = search.named()
         blocks = with_norms(model, [block for block, _ in found], sites=sites, traces=search.traces)
-    blocks = [dataclasses.replace(b, rectifies_up=b.gate is not None and is_rectified(b.up)) for b in blocks]
+    hooked = {id(b.up.module) for b in blocks if b.gate is not None and is_rectified(b.up)}
+    blocks = [dataclasses.replace(b, rectifies_up=b.rectifies_up or id(b.up.module) in hooked) for b in blocks]
     blocks = [dataclasses.replace(b, refusal=refuse(b, model, sites)) for b in blocks]
     blocks = [dataclasses.replace(b, refusal=b.refusal or clashes(b, blocks, model)) for b in blocks]
     with borrowed(model, bare=True):

@@ -70,7 +70,7 @@ def check_blocks(model: nn.Module, blocks: Any) -> None:
 
 def _is_outdated(block: MLPBlock) -> bool:
     """Was another kind of activation put in since? One that learns its numbers is still of its kind."""
-    if block.gate is not None and is_rectified(block.up) != block.rectifies_up:
+    if block.gate is not None and (is_rectified(block.up) or block.rectified_by_model) != block.rectifies_up:
         return True
     if block.site is None or block.activation.kind == "other":
         return False

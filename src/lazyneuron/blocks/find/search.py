@@ -121,6 +121,8 @@ class Search:
             activation=confirmed.activation,
             site=confirmed.site,
             container=_container(candidate, common, trace),
+            rectifies_up=candidate.rectifies_up,
+            rectified_by_model=candidate.rectifies_up,
             dropouts=confirmed.dropouts + ((common,) if confirmed.dropped else ()),
         )
 

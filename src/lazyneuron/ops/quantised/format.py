@@ -11,6 +11,8 @@ from lazyneuron.core.errors import AssumptionError, ConfigError, ShapeError
 
 GROUPS = (32, 64, 128)
 _CHUNK = 1 << 24  # numbers that are worked on at once
+# by bits, the largest scale whose multiples are finite
+_MOST = {8: torch.finfo(torch.float32).max / 127 * (1 - 2.0**-23), 4: torch.finfo(torch.bfloat16).max / 8}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -189,7 +191,9 @@ def quantise_columns(down: Tensor, form: Format, *, what: str = "down") -> Colum
 
 def row_scale(rows: Tensor) -> Tensor:
     """The scale of each row of 8-bit weights: its largest magnitude becomes 127."""
-    return rows.abs().amax(-1).float() / 127 if rows.shape[-1] else torch.zeros(rows.shape[:-1])
+    if not rows.shape[-1]:
+        return torch.zeros(rows.shape[:-1])
+    return (rows.abs().amax(-1).float() / 127).clamp_max(_MOST[8])
 
 
 def group_scale(grouped: Tensor) -> Tensor:
@@ -201,7 +205,7 @@ def group_scale(grouped: Tensor) -> Tensor:
     extreme = grouped.gather(-1, at)
     best, best_error = None, None
     for top in (8.0, 7.6, 7.2, 8.4, 8.9):
-        scale = (extreme / -top).to(torch.bfloat16).float()
+        scale = (extreme / -top).clamp(-_MOST[4], _MOST[4]).to(torch.bfloat16).float()
         error = (_nearest(grouped, scale, 8, top=7) * scale - grouped).square().sum(-1, keepdim=True)
         if best is None or best_error is None:
             best, best_error = scale, error
