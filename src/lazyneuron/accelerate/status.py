@@ -106,6 +106,14 @@ def executions(model: nn.Module) -> list[BlockExecution]:
     return [run for run in _runs(model) if isinstance(run, BlockExecution)]
 
 
+def all_executions(model: nn.Module) -> list[BlockExecution | QuantisedExecution]:
+    """The executions of a model's accelerated blocks of either kind, maybe none."""
+    try:
+        return _runs(model)
+    except NoBlocksError:
+        return []
+
+
 def _runs(model: nn.Module) -> list[BlockExecution | QuantisedExecution]:
     check_model(model)
     modules = (*changed_modules(model), *model.modules())  # a replaced module is not part of the model any more

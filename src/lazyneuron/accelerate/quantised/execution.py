@@ -29,6 +29,7 @@ class QuantisedExecution:
     Attributes:
         block: on its quantised layers.
         counts: what the kernels counted: pairs computed, pairs fired, tokens, calls.
+        every: read every neuron's rows, whatever fires: the dense evaluation, with the same bits.
         ran: how often the operator ran, and how often, by reason, the layers.
         last: what ran last, or why not.
     """
@@ -36,6 +37,7 @@ class QuantisedExecution:
     def __init__(self, block: MLPBlock) -> None:
         self.block = block
         self.counts = torch.zeros(4, dtype=torch.int64)
+        self.every = False
         self.wiring: Wiring | None = None
         self.ran: Counter[str] = Counter()
         self.last = "not called yet"
@@ -99,7 +101,7 @@ class QuantisedExecution:
         other = (None, None, None) if up is None else _part(self.block.up, up)
         y: Tensor = self._call(
             x, rows, scale, bias, *other, self.block.rectifies_up, down.rows, down.scale, down.bias, self.counts,
-            form.bits, form.group, self._kind, *self._parameters, False, -1,
+            form.bits, form.group, self._kind, *self._parameters, self.every, -1,
         )  # fmt: skip
         return y
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from lazyneuron.core.errors import AssumptionError, ConfigError, ShapeError
 
 GROUPS = (32, 64, 128)
+NOT_FINITE = "{} holds NaN or infinity, which no quantised format keeps; mend the weights first."
 _CHUNK = 1 << 24  # numbers that are worked on at once
 
 
@@ -132,7 +133,7 @@ def blocks(padded: int, group: int) -> list[int]:
 
 
 def quantise_rows(weight: Tensor, form: Format, *, what: str = "A layer") -> Rows:
-    """Quantise a matrix row by row, to the nearest.
+    """Quantise a matrix row by row, to the nearest: the definition, which `quantise.py` calls where no kernel runs.
 
     Args:
         weight: (rows, width), of any floating dtype.
@@ -154,7 +155,7 @@ def quantise_rows(weight: Tensor, form: Format, *, what: str = "A layer") -> Row
 
 
 def quantise_columns(down: Tensor, form: Format, *, what: str = "down") -> Columns:
-    """Quantise ``down`` neuron by neuron.
+    """Quantise ``down`` neuron by neuron: the definition, as :func:`quantise_rows`.
 
     Args:
         down: (d_out, d_hidden), as the linear layer holds it.
@@ -202,7 +203,7 @@ def group_scale(grouped: Tensor) -> Tensor:
     best, best_error = None, None
     for top in (8.0, 7.6, 7.2, 8.4, 8.9):
         scale = (extreme / -top).to(torch.bfloat16).float()
-        error = (_nearest(grouped, scale, 8, top=7) * scale - grouped).square().sum(-1, keepdim=True)
+        error = _sum_by_halves((_nearest(grouped, scale, 8, top=7) * scale - grouped).square())
         if best is None or best_error is None:
             best, best_error = scale, error
         else:
@@ -210,6 +211,14 @@ def group_scale(grouped: Tensor) -> Tensor:
             best, best_error = torch.where(better, scale, best), torch.where(better, error, best_error)
     assert best is not None
     return best[..., 0].to(torch.bfloat16)
+
+
+def _sum_by_halves(values: Tensor) -> Tensor:
+    """Sums over the last axis, kept, in an order that is the same on every machine: a tie of candidates is one everywhere."""
+    while values.shape[-1] > 1:
+        half = values.shape[-1] // 2
+        values = values[..., :half] + values[..., half:]
+    return values
 
 
 def _pack_rows(weight: Tensor, form: Format, padded: int) -> tuple[Tensor, Tensor]:
@@ -246,4 +255,4 @@ def _nearest(values: Tensor, scale: Tensor, lowest: int, *, top: int | None = No
 
 def _check_finite(weight: Tensor, what: str) -> None:
     if not bool(torch.isfinite(weight).all()):
-        raise AssumptionError(f"{what} holds NaN or infinity, which no quantised format keeps; mend the weights first.")
+        raise AssumptionError(NOT_FINITE.format(what))
