@@ -57,7 +57,7 @@ def read_config(folder: Path) -> Any:
             code, or that was quantised by something else.
         ImplUnavailable: transformers is not installed.
     """
-    transformers = _transformers()
+    transformers = transformers_here()
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder} has no config.json; name the folder that save_pretrained wrote.")
     try:
@@ -75,7 +75,7 @@ def language_model_class(config: Any, folder: Path) -> Any:
     Raises:
         CheckpointError: the model is neither a causal language model nor an encoder-decoder.
     """
-    transformers = _transformers()
+    transformers = transformers_here()
     tables = transformers.models.auto.modeling_auto
     named: dict[str, str] = {}
     for table in (tables.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, tables.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES):
@@ -135,7 +135,7 @@ def build(folder: Path, config: Any, files: Mapping[str, TensorFile]) -> nn.Modu
     Raises:
         CheckpointError: transformers cannot build it.
     """
-    transformers = _transformers()
+    transformers = transformers_here()
     kind = language_model_class(config, folder)
     wanted = getattr(config, "dtype", None) or getattr(config, "torch_dtype", None) or _first_dtype(files)
     dtype = getattr(torch, wanted) if isinstance(wanted, str) else wanted
@@ -198,7 +198,12 @@ def _single_precision(model: nn.Module) -> re.Pattern[str]:
     return re.compile("|".join(name.replace("*", ".*") for name in names) or r"(?!)")
 
 
-def _transformers() -> Any:
+def transformers_here() -> Any:
+    """The installed transformers.
+
+    Raises:
+        ImplUnavailable: there is none.
+    """
     try:
         import transformers
     except ImportError as error:
