@@ -52,9 +52,9 @@ def is_hollow(parameter: Tensor) -> bool:
     return parameter.untyped_storage().nbytes() < parameter.numel() * parameter.element_size()
 
 
-def empty_(parameter: Tensor) -> None:
-    """Give back a parameter's memory; shape and dtype stay."""
-    parameter.data = _hollow(parameter.shape, parameter.dtype)
+def empty_(parameter: Tensor, dtype: torch.dtype | None = None) -> None:
+    """Give back a parameter's memory; its shape stays, and its dtype unless another is given."""
+    parameter.data = _hollow(parameter.shape, dtype or parameter.dtype)
 
 
 @contextlib.contextmanager

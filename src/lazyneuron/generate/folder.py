@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lazyneuron.core.errors import MALFORMED, CheckpointError, ImplUnavailable, LazyNeuronError, said
-from lazyneuron.core.hollow import built_hollow, to_cpu_
+from lazyneuron.core.hollow import built_hollow, empty_, to_cpu_
 from lazyneuron.core.tensor_file import Stored, TensorFile
 from lazyneuron.pretrained import default_dtype
 
@@ -150,6 +150,10 @@ def build(folder: Path, config: Any, files: Mapping[str, TensorFile]) -> nn.Modu
     except Exception as error:  # transformers documents no closed list
         raise CheckpointError(f"Cannot build the model of {folder} ({said(error)}).") from error
     to_cpu_(model)
+    single = _single_precision(model)
+    for name, parameter in model.named_parameters():
+        if single.search(name):
+            empty_(parameter, torch.float32)
     return model
 
 
@@ -176,12 +180,7 @@ def match(model: nn.Module, files: Mapping[str, TensorFile]) -> tuple[Weights, l
             places[name] = (file, stored)
     held = {id(own[name]) for name in places}
     missing = [name for name, tensor in own.items() if id(tensor) not in held and isinstance(tensor, nn.Parameter)]
-    single = _single_precision(model)
-    dtypes = {
-        name: torch.float32 if single.search(name) and own[name].is_floating_point() else own[name].dtype
-        for name in places
-    }
-    return Weights(places=places, dtypes=dtypes), missing, foreign
+    return Weights(places=places, dtypes={name: own[name].dtype for name in places}), missing, foreign
 
 
 def _kept_buffers(model: nn.Module) -> dict[str, Tensor]:
