@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, MixtralConfig, MixtralForCausalLM
 
 import lazyneuron as lazy
 from lazyneuron.accelerate.quantised.modules import Quantised
@@ -74,7 +74,9 @@ def test_a_tied_head_becomes_a_copy_and_the_receipt_says_so(tmp_path: Path) -> N
     save(tmp_path, "opt")
     got, receipt = load_quantised(tmp_path, weights="int8", rest="int4")
     assert isinstance(got.lm_head, Quantised) and type(got.model.decoder.embed_tokens.weight) is nn.Parameter
-    assert receipt.notes == ("lm_head is tied to model.decoder.embed_tokens.weight, and became a quantised copy of it.",)
+    assert receipt.notes == (
+        "lm_head is tied to model.decoder.embed_tokens.weight, and became a quantised copy of it.",
+    )
     save(tmp_path / "untied", "opt", tie_word_embeddings=False)
     _, receipt = load_quantised(tmp_path / "untied", weights="int8", rest="int4")
     assert receipt.notes == ()
@@ -97,15 +99,13 @@ def test_a_folder_of_the_base_model_and_one_file(tmp_path: Path) -> None:
     same(load_quantised(tmp_path / "base", weights="int8", rest="int8")[0], wanted)
 
 
-def test_names_that_only_transformers_knows_are_read_whole(tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
-    save(tmp_path, "gpt2", shard="1GB")
-    wanted, _ = load_quantised(tmp_path, weights="int8", rest="int8")
-    state = load_file(tmp_path / "model.safetensors")
-    old = {k.replace("ln_1.weight", "ln_1.gamma").replace("ln_1.bias", "ln_1.beta"): v for k, v in state.items()}
-    save_file(old, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    got, receipt = load_quantised(tmp_path, weights="int8", rest="int8")
+def test_weights_that_transformers_merges_are_read_whole(tmp_path: Path) -> None:
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = MixtralConfig(**sizes, vocab_size=384, num_local_experts=4, num_key_value_heads=2)
+    MixtralForCausalLM(config).save_pretrained(tmp_path)  # an expert a tensor; the model holds all in one
+    wanted = by_transformers(tmp_path, "mixtral")
+    lazy.accelerate_(wanted, weights="keep", rest="int8")
+    got, receipt = load_quantised(tmp_path, weights="keep", rest="int8")
     same(got, wanted)
     assert any("read whole" in note for note in receipt.notes)
 

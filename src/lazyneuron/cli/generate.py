@@ -162,9 +162,7 @@ def _run(
     from lazyneuron.generate.folder import transformers_here
     from lazyneuron.generate.traffic import model_bytes, traffic
 
-    settings = settings_for(
-        ready.model, max_new_tokens=ready.new, sample=sample, temperature=temperature, top_p=top_p
-    )
+    settings = settings_for(ready.model, max_new_tokens=ready.new, sample=sample, temperature=temperature, top_p=top_p)
     with quiet(transformers_here()):
         reads = traffic(ready.model, ready.inputs)  # which also warms up what the first tokens would wait for
         with text_stream() as show:
@@ -184,7 +182,9 @@ def _run(
             rows.append(_row("dense", other, reads.bytes_per_token(None)))
     return {
         "model": str(ready.folder),
-        "formats": {} if ready.receipt is None else {k: ready.receipt.config.get(k) for k in ("weights", "rest", "group")},
+        "formats": {}
+        if ready.receipt is None
+        else {k: ready.receipt.config.get(k) for k in ("weights", "rest", "group")},
         "prompt_tokens": sparse.prompt_tokens,
         "cut_to_tokens": ready.new if ready.new < ready.asked else None,
         "text": words.text,
@@ -269,7 +269,9 @@ def _agreement(found: dict[str, Any]) -> str:
     if found["equal"] == found["of"]:
         return f"All {found['of']} tokens are those of the dense evaluation."
     why = "a tie of the two likeliest" if found["tie"] else "no tie"
-    return f"{found['equal']} of {found['of']} tokens are those of the dense evaluation, then the first differs ({why})."
+    return (
+        f"{found['equal']} of {found['of']} tokens are those of the dense evaluation, then the first differs ({why})."
+    )
 
 
 def _save(ready: _Ready, out: Path) -> None:
@@ -280,5 +282,3 @@ def _save(ready: _Ready, out: Path) -> None:
     with status(f"Saving to {out}"):
         name = save_folder(LoadedModel(name=str(ready.folder), model=ready.model, folder=ready.folder), out)
     print_lines(f"Saved to {out}; read it as {name}")
-
-

@@ -31,7 +31,20 @@ from lazyneuron.core.errors import LazyNeuronError
 
 _COMMANDS = {
     command.__name__: command
-    for command in (accelerate, bench, demo, doctor, explain, generate, learn, measure, reproduce, route, sparsify, sweep)
+    for command in (
+        accelerate,
+        bench,
+        demo,
+        doctor,
+        explain,
+        generate,
+        learn,
+        measure,
+        reproduce,
+        route,
+        sparsify,
+        sweep,
+    )
 }
 
 

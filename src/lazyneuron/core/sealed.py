@@ -142,7 +142,9 @@ def read_sealed(
     Raises:
         CheckpointError: a file is missing, damaged or not the one that was saved.
     """
-    return _unless_saved_anew(folder, document, what, lambda text: _read(folder, text, only, unsealed, share, load_file))
+    return _unless_saved_anew(
+        folder, document, what, lambda text: _read(folder, text, only, unsealed, share, load_file)
+    )
 
 
 def open_sealed(

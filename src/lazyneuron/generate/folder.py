@@ -108,7 +108,9 @@ def weight_files(folder: Path) -> dict[str, TensorFile]:
         except MALFORMED as error:
             raise CheckpointError(f"{folder / INDEX} is no index of shards ({said(error)}); copy it again.") from error
         if lost:
-            raise CheckpointError(f"{places[lost[0]]} in {folder} lacks {lost[0]}, which the index promises; copy it again.")
+            raise CheckpointError(
+                f"{places[lost[0]]} in {folder} lacks {lost[0]}, which the index promises; copy it again."
+            )
         return {name: files[file] for name, file in places.items()}
     found = [folder / SINGLE] if (folder / SINGLE).is_file() else sorted(folder.glob("*.safetensors"))
     if found:

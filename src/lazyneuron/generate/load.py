@@ -134,7 +134,9 @@ def _check_same(folder: Path, saved: Any, named: tuple[object, object, object]) 
 
 def _from_original(folder: Path, asked: Quantisation | None, progress: Progress) -> tuple[nn.Module, bool]:
     if not folder.is_dir():
-        raise CheckpointError(f"There is no folder {folder}; name that of a language model, nothing is downloaded here.")
+        raise CheckpointError(
+            f"There is no folder {folder}; name that of a language model, nothing is downloaded here."
+        )
     config = read_config(folder)
     files = weight_files(folder)
     model = build(folder, config, files)
@@ -262,5 +264,3 @@ def _measured_(model: nn.Module, receipt: Receipt, batches: Iterable[Any]) -> Re
     receipt = dataclasses.replace(receipt, changes=tuple(changes))
     amend_(model, receipt)
     return receipt
-
-

@@ -21,9 +21,7 @@ def _relative(config: Any) -> bool:
     return hasattr(config, "relative_attention_num_buckets")
 
 
-def read_prompt(
-    tokenizer: Any, text: str, config: Any, *, max_new_tokens: int
-) -> tuple[dict[str, Tensor], int]:
+def read_prompt(tokenizer: Any, text: str, config: Any, *, max_new_tokens: int) -> tuple[dict[str, Tensor], int]:
     """The prompt's tokens, and how many new ones fit behind them.
 
     Args:

@@ -94,7 +94,7 @@ def _size(t: Tensor) -> int:
 
 def model_bytes(model: nn.Module) -> int:
     """Bytes of a model's parameters and buffers, what is tied once."""
-    held = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in (*model.parameters(), *model.buffers())}
+    held = {
+        t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in (*model.parameters(), *model.buffers())
+    }
     return sum(held.values())
-
-

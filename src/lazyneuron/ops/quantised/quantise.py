@@ -75,9 +75,7 @@ def _native(weight: Tensor) -> Any | None:
     return None if found is None else found.quantise.default
 
 
-def _empty(
-    rows: int, padded: int, scales: tuple[int, ...], form: Format, eight: torch.dtype
-) -> tuple[Tensor, Tensor]:
+def _empty(rows: int, padded: int, scales: tuple[int, ...], form: Format, eight: torch.dtype) -> tuple[Tensor, Tensor]:
     if form.bits == 8:
         return torch.empty(rows, padded, dtype=eight), torch.empty(scales)
     return torch.empty(rows, padded // 2, dtype=torch.uint8), torch.empty(scales, dtype=torch.bfloat16)
