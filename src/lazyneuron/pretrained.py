@@ -59,7 +59,7 @@ def build_saved(content: Mapping[str, Any], folder: str | Path) -> nn.Module:
 
 @contextlib.contextmanager
 def default_dtype(dtype: torch.dtype | None) -> Iterator[None]:
-    """Within this, new floating-point tensors have this dtype, as transformers builds a model of it; None changes nothing."""
+    """Within this, new floating-point tensors have this dtype, as transformers builds models; None changes nothing."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(before if dtype is None else dtype)
     try:

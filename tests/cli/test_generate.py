@@ -35,13 +35,13 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_streams_and_reports(folders: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     record = tmp_path / "record.json"
     status = run(
-        monkeypatch, "generate", folders / "llama", "--prompt", "def quick_sort(", "--weights", "int4", "--rest", "int8",
-        "--against", "dense", "--max-new-tokens", 20, "--json", record, "--out", tmp_path / "saved",
+        monkeypatch, "generate", folders / "llama", "--prompt", "def quick_sort(", "--weights", "int4",
+        "--rest", "int8", "--against", "dense", "--max-new-tokens", 20, "--json", record, "--out", tmp_path / "saved",
     )  # fmt: skip
     out, _ = capsys.readouterr()
     assert status == 0
     data = Record.from_json(record.read_text()).data
-    shown = "".join("\ufffd" if ord(c) < 32 and c not in "\n\t" or 126 < ord(c) < 160 else c for c in data["text"])
+    shown = "".join("\ufffd" if (ord(c) < 32 and c not in "\n\t") or 126 < ord(c) < 160 else c for c in data["text"])
     assert out.startswith(f"def quick_sort({shown}\n")
     sparse, dense = data["rows"]
     assert sparse["tokens"] == dense["tokens"] and len(sparse["tokens"]) == 20

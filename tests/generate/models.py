@@ -1,4 +1,4 @@
-"""Small language models in folders, as `save_pretrained` writes them, with a tokenizer trained on Python's own sources."""
+"""Small language models in folders, as `save_pretrained` writes them, with a tokenizer trained on Python sources."""
 
 from __future__ import annotations
 

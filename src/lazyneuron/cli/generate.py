@@ -180,6 +180,7 @@ def _run(
                 other = decode(ready.model, ready.inputs, settings, seed=seed, dense=True)
                 agreement = dataclasses.asdict(compare(ready.model, ready.inputs, sparse, other))
             rows.append(_row("dense", other, reads.bytes_per_token(None)))
+    config = _formats(ready.model)
     return {
         "model": str(ready.folder),
         "formats": {}
@@ -208,6 +209,15 @@ def _row(name: str, decoding: Decoding, per_token: int) -> dict[str, Any]:
         "computed": decoding.computed,
         "bytes_per_token": per_token,
     }
+
+
+def _formats(model: nn.Module) -> dict[str, Any]:
+    """What the model's layers are stored as."""
+    from lazyneuron.accelerate.quantised.transform import VERB
+    from lazyneuron.core.undo import receipts
+
+    found = [receipt.config for receipt in receipts(model) if receipt.verb == VERB]
+    return dict(found[-1]) if found else {"weights": "keep", "rest": "keep"}
 
 
 class _Words:
@@ -257,8 +267,8 @@ def _print(run: dict[str, Any]) -> None:
         print_lines(_agreement(run["agreement"]))
     formats = ", ".join(f"{name} {value}" for name, value in run["formats"].items() if value is not None)
     print_lines(
-        f"Loaded in {run['load_s']:.1f} s{f' ({formats})' if formats else ''}; {mebibytes(run['model_bytes'])} MiB, at most "
-        f"{mebibytes(run['peak_bytes'])} MiB of memory with everything; {run['prompt_tokens']} tokens of prompt."
+        f"Loaded in {run['load_s']:.1f} s{f' ({formats})' if formats else ''}; {mebibytes(run['model_bytes'])} MiB, "
+        f"at most {mebibytes(run['peak_bytes'])} MiB of memory with everything; {run['prompt_tokens']} tokens of prompt."
     )
     if run["cut_to_tokens"] is not None:
         print_notes([f"The context ends after {run['cut_to_tokens']} new tokens."])
@@ -268,6 +278,7 @@ def _print(run: dict[str, Any]) -> None:
 def _agreement(found: dict[str, Any]) -> str:
     if found["equal"] == found["of"]:
         return f"All {found['of']} tokens are those of the dense evaluation."
+    equal = f"{found['equal']} of {found['of']} tokens are those of the dense evaluation"
     why = "a tie of the two likeliest" if found["tie"] else "no tie"
     return (
         f"{found['equal']} of {found['of']} tokens are those of the dense evaluation, then the first differs ({why})."

@@ -28,7 +28,7 @@ def built_hollow() -> Iterator[None]:
             return None
         return nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=parameter.requires_grad)
 
-    handle = register_module_parameter_registration_hook(without_memory)
+    handle = register_module_parameter_registration_hook(without_memory)  # type: ignore[arg-type]
     try:
         yield
     finally:

@@ -7,6 +7,7 @@ import json
 import os
 import weakref
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -85,7 +86,9 @@ class TensorFile:
         """
         stored = self.stored[name]
         tensor = torch.empty(stored.shape, dtype=stored.dtype) if into is None else into
-        data = memoryview(tensor.detach().view(-1).view(torch.uint8).numpy()) if tensor.numel() else memoryview(b"")
+        data: Any = (
+            memoryview(tensor.detach().view(-1).view(torch.uint8).numpy()) if tensor.numel() else memoryview(b"")
+        )
         at = 0
         try:
             while at < len(data):
@@ -104,9 +107,8 @@ class TensorFile:
         return {name: torch.empty(s.shape, dtype=s.dtype, device="meta") for name, s in self.stored.items()}
 
 
-def _stored(entry: dict[str, object], behind: int) -> Stored:
-    name, (start, stop) = entry["dtype"], entry["data_offsets"]  # type: ignore[misc]
-    if name not in _DTYPES:
-        raise ValueError(f"its numbers are {name}, of {', '.join(_DTYPES)}")
-    shape = tuple(entry["shape"])  # type: ignore[arg-type, var-annotated]
-    return Stored(dtype=_DTYPES[name], shape=shape, start=behind + start, stop=behind + stop)  # type: ignore[index]
+def _stored(entry: dict[str, Any], behind: int) -> Stored:
+    if entry["dtype"] not in _DTYPES:
+        raise ValueError(f"its numbers are {entry['dtype']}, of {', '.join(_DTYPES)}")
+    start, stop = entry["data_offsets"]
+    return Stored(dtype=_DTYPES[entry["dtype"]], shape=tuple(entry["shape"]), start=behind + start, stop=behind + stop)

@@ -85,8 +85,8 @@ def language_model_class(config: Any, folder: Path) -> Any:
     fallback = named.get(config.model_type)
     if not wanted and fallback is None:
         raise CheckpointError(
-            f"{folder} holds a {config.model_type} model, which does not generate text; name a causal language model or "
-            "an encoder-decoder."
+            f"{folder} holds a {config.model_type} model, which does not generate text; name a causal language model "
+            "or an encoder-decoder."
         )
     name = wanted[0] if wanted else fallback if isinstance(fallback, str) else fallback[0]  # type: ignore[index]
     return getattr(transformers, name)
@@ -119,8 +119,8 @@ def weight_files(folder: Path) -> dict[str, TensorFile]:
     pickled = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
     if pickled:
         raise CheckpointError(
-            f"{folder} has only pickled weights ({pickled[0]}), and reading these can run any code that their author put "
-            "into them; convert them to safetensors first."
+            f"{folder} has only pickled weights ({pickled[0]}), and reading these can run any code that their author "
+            "put into them; convert them to safetensors first."
         )
     raise CheckpointError(f"{folder} has no weights ({SINGLE} or {INDEX}); name the folder that save_pretrained wrote.")
 

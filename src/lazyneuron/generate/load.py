@@ -37,8 +37,8 @@ from lazyneuron.pretrained import build_saved, from_pretrained
 from lazyneuron.save import RECEIPTS, accelerate_again_, change_hollow_, open_saved
 
 FINAL = (
-    "The weights that were quantised while the model was loaded were never kept, so there is nothing to go back to; load "
-    "the folder again with weights='keep' and rest='keep'."
+    "The weights that were quantised while the model was loaded were never kept, so there is nothing to go back to; "
+    "load the folder again with weights='keep' and rest='keep'."
 )
 Progress = Callable[[str], None]
 
@@ -61,7 +61,7 @@ def load_quantised(
         folder: of a causal language model or an encoder-decoder: ``config.json`` and safetensors, in shards or not, as
             ``save_pretrained`` writes them, or what :func:`lazyneuron.save` wrote.
         batches: inputs on which the share of neurons that fire in each block is measured, through the quantised model.
-        weights: of the MLP blocks, ``"keep"``, ``"int8"`` or ``"int4"``; None: as the folder was saved, else ``"int8"``.
+        weights: of the MLP blocks, ``"keep"``, ``"int8"`` or ``"int4"``; None: as the folder was saved, or ``"int8"``.
         rest: of all other linear layers, the language-model head included; as ``weights``. A head that is tied to the
             embedding becomes a quantised copy of it; the embedding stays as it is stored.
         group: weights along a row that share a scale when they have 4 bits: 32, 64 or 128; None: as saved, else 32.
@@ -127,8 +127,8 @@ def _check_same(folder: Path, saved: Any, named: tuple[object, object, object]) 
     for what, wanted in zip(("weights", "rest", "group"), named, strict=True):
         if wanted is not None and wanted != facts.get(what):
             raise ConfigError(
-                f"{folder} was saved with {what}={facts.get(what)!r}, got {wanted!r}; leave it out, or load the folder of "
-                "the original to quantise it otherwise."
+                f"{folder} was saved with {what}={facts.get(what)!r}, got {wanted!r}; leave it out, or load the folder "
+                "of the original to quantise it otherwise."
             )
 
 
@@ -145,8 +145,8 @@ def _from_original(folder: Path, asked: Quantisation | None, progress: Progress)
         return load_whole(folder, config, asked, missing, progress), asked is None or asked.blocks is None
     if missing:
         raise CheckpointError(
-            f"{len(missing)} weights of this {type(model).__name__} are not in {folder} (such as {missing[0]}); name the "
-            "folder of a whole language model."
+            f"{len(missing)} weights of this {type(model).__name__} are not in {folder} (such as {missing[0]}); name "
+            "the folder of a whole language model."
         )
     _check_shapes(model, found, folder)
     _fill_quantised_(model, found, asked, progress)

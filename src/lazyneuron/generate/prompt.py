@@ -47,7 +47,8 @@ def read_prompt(tokenizer: Any, text: str, config: Any, *, max_new_tokens: int) 
     known = getattr(config.get_text_config() if hasattr(config, "get_text_config") else config, "vocab_size", None)
     if isinstance(known, int) and int(ids.max()) >= known:
         raise CheckpointError(
-            f"The tokenizer gives the token {int(ids.max())}, the model knows {known}; the tokenizer is another model's."
+            f"The tokenizer gives the token {int(ids.max())}, the model knows {known}; the tokenizer is another "
+            "model's."
         )
     limit = context_of(config)
     if limit is None:
@@ -55,7 +56,7 @@ def read_prompt(tokenizer: Any, text: str, config: Any, *, max_new_tokens: int) 
     room = limit if config.is_encoder_decoder else limit - count
     if count > limit or room < 1:
         raise DataError(
-            f"The prompt has {count} tokens, and the model's context is {limit}, of which one has to be left for an answer; "
-            "shorten the prompt."
+            f"The prompt has {count} tokens, and the model's context is {limit}, of which one has to be left for an "
+            "answer; shorten the prompt."
         )
     return {"input_ids": ids, "attention_mask": mask}, min(max_new_tokens, room)

@@ -1,4 +1,4 @@
-"""Bytes of weights that one token reads, from what its operators were given and the share of neurons that was computed."""
+"""Bytes of weights that one token reads: what its operators were given, and the share of neurons computed."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ def traffic(model: nn.Module, inputs: Inputs, *, dense: bool = False) -> Traffic
     return Traffic(always=seen.always, rows=seen.sometimes)
 
 
-class _Reads(TorchDispatchMode):
+class _Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up the weights that operators are given."""
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         tensors = (*model.parameters(), *model.buffers())
         self._weights = {t.untyped_storage().data_ptr() for t in tensors if t.dim() > 0 and t.numel() > 1}
         self.always = self.sometimes = 0.0

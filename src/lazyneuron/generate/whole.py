@@ -40,8 +40,8 @@ def load_whole(
     model: nn.Module = loaded[0].eval()
     if loaded[1].get("missing_keys"):
         raise CheckpointError(
-            f"{len(missing)} weights of this {kind.__name__} are not in {folder} (such as {missing[0]}); name the folder "
-            "of a whole language model."
+            f"{len(missing)} weights of this {kind.__name__} are not in {folder} (such as {missing[0]}); name the "
+            "folder of a whole language model."
         )
     if asked is not None:
         receipt = quantise(model, find(model), asked, None, progress)

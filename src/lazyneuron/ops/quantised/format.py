@@ -214,7 +214,7 @@ def group_scale(grouped: Tensor) -> Tensor:
 
 
 def _sum_by_halves(values: Tensor) -> Tensor:
-    """Sums over the last axis, kept, in an order that is the same on every machine: a tie of candidates is one everywhere."""
+    """Sums over the last axis, which is kept, in one order: every machine chooses the same of two close candidates."""
     while values.shape[-1] > 1:
         half = values.shape[-1] // 2
         values = values[..., :half] + values[..., half:]
