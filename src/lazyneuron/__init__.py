@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from lazyneuron.core.receipt import Receipt
     from lazyneuron.core.undo import receipts, restore_
     from lazyneuron.explain.report import explain
+    from lazyneuron.generate.load import load_quantised
     from lazyneuron.induce.compact import compact_
     from lazyneuron.induce.project import project_
     from lazyneuron.induce.recipes.doubly_biased import DoublyBiased
@@ -35,6 +36,7 @@ __all__ = [
     "find_blocks",
     "from_pretrained",
     "load_",
+    "load_quantised",
     "measure",
     "plan_acceleration",
     "project_",
@@ -59,6 +61,7 @@ import_on_use(
         "find_blocks": "lazyneuron.blocks.find",
         "from_pretrained": "lazyneuron.pretrained",
         "load_": "lazyneuron.save",
+        "load_quantised": "lazyneuron.generate.load",
         "measure": "lazyneuron.measure.measurement",
         "plan_acceleration": "lazyneuron.accelerate.plan",
         "project_": "lazyneuron.induce.project",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lazyneuron.ops.jsrelu.reference import reference, reference_backward
+from lazyneuron.ops.quantised.format import Format, quantise_columns, quantise_rows
 from tests.operators.quantised import decode_columns, decode_rows
 
 Written = tuple[object, ...]  # what comes back, then each argument that is written, in the operator's order
@@ -71,6 +72,12 @@ def quantised_mlp(x: Tensor, *rest: Any) -> Written:
         hidden = hidden * (x.double() @ decode(up, up_scale).T + up_bias.double())
     y = hidden @ decode_columns(down, down_scale, bits=bits, group=group) + down_bias.double()
     return y.to(x.dtype), counts + torch.tensor([fired, fired, x.numel() // x.shape[-1], 1])
+
+
+def quantise(weight: Tensor, data: Tensor, scale: Tensor, bits: int, group: int, by_neuron: bool, isa: int) -> Written:
+    form = Format(bits=bits, group=group)
+    made = quantise_columns(weight.T, form) if by_neuron else quantise_rows(weight, form)
+    return 0, made.bytes, made.scale
 
 
 def fingerprint(memory: list[Tensor]) -> Written:

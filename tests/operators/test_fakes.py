@@ -16,7 +16,13 @@ from tests.operators.calls import CALLS, operator
 
 pytestmark = needs_kernels
 
-NUMBERS = {"best_isa", "best_boolean_isa", "bucket_insert", "first_change"}  # what returns no tensor has no fake
+NUMBERS = {
+    "best_isa",
+    "best_boolean_isa",
+    "bucket_insert",
+    "first_change",
+    "quantise",
+}  # what returns no tensor has no fake
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -161,6 +161,7 @@ def _run(
     from lazyneuron.generate.decoding import compare, decode, settings_for
     from lazyneuron.generate.folder import transformers_here
     from lazyneuron.generate.traffic import model_bytes, traffic
+    from lazyneuron.generate.words import Words
 
     settings = settings_for(ready.model, max_new_tokens=ready.new, sample=sample, temperature=temperature, top_p=top_p)
     with quiet(transformers_here()):
@@ -168,7 +169,7 @@ def _run(
         with text_stream() as show:
             if ready.continues:
                 show(ready.text)
-            words = _Words(ready.tokenizer, show)
+            words = Words(ready.tokenizer, show)
             sparse = decode(ready.model, ready.inputs, settings, seed=seed, on_tokens=words.add)
             words.end()
         peak = peak_bytes()
@@ -183,9 +184,7 @@ def _run(
     config = _formats(ready.model)
     return {
         "model": str(ready.folder),
-        "formats": {}
-        if ready.receipt is None
-        else {k: ready.receipt.config.get(k) for k in ("weights", "rest", "group")},
+        "formats": {name: config.get(name) for name in ("weights", "rest", "group")},
         "prompt_tokens": sparse.prompt_tokens,
         "cut_to_tokens": ready.new if ready.new < ready.asked else None,
         "text": words.text,
@@ -220,30 +219,6 @@ def _formats(model: nn.Module) -> dict[str, Any]:
     return dict(found[-1]) if found else {"weights": "keep", "rest": "keep"}
 
 
-class _Words:
-    """Turns tokens into text as they come: a character of several tokens is shown once it is whole."""
-
-    def __init__(self, tokenizer: Any, show: Any) -> None:
-        self._tokenizer, self._show = tokenizer, show
-        self._tokens: list[int] = []
-        self.text = ""
-
-    def add(self, tokens: list[int]) -> None:
-        """More tokens are there."""
-        self._tokens += tokens
-        text = self._tokenizer.decode(self._tokens, skip_special_tokens=True)
-        if not text.endswith("\ufffd"):
-            self._up_to(text)
-
-    def end(self) -> None:
-        """No more tokens come."""
-        self._up_to(self._tokenizer.decode(self._tokens, skip_special_tokens=True))
-
-    def _up_to(self, text: str) -> None:
-        self._show(text[len(self.text) :])
-        self.text = text
-
-
 def _print(run: dict[str, Any]) -> None:
     from lazyneuron.cli.screen import print_lines, print_notes, print_table
     from lazyneuron.report.numbers import mebibytes, share, significant
@@ -267,8 +242,8 @@ def _print(run: dict[str, Any]) -> None:
         print_lines(_agreement(run["agreement"]))
     formats = ", ".join(f"{name} {value}" for name, value in run["formats"].items() if value is not None)
     print_lines(
-        f"Loaded in {run['load_s']:.1f} s{f' ({formats})' if formats else ''}; {mebibytes(run['model_bytes'])} MiB, "
-        f"at most {mebibytes(run['peak_bytes'])} MiB of memory with everything; {run['prompt_tokens']} tokens of prompt."
+        f"Loaded in {run['load_s']:.1f} s ({formats}); {mebibytes(run['model_bytes'])} MiB, at most "
+        f"{mebibytes(run['peak_bytes'])} MiB of memory with everything; {run['prompt_tokens']} tokens of prompt."
     )
     if run["cut_to_tokens"] is not None:
         print_notes([f"The context ends after {run['cut_to_tokens']} new tokens."])
@@ -280,9 +255,7 @@ def _agreement(found: dict[str, Any]) -> str:
         return f"All {found['of']} tokens are those of the dense evaluation."
     equal = f"{found['equal']} of {found['of']} tokens are those of the dense evaluation"
     why = "a tie of the two likeliest" if found["tie"] else "no tie"
-    return (
-        f"{found['equal']} of {found['of']} tokens are those of the dense evaluation, then the first differs ({why})."
-    )
+    return f"{equal}, then the first differs ({why})."
 
 
 def _save(ready: _Ready, out: Path) -> None:

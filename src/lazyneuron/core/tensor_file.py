@@ -86,9 +86,8 @@ class TensorFile:
         """
         stored = self.stored[name]
         tensor = torch.empty(stored.shape, dtype=stored.dtype) if into is None else into
-        data: Any = (
-            memoryview(tensor.detach().view(-1).view(torch.uint8).numpy()) if tensor.numel() else memoryview(b"")
-        )
+        array: Any = tensor.detach().view(-1).view(torch.uint8).numpy() if tensor.numel() else b""
+        data = memoryview(array)
         at = 0
         try:
             while at < len(data):

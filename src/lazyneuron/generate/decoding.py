@@ -137,7 +137,7 @@ def every_neuron(model: nn.Module) -> Iterator[None]:
     quantised = [(run, run.every) for run in runs if isinstance(run, QuantisedExecution)]
     try:
         for run, _, table in kept:
-            run.fixed, run.following.table = True, [DENSE] * len(table)
+            run.fixed, run.following.table = True, (DENSE,) * len(table)
         for each, _ in quantised:
             each.every = True
         yield
