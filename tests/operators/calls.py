@@ -77,10 +77,11 @@ def quantised(name: str, *, bits: int, gated: bool = False) -> Arguments:
 def quantising(*, bits: int, by_neuron: bool) -> Arguments:
     """Rows to be quantised in groups of 64, and memory for them, filled with something else."""
     rows, width = 70, 384
+    stored = torch.int8 if bits == 8 and by_neuron else torch.uint8
     shape = (rows,) if bits == 8 else (rows, width // 64 if by_neuron else 2, *(() if by_neuron else (16,)))
     return {
         "weight": normal(width, rows, dtype=torch.bfloat16).T,
-        "bytes": torch.full((rows, width * bits // 8), 77, dtype=torch.int8 if bits == 8 and by_neuron else torch.uint8),
+        "bytes": torch.full((rows, width * bits // 8), 77, dtype=stored),
         "scale": torch.full(shape, 7.0, dtype=torch.float32 if bits == 8 else torch.bfloat16),
         "bits": bits, "group": 64, "by_neuron": by_neuron, "isa": -1,
     }  # fmt: skip

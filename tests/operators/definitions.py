@@ -75,7 +75,7 @@ def quantised_mlp(x: Tensor, *rest: Any) -> Written:
 
 
 def quantise(weight: Tensor, data: Tensor, scale: Tensor, bits: int, group: int, by_neuron: bool, isa: int) -> Written:
-    form = Format(bits=bits, group=group)
+    form = Format(bits=bits, group=group if bits == 4 else 32)
     made = quantise_columns(weight.T, form) if by_neuron else quantise_rows(weight, form)
     return 0, made.bytes, made.scale
 
