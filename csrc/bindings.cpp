@@ -234,3 +234,4 @@ STABLE_TORCH_LIBRARY_IMPL(lazyneuron, CompositeExplicitAutograd, m) { m.impl("be
 #include "candidates_bindings.h"
 #include "fingerprint_bindings.h"
 #include "quantised_bindings.h"
+#include "quantise_bindings.h"

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lazyneuron.core.receipt import Receipt
     from lazyneuron.core.undo import receipts, restore_
     from lazyneuron.explain.report import explain
+    from lazyneuron.generate.load import load_quantised
     from lazyneuron.induce.compact import compact_
     from lazyneuron.induce.project import project_
     from lazyneuron.induce.recipes.doubly_biased import DoublyBiased
@@ -39,6 +40,7 @@ __all__ = [
     "from_pretrained",
     "head_status",
     "load_",
+    "load_quantised",
     "measure",
     "plan_acceleration",
     "project_",
@@ -65,6 +67,7 @@ import_on_use(
         "from_pretrained": "lazyneuron.pretrained",
         "head_status": "lazyneuron.accelerate.head.status",
         "load_": "lazyneuron.save",
+        "load_quantised": "lazyneuron.generate.load",
         "measure": "lazyneuron.measure.measurement",
         "plan_acceleration": "lazyneuron.accelerate.plan",
         "project_": "lazyneuron.induce.project",

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 
 from lazyneuron.core.errors import CheckpointError, ImplUnavailable, LazyNeuronError, said
-from lazyneuron.save import bring_back_, read_saved
+from lazyneuron.core.hollow import built_hollow, to_cpu_
+from lazyneuron.core.tensor_file import TensorFile
+from lazyneuron.save import accelerate_again_, change_hollow_, load_state_, open_saved
 
 
 def from_pretrained(folder: str | Path, *, accelerate: bool = True) -> nn.Module:
@@ -27,16 +31,66 @@ def from_pretrained(folder: str | Path, *, accelerate: bool = True) -> nn.Module
         CheckpointError: a file is missing or damaged, or the model is not one that transformers builds.
         ImplUnavailable: transformers is not installed, or the acceleration names an implementation that cannot run
             here.
+
+    Cost:
+        Memory: that of the model as it was saved; quantised weights are read as they are, and no others are made first.
     """
-    state, content = read_saved(folder)
-    model = _built(content, folder)
-    _cast_(model, state)
-    bring_back_(model, state, content, accelerate=accelerate)
+    file, content = open_saved(folder)
+    model = build_saved(content, folder)
+    change_hollow_(model, file, content)
+    fill_(model, file)
+    if accelerate:
+        accelerate_again_(model, content)
     return model.eval()
 
 
+def build_saved(content: Mapping[str, Any], folder: str | Path) -> nn.Module:
+    """The model that the saved config describes, without memory for its weights (`core/hollow.py`).
+
+    Raises:
+        CheckpointError: there is no config, or transformers cannot build the model.
+        ImplUnavailable: transformers is not installed.
+    """
+    with built_hollow():
+        model = _built(content, folder)
+    to_cpu_(model)
+    return model
+
+
+@contextlib.contextmanager
+def default_dtype(dtype: torch.dtype | None) -> Iterator[None]:
+    """Within this, new floating-point tensors have this dtype, as transformers builds models; None changes nothing."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(before if dtype is None else dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def fill_(model: nn.Module, file: TensorFile) -> None:
+    """Read a file's tensors into a model that has none, each with the dtype that it was saved in.
+
+    Raises:
+        CheckpointError: the file cannot be read, or what a module keeps besides tensors does not fit.
+    """
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    buffers = dict(model.named_buffers(remove_duplicate=False))
+    others = {}
+    for name, stored in file.stored.items():
+        if name in parameters:
+            parameters[name].data = file.read(name)
+        elif name not in buffers:
+            others[name] = file.read(name)
+        elif buffers[name].dtype == stored.dtype and buffers[name].is_contiguous():
+            file.read(name, into=buffers[name])  # memory that large pages were asked for
+        else:
+            buffers[name].data = file.read(name)
+    load_state_(model, others)
+
+
 def _built(content: Mapping[str, Any], folder: str | Path) -> nn.Module:
-    """The model that the saved config describes, with random weights."""
+    """The model that the saved config describes."""
     try:
         import transformers
     except ImportError as error:
@@ -57,7 +111,8 @@ def _built(content: Mapping[str, Any], folder: str | Path) -> nn.Module:
         facts = dict(content["config"])
         (name,) = facts["architectures"]
         config = transformers.CONFIG_MAPPING[facts["model_type"]].from_dict(facts)
-        model: Any = getattr(transformers, name)(config)
+        with default_dtype(getattr(torch, str(facts.get("dtype")), None)):
+            model: Any = getattr(transformers, name)(config)
         if "generation_config" in content:
             model.generation_config = transformers.GenerationConfig.from_dict(content["generation_config"])
         whole: nn.Module = model
@@ -66,11 +121,3 @@ def _built(content: Mapping[str, Any], folder: str | Path) -> nn.Module:
     except Exception as error:  # transformers documents no closed list
         raise CheckpointError(f"Cannot build the model that is saved in {folder} ({said(error)}).") from error
     return whole
-
-
-def _cast_(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Give every parameter and buffer the dtype that it was saved in; what is not saved keeps its own."""
-    for named in (model.named_parameters(), model.named_buffers()):
-        for name, tensor in named:
-            if name in state:
-                tensor.data = tensor.data.to(state[name].dtype)

@@ -6,7 +6,7 @@ import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,13 +16,16 @@ import lazyneuron.induce
 import lazyneuron.route  # these three register recipes and verbs  # noqa: F401
 from lazyneuron.core.arguments import check_folder, check_model, check_receipts
 from lazyneuron.core.errors import MALFORMED, CheckpointError, ConfigError
+from lazyneuron.core.hollow import random_weights
 from lazyneuron.core.receipt import Receipt
-from lazyneuron.core.replay import REPLAYS, replay_of
-from lazyneuron.core.sealed import read_sealed, write_sealed
+from lazyneuron.core.replay import REPLAYS, Replay, replay_of
+from lazyneuron.core.sealed import open_sealed, read_sealed, write_sealed
+from lazyneuron.core.tensor_file import TensorFile
 from lazyneuron.core.undo import active_changes, receipts, restore_
 
 RECEIPTS = "receipts.json"
 _WEIGHTS = "model"
+Weights = TypeVar("Weights")
 
 
 def save(model: nn.Module, folder: str | Path, *receipts: Receipt, beside: Mapping[str, bytes] | None = None) -> None:
@@ -86,19 +89,22 @@ def read_saved(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     check_folder(folder)
     content, tensors = read_sealed(Path(folder), RECEIPTS, what="saved model", unsealed=_WEIGHTS)
+    return _made_sense_of(content, tensors, folder)
+
+
+def _made_sense_of(content: Any, weights: Mapping[str, Weights], folder: str | Path) -> tuple[Weights, dict[str, Any]]:
     if isinstance(content, list):  # an earlier version's
         content = {"receipts": content}
-    if not isinstance(content, dict) or not isinstance(content.get("receipts"), list) or _WEIGHTS not in tensors:
+    if not isinstance(content, dict) or not isinstance(content.get("receipts"), list) or _WEIGHTS not in weights:
         raise CheckpointError(f"{Path(folder) / RECEIPTS} holds no receipts; pass a folder that save wrote.")
-    return tensors[_WEIGHTS], content
+    return weights[_WEIGHTS], content
 
 
 def bring_back_(
     model: nn.Module, state: dict[str, Tensor], content: Mapping[str, Any], *, accelerate: bool
 ) -> tuple[Receipt, ...]:
     """What :func:`load_` does with what :func:`read_saved` read."""
-    saved = [Receipt.from_json(json.dumps(item)) for item in content["receipts"]]
-    replays = [(receipt, replay_of(receipt)) for receipt in saved]
+    replays = _replays(content)
     done: list[Receipt] = []
     before: dict[str, Tensor] = {}
 
@@ -111,16 +117,58 @@ def bring_back_(
         make_again(machine=False)
         _check_state(model, state)
         before = {key: value.detach().clone() for key, value in model.state_dict().items() if key in state}
-        _load_state_(model, state)
+        load_state_(model, state)
         if accelerate:
             make_again(machine=True)
     except BaseException:
         with contextlib.suppress(CheckpointError):  # where writing is refused, nothing was written
-            _load_state_(model, before)
+            load_state_(model, before)
         for receipt in reversed(done):
             restore_(model, receipt)
         raise
     return tuple(done)
+
+
+def open_saved(folder: str | Path) -> tuple[TensorFile, dict[str, Any]]:
+    """As :func:`read_saved`, but the weights are read when they are asked for.
+
+    Raises:
+        ConfigError: ``folder`` is neither text nor a path.
+        CheckpointError: a file is missing or damaged.
+    """
+    check_folder(folder)
+    content, files = open_sealed(Path(folder), RECEIPTS, what="saved model", unsealed=_WEIGHTS)
+    return _made_sense_of(content, files, folder)
+
+
+def change_hollow_(model: nn.Module, file: TensorFile, content: Mapping[str, Any]) -> None:
+    """Make the saved changes that no machine decides on a model without weights (`core/hollow.py`).
+
+    Raises:
+        CheckpointError: they, or the weights, do not fit the model.
+    """
+    with random_weights(model):
+        for receipt, replay in _replays(content):
+            if replay.again is not None and not replay.machine:
+                replay.make(model, receipt)
+    _check_state(model, file.outlines())
+
+
+def accelerate_again_(model: nn.Module, content: Mapping[str, Any]) -> None:
+    """Make the saved changes that are made for one machine, on a model that has its weights.
+
+    Raises:
+        CheckpointError: they do not fit the model.
+        ImplUnavailable: one names an implementation that cannot run here.
+    """
+    for receipt, replay in _replays(content):
+        if replay.again is not None and replay.machine:
+            replay.make(model, receipt)
+
+
+def _replays(content: Mapping[str, Any]) -> list[tuple[Receipt, Replay]]:
+    saved = [Receipt.from_json(json.dumps(item)) for item in content["receipts"]]
+    return [(receipt, replay_of(receipt)) for receipt in saved]
 
 
 def _all_receipts(model: nn.Module, given: tuple[Receipt, ...]) -> tuple[Receipt, ...]:
@@ -171,7 +219,12 @@ def _config(model: nn.Module) -> str | None:
     return json.dumps(facts | ({} if dtype is None else {"dtype": str(dtype).removeprefix("torch.")}), indent=2) + "\n"
 
 
-def _load_state_(model: nn.Module, state: dict[str, Tensor]) -> None:
+def load_state_(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Let a model take tensors of its ``state_dict``.
+
+    Raises:
+        CheckpointError: it does not.
+    """
     try:
         with torch.no_grad():
             model.load_state_dict(state, strict=False)

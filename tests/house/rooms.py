@@ -19,6 +19,7 @@ ALLOWED = {
     "train": {"core", "blocks", "measure", "induce"},
     "accelerate": {"core", "ops", "blocks", "measure"},
     "learn": {"core", "ops", "blocks"},
+    "generate": {"core", "blocks", "accelerate", "save", "pretrained"},
     "route": {"core", "ops", "blocks", "induce.recipe"},
     "report": {"core"},
     "data": {"core"},

@@ -81,6 +81,19 @@ def candidates() -> Arguments:
     return {**made, "rows": 70, "k": 3, "isa": -1}
 
 
+def quantising(*, bits: int, by_neuron: bool) -> Arguments:
+    """Rows to be quantised in groups of 64, and memory for them, filled with something else."""
+    rows, width = 70, 384
+    stored = torch.int8 if bits == 8 and by_neuron else torch.uint8
+    shape = (rows,) if bits == 8 else (rows, width // 64 if by_neuron else 2, *(() if by_neuron else (16,)))
+    return {
+        "weight": normal(width, rows, dtype=torch.bfloat16).T,
+        "bytes": torch.full((rows, width * bits // 8), 77, dtype=stored),
+        "scale": torch.full(shape, 7.0, dtype=torch.float32 if bits == 8 else torch.bfloat16),
+        "bits": bits, "group": 64, "by_neuron": by_neuron, "isa": -1,
+    }  # fmt: skip
+
+
 def buckets() -> Arguments:
     """Rows on a grid, so that hashes repeat, and a table that knows half of them."""
     x = torch.randint(0, 3, (40, 3), generator=torch.Generator().manual_seed(0)).double()
@@ -134,6 +147,9 @@ CALLS: dict[str, Callable[[], Arguments]] = {
     "quantised_mlp": lambda: quantised("mlp", bits=8),
     "quantised_mlp gated int4": lambda: quantised("mlp", bits=4, gated=True),
     "candidates": candidates,
+    "quantise": lambda: quantising(bits=8, by_neuron=True),
+    "quantise int4": lambda: quantising(bits=4, by_neuron=False),
+    "quantise down int4": lambda: quantising(bits=4, by_neuron=True),
     "jsrelu": lambda: {"x": normal(3, 17, dtype=torch.float32), "mix": 0.5, "cap": 1.0, "isa": -1},
     "jsrelu_backward": lambda: {
         "gradient": normal(17, 3, dtype=torch.float32).T, "x": normal(3, 17, dtype=torch.float32), "mix": 0.5,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lazyneuron.ops.jsrelu.reference import reference, reference_backward
+from lazyneuron.ops.quantised.format import Format, quantise_columns, quantise_rows
 from tests.operators.quantised import decode_columns, decode_rows
 
 Written = tuple[object, ...]  # what comes back, then each argument that is written, in the operator's order
@@ -90,6 +91,12 @@ def candidates(x: Tensor, sketch: Tensor, certificate: Tensor, rows: int, k: int
         edge = least - abs(least) * 2.0**-21 - 2.0**-100
         wanted = [before or not high < edge for before, (_, high) in zip(wanted, ends, strict=True)]
     return (torch.tensor(wanted, dtype=torch.uint8),)
+
+
+def quantise(weight: Tensor, data: Tensor, scale: Tensor, bits: int, group: int, by_neuron: bool, isa: int) -> Written:
+    form = Format(bits=bits, group=group if bits == 4 else 32)
+    made = quantise_columns(weight.T, form) if by_neuron else quantise_rows(weight, form)
+    return 0, made.bytes, made.scale
 
 
 def fingerprint(memory: list[Tensor]) -> Written:

@@ -17,7 +17,8 @@ from tests.operators.calls import CALLS, operator
 
 pytestmark = needs_kernels
 
-NUMBERS = {"best_isa", "best_boolean_isa", "bucket_insert", "first_change"}  # what returns no tensor has no fake
+# what returns no tensor has no fake
+NUMBERS = {"best_isa", "best_boolean_isa", "bucket_insert", "first_change", "quantise"}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -27,7 +28,7 @@ def registered() -> None:
         register()
 
 
-@pytest.mark.parametrize("name", [name for name in CALLS if name not in NUMBERS])
+@pytest.mark.parametrize("name", [name for name in CALLS if name.split()[0] not in NUMBERS])
 def test_the_fake_is_like_the_result(name: str) -> None:
     checks = ("test_schema", "test_faketensor")
     torch.library.opcheck(operator(name), tuple(CALLS[name]().values()), test_utils=checks)

@@ -8,7 +8,7 @@ import torch
 from lazyneuron.blocks.activation import Activation
 from lazyneuron.core.errors import AssumptionError, ConfigError, ShapeError
 from lazyneuron.ops.native.build import isa_levels
-from lazyneuron.ops.quantised import operators, reference
+from lazyneuron.ops.quantised import operators, quantise, reference
 from lazyneuron.ops.quantised.format import GROUPS, Format, quantise_columns, quantise_rows
 from tests.accelerate.comparison import check_close
 from tests.kernels import needs_kernels
@@ -72,6 +72,55 @@ def test_what_no_format_holds_is_refused():
         Format(bits=3)
     with pytest.raises(ConfigError, match="32, 64, 128"):
         Format(bits=4, group=48)
+
+
+def awkward(rows: int, width: int, dtype: torch.dtype) -> torch.Tensor:
+    """Rows of very different size, zeros, and groups whose largest magnitude comes with both signs."""
+    weight = normal(rows, width) * torch.rand(rows, 1, generator=torch.Generator().manual_seed(1)) ** 12
+    weight[0, : width // 2] = 0
+    weight[-1] = 0
+    flat = weight.view(-1)
+    flat[1::37][: len(flat[::37])] = -flat[::37][: len(flat[1::37])] * 3
+    flat[::37] *= 3
+    return weight.to(dtype)
+
+
+@needs_kernels
+@pytest.mark.parametrize("isa", [None, *range(-1, len(isa_levels()))])
+@pytest.mark.parametrize("form", FORMATS, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_the_native_bytes_are_those_of_the_definition(form, dtype, isa):
+    if isa is not None and isa > int(quantise.choose(plain="torch").operators.best_isa()):
+        pytest.skip("this processor does not run that level")
+    for rows, width in ((1, 128), (70, 384), (65, 1920), (3, 2176), (130, 256)):
+        weight = awkward(rows, width, dtype)
+        wide = torch.cat([weight, weight], 1)[:, :width]
+        for given in (weight, weight.T.contiguous().T, wide, weight.flip(0)):
+            for native, plain in (
+                (quantise.quantise_rows(given, form), quantise_rows(given, form)),
+                (quantise.quantise_columns(given.T, form), quantise_columns(given.T, form)),
+            ):
+                data, scale = native.bytes, native.scale
+                if isa is not None and 1 in given.stride():
+                    data, scale = torch.empty_like(data), torch.empty_like(scale)
+                    by_neuron = not hasattr(native, "width")
+                    arguments = (given, data, scale, form.bits, form.group, by_neuron, isa)
+                    assert torch.ops.lazyneuron.quantise(*arguments) == 0
+                assert torch.equal(data, plain.bytes) and torch.equal(scale, plain.scale)
+
+
+@needs_kernels
+@pytest.mark.parametrize("form", FORMATS[:2], ids=str)
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_natively_too_what_no_format_holds_is_refused(form, value):
+    weight = normal(70, 256)
+    weight[69, 255] = value
+    with pytest.raises(AssumptionError, match="the head holds NaN or infinity"):
+        quantise.quantise_rows(weight, form, what="the head")
+    with pytest.raises(AssumptionError, match="NaN or infinity"):
+        quantise.quantise_columns(weight.T, form)
+    with pytest.raises(ShapeError, match="groups of 64 do not divide"):
+        quantise.quantise_columns(normal(96, 4), Format(bits=4, group=64))
 
 
 @needs_kernels

@@ -38,7 +38,7 @@ def load_inputs(
 
     with status(f"Loading {model}"):
         loaded = load_model(model, allow_pickle=allow_pickle)
-        check_out(loaded, out)
+        check_out(loaded.folder, out)
         if data is None:
             return loaded, []
         return loaded, load_batches(data, loaded, batch_size=batch_size, batches=batches)

@@ -19,6 +19,7 @@ from lazyneuron.cli.bench import bench
 from lazyneuron.cli.demo import demo
 from lazyneuron.cli.doctor import doctor
 from lazyneuron.cli.explain import explain
+from lazyneuron.cli.generate import generate
 from lazyneuron.cli.interrupted import INTERRUPTED, end_interrupted
 from lazyneuron.cli.learn import learn
 from lazyneuron.cli.measure import measure
@@ -30,7 +31,20 @@ from lazyneuron.core.errors import LazyNeuronError
 
 _COMMANDS = {
     command.__name__: command
-    for command in (accelerate, bench, demo, doctor, explain, learn, measure, reproduce, route, sparsify, sweep)
+    for command in (
+        accelerate,
+        bench,
+        demo,
+        doctor,
+        explain,
+        generate,
+        learn,
+        measure,
+        reproduce,
+        route,
+        sparsify,
+        sweep,
+    )
 }
 
 

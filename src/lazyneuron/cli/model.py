@@ -128,19 +128,19 @@ def _from_folder(folder: Path, name: str, *, allow_pickle: bool) -> LoadedModel:
             "Reading a Hugging Face directory needs transformers, which is not installed; "
             "run `pip install 'lazyneuron[hf]'`."
         ) from error
-    with _quiet(transformers):
+    with quiet(transformers):
         if (folder / RECEIPTS).is_file():
             from lazyneuron.pretrained import from_pretrained
 
             model = from_pretrained(folder, accelerate=False)
-            return LoadedModel(name=name, model=model, tokenizer=_tokenizer(transformers, folder), folder=folder)
+            return LoadedModel(name=name, model=model, tokenizer=tokenizer_of(transformers, folder), folder=folder)
         try:
             model, info = transformers.AutoModel.from_pretrained(
                 folder, local_files_only=True, use_safetensors=safe, trust_remote_code=False, output_loading_info=True
             )
         except Exception as error:  # transformers documents no closed list
             raise CheckpointError(f"Cannot load the model in {folder} ({_first_line(error)}).") from error
-        tokenizer = _tokenizer(transformers, folder)
+        tokenizer = tokenizer_of(transformers, folder)
     notes = _loading_notes(info)
     return LoadedModel(name=name, model=model.eval(), tokenizer=tokenizer, notes=notes, folder=folder)
 
@@ -164,7 +164,7 @@ def _is_safe(folder: Path, *, allow_pickle: bool) -> bool:
     return False
 
 
-def _tokenizer(transformers: Any, folder: Path) -> Any:
+def tokenizer_of(transformers: Any, folder: Path) -> Any:
     """The folder's tokenizer, or None when it holds none."""
     if not any((folder / f).is_file() for f in ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json")):
         return None
@@ -191,7 +191,7 @@ def _first_line(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _quiet(transformers: Any) -> Iterator[None]:
+def quiet(transformers: Any) -> Iterator[None]:
     """No warnings and no progress bars of transformers; its settings come back afterwards."""
     logging = transformers.utils.logging
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

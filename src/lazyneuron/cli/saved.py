@@ -17,21 +17,21 @@ _DESCRIBE = (
 )  # fmt: skip
 
 
-def check_out(loaded: LoadedModel, folder: Path | None) -> None:
-    """Make sure, before any work is done, that this model can be saved to a folder.
+def check_out(source: Path | None, folder: Path | None) -> None:
+    """Make sure, before any work is done, that a model can be saved to a folder.
 
     Args:
-        loaded: the model and where it came from.
+        source: the folder that the model comes from, or None.
         folder: None if it was not asked for.
 
     Raises:
         DataError: the folder is the model's own, or holds files that describe another model.
     """
-    if folder is None or loaded.folder is None:
+    if folder is None or source is None:
         return
-    if folder.resolve() == loaded.folder.resolve():
+    if folder.resolve() == source.resolve():
         raise DataError(f"{folder} is the model's own folder; save to another one.")
-    for name, content in _described(loaded).items():
+    for name, content in _described(source).items():
         if (folder / name).is_file() and (folder / name).read_bytes() != content:
             raise DataError(f"{folder / name} is another model's; save to another folder, or remove that one.")
 
@@ -51,13 +51,13 @@ def save_folder(loaded: LoadedModel, folder: Path) -> str:
     """
     from lazyneuron.save import save
 
-    check_out(loaded, folder)
-    save(loaded.model, folder, beside=_described(loaded))
+    check_out(loaded.folder, folder)
+    save(loaded.model, folder, beside=_described(loaded.folder))
     builder = loaded.name.partition("@")[0] if ":" in loaded.name else None
     return str(folder) if builder is None else f"{builder}@{folder}"
 
 
-def _described(loaded: LoadedModel) -> dict[str, bytes]:
+def _described(source: Path | None) -> dict[str, bytes]:
     """The files that tell what goes in and out of the model; its config is a part of what is saved anyway."""
-    files = [] if loaded.folder is None else [loaded.folder / name for name in _DESCRIBE]
+    files = [] if source is None else [source / name for name in _DESCRIBE]
     return {path.name: path.read_bytes() for path in files if path.is_file()}

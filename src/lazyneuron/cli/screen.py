@@ -39,6 +39,26 @@ def print_notes(lines: Iterable[str]) -> None:
 
 
 @contextlib.contextmanager
+def text_stream() -> Iterator[Callable[[str], None]]:
+    """Text that comes piece by piece, each shown at once; ends its line, also when it is interrupted.
+
+    Control characters, which could give a terminal orders, are shown as replacement characters.
+    """
+    import sys
+
+    orders = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+
+    def show(piece: str) -> None:
+        sys.stdout.write(piece.translate(orders))
+        sys.stdout.flush()
+
+    try:
+        yield show
+    finally:
+        show("\n")
+
+
+@contextlib.contextmanager
 def status(text: str, *, quiet: bool = False) -> Iterator[Callable[[str], None]]:
     """Say what is going on, where no share of it can be told; what it gives changes the text."""
     from rich.console import Console

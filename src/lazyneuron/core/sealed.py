@@ -12,21 +12,24 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors.torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from lazyneuron.core.document import open_text, seal_text
 from lazyneuron.core.errors import MALFORMED, CheckpointError, DataError, LazyNeuronError, said
 from lazyneuron.core.record import made_folder, to_disk, write_bytes, write_text
+from lazyneuron.core.tensor_file import TensorFile
 
 _CHUNK = 1 << 22
 _HEX = "[0-9a-f]"
 Tensors = Mapping[str, Tensor]
+Found = TypeVar("Found")
 
 
 def write_sealed(
@@ -139,11 +142,30 @@ def read_sealed(
     Raises:
         CheckpointError: a file is missing, damaged or not the one that was saved.
     """
+    return _unless_saved_anew(
+        folder, document, what, lambda text: _read(folder, text, only, unsealed, share, load_file)
+    )
+
+
+def open_sealed(
+    folder: Path, document: str, *, what: str, unsealed: str | None = None
+) -> tuple[Any, dict[str, TensorFile]]:
+    """As :func:`read_sealed`, but the tensors are read when they are asked for.
+
+    Raises:
+        CheckpointError: a file is missing, damaged or not the one that was saved.
+    """
+    return _unless_saved_anew(
+        folder, document, what, lambda text: _read(folder, text, None, unsealed, (0, 1), TensorFile)
+    )
+
+
+def _unless_saved_anew(folder: Path, document: str, what: str, read: Callable[[bytes], Found]) -> Found:
     while True:
         seen = b""
         try:
             seen = (folder / document).read_bytes()
-            return _read(folder, seen, only, unsealed, share)
+            return read(seen)
         except (*MALFORMED, SafetensorError) as error:
             if _bytes(folder / document) == seen:  # else it was saved anew in between
                 raise CheckpointError(
@@ -153,11 +175,16 @@ def read_sealed(
 
 
 def _read(
-    folder: Path, text: bytes, only: tuple[str, ...] | None, unsealed: str | None, share: tuple[int, int]
-) -> tuple[Any, dict[str, dict[str, Tensor]]]:
+    folder: Path,
+    text: bytes,
+    only: tuple[str, ...] | None,
+    unsealed: str | None,
+    share: tuple[int, int],
+    load: Callable[[Path], Found],
+) -> tuple[Any, dict[str, Found]]:
     raw = json.loads(text)
     if unsealed is not None and not (isinstance(raw, dict) and "sealed" in raw):
-        return raw, {unsealed: safetensors.torch.load_file(folder / f"{unsealed}.safetensors")}
+        return raw, {unsealed: load(folder / f"{unsealed}.safetensors")}
     sealed = open_text(text)
     tensors = {}
     for number, (stem, part) in enumerate(sealed["parts"].items()):
@@ -168,7 +195,7 @@ def _read(
         if (loaded or number % share[1] == share[0]) and _sha256(folder / name) != checksum:
             raise ValueError(f"{name} is not the file that was saved")
         if loaded:
-            tensors[stem] = safetensors.torch.load_file(folder / name)
+            tensors[stem] = load(folder / name)
     return sealed["content"], tensors
 
 

@@ -41,9 +41,11 @@ class Transaction:
 
     Attributes:
         receipt: what the verb returned; set by the verb, so that saving knows every change in force.
+        final: one sentence why the change cannot be taken back, or None when it can.
     """
 
     receipt: Receipt | None = None
+    final: str | None = None
 
     def __init__(self, model: nn.Module, name: str) -> None:
         self.model = model
@@ -123,6 +125,25 @@ def receipts(model: nn.Module) -> tuple[Receipt, ...]:
     return tuple(change.receipt for change in log.values() if change.receipt is not None)
 
 
+def amend_(model: nn.Module, receipt: Receipt, *, final: str | None = None) -> None:
+    """Put a receipt that says more in the place of that with the same id; the change itself stays.
+
+    Args:
+        model: that carries the change.
+        receipt: the new one.
+        final: one sentence why the change cannot be taken back from now on; None leaves that as it is.
+
+    Raises:
+        ConfigError: the model carries no such change.
+    """
+    log: dict[str, Transaction] = model.__dict__.get(_LOG, {})
+    if receipt.id not in log:
+        raise ConfigError(f"This model carries no change with the id {receipt.id!r}; pass the receipt of one in force.")
+    change = log[receipt.id]
+    change.receipt = receipt
+    change.final = change.final if final is None else final
+
+
 def _parts(change: Transaction) -> tuple[str, ...]:
     """Ids of earlier changes that a verb made as parts of this one, last first."""
     return () if change.receipt is None else tuple(change.receipt.config.get(PARTS, ()))
@@ -136,8 +157,8 @@ def restore_(model: nn.Module, receipt: Receipt | str) -> None:
         receipt: what the verb returned, or its id.
 
     Raises:
-        ConfigError: the model carries no such change, a later change has to be restored first, or an argument is no
-            model or receipt.
+        ConfigError: the model carries no such change, a later change has to be restored first, the change kept nothing
+            to go back to, or an argument is no model or receipt.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(2, 2), nn.GELU())
@@ -160,8 +181,11 @@ def restore_(model: nn.Module, receipt: Receipt | str) -> None:
     last = list(log)[-1]
     if last != name:
         raise ConfigError(f"A later change ({last}) builds on {name}; restore the later one first.")
-    for part in (name, *_parts(log[name])):
-        if part in log:
-            log.pop(part).roll_back()
+    parts = [part for part in (name, *_parts(log[name])) if part in log]
+    for part in parts:
+        if (final := log[part].final) is not None:
+            raise ConfigError(final)
+    for part in parts:
+        log.pop(part).roll_back()
     if not log:
         del model.__dict__[_LOG]

@@ -12,7 +12,8 @@ from typing_extensions import Self
 
 from lazyneuron.accelerate.machine.memory import advise_large_pages
 from lazyneuron.ops.quantised import operators
-from lazyneuron.ops.quantised.format import Columns, Format, Rows, blocks, quantise_columns, quantise_rows
+from lazyneuron.ops.quantised.format import Columns, Format, Rows, blocks
+from lazyneuron.ops.quantised.quantise import quantise_columns, quantise_rows
 
 
 class Quantised(nn.Module):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lazyneuron.accelerate.policy.choice import BUCKETS
 from lazyneuron.accelerate.quantised.exchange import (
+    Layer,
     empty_layer,
     exchange_,
     layers_of,
@@ -34,8 +35,10 @@ from lazyneuron.ops.quantised.operators import operators
 from lazyneuron.ops.sparse_mlp.packed import KERNEL_ACTIVATIONS
 
 Bits = Literal["keep", "int8", "int4"]
+Make = Callable[[Sequence[Layer], Callable[[str], None]], dict[str, Quantised]]
 VERB = "quantise_"
 SEQUENCES = (1, 2, 4, 8)  # decoded together
+LAYOUT = 1  # of the bytes that are saved: raised when ops/quantised/format.py changes what they mean
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,6 +81,7 @@ def quantise(
     quantisation: Quantisation,
     batches: Iterable[Any] | None,
     progress: Callable[[str], None],
+    make: Make = quantise_layers,
 ) -> Receipt:
     """Quantise in place, all or nothing; blocks that can be silent are executed as one operator each.
 
@@ -87,6 +91,7 @@ def quantise(
         quantisation: the formats.
         batches: inputs on which the receipt reports the relative output error of each block.
         progress: told what is being done.
+        make: gives the quantised layers by name; of a model that has no weights yet, it reads them.
 
     Raises:
         ImplUnavailable: the kernels are not built here.
@@ -110,10 +115,10 @@ def quantise(
     inputs = {} if batches is None else block_inputs(model, whole, batches)
     wanted = {name: _dense(block, inputs[name]) for block in whole if (name := block.name) in inputs}
     data = [layer.to_data() for layer in layers]
-    new = quantise_layers(layers, progress)
+    new = make(layers, progress)
     changes = [_change(block, whole, new) for block in found.blocks]
     changes += [BlockChange(block=r.name, action="skipped", reason=r.reason) for r in found.rejected]
-    config = quantisation.config() | {"layers": data, "blocks": [block.name for block in whole]}
+    config = quantisation.config() | {"layout": LAYOUT, "layers": data, "blocks": [block.name for block in whole]}
     receipt = Receipt(verb=VERB, config=config, changes=tuple(changes), notes=tuple(kept.values()))
     with transaction(model, receipt.id) as change:
         executions = _apply(change, model, whole, new)
@@ -135,6 +140,10 @@ def quantise_again_(model: nn.Module, receipt: Receipt) -> Receipt:
         CheckpointError: the receipt does not fit the model.
     """
     operators()
+    if (layout := receipt.config.get("layout", LAYOUT)) != LAYOUT:
+        raise CheckpointError(
+            f"The bytes were saved in the layout {layout!r}, this version knows {LAYOUT}; quantise the original anew."
+        )
     data = receipt.config["layers"]
     new = {item["name"]: empty_layer(item) for item in data}
     for name, layer in new.items():

@@ -43,6 +43,7 @@ _LEVELS = {"boolean_kernels": _BOOLEAN_FLAGS}  # of others: _ISA_FLAGS
 _SOURCE_FLAGS = {  # same bits at every ISA level
     "buckets": ("-ffp-contract=off",),
     "elementwise": ("-ffp-contract=off", "-fno-trapping-math", "-funroll-loops"),
+    "quantise": ("-ffp-contract=off", "-fno-trapping-math"),
 }
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from lazyneuron.core.errors import AssumptionError, ConfigError, ShapeError
 
 GROUPS = (32, 64, 128)
+NOT_FINITE = "{} holds NaN or infinity, which no quantised format keeps; mend the weights first."
 _CHUNK = 1 << 24  # numbers that are worked on at once
 # by bits, the largest scale whose multiples are finite
 _MOST = {8: torch.finfo(torch.float32).max / 127 * (1 - 2.0**-23), 4: torch.finfo(torch.bfloat16).max / 8}
@@ -134,7 +135,7 @@ def blocks(padded: int, group: int) -> list[int]:
 
 
 def quantise_rows(weight: Tensor, form: Format, *, what: str = "A layer") -> Rows:
-    """Quantise a matrix row by row, to the nearest.
+    """Quantise a matrix row by row, to the nearest: the definition, which `quantise.py` calls where no kernel runs.
 
     Args:
         weight: (rows, width), of any floating dtype.
@@ -156,7 +157,7 @@ def quantise_rows(weight: Tensor, form: Format, *, what: str = "A layer") -> Row
 
 
 def quantise_columns(down: Tensor, form: Format, *, what: str = "down") -> Columns:
-    """Quantise ``down`` neuron by neuron.
+    """Quantise ``down`` neuron by neuron: the definition, as :func:`quantise_rows`.
 
     Args:
         down: (d_out, d_hidden), as the linear layer holds it.
@@ -206,7 +207,7 @@ def group_scale(grouped: Tensor) -> Tensor:
     best, best_error = None, None
     for top in (8.0, 7.6, 7.2, 8.4, 8.9):
         scale = (extreme / -top).clamp(-_MOST[4], _MOST[4]).to(torch.bfloat16).float()
-        error = (_nearest(grouped, scale, 8, top=7) * scale - grouped).square().sum(-1, keepdim=True)
+        error = _sum_by_halves((_nearest(grouped, scale, 8, top=7) * scale - grouped).square())
         if best is None or best_error is None:
             best, best_error = scale, error
         else:
@@ -214,6 +215,14 @@ def group_scale(grouped: Tensor) -> Tensor:
             best, best_error = torch.where(better, scale, best), torch.where(better, error, best_error)
     assert best is not None
     return best[..., 0].to(torch.bfloat16)
+
+
+def _sum_by_halves(values: Tensor) -> Tensor:
+    """Sums over the last axis, which is kept, in one order: every machine chooses the same of two close candidates."""
+    while values.shape[-1] > 1:
+        half = values.shape[-1] // 2
+        values = values[..., :half] + values[..., half:]
+    return values
 
 
 def _pack_rows(weight: Tensor, form: Format, padded: int) -> tuple[Tensor, Tensor]:
@@ -250,4 +259,4 @@ def _nearest(values: Tensor, scale: Tensor, lowest: int, *, top: int | None = No
 
 def _check_finite(weight: Tensor, what: str) -> None:
     if not bool(torch.isfinite(weight).all()):
-        raise AssumptionError(f"{what} holds NaN or infinity, which no quantised format keeps; mend the weights first.")
+        raise AssumptionError(NOT_FINITE.format(what))
