@@ -232,6 +232,7 @@ STABLE_TORCH_LIBRARY_IMPL(lazyneuron, CompositeExplicitAutograd, m) { m.impl("be
 
 #include "buckets_bindings.h"
 #include "candidates_bindings.h"
+#include "decoding_bindings.h"
 #include "fingerprint_bindings.h"
 #include "quantised_bindings.h"
 #include "quantise_bindings.h"

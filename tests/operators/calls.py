@@ -147,6 +147,14 @@ CALLS: dict[str, Callable[[], Arguments]] = {
     "quantised_mlp": lambda: quantised("mlp", bits=8),
     "quantised_mlp gated int4": lambda: quantised("mlp", bits=4, gated=True),
     "candidates": candidates,
+    "rms_norm": lambda: {
+        "x": normal(5, 48, dtype=torch.float32), "weight": normal(48, dtype=torch.float32), "eps": 1e-3, "offset": 1.0,
+        "rounds_first": False, "isa": -1,
+    },
+    "single_query_attention": lambda: {
+        "q": normal(2, 6, 1, 16, dtype=torch.float32), "k": normal(2, 3, 9, 16, dtype=torch.float32),
+        "v": normal(2, 3, 9, 16, dtype=torch.float32).flip(0), "scale": 0.3, "isa": -1,
+    },
     "quantise": lambda: quantising(bits=8, by_neuron=True),
     "quantise int4": lambda: quantising(bits=4, by_neuron=False),
     "quantise down int4": lambda: quantising(bits=4, by_neuron=True),

@@ -99,6 +99,21 @@ def quantise(weight: Tensor, data: Tensor, scale: Tensor, bits: int, group: int,
     return 0, made.bytes, made.scale
 
 
+def rms_norm(x: Tensor, weight: Tensor, eps: float, offset: float, rounds_first: bool, isa: int) -> Written:
+    size = (x.double().square().sum(-1, keepdim=True) / x.shape[-1] + eps).sqrt()
+    return (((weight.double() + offset) * x.double() / size).to(x.dtype),)
+
+
+def single_query_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, isa: int) -> Written:
+    """One query and one head at a time."""
+    y = torch.empty(q.shape[0], 1, q.shape[1], q.shape[3], dtype=torch.float64)
+    for b, h in itertools.product(range(q.shape[0]), range(q.shape[1])):
+        shared = h * k.shape[1] // q.shape[1]
+        weights = (scale * k[b, shared].double() @ q[b, h, 0].double()).exp()
+        y[b, 0, h] = weights @ v[b, shared].double() / weights.sum()
+    return (y.to(q.dtype),)
+
+
 def fingerprint(memory: list[Tensor]) -> Written:
     return (torch.tensor([_print(piece) for each in memory for piece in _pieces(each)], dtype=torch.int64),)
 

@@ -8,6 +8,7 @@ import torch
 from lazyneuron.ops.boolean import operators as boolean
 from lazyneuron.ops.buckets import operators as buckets
 from lazyneuron.ops.candidates import operators as candidates
+from lazyneuron.ops.decoding import operators as decoding
 from lazyneuron.ops.fingerprint import fingerprint
 from lazyneuron.ops.jsrelu import native as jsrelu
 from lazyneuron.ops.quantised import operators as quantised
@@ -24,7 +25,7 @@ NUMBERS = {"best_isa", "best_boolean_isa", "bucket_insert", "first_change", "qua
 @pytest.fixture(autouse=True, scope="module")
 def registered() -> None:
     rooms = (boolean.operators, fingerprint.native_ops, buckets.native_ops, jsrelu.register, quantised.operators)
-    for register in (*rooms, candidates.operator, sparse_mlp.op):
+    for register in (*rooms, candidates.operator, decoding.operators, sparse_mlp.op):
         register()
 
 

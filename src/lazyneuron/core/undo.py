@@ -30,7 +30,7 @@ class _Entry:
     Two may hold it: copies of torch's decoder layer have a function beside the module of the same name, and use that.
     """
 
-    module: nn.Module
+    module: Any  # or a plain object that modules share, such as their config
     attribute: str
     originals: dict[str, Any]
     orders: dict[str, tuple[str, ...]]
@@ -52,14 +52,16 @@ class Transaction:
         self.name = name
         self.entries: list[_Entry] = []
 
-    def set(self, module: nn.Module, attribute: str, value: Any) -> None:
+    def set(self, module: Any, attribute: str, value: Any) -> None:
         """Set ``module.attribute`` and remember what was there."""
-        originals = {home: held[attribute] for home in _HOMES if attribute in (held := getattr(module, home))}
+        homes = _homes_of(module)
+        originals = {home: held[attribute] for home in homes if attribute in (held := getattr(module, home))}
         orders = {home: tuple(getattr(module, home)) for home in _REGISTRIES if home in originals}
         entry = _Entry(module, attribute, originals, orders)
         self.entries.append(entry)
         # a slot may hold a module now and a function next; setattr itself sees to all other homes
-        module._modules.pop(attribute, None)
+        if "_modules" in homes:
+            module._modules.pop(attribute, None)
         setattr(module, attribute, value)
         _keep_order(entry)
 
@@ -67,11 +69,15 @@ class Transaction:
         """Undo all changes, last first."""
         while self.entries:
             entry = self.entries.pop()
-            for home in _HOMES:
+            for home in _homes_of(entry.module):
                 getattr(entry.module, home).pop(entry.attribute, None)
             for home, original in entry.originals.items():
                 getattr(entry.module, home)[entry.attribute] = original
             _keep_order(entry)
+
+
+def _homes_of(module: Any) -> tuple[str, ...]:
+    return _HOMES if isinstance(module, nn.Module) else ("__dict__",)
 
 
 def _keep_order(entry: _Entry) -> None:
@@ -105,7 +111,8 @@ def active_changes(model: nn.Module) -> tuple[str, ...]:
 def changed_modules(model: nn.Module) -> tuple[nn.Module, ...]:
     """The modules that the changes in force on ``model`` touched, also those that are no longer part of it."""
     log: dict[str, Transaction] = model.__dict__.get(_LOG, {})
-    return tuple(dict.fromkeys(entry.module for change in log.values() for entry in change.entries))
+    touched = {id(entry.module): entry.module for change in log.values() for entry in change.entries}
+    return tuple(module for module in touched.values() if isinstance(module, nn.Module))
 
 
 def receipts(model: nn.Module) -> tuple[Receipt, ...]:

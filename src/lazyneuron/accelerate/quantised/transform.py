@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lazyneuron.accelerate.policy.choice import BUCKETS
+from lazyneuron.accelerate.quantised.attention import replace_attention_, takes_part
 from lazyneuron.accelerate.quantised.exchange import (
     Layer,
     empty_layer,
@@ -20,6 +21,7 @@ from lazyneuron.accelerate.quantised.exchange import (
 )
 from lazyneuron.accelerate.quantised.execution import SPARSE, QuantisedExecution
 from lazyneuron.accelerate.quantised.modules import Quantised
+from lazyneuron.accelerate.quantised.norms import find_norms, fuse_norms_
 from lazyneuron.accelerate.sample import block_inputs
 from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.blocks.find import Found, find
@@ -119,9 +121,11 @@ def quantise(
     changes = [_change(block, whole, new) for block in found.blocks]
     changes += [BlockChange(block=r.name, action="skipped", reason=r.reason) for r in found.rejected]
     config = quantisation.config() | {"layout": LAYOUT, "layers": data, "blocks": [block.name for block in whole]}
+    if quantisation.rest is not None:
+        config |= {"norms": find_norms(model), "attention": takes_part(model)}
     receipt = Receipt(verb=VERB, config=config, changes=tuple(changes), notes=tuple(kept.values()))
     with transaction(model, receipt.id) as change:
-        executions = _apply(change, model, whole, new)
+        executions = _apply(change, model, whole, new, config)
         measured = {name: _measured(executions[name], inputs[name], wanted[name]) for name in wanted}
         changes = [dataclasses.replace(c, details={**c.details, **measured.get(c.block, {})}) for c in receipt.changes]
         change.receipt = receipt = dataclasses.replace(receipt, changes=tuple(changes))
@@ -159,7 +163,7 @@ def quantise_again_(model: nn.Module, receipt: Receipt) -> Receipt:
         raise CheckpointError("The saved quantisation names blocks that this model lacks; build the model as it was.")
     with transaction(model, receipt.id) as change:
         change.receipt = receipt
-        _apply(change, model, whole, new)
+        _apply(change, model, whole, new, receipt.config)
     return receipt
 
 
@@ -173,8 +177,15 @@ def why_layers(block: MLPBlock) -> str | None:
 
 
 def _apply(
-    change: Transaction, model: nn.Module, whole: Sequence[MLPBlock], new: Mapping[str, Quantised]
+    change: Transaction,
+    model: nn.Module,
+    whole: Sequence[MLPBlock],
+    new: Mapping[str, Quantised],
+    around: Mapping[str, Any],
 ) -> dict[str, QuantisedExecution]:
+    fuse_norms_(change, model, around.get("norms", {}))
+    if around.get("attention"):
+        replace_attention_(change, model)
     exchange_(change, model, new)
     executions = {}
     for block in whole:

@@ -1,0 +1,32 @@
+"""The native operators, each with a fake implementation for compilers."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lazyneuron.ops.native.load import load
+
+
+@functools.cache
+def operators() -> Any:
+    """The native operators ``rms_norm`` and ``single_query_attention`` of :mod:`lazyneuron.ops.decoding.reference`.
+
+    Raises:
+        ImplUnavailable: the kernels are not built here, with the reason.
+    """
+    load()
+    torch.library.register_fake("lazyneuron::rms_norm", _fake_norm)
+    torch.library.register_fake("lazyneuron::single_query_attention", _fake_attention)
+    return torch.ops.lazyneuron
+
+
+def _fake_norm(x: Tensor, weight: Tensor, eps: float, offset: float, rounds_first: bool, isa: int = -1) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def _fake_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, isa: int = -1) -> Tensor:
+    return q.new_empty((q.shape[0], 1, q.shape[1], q.shape[3]))
