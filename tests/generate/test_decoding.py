@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import lazyneuron as lazy
-from lazyneuron.accelerate.status import all_executions
+from lazyneuron.accelerate.quantised.execution import accelerated_blocks
 from lazyneuron.core.errors import DataError
 from lazyneuron.generate.decoding import Decoding, compare, decode, settings_for
 from lazyneuron.generate.load import load_quantised
@@ -45,7 +45,7 @@ def test_tokens_are_those_of_generate_sparse_and_dense(name: str, tmp_path: Path
     assert len(sparse.token_ms) == len(sparse.tokens) - 1 and sparse.prompt_tokens == 9
     dense = decode(model, INPUTS, settings, dense=True)
     assert dense.tokens == sparse.tokens and 0 < sparse.computed < 1 == dense.computed
-    assert not any(run.every for run in all_executions(model))
+    assert not any(run.every for run in accelerated_blocks(model))
     found = compare(model, INPUTS, sparse, dense)
     assert (found.equal, found.of, found.tie) == (len(sparse.tokens), len(sparse.tokens), None)
 
@@ -65,7 +65,7 @@ def test_the_dense_evaluation_of_kept_blocks_runs_their_layers(tmp_path: Path) -
 def test_the_computed_share_is_that_of_the_decoded_tokens(tmp_path: Path) -> None:
     model = loaded(tmp_path)
     seen: list[float] = []
-    runs = all_executions(model)
+    runs = accelerated_blocks(model)
     whole = decode(model, INPUTS, settings_for(model, max_new_tokens=12))
     for run in runs:
         run.counts.zero_()

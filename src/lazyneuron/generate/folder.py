@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lazyneuron.core.errors import MALFORMED, CheckpointError, ImplUnavailable, LazyNeuronError, said
 from lazyneuron.core.hollow import built_hollow, empty_, to_cpu_
-from lazyneuron.core.tensor_file import Stored, TensorFile
+from lazyneuron.core.tensor_file import Stored, TensorFile, in_own_pages
 from lazyneuron.pretrained import default_dtype
 
 INDEX = "model.safetensors.index.json"
@@ -33,15 +33,23 @@ class Weights:
     places: Mapping[str, tuple[TensorFile, str]]
     dtypes: Mapping[str, torch.dtype] | None = None
 
-    def read(self, name: str) -> Tensor:
+    def read(self, name: str, *, fleeting: bool = False) -> Tensor:
         """One tensor, with the dtype that the model gives it.
+
+        Args:
+            name: in the model.
+            fleeting: in pages of its own, which the system has back as soon as the tensor is let go.
 
         Raises:
             CheckpointError: its file cannot be read any more.
         """
         file, stored = self.places[name]
-        tensor = file.read(stored)
-        return tensor if self.dtypes is None else tensor.to(self.dtypes[name])
+        kept = file.stored[stored]
+        tensor = file.read(stored, into=in_own_pages(kept.shape, kept.dtype) if fleeting else None)
+        wanted = tensor.dtype if self.dtypes is None else self.dtypes[name]
+        if not fleeting or wanted == tensor.dtype:
+            return tensor.to(wanted)
+        return in_own_pages(kept.shape, wanted).copy_(tensor)
 
     def stored(self, name: str) -> Stored:
         """Shape, dtype and place of one tensor."""

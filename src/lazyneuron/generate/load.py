@@ -169,7 +169,7 @@ def _fill_quantised_(model: nn.Module, found: Weights, asked: Quantisation | Non
     if asked is not None:
         with contextlib.ExitStack() as shown:
             shown.enter_context(random_weights(model))
-            blocks = find(model)
+            blocks = find(model, norms=False)
 
             def make(layers: Sequence[Layer], tell: Progress) -> dict[str, Quantised]:
                 shown.close()
@@ -209,7 +209,7 @@ def _read_layers(
         progress(f"Reading and quantising {layer.name} ({number + 1} of {len(layers)})")
         own = {name: p for name, p in layer.module._parameters.items() if p is not None}
         for name, parameter in own.items():
-            parameter.data = found.read(aliases[f"{layer.name}.{name}"])
+            parameter.data = found.read(aliases[f"{layer.name}.{name}"], fleeting=name == "weight")
         made[layer.name] = layer.make()
         for parameter in own.values():
             empty_(parameter)

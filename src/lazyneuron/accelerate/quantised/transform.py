@@ -158,7 +158,7 @@ def quantise_again_(model: nn.Module, receipt: Receipt) -> Receipt:
         ):
             raise CheckpointError(f"{name} has other sizes than the layer that was saved; build the model as it was.")
     wanted = set(receipt.config["blocks"])
-    whole = [block for block in find(model).blocks if block.name in wanted] if wanted else []
+    whole = [block for block in find(model, norms=False).blocks if block.name in wanted] if wanted else []
     if {block.name for block in whole} != wanted:
         raise CheckpointError("The saved quantisation names blocks that this model lacks; build the model as it was.")
     with transaction(model, receipt.id) as change:

@@ -64,7 +64,7 @@ def find_blocks(model: nn.Module, example: Any = None) -> list[MLPBlock]:
     return list(find(model, example).blocks)
 
 
-def find(model: nn.Module, example: Any = None) -> Found:
+def find(model: nn.Module, example: Any = None, *, norms: bool = True) -> Found:
     """Find the MLP blocks of a model, and what looks like one but is not.
 
     Small random inputs run through sub-modules, from the innermost outwards, while their linear layers are watched.
@@ -76,6 +76,7 @@ def find(model: nn.Module, example: Any = None) -> Found:
         model: any module. Parameters, buffers, attributes, mode, hooks and torch's random state stay as they are, also
             after an exception; hooks of others are not called.
         example: one batch item; with it the whole model runs too, for parts that cannot be run alone.
+        norms: look for the norm that feeds each block too; without it ``norm`` may be None where there is one.
 
     Returns:
         The blocks and the rejected candidates.
@@ -97,7 +98,9 @@ def find(model: nn.Module, example: Any = None) -> Found:
             search.examine(trace_model(model, example, search.runnable))
         rejected = [*batched_experts(model), *packed_linears(model), *never_ran(search)]
         found = search.named()
-        blocks = with_norms(model, [block for block, _ in found], sites=sites, traces=search.traces)
+        blocks = [block for block, _ in found]
+        if norms:
+            blocks = with_norms(model, blocks, sites=sites, traces=search.traces)
     hooked = {id(b.up.module) for b in blocks if b.gate is not None and is_rectified(b.up)}
     blocks = [dataclasses.replace(b, rectifies_up=b.rectifies_up or id(b.up.module) in hooked) for b in blocks]
     blocks = [dataclasses.replace(b, refusal=refuse(b, model, sites)) for b in blocks]
