@@ -80,7 +80,8 @@ def load_quantised(
         ImplUnavailable: transformers or the kernels are missing.
 
     Cost:
-        Memory: that of the result, and one layer as it is stored. Time: reading the files, and about as long again.
+        Memory: that of the result, and one layer as it is stored. Time: reading the files, finding the
+            blocks, and one pass of quantising.
     """
     check_folder(folder)
     if batches is not None:

@@ -29,7 +29,7 @@ def quantise_rows(weight: Tensor, form: Format, *, what: str = "A layer") -> Row
         AssumptionError: weights that are not finite.
 
     Cost:
-        One pass over the weights: about as long as it takes to read them from a disk.
+        One pass over the weights, and no copy of them in the usual layouts.
     """
     form.check_width(weight.shape[1], what)
     run = _native(weight)
