@@ -11,7 +11,7 @@ import os
 import signal
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from lazyneuron.route import BucketTable, load_table, save_table
 from lazyneuron.route.estimators import LSHClassifier, LSHRegressor, load_estimator, save_estimator
 from lazyneuron.train import Checkpoints
 from lazyneuron.train.tree import read_tree, write_tree
+from tests.kernels import NATIVE
 
 
 class Other(Exception):
@@ -67,6 +68,48 @@ def _load_model(folder: Path) -> int:
         lazy.load_(model, folder)
     (block,) = lazy.find_blocks(model)
     return _one_of({*_extremes(model.state_dict().values()), *block.activation.parameters}) - 1
+
+
+def _constant(model: nn.Module, value: float) -> nn.Module:
+    for parameter in model.parameters():
+        nn.init.constant_(parameter, value)
+    lazy.accelerate_(model.eval(), weights="int4", rest="int8")
+    return model
+
+
+def rectified() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 64))
+
+
+@functools.cache
+def _quantised() -> list[nn.Module]:
+    return [_constant(rectified(), value) for value in (1.0, 2.0)]
+
+
+@functools.cache
+def _language_models() -> list[nn.Module]:
+    from transformers import OPTConfig, OPTForCausalLM
+
+    sizes = {"hidden_size": 64, "ffn_dim": 128, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 96}
+    config = OPTConfig(**sizes, max_position_embeddings=16, word_embed_proj_dim=64)
+    return [_constant(OPTForCausalLM(config), value) for value in (1.0, 2.0)]
+
+
+def _which(model: nn.Module, made: Sequence[nn.Module]) -> int:
+    """Which of the models has all tensors of this one, bit for bit."""
+    got = model.state_dict()
+    for number, wanted in enumerate(made):
+        state = wanted.state_dict()
+        if list(got) == list(state) and all(torch.equal(got[name], state[name]) for name in state):
+            return number
+    raise Other("another model")
+
+
+def _load_quantised(folder: Path) -> int:
+    model = rectified()
+    with unchanged_on_failure(lambda: [*model.state_dict().values(), *map(hash, vars(model)["_modules"].values())]):
+        lazy.load_(model, folder)
+    return _which(model, _quantised())
 
 
 @contextlib.contextmanager
@@ -226,6 +269,17 @@ def _load_tree(folder: Path) -> int:
 
 SAVERS = {
     "save": Saver(lambda folder, k: lazy.save(_models()[k], folder), _load_model),
+    **(
+        {
+            "save, quantised": Saver(lambda folder, k: lazy.save(_quantised()[k], folder), _load_quantised),
+            "save, read by load_quantised": Saver(
+                lambda folder, k: lazy.save(_language_models()[k], folder),
+                lambda folder: _which(lazy.load_quantised(folder)[0], _language_models()),
+            ),
+        }
+        if NATIVE
+        else {}
+    ),
     "save_estimator": Saver(lambda folder, k: save_estimator(_estimators()[1][k], folder), _load_estimator),
     "save_table": Saver(lambda folder, k: save_table(_tables()[k], folder), _load_table),
     "Checkpoints.save, the same step": Saver(

@@ -42,11 +42,12 @@ def ended_before(call: int, body) -> bool:
 
 
 PARALLEL = "Checkpoints.save, two processes"
+LONG = (PARALLEL, "save, read by load_quantised")
 
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=[pytest.mark.slow] * (n == PARALLEL)) for n in SAVERS if n != "write_tree"],
+    [pytest.param(n, marks=[pytest.mark.slow] * (n in LONG)) for n in SAVERS if n != "write_tree"],
 )
 def test_ending_before_any_change_of_a_file_leaves_the_old_or_the_new(tmp_path, name):
     saver, seen = SAVERS[name], []
