@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
 
 from lazyneuron.accelerate import accelerate_
 from lazyneuron.blocks import find_blocks
+from lazyneuron.blocks.find import find
 from lazyneuron.core.errors import NoBlocksError
 
 transformers = pytest.importorskip("transformers")
@@ -141,3 +144,14 @@ def test_a_block_that_hardly_ever_fires_is_found(density, seed):
     model[1].bias.data -= 100.0 if density == 0 else z.flatten().kthvalue(int((1 - density) * z.numel())).values
     (block,) = find_blocks(model)
     assert (block.up.name, block.activation.kind, block.down.name) == ("1", "relu", "3")
+
+
+def test_without_norms_the_rest_is_found_all_the_same():
+    model = _hf("LlamaConfig", vocab_size=50, hidden_act="relu", **_SMALL)  # norms show in the whole model alone
+    whole, fast = find(model), find(model, norms=False)
+    assert all(block.norm is not None for block in whole.blocks) and fast.rejected == whole.rejected
+    assert [block.norm for block in fast.blocks] == [None, None]
+    for one, other in zip(fast.blocks, whole.blocks, strict=True):
+        for field in dataclasses.fields(one):
+            if field.name != "norm":
+                assert repr(getattr(one, field.name)) == repr(getattr(other, field.name))

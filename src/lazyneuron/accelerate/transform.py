@@ -122,7 +122,7 @@ def _quantised(
         if not batches:
             raise DataError("There are no batches to measure on; pass at least one, or leave them out.")
     example = batches[0] if isinstance(batches, list) else None
-    found = find(model, example) if blocks is None else found_in(model, blocks)
+    found = find(model, example, norms=False) if blocks is None else found_in(model, blocks)
     first = quantise(model, found, quantisation, batches, progress)
     if quantisation.blocks is not None or not found.blocks:
         return first

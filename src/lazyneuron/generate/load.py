@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from lazyneuron.accelerate.quantised.exchange import Layer
@@ -31,6 +30,7 @@ from lazyneuron.core.hollow import empty_, random_weights
 from lazyneuron.core.receipt import Receipt
 from lazyneuron.core.undo import amend_, receipts
 from lazyneuron.generate.folder import Weights, build, match, read_config, weight_files
+from lazyneuron.generate.ties import notes_of_copies, stored_names
 from lazyneuron.generate.whole import load_whole
 from lazyneuron.pretrained import build_saved, from_pretrained
 from lazyneuron.save import RECEIPTS, accelerate_again_, change_hollow_, open_saved
@@ -166,7 +166,7 @@ def _check_shapes(model: nn.Module, found: Weights, folder: Path) -> None:
 def _fill_quantised_(model: nn.Module, found: Weights, asked: Quantisation | None, progress: Progress) -> None:
     """Quantise what is to be, layer by layer, then read the rest."""
     model.eval()
-    aliases = _aliases(model, found)
+    aliases = stored_names(model, found)
     if asked is not None:
         with contextlib.ExitStack() as shown:
             shown.enter_context(random_weights(model))
@@ -177,14 +177,8 @@ def _fill_quantised_(model: nn.Module, found: Weights, asked: Quantisation | Non
                 return _read_layers(layers, found, aliases, tell)
 
             receipt = quantise(model, blocks, asked, None, progress, make=make)
-        notes = [
-            f"{_parent(name)} is tied to {other}, and became a quantised copy of it."
-            for name, first in aliases.items()
-            if isinstance(_owner(model, name), Quantised)
-            for other, its in aliases.items()
-            if its == first and not isinstance(_owner(model, other), Quantised)
-        ]
-        amend_(model, dataclasses.replace(receipt, notes=(*receipt.notes, *notes)), final=FINAL)
+        notes = (*receipt.notes, *notes_of_copies(model, aliases))
+        amend_(model, dataclasses.replace(receipt, notes=notes), final=FINAL)
     progress("Reading what is not quantised")
     parameters = dict(model.named_parameters(remove_duplicate=False))
     buffers = dict(model.named_buffers(remove_duplicate=False))
@@ -215,34 +209,6 @@ def _read_layers(
         for parameter in own.values():
             empty_(parameter)
     return {layer.name: made[layer.name] for layer in layers}
-
-
-def _aliases(model: nn.Module, found: Weights) -> dict[str, str]:
-    """Every parameter's name -> the name under which it is stored. Ties that the files contradict are cut."""
-    stored: dict[int, str] = {}
-    named = dict(model.named_parameters(remove_duplicate=False))
-    for name, parameter in named.items():
-        if name not in found.places:
-            continue
-        first = stored.setdefault(id(parameter), name)
-        if first != name and not torch.equal(found.read(first), found.read(name)):
-            own = nn.Parameter(parameter.data, requires_grad=parameter.requires_grad)
-            setattr(_owner(model, name), name.rpartition(".")[2], own)
-            empty_(own)
-    named = dict(model.named_parameters(remove_duplicate=False))
-    stored = {}
-    for name, parameter in named.items():
-        if name in found.places:
-            stored.setdefault(id(parameter), name)
-    return {name: stored[id(parameter)] for name, parameter in named.items() if id(parameter) in stored}
-
-
-def _parent(name: str) -> str:
-    return name.rpartition(".")[0]
-
-
-def _owner(model: nn.Module, name: str) -> nn.Module:
-    return model.get_submodule(_parent(name))
 
 
 def _measured_(model: nn.Module, receipt: Receipt, batches: Iterable[Any]) -> Receipt:

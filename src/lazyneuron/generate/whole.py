@@ -44,7 +44,7 @@ def load_whole(
             "folder of a whole language model."
         )
     if asked is not None:
-        receipt = quantise(model, find(model), asked, None, progress)
+        receipt = quantise(model, find(model, norms=False), asked, None, progress)
         note = (
             "The folder names its weights otherwise than the model, so it was read whole before it was quantised: the "
             "memory needed was that of the original."
