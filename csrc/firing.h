@@ -194,6 +194,7 @@ void accumulate(const Layout& l, int64_t tile, int64_t task, char* lists, int64_
   const size_t floats = static_cast<size_t>(count * stride);
   thread_local std::vector<Wanted<Row>> wanted;
   alignas(64) float sums[kAccumulators + 16 * kMaxTile], total[kAccumulators + 16 * kMaxTile];
+  if (l.panels == 0) std::memset(total, 0, floats * sizeof(float));  // a block without neurons
   for (int64_t begin = 0; begin < l.panels; begin += segment) {
     gather(l, lists, begin, std::min(begin + segment, l.panels), c0, row, wanted);
     if (begin > 0 && wanted.empty()) continue;
