@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -52,11 +51,8 @@ def _measured(case: Case, request: Request, folder: Path, reading: Reading) -> l
 
 
 def _record(found: dict[str, list[Row]], every: tuple[Case, ...], request: Request) -> Record:
-    places = [case.name for case in every]
-    ordered: dict[str, Any] = {
-        name: found[name]
-        for name in sorted(found, key=lambda n: (n not in places, places.index(n) if n in places else 0))
-    }
+    places = {case.name: number for number, case in enumerate(every)}
+    ordered = {name: found[name] for name in sorted(found, key=lambda name: places.get(name, len(places)))}
     return benchmark_record(
         "generate", title=TITLE, threads=torch.get_num_threads(), quick=request.quick, cases=ordered
     )

@@ -21,6 +21,7 @@ from lazyneuron.experiments.bench.generation.cases import Case, goal_for, most_m
 from lazyneuron.experiments.bench.generation.engines import Ours, same_as_dense
 from lazyneuron.experiments.bench.generation.peers.peer import Peer, begin
 from lazyneuron.experiments.bench.generation.reading import Reading
+from lazyneuron.experiments.bench.generation.shapes import NARROW
 from lazyneuron.experiments.experiment import SEED
 
 Row = dict[str, Any]
@@ -142,7 +143,7 @@ def _facts(case: Case) -> Row:
 
 def _rows(case: Case, ours: Ours, peer: Peer | None, *, effort: Effort, reading: Reading) -> list[Row]:
     plain = case.weights == case.rest == "keep"
-    if case.shape is names.NARROW:
+    if case.shape is NARROW:
         return _outside(case, ours, effort=effort, reading=reading)
     one = ours.prompt(PROMPT)
     decode: dict[str, Turn] = {names.EAGER if plain else names.OURS: lambda _: ours.decode(one, effort.tokens)}
@@ -239,10 +240,11 @@ def _outside(case: Case, ours: Ours, *, effort: Effort, reading: Reading) -> lis
     found = in_turns(turns, rounds=effort.rounds, read=reading.gbps, others=())
     rows = []
     for engine in turns:
-        row = _facts(case) | {"part": names.CALLS, "engine": engine, "ms": found.median_ms(engine)}
+        ms = found.median_ms(engine)
+        row: Row = _facts(case) | {"part": names.CALLS, "engine": engine, "ms": ms}
         row["samples_ms"] = [[round(one, 3) for one in turn] for turn in found.samples_ms[engine]]
         most = most_ms(case)
         if most is not None:
-            row |= {"most_ms": most, "reached": row["ms"] <= most}
+            row |= {"most_ms": most, "reached": ms <= most}
         rows.append(row)
     return rows

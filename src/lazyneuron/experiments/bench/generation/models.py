@@ -72,7 +72,7 @@ def _numbers(hollow: Tensor, drawn: dict[torch.Size, Tensor], generator: torch.G
         return torch.ones(hollow.shape)
     if hollow.shape not in drawn:
         numbers = drawn[hollow.shape] = torch.empty(hollow.shape, dtype=dtype)
-        for part in numbers.split(4096):
+        for part in torch.split(numbers, 4096):  # bounds memory
             part.copy_(torch.randn(part.shape, generator=generator) * _SPREAD)
     return drawn[hollow.shape].clone()
 

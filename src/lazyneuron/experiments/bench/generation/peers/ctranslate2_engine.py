@@ -9,6 +9,8 @@ import time
 from importlib import metadata
 from typing import Any
 
+_POSITIONS = 512
+
 
 class Engine:
     """An OPT-shaped model. ``facts`` has versions, settings and the bytes that a token reads."""
@@ -27,7 +29,8 @@ class Engine:
         self.facts = {
             "versions": {"ctranslate2": metadata.version("ctranslate2")},
             "settings": settings,
-            "bytes_a_token": size - rows,  # the embedding is read one row at a time
+            # of the embedding and of the positions in float32, one row is read
+            "bytes_a_token": size - rows - 4 * _POSITIONS * shape["width"],
         }
 
     def decode(self, prompt: list[int], tokens: int) -> list[float]:
@@ -61,12 +64,12 @@ def _write(folder: str, shape: dict[str, Any], form: str) -> None:
         shape["layers"], shape["heads"], pre_norm=True, activation=common.Activation.RELU
     )
     width, hidden, vocabulary = shape["width"], shape["hidden"], shape["vocabulary"]
-    generator, drawn = np.random.default_rng(0), {}
+    generator, drawn, turn = np.random.default_rng(0), {}, itertools.count()
 
     def numbers(rows: int, columns: int) -> Any:
         if (rows, columns) not in drawn:
             drawn[rows, columns] = generator.standard_normal((rows, columns), dtype=np.float32) * np.float32(0.02)
-        return drawn[rows, columns]
+        return np.roll(drawn[rows, columns], next(turn))  # equal weights would be stored, and read, once
 
     def linear(part: Any, rows: int, columns: int) -> None:
         part.weight, part.bias = numbers(rows, columns), np.zeros(rows, np.float32)
@@ -77,7 +80,7 @@ def _write(folder: str, shape: dict[str, Any], form: str) -> None:
     decoder = spec.decoder
     decoder.scale_embeddings = False
     decoder.embeddings.weight = numbers(vocabulary, width)
-    decoder.position_encodings.encodings = numbers(2048, width)
+    decoder.position_encodings.encodings = numbers(_POSITIONS, width)
     norm(decoder.layer_norm)
     decoder.projection.weight = numbers(vocabulary, width)
     for layer in decoder.layer:

@@ -12,6 +12,8 @@ import sys
 import time
 from typing import Any
 
+_LEAST_S = 0.1  # between two requests, for the processor time in between to say something
+
 
 def serve(engine_file: str) -> None:
     """Answer until the input ends."""
@@ -26,7 +28,8 @@ def serve(engine_file: str) -> None:
     for line in sys.stdin:
         request = json.loads(line)
         now = time.perf_counter(), time.process_time()
-        idle = (now[1] - left[1]) / max(now[0] - left[0], 1e-9) if engine is not None else None
+        apart = now[0] - left[0]
+        idle = (now[1] - left[1]) / apart if apart > _LEAST_S else 0.0
         try:
             if engine is None:
                 engine = _load(engine_file).Engine(request)
