@@ -118,9 +118,8 @@ def test_fewer_firing_neurons_read_fewer_bytes_by_the_count_of_their_rows():
 
 
 def test_ratios_are_taken_round_by_round_and_goals_decide():
-    turns = measuring.Turns(
-        samples_ms={OURS: [[10.0, 10.0], [20.0]], "p": [[20.0], [30.0, 30.0]]}, gbps=[1.0], own_idle=0
-    )
+    samples = {OURS: [[10.0, 10.0], [20.0]], "p": [[20.0], [30.0, 30.0]]}
+    turns = measuring.Turns(samples_ms=samples, gbps=[1.0], own_idle=0)
     assert turns.ratios(OURS, "p") == [2.0, 1.5] and turns.median_ms(OURS) == 10.0
     tiny = dataclasses.replace(case(), shape=TINYLLAMA)
     slow = measuring.Turns(

@@ -22,7 +22,7 @@ def test_an_engine_answers_and_what_it_prints_is_no_answer():
         assert peer.facts == {"versions": {"fake": "1"}, "settings": {"threads": 2}, "bytes_a_token": 1000}
         assert peer.decode([5, 6, 7], 4) == [3.0] * 4
         assert peer.prefill([1]) == [1.5]
-        with pytest.raises(ImplUnavailable, match="ValueError: there is$"):
+        with pytest.raises(ImplUnavailable, match=r"ValueError: there is$"):
             peer.decode([], 4)
         assert peer.decode([5], 1) == [1.0]  # an error ends nothing
         process = peer._process
@@ -38,7 +38,7 @@ def test_processor_time_between_requests_is_told_apart_from_that_within():
 
 
 @pytest.mark.parametrize(
-    ("form", "said"), [("missing", "No module named 'engine'"), ("dead", "process ended. out of luck")]
+    ("form", "said"), [("missing", "No module named 'engine'"), ("dead", r"process ended\. out of luck")]
 )
 def test_an_engine_that_does_not_begin_says_why(form, said):
     with pytest.raises(ImplUnavailable, match=said):
