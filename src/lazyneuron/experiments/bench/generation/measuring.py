@@ -213,7 +213,7 @@ def _of_part(case: Case, ours: Ours, found: Turns, *, part: str, peer: Peer | No
 def _against(case: Case, found: Turns, *, part: str, engine: str) -> Row:
     """Ratios over all other engines of the part, and the goal."""
     others = [other for other in found.samples_ms if other != engine]
-    over = {}
+    over: dict[str, Row] = {}
     for other in others:
         ratios = found.ratios(engine, other)
         over[other] = {"median": statistics.median(ratios), "quartiles": list(quartiles(ratios))}
