@@ -149,8 +149,6 @@ def _rows(case: Case, ours: Ours, peer: Peer | None, *, effort: Effort, reading:
     decode: dict[str, Turn] = {names.EAGER if plain else names.OURS: lambda _: ours.decode(one, effort.tokens)}
     if not plain:
         decode[names.EVERY] = lambda _: ours.decode(one, effort.tokens, dense=True)
-    if case.compiled:
-        decode[names.COMPILED] = lambda _: _compiled(ours, one, effort.tokens)
     whole = ours.prompt(effort.prompt)
     prefill: dict[str, Turn] = {names.EAGER if plain else names.OURS: lambda _: ours.prefill(whole)}
     if not plain:
@@ -173,7 +171,25 @@ def _rows(case: Case, ours: Ours, peer: Peer | None, *, effort: Effort, reading:
         }
         found = in_turns(batch, rounds=effort.prefills, read=reading.gbps, others=())
         rows += _of_part(case, ours, found, part=names.FOUR, peer=None, tokens=4)
+    if case.compiled:
+        rows += _beside_compiled(case, ours, effort=effort, reading=reading)
     return rows
+
+
+def _beside_compiled(case: Case, ours: Ours, *, effort: Effort, reading: Reading) -> list[Row]:
+    """The compiled model beside itself, after all else, because compiling changes what comes after it."""
+    one = ours.prompt(PROMPT)
+    turns: dict[str, Turn] = {
+        names.OURS: lambda _: ours.decode(one, effort.tokens),
+        names.COMPILED: lambda _: _compiled(ours, one, effort.tokens),
+    }
+    try:
+        found = in_turns(turns, rounds=effort.prefills, read=reading.gbps, others=())
+    except Exception as error:  # compilers raise anything; what was measured before stays
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        return [_facts(case) | {"part": names.ONE, "engine": names.COMPILED, "note": f"does not compile: {reason}"}]
+    rows = _of_part(case, ours, found, part=names.ONE, peer=None, tokens=1)
+    return [row for row in rows if row["engine"] == names.COMPILED]
 
 
 def _compiled(ours: Ours, inputs: dict[str, torch.Tensor], tokens: int) -> list[float]:
