@@ -47,7 +47,7 @@ class Effort:
     prefills: int
 
 
-FULL = Effort(rounds=7, tokens=20, prompt=256, prefills=5)
+FULL = Effort(rounds=7, tokens=20, prompt=256, prefills=4)
 QUICK = Effort(rounds=3, tokens=12, prompt=256, prefills=3)
 
 
