@@ -65,10 +65,13 @@ def test_methods_are_shown_beside_their_quality(monkeypatch, capsys):
         (["--quick", "--tokens", 1], "--quick measures fixed cases"),
         (
             ["nothing"],
-            "There is no benchmark 'nothing'; there are accelerate, checks, explain, head, jsrelu, learn, recipes, "
-            "route.",
+            "There is no benchmark 'nothing'; there are accelerate, checks, explain, generate, head, jsrelu, learn, "
+            "recipes, route.",
         ),
         (["checks", "--tokens", 1], "Only the benchmark accelerate takes shapes"),
+        (["checks", "--only", "x"], "Only the benchmark generate takes --only"),
+        (["generate", "--only", "GPT-5"], "No case matches 'GPT-5'; there are TinyLlama/int8/int8/0.05"),
+        (["generate", "--peers-python", "nowhere"], "nowhere is no interpreter that can be run"),
     ],
 )
 def test_a_value_without_meaning_is_one_sentence_and_exit_2(monkeypatch, capsys, tmp_path, options, said):

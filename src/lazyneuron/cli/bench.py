@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,10 +14,11 @@ from lazyneuron.experiments.catalogue import NAMES
 if TYPE_CHECKING:
     from lazyneuron.core.record import Record
     from lazyneuron.experiments.bench.blocks.case import Case
-    from lazyneuron.experiments.experiment import Experiment
+    from lazyneuron.experiments.experiment import Experiment, Request
 
 _SOURCE = "Synthetic Gaussian weights and inputs; us are medians, speeds are medians of ratios within a round."
 _GRID = "accelerate"
+_CASES = "generate"
 _NAME_HELP = f"Which benchmark: {', '.join(NAMES['benchmark'])}. Only {_GRID} takes shapes and other cases."
 
 
@@ -26,7 +28,7 @@ def bench(
     json_file: JsonFile = None,
     quick: Quick = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Keep the parts that the file of --json has; learn and route.")
+        bool, typer.Option("--resume", help="Keep the parts that the file of --json has; generate, learn and route.")
     ] = False,
     shape: Annotated[list[str] | None, typer.Option("--shape", help="1024x4096, or 2048x8192:gated.")] = None,
     tokens: Annotated[list[int] | None, typer.Option("--tokens", help="Tokens processed together.")] = None,
@@ -34,14 +36,23 @@ def bench(
     dtype: Annotated[list[str] | None, typer.Option("--dtype", help="float32, bfloat16 or float16.")] = None,
     threads: Annotated[int | None, typer.Option("--threads", help="Of torch; without it, its own choice.")] = None,
     against: Annotated[list[str] | None, typer.Option("--against", help="A baseline by name, or all.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="Cases of generate whose names contain this; * for anything.")
+    ] = None,
+    peers_python: Annotated[
+        Path | None, typer.Option("--peers-python", help="The interpreter that has the other engines of generate.")
+    ] = None,
 ) -> None:
     """Time certified execution against dense and other methods on this machine, with quality and ceilings beside."""
     from lazyneuron.cli.output import check_writable
     from lazyneuron.core.errors import ConfigError
     from lazyneuron.experiments.catalogue import experiment
+    from lazyneuron.experiments.experiment import Request
 
     wanted = experiment(name, "benchmark")
     chosen = {"shapes": shape, "tokens": tokens, "densities": density, "dtypes": dtype, "against": against}
+    if name != _CASES and (only or peers_python is not None):
+        raise ConfigError(f"Only the benchmark {_CASES} takes --only and --peers-python.")
     if name == _GRID:
         cases = _cases(quick=quick, threads=threads, chosen=chosen)
         check_writable(json_file)
@@ -50,7 +61,8 @@ def bench(
     if threads is not None or any(chosen.values()):
         raise ConfigError(f"Only the benchmark {_GRID} takes shapes, tokens, densities, dtypes, threads and baselines.")
     check_writable(json_file)
-    _run(wanted, quick=quick, json_file=json_file, resume=resume)
+    request = Request(quick=quick, only=tuple(only or ()), peers_python=peers_python)
+    _run(wanted, request, json_file=json_file, resume=resume)
 
 
 def _measure(cases: list[Case], json_file: Path | None) -> None:
@@ -75,7 +87,7 @@ def _measure(cases: list[Case], json_file: Path | None) -> None:
                 print_lines(f"{len(rows)} of {len(cases)} rows are in {json_file}")
 
 
-def _run(wanted: Experiment, *, quick: bool, json_file: Path | None, resume: bool) -> None:
+def _run(wanted: Experiment, asked: Request, *, json_file: Path | None, resume: bool) -> None:
     """Run a benchmark, and print its part of the documentation."""
     from rich.console import Console
     from rich.markdown import Markdown
@@ -84,7 +96,6 @@ def _run(wanted: Experiment, *, quick: bool, json_file: Path | None, resume: boo
     from lazyneuron.cli.screen import progress_bar
     from lazyneuron.core.errors import ConfigError
     from lazyneuron.core.record import Record
-    from lazyneuron.experiments.experiment import Request
 
     if resume and json_file is None:
         raise ConfigError("--resume goes on with the record in the file of --json; name it.")
@@ -98,7 +109,7 @@ def _run(wanted: Experiment, *, quick: bool, json_file: Path | None, resume: boo
         write_record(json_file, record)
 
     with progress_bar(wanted.name) as advance:
-        record = wanted.run(Request(quick=quick, begun=begun, advance=advance, keep=keep))
+        record = wanted.run(dataclasses.replace(asked, begun=begun, advance=advance, keep=keep))
     keep(record)
     console = Console()
     for section in wanted.sections.values():

@@ -34,7 +34,7 @@ NAMES: dict[Kind, tuple[str, ...]] = {
         "baykal-expressive",
         "baykal-transformer",
     ),
-    "benchmark": ("accelerate", "checks", "explain", "head", "jsrelu", "learn", "recipes", "route"),
+    "benchmark": ("accelerate", "checks", "explain", "generate", "head", "jsrelu", "learn", "recipes", "route"),
     "demo": ("demo",),
     "sweep": ("sweep",),
 }
@@ -86,9 +86,10 @@ def _published() -> tuple[Experiment, ...]:
 
 
 def _benchmarks() -> tuple[Experiment, ...]:
-    from lazyneuron.experiments.bench import accelerate, checks, explain, head, jsrelu, learn, recipes, route
+    from lazyneuron.experiments.bench import accelerate, checks, explain, generate, head, jsrelu, learn, recipes, route
 
-    return tuple(module.EXPERIMENT for module in (accelerate, checks, explain, head, jsrelu, learn, recipes, route))
+    modules = (accelerate, checks, explain, generate, head, jsrelu, learn, recipes, route)
+    return tuple(module.EXPERIMENT for module in modules)
 
 
 def _demo() -> tuple[Experiment, ...]:

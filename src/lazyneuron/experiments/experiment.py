@@ -26,6 +26,8 @@ class Request:
         device: where trainings run; on anything but the CPU those that have a larger size take it.
         begun: the record of an earlier run that was interrupted; benchmarks of several parts go on from there.
         advance: told the share that is done, and what is going on.
+        only: patterns of the names of cases; a benchmark of many cases measures these alone, anew.
+        peers_python: the interpreter that has the packages of other engines; None takes this one.
         keep: given the record so far after every part of a long benchmark, so that an interrupted run keeps it.
     """
 
@@ -34,6 +36,8 @@ class Request:
     quick: bool = False
     device: str = "cpu"
     begun: Record | None = None
+    only: tuple[str, ...] = ()
+    peers_python: Path | None = None
     advance: Callable[[float, str], None] = lambda share, note: None
     keep: Callable[[Record], None] = lambda record: None
 
