@@ -151,3 +151,15 @@ def test_a_saved_model_has_them_again(tmp_path) -> None:
         assert again.config._attn_implementation == attention.NAME
         wanted = made.generate(IDS, max_new_tokens=12, do_sample=False)
         assert torch.equal(again.generate(IDS, max_new_tokens=12, do_sample=False), wanted)
+
+
+def test_a_decoding_step_compiles_as_one_graph() -> None:
+    model = llama()
+    lazy.accelerate_(model, weights="int8", rest="int8")
+    with torch.no_grad():
+        cache = model(IDS, use_cache=True).past_key_values
+        step = torch.compile(model, fullgraph=True, dynamic=True, backend="eager")
+        wanted = model(torch.cat([IDS, IDS[:, :2]], 1)).logits[:, -2:]
+        for k in range(2):
+            got = step(IDS[:, k : k + 1], past_key_values=cache, use_cache=True).logits[:, 0]
+            torch.testing.assert_close(got, wanted[:, k], rtol=1e-3, atol=1e-4)

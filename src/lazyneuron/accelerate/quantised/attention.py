@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from lazyneuron.ops.sparse_mlp.packed import DTYPES
 NAME = "lazyneuron_sdpa"  # what a model's config calls it
 _IMPLEMENTATION = "_attn_implementation_internal"
 _OTHER = ("position_bias", "softcap", "output_attentions", "cache", "s_aux")  # what changes the sum, or asks for more
+
+_bound: dict[str, Callable[..., Tensor]] = {}  # looked up once, so that compilers see an operator and nothing around it
 
 
 def attend(
@@ -35,7 +38,7 @@ def attend(
     if attention_mask is None and _fits(query, key, value, kwargs):
         scale = kwargs.get("scaling")
         scale = query.shape[-1] ** -0.5 if scale is None else scale
-        return operators().single_query_attention(query, key, value, scale), None
+        return _bound["attention"](query, key, value, scale), None
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     out: tuple[Tensor, Tensor | None] = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
@@ -65,7 +68,7 @@ class Registration:
         from transformers import AttentionInterface
         from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-        operators()
+        _bound["attention"] = operators().single_query_attention.default
         AttentionInterface.register(NAME, attend)
         AttentionMaskInterface.register(NAME, sdpa_mask)
 
