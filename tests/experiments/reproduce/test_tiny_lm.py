@@ -264,7 +264,9 @@ def test_the_record_of_a_small_run(text: Path, tmp_path: Path, monkeypatch: pyte
         "ReLU, loss alone"
     ] * 4
     assert rows[8]["density"] == pytest.approx(0.3, abs=0.1) and rows[4]["density"] == 1.0
-    assert all("run sparsely" not in row for row in rows[4:9]) and all(row["run sparsely"] > 1 for row in rows[:4])
+    assert all("run sparsely" not in row for row in rows[4:9]) and all(
+        float(row["run sparsely"]) > 1 for row in rows[:4]
+    )
     assert rows[0]["tokens/s dense"] > 0 and rows[0]["tokens/s sparse"] > 0
     page = section(record)
-    assert "```python" in page and f"{rows[0]['perplexity']:.2f}"[:3] in page
+    assert "```python" in page and rows[0]["perplexity"] in page

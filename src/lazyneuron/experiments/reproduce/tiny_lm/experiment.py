@@ -51,8 +51,8 @@ class Plan:
 
 
 QUICK = Plan(
-    size=Size(vocabulary=512, width=64, layers=2, heads=2, hidden=256, context=64),
-    schedule=Schedule(steps=60, batch=8, warmup=6, every=30),
+    size=Size(vocabulary=512, width=64, layers=2, heads=2, hidden=256, context=128),
+    schedule=Schedule(steps=60, batch=4, warmup=6, every=30),
     characters=1_500_000,
     windows=16,
     prompts=2,

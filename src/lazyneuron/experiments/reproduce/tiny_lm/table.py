@@ -17,17 +17,19 @@ def rows(jobs: Sequence[Job], found: Sequence[Found], speeds: Mapping[str, Any])
     table = []
     for name, group in _by_name(jobs, found).items():
         density = statistics.mean(one[FORMATS[0].name]["density"] for one in group)
+        kept = _mean(_of(group, FORMATS[0].name), "perplexity") or 0.0
         for form in (form for form in FORMATS if form.name in group[0]):
-            parts = [one[form.name] for one in group]
+            parts = _of(group, form.name)
             speed = speeds.get(name, {}).get(form.name, {})
             table.append(
                 {
                     "model": name,
                     "weights": form.name,
                     "density": density,
-                    "perplexity": statistics.mean(part["perplexity"] for part in parts),
-                    "run sparsely": _mean(parts, "perplexity_sparse"),
-                    "new packages": statistics.mean(part["perplexity_packages"] for part in parts),
+                    "perplexity": _digits(_mean(parts, "perplexity")),
+                    "against fp32": _more(_mean(parts, "perplexity"), kept),
+                    "run sparsely": _digits(_mean(parts, "perplexity_sparse")),
+                    "new packages": _digits(_mean(parts, "perplexity_packages")),
                     "same token as dense": _agreement(parts, "sparse_as_dense"),
                     "same token as fp32": _agreement(parts, "as_fp32"),
                     "tokens/s dense": speed.get("dense"),
@@ -41,7 +43,8 @@ def rows(jobs: Sequence[Job], found: Sequence[Found], speeds: Mapping[str, Any])
                     "model": f"{name}, cut to {part.split()[1]}",
                     "weights": "fp32",
                     "density": statistics.mean(one["density"] for one in cut),
-                    "perplexity": statistics.mean(one["perplexity"] for one in cut),
+                    "perplexity": _digits(_mean(cut, "perplexity")),
+                    "against fp32": _more(_mean(cut, "perplexity"), kept),
                 }
             )
     return [{key: value for key, value in row.items() if value is not None} for row in table]
@@ -57,6 +60,15 @@ def _by_name(jobs: Sequence[Job], found: Sequence[Found]) -> dict[str, list[Foun
 def _mean(parts: Sequence[Found], key: str) -> float | None:
     values = [part[key] for part in parts if key in part]
     return statistics.mean(values) if values else None
+
+
+def _digits(value: float | None) -> str | None:
+    """Enough digits for what quantisation changes."""
+    return None if value is None else f"{value:.3f}"
+
+
+def _more(value: float | None, before: float) -> str | None:
+    return None if value is None or value == before else f"{value / before - 1:+.2%}"
 
 
 def _agreement(parts: Sequence[Found], key: str) -> str | None:
