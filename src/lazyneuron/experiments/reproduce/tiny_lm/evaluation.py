@@ -61,7 +61,7 @@ class EvaluationJob:
     folder: Path
     width: int = 256
     length: int = 512
-    windows: int = 96
+    windows: int = 64
     prompts: int = 16
     tokens: int = 128
     thresholds: tuple[float, ...] = ()
@@ -146,7 +146,7 @@ def _format(job: EvaluationJob, form: Format, advance: Callable[[float], None]) 
 
 def _path(job: EvaluationJob, trained: Any, files: Tensor) -> Decoded:
     """The greedy tokens of the model in fp32, on whose path all formats are compared."""
-    file = job.folder / "path.pt.json"
+    file = job.folder / "path.json"
     if file.is_file():
         kept = json.loads(file.read_text(encoding="utf-8"))
         return Decoded(chosen=torch.tensor(kept["chosen"]), gap=torch.tensor(kept["gap"]))

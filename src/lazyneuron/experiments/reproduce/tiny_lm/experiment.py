@@ -43,7 +43,7 @@ class Plan:
     size: Size = dataclasses.field(default_factory=Size)
     schedule: Schedule = dataclasses.field(default_factory=Schedule)
     characters: int = 24_000_000
-    windows: int = 96
+    windows: int = 64
     prompts: int = 16
     tokens: int = 128
     thresholds: tuple[float, ...] = (0.5, 0.4, 0.3, 0.2, 0.1)
@@ -140,7 +140,7 @@ def _evaluation(job: Job, plan: Plan) -> EvaluationJob:
     return EvaluationJob(
         model=job.folder / "model",
         text=job.text,
-        folder=job.folder / "found",
+        folder=job.folder / f"found-{plan.windows}-{plan.prompts}x{plan.tokens}",
         width=plan.size.width,
         length=plan.size.context,
         windows=plan.windows,
