@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from lazyneuron.accelerate.quantised.execution import every_neuron
 from lazyneuron.core.errors import CheckpointError, ConfigError
 from lazyneuron.core.record import Record
 from lazyneuron.experiments.experiment import Request, published
@@ -25,12 +26,10 @@ from lazyneuron.experiments.reproduce.tiny_lm.model import Size, new_model
 from lazyneuron.experiments.reproduce.tiny_lm.page import section
 from lazyneuron.experiments.reproduce.tiny_lm.quality import (
     FORMATS,
-    AllRows,
     Format,
     dense_model,
     losses,
     perplexity,
-    reading_all,
     sparse_model,
 )
 from lazyneuron.experiments.reproduce.tiny_lm.sources import Document, Sources
@@ -178,14 +177,14 @@ def test_agreement_counts_ties_by_the_first_models_gap() -> None:
 @pytest.mark.parametrize("form", [FORMATS[0], FORMATS[2], FORMATS[3]], ids=lambda form: form.name)
 def test_dense_and_sparse_are_the_same_model(sharp: Any, rows: Tensor, form: Format) -> None:
     before = {name: value.clone() for name, value in sharp.state_dict().items()}
-    dense, sparse, every = dense_model(sharp, form), sparse_model(sharp, form), reading_all(sharp, form)
-    one, other, third = (losses(model, rows) for model in (dense, sparse, every))
+    dense, sparse = dense_model(sharp, form), sparse_model(sharp, form)
+    one, other = (losses(model, rows) for model in (dense, sparse))
+    with every_neuron(sparse):
+        third = losses(sparse, rows)
     torch.testing.assert_close(one, other, rtol=2e-3, atol=2e-3)
     torch.testing.assert_close(one, third, rtol=2e-3, atol=2e-3)
     if form.bits != "keep":
         assert torch.equal(other, third)  # the kernels promise the same bits
-        every_row = [module.counts.tolist() for module in every.modules() if isinstance(module, AllRows)]
-        assert len(every_row) == SIZE.layers and all(c[0] == c[2] * SIZE.hidden > 0 for c in every_row)
         assert float((one - losses(sharp, rows)).abs().max()) > 10 * float((one - other).abs().max())
     assert all(torch.equal(value, before[name]) for name, value in sharp.state_dict().items())
 
@@ -194,7 +193,6 @@ def test_dense_and_sparse_are_the_same_model(sharp: Any, rows: Tensor, form: For
 def test_a_silu_model_has_no_sparse_form() -> None:
     silu = new_model(SIZE, "silu").eval()
     assert all(sparse_model(silu, form) is None for form in (FORMATS[0], FORMATS[2]))
-    assert not any(isinstance(module, AllRows) for module in reading_all(silu, FORMATS[2]).modules())
 
 
 def test_completions_begin_with_their_prompts(sharp: Any, text: Path) -> None:

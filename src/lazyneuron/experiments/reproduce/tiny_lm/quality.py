@@ -13,10 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lazyneuron.accelerate import accelerate_
-from lazyneuron.accelerate.quantised.modules import Quantised, QuantisedDown, QuantisedLinear
-from lazyneuron.blocks import Activation, find_blocks
+from lazyneuron.accelerate.quantised.execution import accelerated_blocks
+from lazyneuron.accelerate.quantised.modules import Quantised
 from lazyneuron.core.errors import NoBlocksError
-from lazyneuron.ops.quantised import operators
 
 WINDOWS_AT_ONCE = 8
 
@@ -58,9 +57,7 @@ def dense_model(model: nn.Module, form: Format) -> Any:
     copied = copy.deepcopy(model).to(form.dtype).eval()
     if form.bits == "keep":
         return copied
-    quantised = copy.deepcopy(copied)
-    accelerate_(quantised, weights=form.bits, rest=form.bits, group=form.group)  # type: ignore[arg-type]
-    for name, module in quantised.named_modules():
+    for name, module in quantised_model(model, form).named_modules():
         if isinstance(module, Quantised):
             layer = nn.Linear(module.in_features, module.out_features, bias=module.bias is not None)
             layer.weight = nn.Parameter(module.dequantised().clone(), requires_grad=False)
@@ -78,60 +75,21 @@ def sparse_model(model: nn.Module, form: Format, *, impl: str = "native") -> Any
         form: the format.
         impl: of kept weights: ``"native"`` runs the kernels for every number of tokens, ``"auto"`` where they win.
     """
+    if form.bits != "keep":
+        quantised = quantised_model(model, form)
+        return quantised if accelerated_blocks(quantised) else None
     copied = copy.deepcopy(model).to(form.dtype).eval()
     try:
-        if form.bits == "keep":
-            accelerate_(copied, impl=impl)
-            return copied
-        receipt = accelerate_(copied, weights=form.bits, rest=form.bits, group=form.group)  # type: ignore[arg-type]
+        accelerate_(copied, impl=impl)
     except NoBlocksError:
         return None
-    return copied if receipt.config["blocks"] else None
+    return copied
 
 
-class AllRows(nn.Module):
-    """A gated block on quantised weights that reads every row, whatever fires.
-
-    Args:
-        gate, up, down: its layers.
-        activation: of the gate.
-
-    Attributes:
-        counts: pairs of token and neuron computed and fired, tokens, calls.
-    """
-
-    def __init__(
-        self, gate: QuantisedLinear, up: QuantisedLinear, down: QuantisedDown, *, activation: Activation
-    ) -> None:
-        super().__init__()
-        self.counts = torch.zeros(4, dtype=torch.int64)
-        self._arguments = operators.block_arguments(
-            (gate.quantised, gate.bias),
-            (down.quantised, down.bias),
-            up=(up.quantised, up.bias),
-            activation=activation,
-            counts=self.counts,
-            every=True,
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., d_in) to (..., d_out)."""
-        return operators.mlp(x, *self._arguments)
-
-
-def reading_all(model: nn.Module, form: Format) -> Any:
-    """A copy in a format that runs densely, at the speed that there is here: kernels where weights are quantised."""
+def quantised_model(model: nn.Module, form: Format) -> Any:
+    """A copy whose linear layers have the format's bits."""
     copied = copy.deepcopy(model).to(form.dtype).eval()
-    if form.bits == "keep":
-        return copied
-    found = find_blocks(copied)
-    receipt = accelerate_(copied, weights=form.bits, rest=form.bits, group=form.group)  # type: ignore[arg-type]
-    for block in found:
-        if block.name not in receipt.config["blocks"] or block.gate is None:
-            continue
-        gate, up, down = (copied.get_submodule(site.name) for site in (block.gate, block.up, block.down))
-        assert isinstance(gate, QuantisedLinear) and isinstance(up, QuantisedLinear) and isinstance(down, QuantisedDown)
-        copied.set_submodule(block.name, AllRows(gate, up, down, activation=block.activation))
+    accelerate_(copied, weights=form.bits, rest=form.bits, group=form.group)  # type: ignore[arg-type]
     return copied
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lazyneuron.accelerate.quantised.execution import every_neuron
 from lazyneuron.core.timing import interleaved
 from lazyneuron.experiments.reproduce.tiny_lm.evaluation import load_trained
-from lazyneuron.experiments.reproduce.tiny_lm.quality import FORMATS, Format, reading_all, sparse_model
+from lazyneuron.experiments.reproduce.tiny_lm.quality import FORMATS, Format, quantised_model, sparse_model
 from lazyneuron.experiments.reproduce.tiny_lm.text import Text, windows
 
 _TIMED = tuple(form for form in FORMATS if form.bits != "int4" or form.group == 32)
@@ -37,8 +40,8 @@ def tokens_per_second(
     for name, folder in models.items():
         trained = load_trained(folder)
         for form in _TIMED:
-            for kind, model in _variants(trained, form).items():
-                calls[(name, form.name, kind)] = _generation(model, tokens)
+            for kind, call in _variants(trained, form, tokens).items():
+                calls[(name, form.name, kind)] = call
     inputs = [prompt[None] for prompt in prompts]
     times = interleaved(
         {str(name): call for name, call in calls.items()}, inputs, budget_s=0.0, least=rounds, most=rounds, warm_up=1
@@ -49,17 +52,20 @@ def tokens_per_second(
     return found
 
 
-def _variants(trained: Any, form: Format) -> dict[str, Any]:
-    variants = {"dense": reading_all(trained, form)}
+def _variants(trained: Any, form: Format, tokens: int) -> dict[str, Callable[[Tensor], object]]:
     sparse = sparse_model(trained, form, impl="auto")
-    return variants | ({} if sparse is None else {"sparse": sparse})
+    if form.bits == "keep":
+        dense = _generation(copy.deepcopy(trained).to(form.dtype), tokens)
+    else:
+        dense = _generation(sparse or quantised_model(trained, form), tokens, every=True)
+    return {"dense": dense} | ({} if sparse is None else {"sparse": _generation(sparse, tokens)})
 
 
-def _generation(model: Any, tokens: int) -> Callable[[Tensor], object]:
+def _generation(model: Any, tokens: int, *, every: bool = False) -> Callable[[Tensor], object]:
     def call(prompt: Tensor) -> object:
         mask = torch.ones_like(prompt)
-        return model.generate(
-            prompt, attention_mask=mask, max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False
-        )
+        options = {"max_new_tokens": tokens, "min_new_tokens": tokens, "do_sample": False}
+        with every_neuron(model) if every else contextlib.nullcontext():
+            return model.generate(prompt, attention_mask=mask, **options)
 
     return call
