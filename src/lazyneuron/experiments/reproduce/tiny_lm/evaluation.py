@@ -31,13 +31,14 @@ from lazyneuron.induce import Threshold, sparsify_
 from lazyneuron.measure import measure
 
 PROMPTS = (
-    "def quick_sort(",
-    "class Stack:\n    def __init__(self",
     'def read_lines(path):\n    """',
+    "class ParseError(",
+    "class Stack:\n    def __init__(self",
+    '    def __len__(self):\n        """Return',
+    "    try:\n        import numpy as np\n    except",
     "import os\nimport sys\n\n\ndef main(",
-    "for key, value in ",
-    "    def __repr__(self):\n        return ",
 )
+TEMPERATURE = 0.6
 ROUNDING = {torch.float32: 1e-3, torch.bfloat16: 0.25}  # of a logit near 20; bfloat16 has steps of 1/8 there
 
 
@@ -173,12 +174,12 @@ def _threshold(job: EvaluationJob, density: float, advance: Callable[[float], No
 
 
 def _completions(job: EvaluationJob) -> list[dict[str, str]]:
-    """What the model makes of some beginnings, greedily, in 4 bits where it can."""
+    """What the model makes of some beginnings, sparsely in 4 bits where it can; greedily it would go round."""
     text = read_text(job.text)
     assert text is not None
     trained = load_trained(job.model)
     form = FORMATS[3]
     model = sparse_model(trained, form) or trained
     name = form.name if model is not trained else FORMATS[0].name
-    made = completions(model, tokenizer_of(text), PROMPTS, tokens=64)
+    made = completions(model, tokenizer_of(text), PROMPTS, tokens=64, temperature=TEMPERATURE)
     return [{"format": name, "prompt": p, "text": t} for p, t in zip(PROMPTS, made, strict=True)]

@@ -24,7 +24,7 @@ from lazyneuron.experiments.reproduce.tiny_lm.training import PRESSURE, Job, Sch
 NAME = "tiny-lm"
 _DIFFERS = (
     "Nothing is published for this model; it is ours, small enough to be trained within 40 minutes on two cores, and "
-    "far from converged: it sees each of some million tokens once."
+    "far from converged: it sees three million tokens, each once, where a model of this size would take hundreds."
 )
 
 

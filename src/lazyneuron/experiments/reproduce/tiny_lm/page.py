@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lazyneuron.core.record import Record
+from lazyneuron.experiments.reproduce.tiny_lm.evaluation import TEMPERATURE
 from lazyneuron.report import markdown_table, provenance
 
 
@@ -63,4 +64,6 @@ def _completion(run: Mapping[str, Any]) -> str:
     made = run["found"]["completions"]
     shown = "\n\n".join(f"```python\n{one['text'].rstrip()}\n```" for one in made)
     prompts = ", ".join(f"`{one['prompt'].strip().splitlines()[0]}`" for one in made)
-    return f"{run['name']}, greedily, weights {made[0]['format']}, after {prompts}:\n\n{shown}"
+    return (
+        f"{run['name']}, weights {made[0]['format']}, sampled at temperature {TEMPERATURE} after {prompts}:\n\n{shown}"
+    )

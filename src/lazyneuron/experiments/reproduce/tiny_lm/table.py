@@ -121,8 +121,13 @@ def sentence(jobs: Sequence[Job], found: Sequence[Found]) -> str:
     return (
         f"The ReLU model trained under pressure fires {density:.3f} of its neurons at perplexity {a:.2f}, "
         f"{abs(a / b - 1):.1%} {word} than the SiLU model's {b:.2f}, after as many steps.{alone}{thresholds} "
+        f"{_runs(len(by_name[sparse]))} "
         f"Quantisation adds to the ReLU model's perplexity: {quantised}."
     )
+
+
+def _runs(seeds: int) -> str:
+    return "One seed each." if seeds == 1 else f"Means of {seeds} seeds each."
 
 
 def summary(history: Sequence[Mapping[str, float]], job: Job) -> dict[str, Any]:
