@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -68,7 +69,7 @@ def _digits(value: float | None) -> str | None:
 
 
 def _more(value: float | None, before: float) -> str | None:
-    return None if value is None or value == before else f"{value / before - 1:+.2%}"
+    return None if value is None else f"{value / before - 1:+.2%}"
 
 
 def _agreement(parts: Sequence[Found], key: str) -> str | None:
@@ -120,10 +121,22 @@ def sentence(jobs: Sequence[Job], found: Sequence[Found]) -> str:
         alone = f" A ReLU model trained on the loss alone fires {d:.3f} at perplexity {p:.2f}."
     return (
         f"The ReLU model trained under pressure fires {density:.3f} of its neurons at perplexity {a:.2f}, "
-        f"{abs(a / b - 1):.1%} {word} than the SiLU model's {b:.2f}, after as many steps.{alone}{thresholds} "
+        f"{abs(a / b - 1):.1%} {word} than the SiLU model's {b:.2f}, after as many steps "
+        f"({_difference(by_name[sparse], by_name[dense])}).{alone}{thresholds} "
         f"{_runs(len(by_name[sparse]))} "
         f"Quantisation adds to the ReLU model's perplexity: {quantised}."
     )
+
+
+def _difference(group: Sequence[Found], other: Sequence[Found]) -> str:
+    """Of two models' losses on the same windows, with the standard error over windows."""
+    pairs = [
+        a - b
+        for one, two in zip(_of(group, FORMATS[0].name), _of(other, FORMATS[0].name), strict=True)
+        for a, b in zip(one["losses"], two["losses"], strict=True)
+    ]
+    error = statistics.stdev(pairs) / math.sqrt(len(pairs))
+    return f"{statistics.mean(pairs):+.4f} nats a token, standard error {error:.4f} over windows"
 
 
 def _runs(seeds: int) -> str:
