@@ -119,6 +119,7 @@ def run(request: Request, plan: Plan | None = None) -> Finding:
         curves=table.curves(jobs, found),
         sentence=table.sentence(jobs, found),
         axes=("density", "perplexity on held-out files"),
+        logarithmic="xy",
         facts={
             "size": dataclasses.asdict(plan.size),
             "schedule": dataclasses.asdict(plan.schedule),
