@@ -267,4 +267,4 @@ def test_the_record_of_a_small_run(text: Path, tmp_path: Path, monkeypatch: pyte
     )
     assert rows[0]["tokens/s dense"] > 0 and rows[0]["tokens/s sparse"] > 0
     page = section(record)
-    assert "```text" in page and rows[0]["perplexity"] in page
+    assert "```py" in page and rows[0]["perplexity"] in page

@@ -62,7 +62,7 @@ def _first_of_each(runs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]
 
 def _completion(run: Mapping[str, Any]) -> str:
     made = run["found"]["completions"]
-    shown = "\n\n".join(f"```text\n{one['text'].rstrip()}\n```" for one in made)
+    shown = "\n\n".join(f"```py\n{one['text'].rstrip()}\n```" for one in made)
     prompts = ", ".join(f"`{one['prompt'].strip().splitlines()[0]}`" for one in made)
     return (
         f"{run['name']}, weights {made[0]['format']}, sampled at temperature {TEMPERATURE} after {prompts}:\n\n{shown}"
