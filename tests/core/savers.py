@@ -23,6 +23,7 @@ from torch import nn
 import lazyneuron as lazy
 from lazyneuron.blocks import Activation
 from lazyneuron.core.errors import CheckpointError
+from lazyneuron.experiments.reproduce.tiny_lm.text import Text, keep_text, read_text
 from lazyneuron.route import BucketTable, load_table, save_table
 from lazyneuron.route.estimators import LSHClassifier, LSHRegressor, load_estimator, save_estimator
 from lazyneuron.train import Checkpoints
@@ -267,7 +268,23 @@ def _load_tree(folder: Path) -> int:
     raise Other("another tree")
 
 
+@functools.cache
+def _texts() -> list[Text]:
+    streams = [
+        {side: torch.full((500,), k, dtype=torch.int32) for side in ("train", "files", "packages")} for k in (0, 1)
+    ]
+    return [Text(**sides, tokenizer=str(k), facts={"vocabulary": k}) for k, sides in enumerate(streams)]
+
+
+def _load_text(folder: Path) -> int:
+    text = read_text(folder)
+    if text is None:
+        raise CheckpointError("There is no text.")
+    return _one_of({*_extremes([text.train, text.files, text.packages]), int(text.tokenizer), text.facts["vocabulary"]})
+
+
 SAVERS = {
+    "keep_text": Saver(lambda folder, k: keep_text(_texts()[k], folder), _load_text),
     "save": Saver(lambda folder, k: lazy.save(_models()[k], folder), _load_model),
     **(
         {

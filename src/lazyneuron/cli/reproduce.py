@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,10 +20,16 @@ def reproduce(
     data: Annotated[
         Path | None, typer.Option("--data", help="Folder with the published experiment's own data.")
     ] = None,
-    seeds: Annotated[int, typer.Option("--seeds", help="Runs of each variant.", min=1)] = 3,
+    seeds: Annotated[int | None, typer.Option("--seeds", help="Runs of each variant; mostly 3.", min=1)] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--folder", help="Where tiny-lm keeps its models, and goes on when interrupted.")
+    ] = None,
     device: Annotated[
         str, typer.Option("--device", help="auto, cpu or a device; a GPU trains the larger size where there is one.")
     ] = "auto",
+    with_plain: Annotated[
+        bool, typer.Option("--with-plain", help="tiny-lm: a ReLU model trained on the loss alone too.")
+    ] = False,
     quick: Quick = False,
     json_file: JsonFile = None,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write the table to this file.")] = None,
@@ -41,7 +47,8 @@ def reproduce(
         return
     wanted = experiment(name, "reproduce")
     check_writable(json_file, csv_file, figure)
-    record = _run(wanted, data=data, seeds=seeds, quick=quick, device=_device(device))
+    request = {"data": data, "seeds": seeds or wanted.seeds, "quick": quick, "folder": folder, "with_plain": with_plain}
+    record = _run(wanted, request | {"device": _device(device)})
     _print(wanted, record)
     write_record(json_file, record)
     if csv_file is not None:
@@ -64,12 +71,12 @@ def _device(asked: str) -> str:
     return asked
 
 
-def _run(wanted: Experiment, *, data: Path | None, seeds: int, quick: bool, device: str) -> Record:
+def _run(wanted: Experiment, request: dict[str, Any]) -> Record:
     from lazyneuron.cli.screen import progress_bar
     from lazyneuron.experiments.experiment import Request
 
     with progress_bar(wanted.name) as advance:
-        return wanted.run(Request(data=data, seeds=seeds, quick=quick, device=device, advance=advance))
+        return wanted.run(Request(**request, advance=advance))
 
 
 def _print(wanted: Experiment, record: Record) -> None:

@@ -22,6 +22,7 @@ NAMES: dict[Kind, tuple[str, ...]] = {
         "peng-identity",
         "peng-marchenko-pastur",
         "minilm-frontier",
+        "tiny-lm",
         *(f"awasthi-f{number}" for number in range(1, 12)),
         "baykal-fig1",
         "baykal-fig2",
@@ -73,9 +74,10 @@ def _published() -> tuple[Experiment, ...]:
         units,
     )
     from lazyneuron.experiments.reproduce.peng import finetune, identity, language, marchenko_pastur, shifted, vision
+    from lazyneuron.experiments.reproduce.tiny_lm import experiment as tiny_lm
 
     single = (
-        *(vision, shifted, identity, marchenko_pastur, minilm_frontier),
+        *(vision, shifted, identity, marchenko_pastur, minilm_frontier, tiny_lm),
         *(fig1, table1, table2, expressive, transformer),
     )
     several = (language, finetune, bounds, learning, parities, spectra, units, slopes)

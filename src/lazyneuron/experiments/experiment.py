@@ -23,6 +23,8 @@ class Request:
         data: a folder with the published experiment's own data, or None for data that every machine has.
         seeds: how many runs of each variant.
         quick: a much smaller run, which says so.
+        folder: where an experiment that keeps its models puts them; None takes the user's cache folder.
+        with_plain: train what is compared once more without its recipe, where an experiment offers that.
         device: where trainings run; on anything but the CPU those that have a larger size take it.
         begun: the record of an earlier run that was interrupted; benchmarks of several parts go on from there.
         advance: told the share that is done, and what is going on.
@@ -34,6 +36,8 @@ class Request:
     data: Path | None = None
     seeds: int = 3
     quick: bool = False
+    folder: Path | None = None
+    with_plain: bool = False
     device: str = "cpu"
     begun: Record | None = None
     only: tuple[str, ...] = ()
@@ -65,6 +69,7 @@ class Experiment:
         sections: page, from the project's folder -> what it shows of the record, as Markdown. Every published table
             has a section in ``docs/reproduce.md`` besides.
         figures: file in ``docs/assets`` -> draws it.
+        seeds: runs of each variant unless the user asks for another number.
     """
 
     name: str
@@ -75,6 +80,7 @@ class Experiment:
     differs: str = ""
     sections: Mapping[str, Callable[[Record], str]] = dataclasses.field(default_factory=dict)
     figures: Mapping[str, Callable[[Record, Path], None]] = dataclasses.field(default_factory=dict)
+    seeds: int = 3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,6 +112,7 @@ def published(
     differs: str,
     run: Callable[[Request], Finding],
     sections: Mapping[str, Callable[[Record], str]] | None = None,
+    seeds: int = 3,
 ) -> Experiment:
     """An experiment of kind ``"reproduce"``, from a function that finds something."""
 
@@ -123,7 +130,9 @@ def published(
         }
         return Record(kind="reproduce", data=data, seed=SEED)
 
-    return Experiment(name=name, title=title, source=source, differs=differs, run=record, sections=sections or {})
+    return Experiment(
+        name=name, title=title, source=source, differs=differs, run=record, sections=sections or {}, seeds=seeds
+    )
 
 
 def band(label: str, *, x: Sequence[float], runs: Sequence[Sequence[float]]) -> dict[str, Any]:
