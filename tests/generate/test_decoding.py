@@ -125,6 +125,18 @@ def test_bytes_a_token_by_hand(weights: str, rest: str, tmp_path: Path) -> None:
     assert found.bytes_per_token(None) == traffic(model, INPUTS, dense=True).bytes_per_token(1.0)
 
 
+def test_bytes_of_blocks_that_keep_their_weights(tmp_path: Path) -> None:
+    model = loaded(tmp_path, weights="keep", rest="int8")
+    lazy.restore_(model, lazy.receipts(model)[-1])
+    layers = traffic(model, INPUTS, dense=True).bytes_per_token(None)
+    lazy.accelerate_(model, [IDS], impl="native")
+    found = traffic(model, INPUTS)
+    weights = 2 * 4 * 3 * 128 * 256  # two blocks, float32, three matrices
+    assert found.rows == weights
+    # one byte a weight of the gate, and six numbers a neuron, take the place of what is not computed
+    assert found.always == pytest.approx(layers - weights + 2 * (128 * 256 + 6 * 4 * 256), rel=0.01)
+
+
 def test_what_the_model_cannot_run_on_is_said(tmp_path: Path) -> None:
     model = loaded(tmp_path)
     odd = {"input_ids": torch.full((1, 3), 5000), "attention_mask": torch.ones(1, 3, dtype=torch.long)}

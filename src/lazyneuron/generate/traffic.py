@@ -8,6 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lazyneuron.accelerate.execution.execution import BlockExecution
+from lazyneuron.accelerate.quantised.execution import accelerated_blocks
 from lazyneuron.generate.decoding import Inputs, decode, settings_for
 
 _STEPS = 3  # tokens; the last one counts
@@ -46,7 +48,16 @@ def traffic(model: nn.Module, inputs: Inputs, *, dense: bool = False) -> Traffic
     seen = _Reads(model)
     with seen:
         decode(model, few, settings, dense=dense, on_tokens=lambda _: seen.turn())
-    return Traffic(always=seen.always, rows=seen.sometimes)
+    sketches, rows = (0, 0) if dense else kept_blocks(model)
+    return Traffic(always=seen.always + sketches - rows, rows=seen.sometimes + rows)
+
+
+def kept_blocks(model: nn.Module) -> tuple[int, int]:
+    """Bytes of sketches and of rows in blocks that keep their weights: those run densely while they are watched."""
+    states = [run.current.state for run in accelerated_blocks(model) if isinstance(run, BlockExecution)]
+    packed = [state.packed for state in states if state is not None and state.packed is not None]
+    rows = [t for each in packed for t in (each.first_rows, each.up_rows, each.down_rows) if t is not None]
+    return sum(each.sketch.bytes for each in packed), sum(t.nbytes for t in rows)
 
 
 class _Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lazyneuron.accelerate.execution.execution import BlockExecution
-from lazyneuron.accelerate.quantised.execution import QuantisedExecution, accelerated_blocks, every_neuron
+from lazyneuron.accelerate.quantised.execution import every_neuron
 from lazyneuron.experiments.bench.generation.cases import Case
 from lazyneuron.experiments.bench.generation.models import build, some_tokens
 from lazyneuron.generate.decoding import Decoding, compare, decode, settings_for
@@ -73,17 +72,7 @@ class Ours:
     def bytes_a_token(self, *, dense: bool) -> int:
         """Weights that a token reads, at the share of neurons computed last."""
         with quiet_transformers():
-            found = traffic(self.model, self.prompt(8), dense=dense).bytes_per_token(None if dense else self.computed)
-        # kept blocks run densely while they are looked at: the sketch and the rows computed take their layers' place
-        return found if dense else found + round(sum(self._saved(run) for run in accelerated_blocks(self.model)))
-
-    def _saved(self, run: BlockExecution | QuantisedExecution) -> float:
-        """Bytes that a kept block's token reads beyond its dense layers, mostly below 0."""
-        if isinstance(run, QuantisedExecution) or run.current.state is None or run.current.state.packed is None:
-            return 0.0
-        packed, share = run.current.state.packed, 1.0 if self.computed is None else self.computed
-        rows = sum(t.nbytes for t in (packed.first_rows, packed.up_rows, packed.down_rows) if t is not None)
-        return packed.sketch.bytes - (1 - share) * rows
+            return traffic(self.model, self.prompt(8), dense=dense).bytes_per_token(None if dense else self.computed)
 
     def model_bytes(self) -> int:
         """Bytes of the model."""
