@@ -24,7 +24,8 @@ PAGES = {path.name: path for path in FILES}
 NOT_RUN = re.compile(r"# not run: \w+")  # the visible mark of a snippet that needs what a test has not got
 # pages that speak of any `model` and `batches`
 ACTIVATIONS = {"README.md": nn.GELU(), "index.md": nn.ReLU(), "measure.md": nn.ReLU()}
-LONG = tuple(f"lazyneuron {line}" for line in ("demo", "bench", "sweep", "reproduce peng", "doctor --build"))  # minutes
+_LONG = ("demo", "bench", "sweep", "reproduce peng", "reproduce tiny-lm", "doctor --build")  # minutes
+LONG = tuple(f"lazyneuron {line}" for line in _LONG)
 
 
 def fenced(page, kind):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lazyneuron.core.errors import DataError, ImplUnavailable
+from lazyneuron.core.errors import MALFORMED, CheckpointError, DataError, ImplUnavailable, said
 from lazyneuron.core.sealed import read_sealed, write_sealed
 from lazyneuron.experiments.reproduce.tiny_lm.sources import Document, Sources, packages_of
 
@@ -47,7 +47,15 @@ def read_text(folder: Path) -> Text | None:
     if not (folder / _DOCUMENT).is_file():
         return None
     content, tensors = read_sealed(folder, _DOCUMENT, what="text of tiny-lm")
-    return Text(**tensors["streams"], tokenizer=content["tokenizer"], facts=content["facts"])
+    try:
+        text = Text(**tensors["streams"], tokenizer=content["tokenizer"], facts=content["facts"])
+        whole = text.train.dtype == text.files.dtype == text.packages.dtype == torch.int32
+        whole &= isinstance(text.tokenizer, str) and isinstance(text.facts["vocabulary"], int)
+    except MALFORMED as error:
+        raise CheckpointError(f"The text in {folder} is damaged ({said(error)}); remove the folder.") from error
+    if not whole:
+        raise CheckpointError(f"The text in {folder} is damaged: it holds numbers of other kinds; remove the folder.")
+    return text
 
 
 def keep_text(text: Text, folder: Path) -> None:
