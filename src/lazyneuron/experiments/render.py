@@ -34,7 +34,7 @@ def render(root: Path = ROOT) -> None:
                 pages.setdefault(page, []).append(text)
             draw(one, record, root / "docs" / "assets")
     for page, texts in pages.items():
-        fill(root / page, "\n\n".join(text.strip("\n") for text in texts) + "\n")
+        fill(root / page, "".join(texts).strip("\n") + "\n")
 
 
 def draw(one: Experiment, record: Record, folder: Path) -> None:

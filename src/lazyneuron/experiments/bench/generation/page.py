@@ -46,7 +46,7 @@ def summary(record: Record) -> str:
     intro = (
         f"Decoding one sequence with random weights in the sizes of {shape}; [all of it](docs/generate.md#measured):"
     )
-    return f"{intro}\n\n{markdown_table(shown)}\n\n{provenance(record)}\n"
+    return f"{intro}\n\n{markdown_table(shown)}\n\n{provenance(record)}\n\n"
 
 
 def _goals(rows: Sequence[Row]) -> list[Row]:
