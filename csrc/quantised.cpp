@@ -19,16 +19,10 @@ class Linear {
 
   static size_t scratch_bytes(const QuantisedProblem& p, int) { return GridTokens<T>::scratch_bytes(p) + 256; }
 
-  void prepare_inline() {
-    for (int64_t t = 0; t < p_.tokens; ++t) tokens_.prepare(t);
-    prepared_ = true;
-  }
+  void prepare_inline() { tokens_.prepare_inline(); }
 
   void work() {
-    if (!prepared_) {
-      zeroth_.share(p_.tokens, [&](int64_t t) { tokens_.prepare(t); });
-      zeroth_.wait(p_.tokens);
-    }
+    tokens_.prepare_together();
     Ranges::Seat seat = first_.seat();
     int64_t panel = first_.take(seat);
     if (panel >= 0 && streams(p_.tokens)) fetch_start(p_, p_.first, panel * kPanel, p_.d_hidden);
@@ -58,9 +52,7 @@ class Linear {
   const QuantisedProblem& p_;
   int64_t panels_;
   GridTokens<T> tokens_;
-  bool prepared_ = false;
   Ranges first_;
-  Counter zeroth_;
 };
 
 // More tokens: what they open is listed first, a panel after the other; then the listed rows of `down` are read.
@@ -77,9 +69,7 @@ class ManyTokens {
   }
 
   void prepare_inline() {
-    if (l_.independent || given()) return;
-    for (int64_t t = 0; t < p_.tokens; ++t) tokens_.prepare(t);
-    prepared_ = true;
+    if (!l_.independent && !given()) tokens_.prepare_inline();
   }
 
   // Any number of threads call this; together they do everything.
@@ -99,10 +89,7 @@ class ManyTokens {
       });
       return;
     }
-    if (!prepared_ && !given()) {
-      zeroth_.share(p_.tokens, [&](int64_t t) { tokens_.prepare(t); });
-      zeroth_.wait(p_.tokens);
-    }
+    if (!given()) tokens_.prepare_together();
     const int64_t units = l_.units();
     int64_t mine = 0;
     for (int64_t u; (u = first_.take()) < units; ++mine) {
@@ -226,8 +213,7 @@ class ManyTokens {
   int threads_;
   GridTokens<T> tokens_;
   char* lists_;
-  bool prepared_ = false;
-  Counter zeroth_, first_, second_;
+  Counter first_, second_;
   std::atomic<int64_t> workers_{0}, hits_{0};
 };
 

@@ -27,16 +27,10 @@ class FewTokens {
     return GridTokens<T>::scratch_bytes(p) + segments * p.tokens * (up_to(p.d_out, 16) + 16) * sizeof(float) + 256;
   }
 
-  void prepare_inline() {
-    for (int64_t t = 0; t < p_.tokens; ++t) tokens_.prepare(t);
-    prepared_ = true;
-  }
+  void prepare_inline() { tokens_.prepare_inline(); }
 
   void work() {
-    if (!prepared_) {
-      zeroth_.share(p_.tokens, [&](int64_t t) { tokens_.prepare(t); });
-      zeroth_.wait(p_.tokens);
-    }
+    tokens_.prepare_together();
     Ranges::Seat seat = first_.seat();
     int64_t mine = 0, segment = first_.take(seat);
     if (segment >= 0) {
@@ -197,9 +191,8 @@ class FewTokens {
   int threads_;
   GridTokens<T> tokens_;
   float* sums_;  // (segments, tokens, stride)
-  bool prepared_ = false;
   Ranges first_;
-  Counter zeroth_, done_, second_;
+  Counter done_, second_;
   std::atomic<int64_t> hits_{0};
 };
 

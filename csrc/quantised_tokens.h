@@ -51,6 +51,19 @@ class GridTokens {
     tokens_[t] = {ordered, base, wide, m.step, {m.sum[0], m.sum[1]}, m.odd};
   }
 
+  // Before the work is shared, where that is quicker than sharing it.
+  void prepare_inline() {
+    for (int64_t t = 0; t < p_.tokens; ++t) prepare(t);
+    prepared_ = true;
+  }
+
+  // Every worker calls this; all tokens are ready when it returns.
+  void prepare_together() {
+    if (prepared_) return;
+    together_.share(p_.tokens, [&](int64_t t) { prepare(t); });
+    together_.wait(p_.tokens);
+  }
+
   const GridToken& operator[](int64_t t) const { return tokens_[t]; }
 
   template <class U>
@@ -67,6 +80,8 @@ class GridTokens {
   int8_t *planes_, *ordered_;
   int32_t* base_;
   float* wide_;
+  bool prepared_ = false;
+  Counter together_;
 };
 
 LAZY_INLINE bool streams(int64_t tokens) { return tokens <= kStreamTokens; }

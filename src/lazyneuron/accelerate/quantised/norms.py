@@ -47,11 +47,13 @@ class NormForward:
     def __call__(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """(..., width) to (..., width)."""
         weight = self.norm._parameters["weight"]
-        plain = not args and not kwargs and type(x) is Tensor and x.is_cpu and weight is not None
         if (
-            not plain
+            args
+            or kwargs
             or torch.compiler.is_compiling()  # compilers fuse the module's own code
             or weight is None
+            or type(x) is not Tensor
+            or not x.is_cpu
             or x.dtype != weight.dtype
             or not weight.is_cpu
             or (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad))
