@@ -96,7 +96,7 @@ Tensor contiguous(const char* what, const Tensor& t) {
 // The tensors of a block, as the operator gets them.
 struct Weights {
   const Tensor &sketch, &certificate, &first_rows, &down_rows;
-  const std::optional<Tensor> &up_rows, &up_bias, &down_scale, &down_bias;
+  const std::optional<Tensor> &up_rows, &up_bias, &down_bias;
 };
 
 int64_t padded_hidden(const Problem& p) { return (p.d_hidden + kPanel - 1) / kPanel * kPanel; }
@@ -113,7 +113,6 @@ void read_shapes(const Tensor& x, const Weights& w, Problem& p) {
   p.d_hidden = w.down_rows.size(0);
   p.d_out = w.down_rows.size(1);
   p.dtype = dtype_of(x);
-  p.rows_i8 = w.down_rows.scalar_type() == ScalarType::Char;
   p.gated = w.up_rows.has_value();
 }
 
@@ -125,10 +124,7 @@ void read_weights(ScalarType type, const Weights& w, Problem& p) {
   p.sketch = read<uint8_t>("The sketch", w.sketch, ScalarType::Byte, {padded / kPanel, p.padded_in / 4, kPanel, 4});
   const float* c = read<float>("The certificate", w.certificate, kFloat, {6, padded});
   p.certificate = {c, c + padded, c + 2 * padded, c + 3 * padded, c + 4 * padded, c + 5 * padded};
-  p.down_rows = read("The rows of the last layer", w.down_rows, p.rows_i8 ? ScalarType::Char : type,
-                     {p.d_hidden, p.d_out});
-  LAZY_CHECK(!p.rows_i8 || (w.down_scale && !p.gated), "int8 rows need their scales, and a block without a gate.");
-  p.down_scale = read<float>("The scales of int8 rows", w.down_scale, kFloat, {p.d_hidden});
+  p.down_rows = read("The rows of the last layer", w.down_rows, type, {p.d_hidden, p.d_out});
   p.up_rows = read("The rows of up", w.up_rows, type, {p.d_hidden, p.d_in});
   p.up_bias = read("The bias of up", w.up_bias, type, {p.d_hidden});
   p.down_bias = read("The bias of down", w.down_bias, type, {p.d_out});
@@ -147,13 +143,12 @@ void count(int64_t* total, const int64_t (&added)[4]) {
 
 Tensor sparse_mlp(Tensor x, Tensor sketch, Tensor certificate, Tensor first_rows,
                   std::optional<Tensor> up_rows, std::optional<Tensor> up_bias, bool rectify_up, Tensor down_rows,
-                  std::optional<Tensor> down_scale, std::optional<Tensor> down_bias, Tensor counts,
-                  int64_t activation, double parameter0, double parameter1, double left, double low, double high,
-                  int64_t planes, int64_t isa) {
+                  std::optional<Tensor> down_bias, Tensor counts, int64_t activation, double parameter0,
+                  double parameter1, double left, double low, double high, int64_t planes, int64_t isa) {
   LAZY_CHECK(planes == 1 || planes == 2, "planes is 1 or 2, got ", planes, ".");
   LAZY_CHECK(activation >= 0 && activation <= 6, "An activation is a number from 0 to 6, got ", activation, ".");
   Problem p = {};
-  const Weights weights = {sketch, certificate, first_rows, down_rows, up_rows, up_bias, down_scale, down_bias};
+  const Weights weights = {sketch, certificate, first_rows, down_rows, up_rows, up_bias, down_bias};
   read_shapes(x, weights, p);
   read_weights(x.scalar_type(), weights, p);
   int64_t* total = write<int64_t>("counts", counts, ScalarType::Long, {4});
@@ -215,7 +210,7 @@ Tensor jsrelu_backward(Tensor gradient, Tensor x, double mix, double cap, int64_
 STABLE_TORCH_LIBRARY(lazyneuron, m) {
   m.def(
       "sparse_mlp(Tensor x, Tensor sketch, Tensor certificate, Tensor first_rows, Tensor? up_rows, Tensor? up_bias, "
-      "bool rectify_up, Tensor down_rows, Tensor? down_scale, Tensor? down_bias, Tensor(a!) counts, int activation, "
+      "bool rectify_up, Tensor down_rows, Tensor? down_bias, Tensor(a!) counts, int activation, "
       "float parameter0, float parameter1, float left, float low, float high, int planes, int isa) -> Tensor");
   m.def("jsrelu(Tensor x, float mix, float cap, int isa=-1) -> Tensor");
   m.def("jsrelu_backward(Tensor gradient, Tensor x, float mix, float cap, int isa=-1) -> Tensor");

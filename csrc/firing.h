@@ -1,6 +1,8 @@
-// What the two passes of a sparse block hand over: the pairs of neuron and token that fired, and the second pass itself.
+// What the two passes of a sparse block hand over (the pairs of neuron and token that fired), how workers share them, and
+// the second pass itself.
 #pragma once
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <vector>
 
@@ -212,6 +214,63 @@ void accumulate(const Layout& l, int64_t tile, int64_t task, char* lists, int64_
     for (int64_t k = 0; k < width; ++k) out[k] = narrow(bias ? in[k] + to_float(bias[c0 + k]) : in[k], T{});
   }
 }
+
+// Shares the passes of a block among workers: tile after tile by one of them, or all on the same tile. What a worker does
+// of it is the block's: prepare(t) and prepare_together() for what is read of tokens, step(way, tile, panel, lists) and
+// finish(way) for the first pass, of which `way` is the worker's own state, and second_pass(tile, task, lists).
+class TwoPasses {
+ public:
+  TwoPasses(const Layout& l, int64_t tokens, int threads, char* lists)
+      : l_(l), tokens_(tokens), threads_(threads), lists_(lists) {}
+
+  static size_t scratch_bytes(const Layout& l, int threads) {
+    return static_cast<size_t>((l.independent ? threads : l.tiles) * l.panels) * l.fired_bytes;
+  }
+
+  // Any number of threads call this; together they do everything.
+  template <class Block, class Way>
+  void work(Block& block, Way& way) {
+    if (l_.independent) return whole_tiles(block, way);
+    block.prepare_together();
+    const int64_t units = l_.units();
+    int64_t mine = 0;
+    for (int64_t u; (u = first_.take()) < units; ++mine) {
+      const int64_t end = std::min((u + 1) * l_.stretch, l_.panels);
+      for (int64_t panel = u * l_.stretch; panel < end; ++panel)
+        for (int64_t tile = 0; tile < l_.tiles; ++tile) block.step(way, tile, panel, lists_of(tile));
+    }
+    block.finish(way);
+    first_.finished(mine);
+    first_.wait(units);
+    second_.share(l_.tiles * l_.column_tasks, [&](int64_t u) {
+      const int64_t tile = u / l_.column_tasks;
+      block.second_pass(tile, u % l_.column_tasks, lists_of(tile));
+    });
+  }
+
+ private:
+  template <class Block, class Way>
+  void whole_tiles(Block& block, Way& way) {
+    const int64_t slot = workers_.fetch_add(1, std::memory_order_relaxed);
+    if (slot >= threads_) return;
+    char* mine = lists_of(slot);
+    first_.share(l_.tiles, [&](int64_t tile) {
+      for (int64_t t = tile * l_.tile; t < std::min((tile + 1) * l_.tile, tokens_); ++t) block.prepare(t);
+      for (int64_t panel = 0; panel < l_.panels; ++panel) block.step(way, tile, panel, mine);
+      block.finish(way);
+      for (int64_t c = 0; c < l_.column_tasks; ++c) block.second_pass(tile, c, mine);
+    });
+  }
+
+  char* lists_of(int64_t slot) const { return lists_ + slot * l_.panels * static_cast<int64_t>(l_.fired_bytes); }
+
+  const Layout& l_;
+  int64_t tokens_;
+  int threads_;
+  char* lists_;
+  Counter first_, second_;
+  std::atomic<int64_t> workers_{0};
+};
 
 }  // namespace LAZY_ISA
 }  // namespace lazy

@@ -14,24 +14,20 @@ namespace lazy {
 namespace LAZY_ISA {
 namespace {
 
-// T: the model's dtype; W: what the rows of `down` are stored in (T, or int8_t).
-template <class T, class W>
+// T: the model's dtype.
+template <class T>
 class Run {
  public:
-  Run(const Problem& p, int threads, char* scratch, const Layout& l) : p_(p), l_(l), threads_(threads) {
-    const int64_t n = p.tokens;
-    tokens_ = take<Token>(scratch, n);
-    planes_ = take<int8_t>(scratch, n * p.planes * p.padded_in);
-    if constexpr (!std::is_same_v<T, float>) wide_ = take<float>(scratch, n * p.d_in);
-    row_bytes_ = std::is_same_v<W, int8_t> ? 0 : p.d_in * static_cast<int64_t>(sizeof(T));
-    fired_ = scratch;
-  }
+  Run(const Problem& p, int threads, char* scratch, const Layout& l)
+      : p_(p), l_(l), row_bytes_(p.d_in * static_cast<int64_t>(sizeof(T))), tokens_(take<Token>(scratch, p.tokens)),
+        planes_(take<int8_t>(scratch, p.tokens * p.planes * p.padded_in)),
+        wide_(std::is_same_v<T, float> ? nullptr : take<float>(scratch, p.tokens * p.d_in)),
+        passes_(l, p.tokens, threads, scratch) {}
 
   static size_t scratch_bytes(const Problem& p, int threads, const Layout& l) {
     const int64_t n = p.tokens;
-    const int64_t live = (l.independent ? threads : l.tiles) * l.panels;
     return up_to(n * sizeof(Token), 64) + up_to(n * p.planes * p.padded_in, 64) + up_to(n * p.d_in * sizeof(float), 64) +
-           live * l.fired_bytes + 256;
+           TwoPasses::scratch_bytes(l, threads) + 256;
   }
 
   void prepare_inline() {
@@ -43,36 +39,7 @@ class Run {
   void work() {
     thread_local Pipeline way;
     way.ahead.clear();
-    if (l_.independent) {
-      const int64_t slot = workers_.fetch_add(1, std::memory_order_relaxed);
-      if (slot >= threads_) return;
-      char* mine = fired_ + slot * l_.panels * l_.fired_bytes;
-      first_.share(l_.tiles, [&](int64_t tile) {
-        for (int64_t t = tile * l_.tile; t < std::min((tile + 1) * l_.tile, p_.tokens); ++t) prepare(t);
-        for (int64_t panel = 0; panel < l_.panels; ++panel) step(way, tile, panel, mine);
-        finish(way);
-        for (int64_t c = 0; c < l_.column_tasks; ++c) second_pass(tile, c, mine);
-      });
-      return;
-    }
-    if (!prepared_) {
-      zeroth_.share(p_.tokens, [&](int64_t t) { prepare(t); });
-      zeroth_.wait(p_.tokens);
-    }
-    const int64_t units = l_.units();
-    int64_t mine = 0;
-    for (int64_t u; (u = first_.take()) < units; ++mine) {
-      const int64_t end = std::min((u + 1) * l_.stretch, l_.panels);
-      for (int64_t panel = u * l_.stretch; panel < end; ++panel)
-        for (int64_t tile = 0; tile < l_.tiles; ++tile) step(way, tile, panel, lists_of(tile));
-    }
-    finish(way);
-    first_.finished(mine);
-    first_.wait(units);
-    second_.share(l_.tiles * l_.column_tasks, [&](int64_t u) {
-      const int64_t tile = u / l_.column_tasks;
-      second_pass(tile, u % l_.column_tasks, lists_of(tile));
-    });
+    passes_.work(*this, way);
   }
 
   void counts(int64_t* out) const {
@@ -81,14 +48,14 @@ class Run {
   }
 
  private:
+  friend TwoPasses;
+
   template <class U>
   static U* take(char*& scratch, int64_t n) {
     U* p = reinterpret_cast<U*>(scratch);
     scratch += up_to(n * static_cast<int64_t>(sizeof(U)), 64);
     return p;
   }
-
-  char* lists_of(int64_t tile) const { return fired_ + tile * l_.panels * l_.fired_bytes; }
 
   using X = typename TokenRow<T>::type;
 
@@ -112,12 +79,17 @@ class Run {
     if (!nearest_) tokens_[t].norm = NAN;
   }
 
+  void prepare_together() {
+    if (prepared_) return;
+    zeroth_.share(p_.tokens, [&](int64_t t) { prepare(t); });
+    zeroth_.wait(p_.tokens);
+  }
+
   // Which neurons of a panel have to be computed, for which tokens of the tile.
   struct Asked {
     uint64_t any;
     uint8_t count[kPanel];
     uint8_t token[kPanel][kMaxTile];
-    alignas(64) float sketch[kMaxTile * kPanel];
   };
 
   // A worker's way through the panels: the sketch of one panel while the rows that the panel before asked for come
@@ -140,16 +112,15 @@ class Run {
       wide[t] = wide_row(t0 + t);
     }
     Asked& now = w.asked[w.steps & 1];
-    sketch_panel(p_, p_.sketch + first * p_.padded_in, tokens_ + t0, planes, wide, count, now.sketch, w.ahead,
-                 row_bytes_);
+    alignas(64) float products[kMaxTile * kPanel];
+    sketch_panel(p_, p_.sketch + first * p_.padded_in, tokens_ + t0, planes, wide, count, products, w.ahead, row_bytes_);
     for (int t = 0; t < count; ++t)
       if (const Token& token = tokens_[t0 + t]; token.odd)
-        odd_product(p_.sketch + first * p_.padded_in, wide[t], p_.d_in, token.unscale, now.sketch + t * kPanel);
-    ask(first, tokens_ + t0, count, now);
+        odd_product(p_.sketch + first * p_.padded_in, wide[t], p_.d_in, token.unscale, products + t * kPanel);
+    ask(first, tokens_ + t0, products, count, now);
     w.ahead.clear();
-    if (row_bytes_)
-      for (uint64_t left = now.any; left; left &= left - 1)
-        w.ahead.want(static_cast<const T*>(p_.first_rows) + (first + __builtin_ctzll(left)) * p_.d_in);
+    for (uint64_t left = now.any; left; left &= left - 1)
+      w.ahead.want(static_cast<const T*>(p_.first_rows) + (first + __builtin_ctzll(left)) * p_.d_in);
     finish(w);
     ++w.steps;
     w.tile = tile;
@@ -166,11 +137,11 @@ class Run {
     w.tile = -1;
   }
 
-  void ask(int64_t first, const Token* tokens, int count, Asked& out) {
+  void ask(int64_t first, const Token* tokens, const float* products, int count, Asked& out) {
     out.any = 0;
     std::memset(out.count, 0, sizeof(out.count));
     for (int t = 0; t < count; ++t) {
-      uint64_t bits = undecided(p_, first, tokens[t], out.sketch + t * kPanel);
+      uint64_t bits = undecided(p_, first, tokens[t], products + t * kPanel);
       out.any |= bits;
       for (; bits; bits &= bits - 1) {
         const int i = __builtin_ctzll(bits);
@@ -186,22 +157,10 @@ class Run {
     for (uint64_t left = asked.any; left; left &= left - 1) {
       const int i = __builtin_ctzll(left);
       computed += asked.count[i];
-      if constexpr (std::is_same_v<W, int8_t>) keep_sketch(out, i, first, asked.token[i], asked.count[i], asked.sketch);
-      else compute(out, i, first, asked.token[i], asked.count[i], tokens, x);
+      compute(out, i, first, asked.token[i], asked.count[i], tokens, x);
     }
     computed_.fetch_add(computed, std::memory_order_relaxed);
     hits_.fetch_add(out->pairs, std::memory_order_relaxed);
-  }
-
-  // weights="int8": the sketch's own pre-activation is the value; the row scale of `down` is folded in.
-  void keep_sketch(Fired* out, int i, int64_t first, const uint8_t* asked, int n, const float* sketch) {
-    int kept = 0;
-    const float scale = p_.down_scale[first + i];
-    for (int a = 0; a < n; ++a) {
-      const float z = rounded<T>(sketch[asked[a] * kPanel + i]);
-      keep(out, l_.tile, i, &kept, asked[a], activate<T>(p_, z) * scale);
-    }
-    close(out, kept);
   }
 
   static void row_dots(const T* row, int64_t d, const X* const* x, const uint8_t* which, int n, float* out) {
@@ -258,30 +217,29 @@ class Run {
 
   void second_pass(int64_t tile, int64_t task, char* lists) {
     const auto row = [&](int64_t neuron, int64_t c0) {
-      return PlainRow<W>{static_cast<const W*>(p_.down_rows) + neuron * p_.d_out + c0};
+      return PlainRow<T>{static_cast<const T*>(p_.down_rows) + neuron * p_.d_out + c0};
     };
-    accumulate<T, PlainRow<W>>(l_, tile, task, lists, p_.tokens, p_.d_out, p_.down_bias, p_.y, l_.panels, row);
+    accumulate<T, PlainRow<T>>(l_, tile, task, lists, p_.tokens, p_.d_out, p_.down_bias, p_.y, l_.panels, row);
   }
 
   const Problem& p_;
   const Layout& l_;
-  int threads_;
-  Token* tokens_;
-  int8_t* planes_;
-  float* wide_ = nullptr;
-  int64_t row_bytes_;  // of one row that the first pass may ask for
-  char* fired_;
+  const int64_t row_bytes_;  // of one row that the first pass may ask for
+  Token* const tokens_;
+  int8_t* const planes_;
+  float* const wide_;
   bool prepared_ = false;
   const bool nearest_ = rounds_to_nearest();  // as the thread that calls does
-  Counter zeroth_, first_, second_;
-  std::atomic<int64_t> workers_{0}, computed_{0}, hits_{0};
+  TwoPasses passes_;
+  Counter zeroth_;
+  std::atomic<int64_t> computed_{0}, hits_{0};
 };
 
-template <class T, class W>
+template <class T>
 void run(const Problem& p, int threads, Parallel parallel) {
   thread_local Scratch memory;
   const Layout l(p.tokens, p.d_hidden, p.d_out, threads);
-  using R = Run<T, W>;
+  using R = Run<T>;
   R r(p, threads, memory.at_least(R::scratch_bytes(p, threads, l)), l);
   if (!l.independent && p.tokens * p.d_in <= 16384) r.prepare_inline();
   if (threads == 1) r.work();
@@ -289,19 +247,13 @@ void run(const Problem& p, int threads, Parallel parallel) {
   r.counts(p.counts);
 }
 
-template <class T>
-void run_rows(const Problem& p, int threads, Parallel parallel) {
-  if (p.rows_i8) run<T, int8_t>(p, threads, parallel);
-  else run<T, T>(p, threads, parallel);
-}
-
 }  // namespace
 
 void kernel(const Problem& p, int threads, Parallel parallel) {
   switch (p.dtype) {
-    case Dtype::bf16: return run_rows<bf16>(p, threads, parallel);
-    case Dtype::f16: return run_rows<f16>(p, threads, parallel);
-    default: return run_rows<float>(p, threads, parallel);
+    case Dtype::bf16: return run<bf16>(p, threads, parallel);
+    case Dtype::f16: return run<f16>(p, threads, parallel);
+    default: return run<float>(p, threads, parallel);
   }
 }
 

@@ -29,8 +29,7 @@ struct Certificate {
 struct Problem {
   int64_t tokens, d_in, d_hidden, d_out;
   int64_t padded_in;       // d_in rounded up to 4
-  Dtype dtype;             // of x, y, biases and weight rows (rows_i8 overrides the rows)
-  bool rows_i8;            // weights="int8": the sketch is the weight, down rows are int8 with down_scale
+  Dtype dtype;             // of x, y, biases and weight rows
   bool gated;
   bool rectify_up;         // of a gated block: s(gate) * relu(up)
   bool rounds_twice;       // as torch does here: w . x is rounded to the model's dtype before the bias is added
@@ -46,7 +45,6 @@ struct Problem {
   const void* up_rows;     // (d_hidden, d_in) of a gated block
   const void* up_bias;     // (d_hidden) of a gated block, may be null
   const void* down_rows;   // (d_hidden, d_out)
-  const float* down_scale; // (d_hidden) when rows_i8
   const void* down_bias;   // (d_out), may be null
   void* y;                 // (tokens, d_out)
   int64_t* counts;         // [0] pairs computed exactly, [1] pairs that fired

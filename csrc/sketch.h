@@ -241,21 +241,19 @@ inline void sketch_panel(const Problem& p, const uint8_t* panel, const Token*, c
 
 #endif
 
-// Bit i of the result: neuron i of the panel is *not* proved silent for this token.
-// values: in, sketch dot products; out, sketch pre-activations.
-LAZY_INLINE uint64_t undecided(const Problem& p, int64_t first, const Token& token, float* values) {
+// Bit i of the result: neuron i of the panel is *not* proved silent for this token, whose sketch dot products are given.
+LAZY_INLINE uint64_t undecided(const Problem& p, int64_t first, const Token& token, const float* products) {
   uint64_t bits = 0;
   for (int c = 0; c < kPanel; c += 16) {
     const int64_t i = first + c;
     const v16f scale = load16(p.certificate.scale + i), bias = load16(p.certificate.bias + i);
-    const v16f z = load16(values + c) * scale * token.unscale + bias;
+    const v16f z = load16(products + c) * scale * token.unscale + bias;
     v16f slack = load16(p.certificate.slack + i) * token.norm + load16(p.certificate.absolute + i);
     slack += load16(p.certificate.quantised + i) * token.error;
     const v16f upper = z + slack, lower = z - slack;
     // comparisons are false for NaN, so what is not finite is never proved; within the limit nothing overflows
     const v16i within = splat(token.norm) <= load16(p.certificate.limit + i);
     const v16i proved = within & ((upper <= p.left) | ((lower >= p.low) & (upper <= p.high)));
-    std::memcpy(values + c, &z, 64);
 #if defined(__AVX512F__)
     const uint64_t mask = static_cast<uint16_t>(~_mm512_movepi32_mask(reinterpret_cast<__m512i>(proved)));
 #else

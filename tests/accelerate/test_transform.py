@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,6 +27,7 @@ from lazyneuron.core.errors import (
 )
 from lazyneuron.ops.sparse_mlp import gather
 from lazyneuron.ops.sparse_mlp.packed import PackedBlock
+from tests.core.resealed import reseal
 from tests.kernels import NATIVE, SPARSE, SPARSE_PATH, needs_kernels
 
 GATHERED: list[PackedBlock] = []
@@ -44,8 +46,8 @@ def gathered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gather, "sparse_mlp", counted)
 
 
-def mlp() -> nn.Module:
-    torch.manual_seed(0)
+def mlp(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(24, 200), nn.ReLU(), nn.Dropout(0.5), nn.Linear(200, 24))
     model[0].bias.data -= 0.7
     return model.eval()
@@ -251,6 +253,27 @@ def test_int8_weights_report_their_error() -> None:
     error = float((run(model, x) - wanted).square().mean().sqrt() / wanted.square().mean().sqrt())
     assert 1e-5 < error < 0.05
     assert receipt.changes[0].details["output_error"]["rms"] == pytest.approx(error, rel=0.3)
+
+
+@needs_kernels
+def test_a_saved_int8_acceleration_of_earlier_versions_is_quantised_anew(tmp_path: Path) -> None:
+    model, x = mlp(), torch.randn(5, 24)
+    lazy.save(model, tmp_path, lazy.accelerate_(model, impl=SPARSE))
+
+    def as_it_was(content: Any) -> None:
+        content["receipts"][0]["config"]["weights"] = "int8"
+
+    reseal(tmp_path / "receipts.json", as_it_was)
+    again, wanted = mlp(seed=9), mlp()
+    receipt = lazy.accelerate_(wanted, weights="int8")
+    (made,) = lazy.load_(again, tmp_path)
+    assert made.verb == receipt.verb == "quantise_" and made.config == receipt.config
+    assert torch.equal(run(again, x), run(wanted, x))
+    lazy.restore_(again, made)
+    assert torch.equal(run(again, x), run(mlp(), x))
+    reseal(tmp_path / "receipts.json", lambda content: content["receipts"][0]["config"].update(weights="int3"))
+    with pytest.raises(CheckpointError, match="'keep', 'int8' or 'int4', got 'int3'"):
+        lazy.load_(again, tmp_path)
 
 
 def test_calibrated_reports_what_it_risks() -> None:

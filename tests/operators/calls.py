@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -16,8 +17,8 @@ from lazyneuron.ops.sparse_mlp import native
 from tests.accelerate.blocks import make_block
 from tests.accelerate.comparison import check_close
 from tests.operators import definitions
+from tests.operators.quantised import Block, on_grid
 from tests.operators.quantised import block as quantised_block
-from tests.operators.quantised import on_grid
 
 Arguments = dict[str, object]
 
@@ -48,15 +49,21 @@ def table(keys: Tensor, *, room: int, entries: int) -> tuple[Tensor, Tensor, Ten
     return index, held, state
 
 
-def block(*, gated: bool = False, weights: str = "keep") -> Arguments:
-    packed = pack(make_block(20, 70, 24, gated=gated), weights)  # type: ignore[arg-type]
+def block(*, gated: bool = False) -> Arguments:
+    packed = pack(make_block(20, 70, 24, gated=gated))
     values = (normal(5, 20, dtype=torch.float32), *native.arguments(packed, native.new_counts(), planes=2))
     names = [a.name for a in operator("sparse_mlp")._schema.arguments]
     return dict(zip(names, values, strict=True))
 
 
+@functools.cache
+def _quantised_block(bits: int) -> Block:
+    """Quantised once: no operator writes into it."""
+    return quantised_block(256, 70, 64, bits=bits)
+
+
 def quantised(name: str, *, bits: int, gated: bool = False) -> Arguments:
-    first, up, down = quantised_block(256, 70, 64, bits=bits)
+    first, up, down = _quantised_block(bits)
     x, bias, second = on_grid(5, 256), normal(70, dtype=torch.float32), normal(64, dtype=torch.float32)
     if name == "linear":
         values: tuple[object, ...] = (x, first.bytes, first.scale, bias, bits, 32, -1)
@@ -139,7 +146,6 @@ PREDICT = ["x", "w", "b", "shift", "index", "keys", "count", "values", "outputs"
 CALLS: dict[str, Callable[[], Arguments]] = {
     "sparse_mlp": block,
     "sparse_mlp gated": lambda: block(gated=True),
-    "sparse_mlp int8": lambda: block(weights="int8"),
     "quantised_linear": lambda: quantised("linear", bits=8),
     "quantised_linear int4": lambda: quantised("linear", bits=4),
     "quantised_down": lambda: quantised("down", bits=8),
@@ -206,7 +212,7 @@ def written(op: torch._ops.OpOverload) -> list[str]:
 
 def expected(name: str, arguments: Arguments) -> definitions.Written | None:
     """What the definition says about these arguments, or None when there is none."""
-    define = getattr(definitions, name.split(maxsplit=1)[0], None) if name != "sparse_mlp int8" else None
+    define = getattr(definitions, name.split(maxsplit=1)[0], None)
     return None if define is None else define(*arguments.values())
 
 

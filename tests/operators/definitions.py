@@ -238,8 +238,8 @@ def jsrelu_backward(gradient: Tensor, x: Tensor, mix: float, cap: float, isa: in
 
 def sparse_mlp(
     x: Tensor, sketch: Tensor, certificate: Tensor, first_rows: Tensor, up_rows: Tensor | None,
-    up_bias: Tensor | None, rectify_up: bool, down_rows: Tensor, down_scale: Tensor | None, down_bias: Tensor | None,
-    counts: Tensor, *rest: object,
+    up_bias: Tensor | None, rectify_up: bool, down_rows: Tensor, down_bias: Tensor | None, counts: Tensor,
+    *rest: object,
 ) -> Written:  # fmt: skip
     """A ReLU block that keeps its weights; counts are left out."""
     h = (x.double() @ first_rows.double().T + certificate[1, : len(first_rows)].double()).relu()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -12,24 +14,27 @@ Block = tuple[Rows, Rows, Columns]
 
 def decode_rows(data: Tensor, scale: Tensor, *, width: int, bits: int, group: int) -> Tensor:
     """(rows, width) float64."""
-    out = torch.zeros(data.shape[0], width, dtype=torch.float64)
-    values, scales = data.tolist(), scale.double().tolist()
-    for r in range(data.shape[0]):
-        if bits == 8:
-            out[r] = torch.tensor([(b - 128) * scales[r] for b in values[r][:width]], dtype=torch.float64)
-            continue
-        start, steps, block, padded = 0, group // 4, 0, 2 * len(values[r])
-        while start < padded:
-            while 64 * steps > padded - start:
-                steps //= 2
-            for k in range(start, min(start + 64 * steps, width)):
-                lane, inside = divmod(k - start, 4 * steps)
-                step, byte = divmod(inside, 4)
-                stored = values[r][start // 2 + step // 2 * 64 + lane * 4 + byte]
-                nibble = stored >> 4 if step % 2 else stored & 15
-                out[r, k] = (nibble - 8) * scales[r][block][lane]
-            start, block = start + 64 * steps, block + 1
-    return out
+    if bits == 8:
+        return (data[:, :width].double() - 128) * scale.double()[:, None]
+    byte, high, block, lane = torch.tensor(_places(width, 2 * data.shape[1], group)).reshape(-1, 4).T
+    stored = data[:, byte].long()
+    return (torch.where(high == 1, stored >> 4, stored & 15) - 8) * scale.double()[:, block, lane]
+
+
+@functools.cache
+def _places(width: int, padded: int, group: int) -> list[tuple[int, int, int, int]]:
+    """Of each int4 weight of a row: its byte, whether it is the high half, and the block and lane of its scale."""
+    found = []
+    start, steps, block = 0, group // 4, 0
+    while start < padded:
+        while 64 * steps > padded - start:
+            steps //= 2
+        for k in range(start, min(start + 64 * steps, width)):
+            lane, inside = divmod(k - start, 4 * steps)
+            step, byte = divmod(inside, 4)
+            found.append((start // 2 + step // 2 * 64 + lane * 4 + byte, step % 2, block, lane))
+        start, block = start + 64 * steps, block + 1
+    return found
 
 
 def decode_columns(data: Tensor, scale: Tensor, *, bits: int, group: int) -> Tensor:

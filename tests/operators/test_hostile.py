@@ -164,10 +164,6 @@ def _no_features(made: Arguments) -> Arguments:
     return {"x": torch.ones(2, 0), "first_rows": torch.ones(70, 0), "sketch": sketch}
 
 
-def _narrow_scale(made: Arguments) -> Arguments:
-    return {"down_scale": made["down_scale"].double()}  # type: ignore[attr-defined]
-
-
 def _endless(made: Arguments) -> Arguments:
     """Four times 2^62 rows, which are none where a sum wraps around."""
     return {"memory": [torch.empty(2**62, 0, dtype=torch.uint8)] * 4, "wanted": torch.empty(0, dtype=torch.int64)}
@@ -175,16 +171,12 @@ def _endless(made: Arguments) -> Arguments:
 
 NAMED: list[tuple[str, Callable[[Arguments], Arguments], str]] = [
     ("sparse_mlp", lambda m: {"x": m["x"].to(torch.int8)}, "float32, bfloat16 and float16, got int8"),
-    ("sparse_mlp int8", lambda m: {"x": m["x"].to(torch.int8)}, "float32, bfloat16 and float16, got int8"),
     ("sparse_mlp", _no_features, "1 to 32768 features, got 0"),
     ("sparse_mlp", lambda m: {"x": torch.ones(2, 12)}, "input has 12 features, and the block's first layer takes 20"),
     ("sparse_mlp", lambda m: {"x": torch.ones(())}, "at least one axis"),
     ("sparse_mlp", lambda m: {"x": m["x"].bfloat16()}, "rows of the first layer must be a contiguous bfloat16"),
     ("sparse_mlp", lambda m: {"down_bias": torch.ones(1).expand(24)}, "bias of down must be .*, got strided float32"),
     ("sparse_mlp gated", lambda m: {"up_bias": torch.ones(1).expand(70)}, "bias of up must be a contiguous"),
-    ("sparse_mlp int8", _narrow_scale, "scales of int8 rows must be a contiguous float32 .* got float64"),
-    ("sparse_mlp int8", lambda m: {"down_scale": torch.ones(1).expand(70)}, "scales .* got strided float32"),
-    ("sparse_mlp int8", lambda m: {"down_scale": None}, "int8 rows need their scales"),
     ("sparse_mlp", lambda m: {"counts": torch.zeros(3, dtype=torch.int64)}, "counts must be"),
     ("fingerprint", lambda m: {"memory": [torch.ones(3)]}, "uint8 vectors and matrices, got float32"),
     ("fingerprint", lambda m: {"memory": [m["memory"][0][::2]]}, "side by side, got 2 apart"),

@@ -83,10 +83,10 @@ std::vector<uint8_t> numbers(Dtype type, int64_t count) {
 }
 
 struct Block {
-  Block(int64_t tokens, int64_t d_in, int64_t d_hidden, int64_t d_out, Dtype type, bool gated, bool rows_i8, int planes) {
+  Block(int64_t tokens, int64_t d_in, int64_t d_hidden, int64_t d_out, Dtype type, bool gated, int planes) {
     p = {};
     p.tokens = tokens, p.d_in = d_in, p.d_hidden = d_hidden, p.d_out = d_out;
-    p.padded_in = (d_in + 3) / 4 * 4, p.dtype = type, p.rows_i8 = rows_i8, p.gated = gated, p.planes = planes;
+    p.padded_in = (d_in + 3) / 4 * 4, p.dtype = type, p.gated = gated, p.planes = planes;
     p.low = 1, p.high = -1;
     const int64_t padded = (d_hidden + kPanel - 1) / kPanel * kPanel;
     certificate.assign(6 * padded, 1e-3f);
@@ -103,8 +103,7 @@ struct Block {
     p.sketch = hold(Dtype::i8, padded * p.padded_in);
     p.first_rows = hold(type, d_hidden * d_in);
     if (gated) p.up_rows = hold(type, d_hidden * d_in), p.up_bias = hold(type, d_hidden);
-    p.down_rows = hold(rows_i8 ? Dtype::i8 : type, d_hidden * d_out);
-    if (rows_i8) p.down_scale = reinterpret_cast<const float*>(hold(Dtype::f32, d_hidden));
+    p.down_rows = hold(type, d_hidden * d_out);
     p.down_bias = hold(type, d_out);
   }
 
@@ -129,8 +128,8 @@ void blocks(Kernel kernel) {
   for (const Dtype type : {Dtype::f32, Dtype::bf16, Dtype::f16})
     for (const int64_t tokens : {1, 3, 70, 300})
       for (const auto& [d_in, d_hidden, d_out] : {std::array<int64_t, 3>{1, 1, 1}, {37, 70, 24}, {130, 700, 300}})
-        for (const int kind : {0, 1, 2}) {
-          const Block b(tokens, d_in, d_hidden, d_out, type, kind == 1, kind == 2, 1 + static_cast<int>(tokens) % 2);
+        for (const bool gated : {false, true}) {
+          const Block b(tokens, d_in, d_hidden, d_out, type, gated, 1 + static_cast<int>(tokens) % 2);
           for (const int threads : {1, kThreads})
             require(b.run(kernel, threads, pool) == b.run(kernel, threads, alone), "sparse_mlp");
           const auto two = b.run(kernel, 2, alone);

@@ -25,7 +25,7 @@ from lazyneuron.blocks import MLPBlock
 from lazyneuron.core.errors import LazyNeuronError
 from lazyneuron.core.receipt import BlockChange
 from lazyneuron.ops.sparse_mlp import native
-from lazyneuron.ops.sparse_mlp.packed import PackedBlock, Weights
+from lazyneuron.ops.sparse_mlp.packed import PackedBlock
 
 Guarantee = Literal["exact", "calibrated"]
 
@@ -35,12 +35,11 @@ class Options:
     """What :func:`lazyneuron.accelerate_` was asked for.
 
     Attributes:
-        guarantee, weights, impl: as there.
+        guarantee, impl: as there.
         slack: by block, the factor that an earlier calibration found.
     """
 
     guarantee: Guarantee
-    weights: Weights
     impl: str
     slack: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
@@ -57,7 +56,7 @@ def prepare(
     """Pack and decide; a block that cannot be packed is skipped with the reason."""
     try:
         freshness = Freshness(block)  # before the weights are read
-        packed = pack(block, options.weights)
+        packed = pack(block)
     except LazyNeuronError as error:
         return BlockChange(block=block.name, action="skipped", reason=str(error)), None
     factor = options.slack.get(block.name, 1.0)
@@ -85,7 +84,6 @@ def prepare(
         packed,
         freshness=freshness,
         following=Following(decision.candidates, table, decision.shares, packed.d_hidden),
-        weights=options.weights,
         slack_factor=factor,
         isa=isa,
         fixed=named,

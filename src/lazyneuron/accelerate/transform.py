@@ -98,7 +98,7 @@ def accelerate_(
         raise ConfigError(f"Quantised layers run by impl='auto' or 'native', got {impl!r}.")
     if guarantee == "calibrated" and weights != "keep":
         raise ConfigError(f"weights={weights!r} has no slack to calibrate; use guarantee='exact' with it.")
-    options = Options(guarantee=guarantee, weights="keep", impl=impl)
+    options = Options(guarantee=guarantee, impl=impl)
     isa = _check(options)
     if quantisation is None:
         return _accelerate(model, batches, options, isa, progress, blocks=blocks)
@@ -139,6 +139,9 @@ def _quantised(
 def accelerate_again_(model: nn.Module, receipt: Receipt) -> Receipt:
     """Make a saved acceleration again, for this machine and without data; what was calibrated keeps its slack.
 
+    Receipts of earlier versions may name ``weights="int8"``, which left the saved weights as they were: the loaded ones
+    are quantised, as :func:`accelerate_` does with it.
+
     Args:
         model: built as the accelerated one was.
         receipt: of the earlier :func:`accelerate_`.
@@ -148,11 +151,14 @@ def accelerate_again_(model: nn.Module, receipt: Receipt) -> Receipt:
         As :func:`accelerate_`.
     """
     try:
-        asked = {name: receipt.config[name] for name in ("guarantee", "weights", "impl")}
+        asked = {name: receipt.config[name] for name in ("guarantee", "impl")}
+        quantisation = quantisation_of(receipt.config["weights"], "keep", 32)
         slack = {c.block: float(c.details["slack_factor"]) for c in receipt.changes if "slack_factor" in c.details}
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"This is not the receipt of an acceleration ({error}); accelerate anew.") from error
     options = Options(**asked, slack=slack)
+    if quantisation is not None:
+        return _quantised(model, None, options, quantisation, _check(options), lambda message: None, blocks=None)
     return _accelerate(model, None, options, _check(options), lambda message: None)
 
 
@@ -167,12 +173,12 @@ def _accelerate(
     parts: tuple[str, ...] = (),
 ) -> Receipt:
     first, rest = _peek(batches)
-    plan = plan_acceleration(model, first, weights=options.weights, blocks=blocks)
+    plan = plan_acceleration(model, first, blocks=blocks)
     if not plan.matched:
         raise _nothing_to_do(plan.skipped)
     inputs = block_inputs(model, plan.matched, rest) if rest is not None else {}
     changes: list[BlockChange] = []
-    config: dict[str, Any] = {name: getattr(options, name) for name in ("guarantee", "weights", "impl")}
+    config: dict[str, Any] = {"guarantee": options.guarantee, "weights": "keep", "impl": options.impl}
     config |= {"with_batches": batches is not None} | ({PARTS: list(parts)} if parts else {})
     prepared: list[tuple[MLPBlock, BlockExecution]] = []
     for block in plan.matched:

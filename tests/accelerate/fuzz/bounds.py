@@ -159,22 +159,17 @@ def product(a: Range, b: Range, dtype: torch.dtype) -> Range:
     return _stored(low, high, Range(low=low, high=high, overflows=a.overflows | b.overflows), dtype)
 
 
-def bounds(packed: PackedBlock, x: Tensor, *, grid: float = 0.0) -> Bounds:
+def bounds(packed: PackedBlock, x: Tensor) -> Bounds:
     """Of a packed block.
 
     Args:
         packed: the block.
         x: (tokens, d_in).
-        grid: with int8 weights, half a step of the grid of x over its largest entry.
     """
     dtype, wide = packed.dtype, x.double()
-    keep = packed.weights == "keep"
-    scale = packed.sketch.certificate[0, : packed.d_hidden].double()
-    weight = packed.first_rows.double() if keep else scale[:, None] * packed.sketch.quantised_rows().double()
-    extra = grid * wide.abs().amax(1, keepdim=True) * weight.abs().sum(1)
-    z = sums(wide, weight, packed.first_bias, extra)
+    z = sums(wide, packed.first_rows.double(), packed.first_bias)
     at_zero = packed.activation.zero == ZeroInterval(0.0)  # there a second rounding moves no sign
-    decided = rounded(z, packed.first_bias, dtype, twice=keep)
+    decided = rounded(z, packed.first_bias, dtype, twice=True)
     h, silent = activated(packed.activation, decided, dtype)
     silent = z.high <= 0 if at_zero else silent
     silent = silent & ~z.overflows & (_stays(z, packed.first_bias, dtype) | torch.tensor(at_zero))
@@ -186,10 +181,7 @@ def bounds(packed: PackedBlock, x: Tensor, *, grid: float = 0.0) -> Bounds:
         if packed.rectifies_up:
             u = Range(low=u.low.relu(), high=u.high.relu(), overflows=u.overflows)
         h = product(h, u, dtype)
-    down = packed.down_rows.double()
-    if packed.down_scale is not None:
-        down = down * packed.down_scale.double()[:, None]
-    y, finite, certain = _output(h, down, packed)
+    y, finite, certain = _output(h, packed.down_rows.double(), packed)
     return Bounds(silent=silent, safe=safe, y=y, clean=finite & torch.isfinite(wide).all(1), settled=certain)
 
 
@@ -207,8 +199,6 @@ def _output(h: Range, down: Tensor, packed: PackedBlock) -> tuple[Range, Tensor,
     flushed = subnormal(size) @ down.abs() + size @ subnormal(down).abs()
     terms = len(down) + 3
     error = radius @ down.abs() + terms * UNIT * 1.01 * (size @ down.abs()) + flushed + 8 * terms * SMALLEST
-    if packed.down_scale is not None:
-        error = error + 127 * terms * SMALLEST
     y = middle @ down + b
     facts = torch.finfo(dtype)
     unit = UNIT if dtype == torch.float32 else facts.eps / 2

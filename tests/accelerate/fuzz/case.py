@@ -35,13 +35,11 @@ class Case:
     Attributes:
         block: with made weights.
         x: (..., d_in), contiguous or not.
-        weights: as in :func:`lazyneuron.accelerate_`.
         flush: run with subnormal numbers flushed to zero.
     """
 
     block: MLPBlock
     x: Tensor
-    weights: str
     flush: bool
 
 
@@ -105,8 +103,7 @@ def make_case(seed: int, index: int) -> Case:
         activation=activation,
         rectifies_up=gated and dice.chance(0.3),
     )
-    weights = "int8" if not gated and dice.chance(0.1) else "keep"
-    return Case(block=block, x=_inputs(dice, x.to(dtype)), weights=weights, flush=dice.chance(0.3))
+    return Case(block=block, x=_inputs(dice, x.to(dtype)), flush=dice.chance(0.3))
 
 
 def _activation(dice: Dice) -> Activation:

@@ -66,7 +66,7 @@ def skipped(packed: PackedBlock, x: Tensor, *, isa: int, planes: int) -> Tensor:
     zero = packed.zero
     rows, eye = torch.zeros(hidden, packed.d_in), torch.eye(hidden)
     kind, parameters = KERNEL_ACTIVATIONS.index("fatrelu"), (-math.inf, 0.0)
-    before = (packed.sketch.panels, certificate, rows, None, None, False, eye, None, None)
+    before = (packed.sketch.panels, certificate, rows, None, None, False, eye, None)
     after = (kind, *parameters, zero.left, zero.low, zero.high, planes, isa)
     counts = native.new_counts()
     seen = native.op()(x, *before, counts, *after)
@@ -87,42 +87,26 @@ def judge(case: Case, fault: Fault | None = None) -> Iterator[Verdict]:
     """
     torch.set_flush_denormal(case.flush)
     try:
-        packed = pack(case.block, case.weights)  # type: ignore[arg-type]
+        packed = pack(case.block)
         tokens = case.x.reshape(-1, packed.d_in).contiguous()
         torch.set_flush_denormal(False)
-        known = {planes: bounds(packed, tokens, grid=grid) for planes, grid in _grids(case).items()}
+        known = bounds(packed, tokens)
         torch.set_flush_denormal(case.flush)
         deciding, wanted = dense(case.block, case.x)
         deciding, wanted = deciding.reshape(len(tokens), -1), wanted.reshape(len(tokens), -1)
-        if case.weights == "int8":
-            wanted = _definition(packed, tokens)
         run = packed if fault is None else fault(packed)
-        fires = (deciding != 0) | torch.isnan(deciding) if case.weights == "keep" else None
-        if fires is not None:
-            proved = reference.certified_silent(run.sketch, tokens, run.zero)
-            yield _verdict("dense", known[0], wanted, wanted, None, fires)
-            yield _verdict("definition", known[0], wanted, wanted, proved, fires)
-            yield _verdict("gather", known[0], gather.sparse_mlp(run, case.x), wanted, None, fires)
+        fires = (deciding != 0) | torch.isnan(deciding)
+        proved = reference.certified_silent(run.sketch, tokens, run.zero)
+        yield _verdict("dense", known, wanted, wanted, None, fires)
+        yield _verdict("definition", known, wanted, wanted, proved, fires)
+        yield _verdict("gather", known, gather.sparse_mlp(run, case.x), wanted, None, fires)
         wide = tokens.float()
         for isa, planes in levels():
             got = native.sparse_mlp(run, case.x, isa=isa, planes=planes)
-            silent = None if fires is None else skipped(run, wide, isa=isa, planes=planes)
-            grid = planes if case.weights == "int8" and ISA_LEVELS[isa] == "avx512_vnni" else 0
-            yield _verdict(f"{ISA_LEVELS[isa]}-{planes}", known[grid], got, wanted, silent, fires)
+            silent = skipped(run, wide, isa=isa, planes=planes)
+            yield _verdict(f"{ISA_LEVELS[isa]}-{planes}", known, got, wanted, silent, fires)
     finally:
         torch.set_flush_denormal(False)
-
-
-def _grids(case: Case) -> dict[int, float]:
-    """Planes -> half a step of the grid of x over its largest entry; 0 where x is taken as it is."""
-    return {0: 0.0} | ({2: 0.51 / 32512, 1: 0.51 / 127} if case.weights == "int8" else {})
-
-
-def _definition(packed: PackedBlock, x: Tensor) -> Tensor:
-    """With int8 weights: sums in float64, and the hidden activation in float32, which may overflow."""
-    h = reference.hidden(packed, x).float().double()
-    y = h @ (packed.down_rows.double() * packed.down_scale.double()[:, None])  # type: ignore[union-attr]
-    return (y if packed.down_bias is None else y + packed.down_bias.double()).to(packed.dtype)
 
 
 def levels() -> list[tuple[int, int]]:
@@ -134,12 +118,10 @@ def levels() -> list[tuple[int, int]]:
     return [(isa, planes) for isa in range(best + 1) for planes in ((2, 1) if isa == 3 else (2,))]
 
 
-def _verdict(
-    path: str, known: Bounds, got: Tensor, wanted: Tensor, silent: Tensor | None, fires: Tensor | None
-) -> Verdict:
+def _verdict(path: str, known: Bounds, got: Tensor, wanted: Tensor, silent: Tensor | None, fires: Tensor) -> Verdict:
     got, wanted = got.reshape(wanted.shape).double(), wanted.double()
     faults = {}
-    if silent is not None and fires is not None:
+    if silent is not None:
         faults[WRONG_SKIP] = int((silent & (fires | ~known.silent | ~known.safe)).sum())
     within = (got >= known.y.low) & (got <= known.y.high)
     faults[OUTPUT] = int((~within)[known.clean].sum())

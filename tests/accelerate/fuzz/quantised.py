@@ -104,7 +104,7 @@ def known(case: Case) -> Known:
             u = Range(low=u.low.relu(), high=u.high.relu(), overflows=u.overflows)
         h = product(h, u, torch.float32)
     down = case.down[0].dequantised(torch.float64)
-    y, finite, _ = _output(h, down, SimpleNamespace(dtype=case.x.dtype, down_bias=case.down[1], down_scale=None))
+    y, finite, _ = _output(h, down, SimpleNamespace(dtype=case.x.dtype, down_bias=case.down[1]))
     clean = finite & torch.isfinite(tokens).all(1)
     # a value below the smallest normal number, or one that its neuron's scale brings there, may be dropped
     scale = case.down[0].scale.double().abs() if case.down[0].format.bits == 8 else torch.ones(len(down))

@@ -7,7 +7,6 @@ def row(**changes):
     return {
         "shape": "1024 x 4096",
         "dtype": "float32",
-        "weights": "keep",
         "tokens": 1,
         "density": 0.05,
         "threads": 2,

@@ -29,7 +29,7 @@ native = pytest.mark.skipif(not load.status().available, reason="the native kern
 
 
 def grid_of(cases):
-    return {(str(c.shape), c.dtype, c.tokens, c.density) for c in cases if c.weights == "keep" and c.threads == 2}
+    return {(str(c.shape), c.dtype, c.tokens, c.density) for c in cases if c.threads == 2}
 
 
 def test_the_default_grid_holds_what_the_goals_ask_for():
@@ -45,13 +45,12 @@ def test_the_default_grid_holds_what_the_goals_ask_for():
         assert {(c.tokens, c.density) for c in compared} == {(t, q) for t in (1, 4, 16, 128) for q in (0.1, 0.05)}
     assert {c.threads for c in cases} == {1, 2}
     assert {c.threads for c in grid.default_grid(1)} == {1}
-    assert {c.shape.d for c in cases if c.weights == "int8"} == {1024, 2048}
 
 
 @pytest.mark.parametrize("make", [grid.default_grid, grid.quick_grid])
 def test_weights_are_made_once(make):
     cases = make(2)
-    keys = [(c.threads, c.shape, c.dtype, c.weights) for c in cases]
+    keys = [(c.threads, c.shape, c.dtype) for c in cases]
     changes = [key for key, before in zip(keys, [None, *keys], strict=False) if key != before]
     assert len(changes) == len(set(keys))
     assert len(cases) == len(set(cases))
@@ -303,7 +302,7 @@ def test_nothing_to_measure_is_refused():
 
 
 def test_without_kernels_the_rows_say_so(monkeypatch):
-    monkeypatch.setattr(certified, "usable_paths", lambda weights: {"certified-2": "No kernels.", "gather": None})
+    monkeypatch.setattr(certified, "usable_paths", lambda: {"certified-2": "No kernels.", "gather": None})
     monkeypatch.setattr(row, "usable_paths", certified.usable_paths)
     monkeypatch.setattr(preparation, "sparse_paths", lambda: (GATHER,))
     (found,) = measuring.measure_cases([TINY], budget_s=0.0).data["rows"]

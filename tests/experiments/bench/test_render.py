@@ -77,7 +77,7 @@ def test_gated_and_sparse_are_read_off_a_row():
 
 
 def test_a_row_that_could_not_be_measured_is_dashes_and_a_reason():
-    facts = {k: row()[k] for k in ("shape", "dtype", "weights", "tokens", "density", "threads")}
+    facts = {k: row()[k] for k in ("shape", "dtype", "tokens", "density", "threads")}
     shown = view.case_row(facts | {"reason": "Out of memory."})
     assert shown["remark"] == "Out of memory." and shown["vs dense"] == "-" and shown["ours us"] is None
 
@@ -93,7 +93,7 @@ def test_a_terminal_gets_fewer_columns_and_the_remarks_below():
     shown = view.short_row(row(flop_ceiling_us=190.0))
     assert shown["ceiling us"] == 190.0 and shown["vs dense"] == "5.00x" and shown["error"] == "1e-6"
     assert len(shown) < len(view.case_row(row()))
-    facts = {k: row()[k] for k in ("shape", "dtype", "weights", "tokens", "density", "threads")}
+    facts = {k: row()[k] for k in ("shape", "dtype", "tokens", "density", "threads")}
     assert view.short_row(facts | {"reason": "Out of memory."})["ceiling us"] is None
     assert view.remarks([row(), facts | {"reason": "Out of memory."}]) == ["1 token, density 0.05: Out of memory."]
 
@@ -118,7 +118,7 @@ def test_baselines_stand_beside_their_quality():
 
 
 def test_the_page_in_order():
-    text = page.grid_page(record([row(vs_dense=4.0), compared(4, 2.0), row(shape="8 x 16", weights="int8")]))
+    text = page.grid_page(record([row(vs_dense=4.0), compared(4, 2.0), row(shape="8 x 16")]))
     order = ["Synthetic", "### Target cases", "### What falls short", "### Against other methods", "### The whole grid"]
     places = [text.index(title) for title in order]
     assert places == sorted(places)
@@ -126,7 +126,7 @@ def test_the_page_in_order():
     assert "| 1024 x 4096, float32, 1 token, density 0.05 | 4.00 |" in text
     assert "not measured" in text
     assert "- csr (4 tokens): No CSR product here." in text
-    assert "**8 x 16, float32, int8 weights, 2 threads**" in text
+    assert "**8 x 16, float32, 2 threads**" in text
     assert "remark" not in text  # a column in which no row has anything is left out
 
 

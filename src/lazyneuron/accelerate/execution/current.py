@@ -16,7 +16,7 @@ from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.blocks.splice.wiring import Wiring
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.ops.sparse_mlp import native
-from lazyneuron.ops.sparse_mlp.packed import PackedBlock, Weights
+from lazyneuron.ops.sparse_mlp.packed import PackedBlock
 
 SOON = 8  # calls: weights that change again sooner than this are changing
 QUICK_REPACKS = 4  # of changing weights, before the block waits between two of them
@@ -47,7 +47,7 @@ class Current:
 
     Args:
         block: the block.
-        weights, slack_factor: with which it is packed.
+        slack_factor: with which it is packed.
         with_runs: fills in the paths of a state whose ``packed`` is there.
 
     Attributes:
@@ -55,11 +55,8 @@ class Current:
         repacked: how often the weights were packed anew.
     """
 
-    def __init__(
-        self, block: MLPBlock, weights: Weights, slack_factor: float, with_runs: Callable[[State], State]
-    ) -> None:
+    def __init__(self, block: MLPBlock, slack_factor: float, with_runs: Callable[[State], State]) -> None:
         self.block = block
-        self.weights = weights
         self.slack_factor = slack_factor
         self.wiring: Wiring | None = None
         self.repacked = 0
@@ -157,7 +154,7 @@ class Current:
         try:
             if self._has_other_settings():
                 raise ConfigError("The settings of its modules were changed after the acceleration.")
-            packed = pack(self.block, self.weights)
+            packed = pack(self.block)
             if (packed.d_in, packed.d_out) != self._widths:
                 raise ConfigError(f"The widths of {self.block.name} were changed after the acceleration.")
         except ValueError as error:

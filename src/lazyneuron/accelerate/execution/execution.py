@@ -19,7 +19,7 @@ from lazyneuron.accelerate.policy.choice import BUCKETS, predict_candidates
 from lazyneuron.accelerate.policy.following import Following
 from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.blocks.splice.wiring import Wiring
-from lazyneuron.ops.sparse_mlp.packed import DTYPES, PackedBlock, Weights
+from lazyneuron.ops.sparse_mlp.packed import DTYPES, PackedBlock
 
 SETTINGS_EVERY = 64  # calls between two looks at the plain attributes of the block's modules
 # bound once: each look at torch's submodules takes as long as the call
@@ -52,7 +52,6 @@ class BlockExecution:
         *,
         freshness: Freshness,
         following: Following,
-        weights: Weights = "keep",
         slack_factor: float = 1.0,
         isa: int = -1,
         fixed: bool = False,
@@ -67,7 +66,7 @@ class BlockExecution:
         self._wiring: Wiring | None = None
         self._calls = 0
         self._enlist()
-        self.current = Current(block, weights, slack_factor, self.with_runs)
+        self.current = Current(block, slack_factor, self.with_runs)
         self.current.start(packed, freshness)
 
     def _enlist(self) -> None:

@@ -9,32 +9,27 @@ from lazyneuron.accelerate.machine import products
 from lazyneuron.accelerate.machine.memory import advise_large_pages
 from lazyneuron.accelerate.slack.certificate import build_sketch, inner_zero_set
 from lazyneuron.blocks.block import MLPBlock
-from lazyneuron.core.errors import AssumptionError, ConfigError, ShapeError
-from lazyneuron.ops.sparse_mlp.packed import DTYPES, MAX_D_IN, PackedBlock, Weights
+from lazyneuron.core.errors import AssumptionError, ShapeError
+from lazyneuron.ops.sparse_mlp.packed import DTYPES, MAX_D_IN, PackedBlock
 
 
-def pack(block: MLPBlock, weights: Weights = "keep") -> PackedBlock:
+def pack(block: MLPBlock) -> PackedBlock:
     """Lay out a block's weights; the model's parameters are only read.
 
     Args:
         block: a found block.
-        weights: ``"keep"``: the model's own weights decide and compute; ``"int8"``: rows are quantised, one scale a
-            neuron, and the sketch itself is the first layer.
 
     Returns:
         The packed block. It shares the memory of ``up`` (and ``gate``) where they are already contiguous rows; ``down``
         is copied by neuron.
 
     Raises:
-        ConfigError: ``weights="int8"`` on a gated block, or an unknown value.
         ShapeError: dtype, device or width that the kernels do not take.
         AssumptionError: weights that are not finite, or dense products that round more than float32.
 
     Cost:
         One pass over the weights; adds d_hidden * (d_in + d_out * itemsize) bytes.
     """
-    if weights not in ("keep", "int8"):
-        raise ConfigError(f"weights is 'keep' or 'int8', got {weights!r}.")
     _check(block)
     first_rows = _rows(block.first.weight)
     first_bias = _vector(block.first.bias)
@@ -46,12 +41,6 @@ def pack(block: MLPBlock, weights: Weights = "keep") -> PackedBlock:
     up = None if up_rows is None else (up_rows, up_bias)
     sketch = build_sketch(first_rows, first_bias, activation=block.activation, up=up)
     down_rows = down.t().contiguous()
-    down_scale = None
-    if weights == "int8":
-        if block.gate is not None:
-            raise ConfigError("weights='int8' is for plain blocks; use weights='keep' for gated ones.")
-        down_rows, down_scale = _quantise_rows(down_rows)
-        sketch = sketch.with_slack(0.0)  # it is the weight: the zero set decides alone
     own = {block.first.weight.data_ptr(), block.up.weight.data_ptr(), block.down.weight.data_ptr()}
     copies = [t for t in (first_rows, up_rows, down_rows) if t is not None and t.data_ptr() not in own]
     for tensor in (sketch.panels, first_rows, down_rows, *([up_rows] if up_rows is not None else [])):
@@ -64,7 +53,6 @@ def pack(block: MLPBlock, weights: Weights = "keep") -> PackedBlock:
         up_bias=up_bias,
         rectifies_up=block.rectifies_up,
         down_rows=down_rows,
-        down_scale=down_scale,
         down_bias=_vector(block.down.bias),
         activation=block.activation,
         zero=inner_zero_set(block.activation, first_rows.dtype),
@@ -96,10 +84,3 @@ def _rows(weight: Tensor) -> Tensor:
 
 def _vector(bias: Tensor | None) -> Tensor | None:
     return None if bias is None else bias.detach().contiguous()
-
-
-def _quantise_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Symmetric int8 with one scale a row."""
-    scale = rows.abs().amax(1).float() / 127
-    safe = torch.where(scale > 0, scale, torch.ones_like(scale))
-    return (rows.float() / safe[:, None]).round().clamp(-127, 127).to(torch.int8), scale

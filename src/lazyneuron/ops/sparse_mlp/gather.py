@@ -12,7 +12,7 @@ def sparse_mlp(packed: PackedBlock, x: Tensor) -> Tensor:
     """``down(s(up x))`` without compiled code.
 
     Args:
-        packed: the block, with ``weights="keep"``.
+        packed: the block.
         x: (..., d_in) in the block's dtype.
 
     Returns:

@@ -55,7 +55,6 @@ def arguments(packed: PackedBlock, counts: Tensor, *, planes: int, isa: int = -1
         packed.up_bias,
         packed.rectifies_up,
         packed.down_rows,
-        packed.down_scale,
         packed.down_bias,
         counts,
         KERNEL_ACTIVATIONS.index(act.kind),

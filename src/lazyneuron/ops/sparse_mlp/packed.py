@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from lazyneuron.ops.sparse_mlp.sketch import Sketch
 
-Weights = Literal["keep", "int8"]
 #: Activation kinds that the kernels evaluate, in the order of csrc/problem.h.
 KERNEL_ACTIVATIONS = (
     "relu",
@@ -75,8 +74,7 @@ class PackedBlock:
         first_bias: its bias, (d_hidden,) or None.
         up_rows, up_bias: of a gated block's ``up``, else None.
         rectifies_up: whether what ``up`` says is rectified, as in dReLU.
-        down_rows: (d_hidden, d_out), the transpose of ``down``'s weight; int8 with ``weights="int8"``.
-        down_scale: float32 (d_hidden,) with ``weights="int8"``, else None.
+        down_rows: (d_hidden, d_out), the transpose of ``down``'s weight.
         down_bias: (d_out,) or None.
         activation: the block's function.
         zero: its zero set, ends rounded inwards to the dtype.
@@ -90,7 +88,6 @@ class PackedBlock:
     up_bias: Tensor | None
     rectifies_up: bool = False
     down_rows: Tensor
-    down_scale: Tensor | None
     down_bias: Tensor | None
     activation: Function
     zero: ZeroSet
@@ -100,11 +97,6 @@ class PackedBlock:
     def dtype(self) -> torch.dtype:
         """The model's dtype: of x, y, biases and kept weights."""
         return self.first_rows.dtype
-
-    @property
-    def weights(self) -> Weights:
-        """Whether rows are kept as they are, or are the int8 sketch."""
-        return "keep" if self.down_scale is None else "int8"
 
     @property
     def d_in(self) -> int:

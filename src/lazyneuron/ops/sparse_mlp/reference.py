@@ -22,7 +22,7 @@ def hidden(packed: PackedBlock, x: Tensor, *, compute: torch.dtype = torch.float
         return t if packed.dtype == torch.float32 else t.to(packed.dtype).to(compute)
 
     wide = x.to(compute)
-    z = wide @ _first_weight(packed).to(compute).T
+    z = wide @ packed.first_rows.to(compute).T
     if packed.first_bias is not None:
         z = z + packed.first_bias.to(compute)
     activation = packed.compared
@@ -49,10 +49,7 @@ def sparse_mlp(packed: PackedBlock, x: Tensor, *, compute: torch.dtype = torch.f
         (..., d_out) in the block's dtype.
     """
     tokens = x.reshape(-1, packed.d_in)
-    down = packed.down_rows.to(compute)
-    if packed.down_scale is not None:
-        down = down * packed.down_scale.to(compute)[:, None]
-    y = hidden(packed, tokens, compute=compute) @ down
+    y = hidden(packed, tokens, compute=compute) @ packed.down_rows.to(compute)
     if packed.down_bias is not None:
         y = y + packed.down_bias.to(compute)
     return y.to(packed.dtype).reshape(*x.shape[:-1], packed.d_out)
@@ -81,10 +78,3 @@ def certified_silent(sketch: Sketch, x: Tensor, zero: ZeroSet) -> Tensor:
     reach = norm * slack + absolute
     silent: Tensor = zero.holds(z - reach, z + reach) & (norm <= limit)  # false where x is not finite
     return silent
-
-
-def _first_weight(packed: PackedBlock) -> Tensor:
-    if packed.weights == "keep":
-        return packed.first_rows
-    scale = packed.sketch.certificate[0, : packed.d_hidden].double()
-    return scale[:, None] * packed.sketch.quantised_rows().double()

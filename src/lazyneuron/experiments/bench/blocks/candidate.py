@@ -12,7 +12,6 @@ from lazyneuron.experiments.bench.blocks.baselines.baseline import Baseline, Bui
 from lazyneuron.experiments.bench.blocks.truth import missed_share, relative_error
 
 LIMITS = {"float32": 1e-5, "bfloat16": 2e-2, "float16": 4e-3}
-INT8_LIMIT = 5e-2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

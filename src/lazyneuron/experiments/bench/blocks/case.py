@@ -47,7 +47,6 @@ class Case:
         tokens: processed together.
         density: share of neurons that fire on one token, in (0, 1].
         threads: of torch.
-        weights: ``"keep"``, or ``"int8"``: the rows are quantised.
         against: names of the baselines beside dense.
     """
 
@@ -56,13 +55,12 @@ class Case:
     tokens: int
     density: float
     threads: int
-    weights: str = "keep"
     against: tuple[str, ...] = ("int8",)
 
     @property
     def weights_key(self) -> tuple[object, ...]:
         """Equal for cases that are measured with the same weights."""
-        return self.threads, self.shape, self.dtype, self.weights
+        return self.threads, self.shape, self.dtype
 
 
 def parse_shape(text: str) -> Shape:

@@ -55,15 +55,14 @@ def needs(packed: PackedBlock, levels: Tensor, x: Tensor, fires: Tensor) -> Need
     seen = slice(0, _TOKENS_LOOKED_AT)
     open_ = _undecided(packed, levels, x[seen])
     fires_seen = fires[seen]
-    kept = packed.weights == "keep"
     layers = 1 if packed.up_rows is None else 2
-    width = packed.first_rows.element_size() if kept else 1
+    width = packed.first_rows.element_size()
     union_open, union = float(open_.any(0).float().mean()), float(fires_seen.any(0).float().mean())
     computed, fired = float(open_.float().mean()), float(fires.float().mean())
     size = packed.d_hidden * packed.d_in
     return Needs(
-        bytes=int(size * (1 + width * ((union_open if kept else 0.0) + layers * union))),
-        flops=2.0 * len(x) * size * ((computed if kept else 0.0) + layers * fired),
+        bytes=int(size * (1 + width * (union_open + layers * union))),
+        flops=2.0 * len(x) * size * (computed + layers * fired),
         computed=computed,
         fired=fired,
         union=union,

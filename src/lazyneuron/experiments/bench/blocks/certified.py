@@ -39,18 +39,16 @@ def at_density(packed: PackedBlock, density: float) -> PackedBlock:
     up = None if packed.up_rows is None else (packed.up_rows, packed.up_bias)
     activation = cast(Activation, packed.activation)  # of a block that was found, not a stranger of the operator's
     fresh = build_sketch(packed.first_rows, moved.first_bias, activation=activation, up=up)
-    if packed.weights == "int8":
-        fresh = fresh.with_slack(0.0)
     sketch = dataclasses.replace(packed.sketch, certificate=fresh.certificate)
     return dataclasses.replace(moved, sketch=sketch)
 
 
-def usable_paths(weights: str) -> dict[str, str | None]:
+def usable_paths() -> dict[str, str | None]:
     """Path -> None when it runs here, else the reason why not."""
     reason = choose(plain="gather").reason
     if reason is None:
         return dict.fromkeys(PATHS)
-    return dict.fromkeys(PATHS, reason) | ({"gather": None} if weights == "keep" else {})
+    return dict.fromkeys(PATHS, reason) | {"gather": None}
 
 
 def make_paths(packed: PackedBlock, names: list[str]) -> dict[str, Path]:

@@ -61,6 +61,5 @@ def matches(row: Row, where: Mapping[str, Sequence[Any]]) -> bool:
 
 def label(row: Row) -> str:
     """A row in words."""
-    kept = "" if row["weights"] == "keep" else f", {row['weights']} weights"
     tokens = f"{row['tokens']} token{'' if row['tokens'] == 1 else 's'}"
-    return f"{row['shape']}, {row['dtype']}{kept}, {tokens}, density {row['density']:g}"
+    return f"{row['shape']}, {row['dtype']}, {tokens}, density {row['density']:g}"

@@ -38,7 +38,6 @@ def default_grid(threads: int) -> list[Case]:
         else c
         for c in cases
     ]
-    cases += _product([_MIDDLE, _LARGE], ["float32"], (1, 16), (0.05,), threads, weights="int8")
     return in_order(cases)
 
 
@@ -103,10 +102,9 @@ def _product(
     densities: Iterable[float],
     threads: int,
     *,
-    weights: str = "keep",
     against: tuple[str, ...] = ("int8",),
 ) -> list[Case]:
     return [
-        Case(shape=s, dtype=t, tokens=n, density=q, threads=threads, weights=weights, against=against)
+        Case(shape=s, dtype=t, tokens=n, density=q, threads=threads, against=against)
         for s, t, n, q in itertools.product(shapes, dtypes, tokens, densities)
     ]

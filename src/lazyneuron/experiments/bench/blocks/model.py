@@ -15,7 +15,6 @@ from lazyneuron.accelerate.policy.choice import bucket_of
 from lazyneuron.blocks import LinearSite, MLPBlock
 from lazyneuron.core.errors import NoBlocksError, TimingWarning
 from lazyneuron.core.undo import restore_
-from lazyneuron.ops.sparse_mlp.packed import Weights
 
 
 class BlockModel(nn.Module):
@@ -70,24 +69,18 @@ class Accelerated:
 
 
 @contextlib.contextmanager
-def accelerated(
-    block: MLPBlock, calibration: Iterable[Tensor], *, tokens: int, weights: Weights
-) -> Iterator[Accelerated]:
+def accelerated(block: MLPBlock, calibration: Iterable[Tensor], *, tokens: int) -> Iterator[Accelerated]:
     """What a user gets: a model on which `accelerate_` was called; taken back at the end.
 
     Args:
         block: the dense block.
         calibration: batches to accelerate on; none of them is measured on.
         tokens: of the calls that will be measured.
-        weights: ``"keep"`` or ``"int8"``.
-
-    Raises:
-        ImplUnavailable: ``weights="int8"`` without the native kernels.
     """
     model = BlockModel(block)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TimingWarning)  # it stands in the notes
-        receipt = accelerate_(model, calibration, weights=weights)
+        receipt = accelerate_(model, calibration)
     (change,) = receipt.changes
     upper = 2 ** bucket_of(tokens)
     try:

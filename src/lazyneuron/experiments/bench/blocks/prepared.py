@@ -56,10 +56,9 @@ def prepare(case: Case) -> Prepared:
 
     Raises:
         ImplUnavailable: the memory of this machine does not hold them.
-        ConfigError: a gated block with int8 weights.
     """
     block = make_block(case.shape, case.dtype, _PACKED_AT)
-    packed = pack(block, case.weights)  # type: ignore[arg-type]
+    packed = pack(block)
     return Prepared(
         case=case,
         block=block,

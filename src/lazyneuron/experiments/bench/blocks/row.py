@@ -8,11 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-from lazyneuron.core.errors import ImplUnavailable
 from lazyneuron.core.timing import Ratios, Times, compared, ratios
 from lazyneuron.experiments.bench.blocks.baselines.baseline import Built, Problem
 from lazyneuron.experiments.bench.blocks.baselines.registry import BASELINES, DENSE
-from lazyneuron.experiments.bench.blocks.candidate import INT8_LIMIT, LIMITS, Candidate, judge, judge_baseline, one_line
+from lazyneuron.experiments.bench.blocks.candidate import LIMITS, Candidate, judge, judge_baseline, one_line
 from lazyneuron.experiments.bench.blocks.case import Case
 from lazyneuron.experiments.bench.blocks.ceilings import Needs, needs, plain_read
 from lazyneuron.experiments.bench.blocks.certified import PATHS, Path, make_paths, usable_paths
@@ -32,7 +31,6 @@ def facts_of(case: Case) -> dict[str, Any]:
     return {
         "shape": str(case.shape),
         "dtype": case.dtype,
-        "weights": case.weights,
         "tokens": case.tokens,
         "density": case.density,
         "threads": case.threads,
@@ -55,16 +53,13 @@ def measure_case(case: Case, prepared: Prepared, *, budget_s: float) -> dict[str
     Returns:
         A JSON-able row. A noisy one is measured once more: the second measurement is the row, the first is kept beside
         it whichever is better.
-
-    Raises:
-        ImplUnavailable: nothing exact runs here.
     """
     packed, inputs = prepared.packed_for(case), make_inputs(case)
     truth = evaluate(prepared.block, inputs[0])
     need = needs(packed, prepared.levels, inputs[0], truth[1])
     # as long as what is measured; accelerate_ looks at the first eight
     calibration = [prepared.calibration[k : k + case.tokens] for k in range(0, len(prepared.calibration), case.tokens)]
-    with accelerated(prepared.block, calibration, tokens=case.tokens, weights=packed.weights) as ours:
+    with accelerated(prepared.block, calibration, tokens=case.tokens) as ours:
         candidates = _candidates(case, prepared, packed, ours, inputs, truth, need)
         return _row(case, prepared, packed, ours, candidates, inputs, need, budget_s=budget_s)
 
@@ -84,7 +79,7 @@ def _row(
     row |= {"union": round(need.union, 4), "read_bytes": need.bytes, "gemm_gflops": round(prepared.gflops, 1)}
     if ours.notes:
         row["notes"] = list(ours.notes)
-    wrong = [c for c in candidates if c.run is None and c.error is not None and c.name in (OURS, *usable_paths("keep"))]
+    wrong = [c for c in candidates if c.run is None and c.error is not None and c.name in (OURS, *usable_paths())]
     if wrong:
         return row | {"reason": f"{wrong[0].name}: {wrong[0].reason}", "candidates": [c.to_row() for c in candidates]}
     read, read_bytes = plain_read(packed, need.bytes)
@@ -111,20 +106,17 @@ def _candidates(
 ) -> list[Candidate]:
     """Dense, the paths by themselves, the accelerated model, and the baselines."""
     x, limit = inputs[0], LIMITS[case.dtype]
-    ours_limit = INT8_LIMIT if case.weights == "int8" else limit
-    usable = usable_paths(case.weights)
+    usable = usable_paths()
     paths = make_paths(packed, [name for name, reason in usable.items() if reason is None])
-    if not paths:
-        raise ImplUnavailable(f"weights='int8' needs the native kernels. {next(iter(usable.values()))}")
     found = [judge(DENSE.name, DENSE.build(_problem(prepared, inputs, 1.0)), x=x, truth=truth, limit=limit, exact=True)]
     for name, reason in usable.items():
         if reason is None:
             built = _certified(paths[name], packed)
-            found.append(judge(name, built, x=x, truth=truth, limit=ours_limit, exact=True))
+            found.append(judge(name, built, x=x, truth=truth, limit=limit, exact=True))
         else:
             found.append(Candidate(name=name, reason=reason))
     built = Built(run=ours.run, added_bytes=ours.added_bytes, note=ours.chosen)
-    found.append(judge(OURS, built, x=x, truth=truth, limit=ours_limit, exact=True))
+    found.append(judge(OURS, built, x=x, truth=truth, limit=limit, exact=True))
     names = [name for name in case.against if name not in paths]
     problem = _problem(prepared, inputs, _byte_share(prepared, packed) if "teal" in names else 1.0)
     found += [judge_baseline(BASELINES[name], problem, x=x, truth=truth, limit=limit) for name in names]

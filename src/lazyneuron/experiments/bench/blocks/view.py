@@ -27,8 +27,7 @@ TARGETS = {
 def group_name(row: Row) -> str:
     """Weights and threads in words, e.g. ``1024 x 4096, float32, 2 threads``."""
     threads = row["threads"]
-    kept = "" if row["weights"] == "keep" else f", {row['weights']} weights"
-    return f"{row['shape']}, {row['dtype']}{kept}, {threads} thread{'' if threads == 1 else 's'}"
+    return f"{row['shape']}, {row['dtype']}, {threads} thread{'' if threads == 1 else 's'}"
 
 
 def grouped(rows: Iterable[Row]) -> dict[str, list[Row]]:
