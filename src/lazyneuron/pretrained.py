@@ -12,8 +12,9 @@ from torch import nn
 
 from lazyneuron.core.errors import CheckpointError, ImplUnavailable, LazyNeuronError, said
 from lazyneuron.core.hollow import built_hollow, to_cpu_
+from lazyneuron.core.state import load_state_
 from lazyneuron.core.tensor_file import TensorFile
-from lazyneuron.save import accelerate_again_, change_hollow_, load_state_, open_saved
+from lazyneuron.save import accelerate_again_, change_hollow_, open_saved
 
 
 def from_pretrained(folder: str | Path, *, accelerate: bool = True) -> nn.Module:

@@ -8,18 +8,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor, nn
 
 import lazyneuron.accelerate
 import lazyneuron.induce
 import lazyneuron.route  # these three register recipes and verbs  # noqa: F401
 from lazyneuron.core.arguments import check_folder, check_model, check_receipts
-from lazyneuron.core.errors import MALFORMED, CheckpointError, ConfigError
+from lazyneuron.core.errors import CheckpointError, ConfigError
 from lazyneuron.core.hollow import random_weights
 from lazyneuron.core.receipt import Receipt
 from lazyneuron.core.replay import REPLAYS, Replay, replay_of
 from lazyneuron.core.sealed import open_sealed, read_sealed, write_sealed
+from lazyneuron.core.state import check_state, load_state_, saved_state
 from lazyneuron.core.tensor_file import TensorFile
 from lazyneuron.core.undo import active_changes, receipts, restore_
 
@@ -54,7 +54,7 @@ def save(model: nn.Module, folder: str | Path, *receipts: Receipt, beside: Mappi
         if config is not None:
             content[name] = json.loads(config)
             files[f"{name}.json"] = config.encode()
-    write_sealed(Path(folder), RECEIPTS, content, {_WEIGHTS: _state(model)}, beside=files)
+    write_sealed(Path(folder), RECEIPTS, content, {_WEIGHTS: saved_state(model)}, beside=files)
 
 
 def load_(model: nn.Module, folder: str | Path, *, accelerate: bool = True) -> tuple[Receipt, ...]:
@@ -115,7 +115,7 @@ def bring_back_(
 
     try:
         make_again(machine=False)
-        _check_state(model, state)
+        check_state(model, state)
         before = {key: value.detach().clone() for key, value in model.state_dict().items() if key in state}
         load_state_(model, state)
         if accelerate:
@@ -151,7 +151,7 @@ def change_hollow_(model: nn.Module, file: TensorFile, content: Mapping[str, Any
         for receipt, replay in _replays(content):
             if replay.again is not None and not replay.machine:
                 replay.make(model, receipt)
-    _check_state(model, file.outlines())
+    check_state(model, file.outlines())
 
 
 def accelerate_again_(model: nn.Module, content: Mapping[str, Any]) -> None:
@@ -189,21 +189,6 @@ def _all_receipts(model: nn.Module, given: tuple[Receipt, ...]) -> tuple[Receipt
     return in_force
 
 
-def _state(model: nn.Module) -> dict[str, Tensor]:
-    """The state with tied tensors once; ``load_`` ties them again by the model itself."""
-    odd = {key: type(value).__name__ for key, value in model.state_dict().items() if not isinstance(value, Tensor)}
-    if odd:
-        raise CheckpointError(
-            f"The state holds {odd}, which cannot be saved without pickle; keep tensors only in a state_dict."
-        )
-    state = {key: value.detach() for key, value in model.state_dict().items()}
-    first: dict[tuple[Any, ...], str] = {}
-    for key, value in state.items():
-        same = (value.data_ptr(), value.shape, value.stride(), value.dtype) if value.numel() else (key,)
-        first.setdefault(same, key)
-    return {key: state[key] for key in first.values()}
-
-
 def _text(owner: Any, name: str) -> str | None:
     write = getattr(getattr(owner, name, None), "to_json_string", None)
     return write() if callable(write) else None
@@ -217,35 +202,3 @@ def _config(model: nn.Module) -> str | None:
     facts = {**json.loads(text), "architectures": [type(model).__name__]}
     dtype = getattr(model, "dtype", None)
     return json.dumps(facts | ({} if dtype is None else {"dtype": str(dtype).removeprefix("torch.")}), indent=2) + "\n"
-
-
-def load_state_(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """Let a model take tensors of its ``state_dict``.
-
-    Raises:
-        CheckpointError: it does not.
-    """
-    try:
-        with torch.no_grad():
-            model.load_state_dict(state, strict=False)
-    except MALFORMED as error:
-        why = " ".join(str(error).split()).rstrip(".")
-        raise CheckpointError(f"This {type(model).__name__} does not take its weights back: {why}.") from error
-
-
-def _check_state(model: nn.Module, state: dict[str, Tensor]) -> None:
-    own = model.state_dict()
-    unmade = [key for key in state if key in own and own[key].is_meta]
-    if unmade:
-        raise CheckpointError(
-            f"{len(unmade)} tensors of this {type(model).__name__} (such as {unmade[:1]}) lie on the meta device, "
-            "where nothing can be loaded; build the model on a real one."
-        )
-    wrong = [key for key in state if key not in own or own[key].shape != state[key].shape]
-    held = {own[key].data_ptr() for key in state if key in own}
-    missing = [key for key, value in own.items() if key not in state and value.data_ptr() not in held]
-    if wrong or missing:
-        raise CheckpointError(
-            f"The saved weights do not fit this model: {len(wrong)} do not belong to it (such as {wrong[:1]}) and "
-            f"{len(missing)} are missing (such as {missing[:1]}); build the model as the saved one was built."
-        )

@@ -7,28 +7,24 @@ moment at which the new content counts: a kill before it leaves the old content 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import safetensors.torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from lazyneuron.core.document import open_text, seal_text
 from lazyneuron.core.errors import MALFORMED, CheckpointError, DataError, LazyNeuronError, said
-from lazyneuron.core.record import made_folder, to_disk, write_bytes, write_text
+from lazyneuron.core.record import made_folder, write_bytes, write_text
 from lazyneuron.core.tensor_file import TensorFile
+from lazyneuron.core.tensor_part import Tensors, sha256, write_part
 
-_CHUNK = 1 << 22
 _HEX = "[0-9a-f]"
-Tensors = Mapping[str, Tensor]
 Found = TypeVar("Found")
 
 
@@ -78,31 +74,6 @@ def write_sealed(
         raise
     except (*MALFORMED, SafetensorError) as error:  # a full disk, or a tensor that the format does not know
         raise DataError(f"Cannot write to {folder} ({said(error)}); choose a folder that you can write.") from error
-
-
-def write_part(folder: Path, stem: str, tensors: Tensors) -> dict[str, str]:
-    """Write one tensor file, through to the disk, without replacing any that is in use.
-
-    Returns:
-        What :func:`seal` has to be given: its name and its checksum.
-
-    Raises:
-        OSError, SafetensorError: it cannot be written.
-    """
-    temporary = folder / f"{stem}.{uuid.uuid4().hex}.part"
-    try:
-        temporary.touch(exist_ok=False)
-        mode = temporary.stat().st_mode & 0o777
-        safetensors.torch.save_file(_apart(tensors), temporary)
-        temporary.chmod(mode)  # the format's own writer lets nobody else read it, whatever the user's umask
-        to_disk(temporary)
-        checksum = _sha256(temporary)
-        name = f"{stem}-{checksum[:16]}.safetensors"
-        os.replace(temporary, folder / name)
-        to_disk(folder)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return {"file": name, "sha256": checksum}
 
 
 def seal(folder: Path, document: str, content: Any, parts: Mapping[str, Mapping[str, str]]) -> None:
@@ -192,7 +163,7 @@ def _read(
         if name != f"{stem}-{checksum[:16]}.safetensors" or Path(name).name != name:
             raise ValueError(f"{name!r} is no name of a tensor file")
         loaded = only is None or stem in only
-        if (loaded or number % share[1] == share[0]) and _sha256(folder / name) != checksum:
+        if (loaded or number % share[1] == share[0]) and sha256(folder / name) != checksum:
             raise ValueError(f"{name} is not the file that was saved")
         if loaded:
             tensors[stem] = load(folder / name)
@@ -235,25 +206,6 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
-
-
-def _apart(tensors: Tensors) -> dict[str, Tensor]:
-    """The tensors in a form that the format takes: contiguous, and no two in one storage."""
-    held, storages = {}, set()
-    for key, tensor in tensors.items():
-        value = tensor.detach().contiguous()
-        storage = value.untyped_storage().data_ptr()
-        held[key] = value.clone() if storage in storages else value
-        storages.add(storage)
-    return held
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _bytes(path: Path) -> bytes:
