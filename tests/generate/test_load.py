@@ -9,8 +9,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, MixtralConfig, MixtralForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+    Qwen2MoeConfig,
+    Qwen2MoeForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+)
 
 import lazyneuron as lazy
 from lazyneuron.accelerate.quantised.modules import Quantised
@@ -99,12 +109,56 @@ def test_a_folder_of_the_base_model_and_one_file(tmp_path: Path) -> None:
     same(load_quantised(tmp_path / "base", weights="int8", rest="int8")[0], wanted)
 
 
-def test_weights_that_transformers_merges_are_read_whole(tmp_path: Path) -> None:
-    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
-    config = MixtralConfig(**sizes, vocab_size=384, num_local_experts=4, num_key_value_heads=2)
-    MixtralForCausalLM(config).save_pretrained(tmp_path)  # an expert a tensor; the model holds all in one
+MIXTURES = {
+    "mixtral": (MixtralConfig, MixtralForCausalLM, {"num_local_experts": 12}),
+    "qwen2_moe": (
+        Qwen2MoeConfig, Qwen2MoeForCausalLM, {"num_experts": 12, "shared_expert_intermediate_size": 64},
+    ),
+    "qwen3_moe": (Qwen3MoeConfig, Qwen3MoeForCausalLM, {"num_experts": 12, "head_dim": 16}),
+}  # fmt: skip
+
+
+def mixture(
+    folder: Path, name: str, *, dtype: torch.dtype = torch.float32, shard: str = "100KB", **others: int
+) -> None:
+    """A model of experts; the files hold each expert's matrices, the model all experts in one tensor."""
+    torch.manual_seed(0)
+    config, kind, own = MIXTURES[name]
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "moe_intermediate_size": 32, "num_hidden_layers": 2}
+    sizes |= {"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 384} | own | others
+    kind(config(**sizes)).to(dtype).save_pretrained(folder, max_shard_size=shard)
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+def test_experts_are_read_piece_by_piece(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mixture(tmp_path, name)
+    assert len(list(tmp_path.glob("*.safetensors"))) > 2
+    wanted = by_transformers(tmp_path, name)
+    lazy.accelerate_(wanted, weights="keep", rest="int8")
+    monkeypatch.setattr("lazyneuron.generate.load.load_whole", None)
+    got, receipt = load_quantised(tmp_path, weights="keep", rest="int8")
+    same(got, wanted)
+    assert torch.equal(logits(got), logits(wanted))
+    assert any("12 experts in batched weights" in change.reason for change in receipt.changes)
+
+
+def test_an_expert_that_lacks_a_matrix_is_said(tmp_path: Path) -> None:
+    mixture(tmp_path, "mixtral", shard="1GB")
+    file = tmp_path / "model.safetensors"
+    stored = load_file(file)
+    del stored["model.layers.1.block_sparse_moe.experts.3.w3.weight"]
+    save_file(stored, file, metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match="HERE"):
+        load_quantised(tmp_path, rest="int8")
+
+
+def test_weights_that_transformers_converts_otherwise_are_read_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mixture(tmp_path, "mixtral")
     wanted = by_transformers(tmp_path, "mixtral")
     lazy.accelerate_(wanted, weights="keep", rest="int8")
+    monkeypatch.setattr("lazyneuron.generate.places._stacks", lambda step: False)
     got, receipt = load_quantised(tmp_path, weights="keep", rest="int8")
     same(got, wanted)
     assert any("read whole" in note for note in receipt.notes)
@@ -267,3 +321,19 @@ def test_the_peak_of_loading_is_little_more_than_the_quantised_model(form: str, 
 
     assert ratio(tmp_path / "small", tmp_path / "large", tmp_path / "saved") <= 1.3
     assert ratio(tmp_path / "small", tmp_path / "saved", "yes") <= 1.3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peaks are read from /proc")
+def test_the_peak_of_loading_experts_is_little_more_than_the_model(tmp_path: Path) -> None:
+    mixture(tmp_path / "small", "mixtral")
+    sizes = {"hidden_size": 768, "intermediate_size": 1536, "num_hidden_layers": 4, "num_attention_heads": 12}
+    mixture(tmp_path / "large", "mixtral", dtype=torch.bfloat16, shard="90MB", num_local_experts=8, **sizes)
+    command = [
+        sys.executable,
+        "-c",
+        PEAK,
+        *map(str, (tmp_path / "small", tmp_path / "large", tmp_path / "saved")),
+        "int8",
+    ]
+    assert float(subprocess.run(command, check=True, capture_output=True, text=True).stdout) <= 1.3

@@ -1,8 +1,7 @@
-"""A folder of a language model as transformers saves it: its class, its dtype, and where each weight lies."""
+"""A folder of a language model as transformers saves it: its class, its dtype, and the files of its weights."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from collections.abc import Mapping
@@ -10,51 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lazyneuron.core.errors import MALFORMED, CheckpointError, ImplUnavailable, LazyNeuronError, said
 from lazyneuron.core.hollow import built_hollow, empty_, to_cpu_
-from lazyneuron.core.tensor_file import Stored, TensorFile, in_own_pages
+from lazyneuron.core.tensor_file import TensorFile
 from lazyneuron.pretrained import default_dtype
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Weights:
-    """Tensors in files, by the names that a model gives them.
-
-    Attributes:
-        places: name in the model -> file, and the name there.
-        dtypes: name in the model -> dtype that it gets; None keeps what is stored.
-    """
-
-    places: Mapping[str, tuple[TensorFile, str]]
-    dtypes: Mapping[str, torch.dtype] | None = None
-
-    def read(self, name: str, *, fleeting: bool = False) -> Tensor:
-        """One tensor, with the dtype that the model gives it.
-
-        Args:
-            name: in the model.
-            fleeting: in pages of its own, which the system has back as soon as the tensor is let go.
-
-        Raises:
-            CheckpointError: its file cannot be read any more.
-        """
-        file, stored = self.places[name]
-        kept = file.stored[stored]
-        tensor = file.read(stored, into=in_own_pages(kept.shape, kept.dtype) if fleeting else None)
-        wanted = tensor.dtype if self.dtypes is None else self.dtypes[name]
-        if not fleeting or wanted == tensor.dtype:
-            return tensor.to(wanted)
-        return in_own_pages(kept.shape, wanted).copy_(tensor)
-
-    def stored(self, name: str) -> Stored:
-        """Shape, dtype and place of one tensor."""
-        file, stored = self.places[name]
-        return file.stored[stored]
 
 
 def read_config(folder: Path) -> Any:
@@ -170,32 +133,6 @@ def build(folder: Path, config: Any, files: Mapping[str, TensorFile]) -> nn.Modu
 def _first_dtype(files: Mapping[str, TensorFile]) -> torch.dtype:
     stored = (file.stored[name].dtype for name, file in files.items())
     return next((dtype for dtype in stored if dtype.is_floating_point), torch.get_default_dtype())
-
-
-def match(model: nn.Module, files: Mapping[str, TensorFile]) -> tuple[Weights, list[str], list[str]]:
-    """Which stored tensor is which of the model's, as transformers names them: as they are, or by the base's prefix.
-
-    Returns:
-        The weights, the model's tensors that are not stored, and stored tensors that are not the model's.
-    """
-    own = {**dict(model.named_parameters(remove_duplicate=False)), **_kept_buffers(model)}
-    prefix = str(getattr(model, "base_model_prefix", ""))
-    places, foreign = {}, []
-    for stored, file in files.items():
-        names = (stored, f"{prefix}.{stored}", stored.removeprefix(f"{prefix}."))
-        name = next((name for name in names if name in own), None)
-        if name is None:
-            foreign.append(stored)
-        else:
-            places[name] = (file, stored)
-    held = {id(own[name]) for name in places}
-    missing = [name for name, tensor in own.items() if id(tensor) not in held and isinstance(tensor, nn.Parameter)]
-    return Weights(places=places, dtypes={name: own[name].dtype for name in places}), missing, foreign
-
-
-def _kept_buffers(model: nn.Module) -> dict[str, Tensor]:
-    keys = set(model.state_dict(keep_vars=True))
-    return {name: buffer for name, buffer in model.named_buffers(remove_duplicate=False) if name in keys}
 
 
 def _single_precision(model: nn.Module) -> re.Pattern[str]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from lazyneuron.accelerate.quantised.exchange import Layer
@@ -25,11 +26,12 @@ from lazyneuron.blocks.borrowed import borrowed
 from lazyneuron.blocks.find import find
 from lazyneuron.core.arguments import check_batches, check_folder
 from lazyneuron.core.batch import call_model
-from lazyneuron.core.errors import CheckpointError, ConfigError, NoBlocksError
+from lazyneuron.core.errors import AssumptionError, CheckpointError, ConfigError, NoBlocksError
 from lazyneuron.core.hollow import empty_, random_weights
 from lazyneuron.core.receipt import Receipt
 from lazyneuron.core.undo import amend_, receipts
-from lazyneuron.generate.folder import Weights, build, match, read_config, weight_files
+from lazyneuron.generate.folder import build, read_config, weight_files
+from lazyneuron.generate.places import Place, Weights, match
 from lazyneuron.generate.ties import notes_of_copies, stored_names
 from lazyneuron.generate.whole import load_whole
 from lazyneuron.pretrained import build_saved, from_pretrained
@@ -93,6 +95,7 @@ def load_quantised(
     else:
         model, kept = _from_original(folder, asked, progress)
     model.eval()
+    _check_finite(model)
     receipt = next((r for r in reversed(receipts(model)) if r.verb in (VERB, "accelerate_")), None)
     if kept:
         with contextlib.suppress(NoBlocksError):  # the quantised layers are what was asked for
@@ -100,6 +103,15 @@ def load_quantised(
     if batches is not None and receipt is not None and receipt.verb == VERB:
         receipt = _measured_(model, receipt, batches)
     return model, receipt
+
+
+def _check_finite(model: nn.Module) -> None:
+    """Refuse what no layer was looked at for: kept weights that are not finite, of which every text is garbage."""
+    for name, parameter in model.named_parameters():
+        if parameter.is_floating_point() and parameter.numel():
+            low, high = parameter.detach().aminmax()  # NaN where there is one
+            if not (torch.isfinite(low) and torch.isfinite(high)):
+                raise AssumptionError(f"{name} holds NaN or infinity; mend the weights, or copy them again.")
 
 
 def _from_saved(
@@ -114,7 +126,7 @@ def _from_saved(
         return from_pretrained(folder), False
     model = build_saved(content, folder)
     change_hollow_(model, file, content)
-    places = {name: (file, name) for name in file.stored}
+    places = {name: Place.whole(file, name) for name in file.stored}
     _fill_quantised_(model, Weights(places=places), asked, progress)
     if asked is None:
         accelerate_again_(model, content)
@@ -155,10 +167,10 @@ def _from_original(folder: Path, asked: Quantisation | None, progress: Progress)
 
 def _check_shapes(model: nn.Module, found: Weights, folder: Path) -> None:
     own = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers(remove_duplicate=False))}
-    wrong = [name for name in found.places if found.stored(name).shape != tuple(own[name].shape)]
+    wrong = [name for name in found.places if found.places[name].shape != tuple(own[name].shape)]
     if wrong:
         raise CheckpointError(
-            f"{wrong[0]} in {folder} has the shape {found.stored(wrong[0]).shape}, the config says "
+            f"{wrong[0]} in {folder} has the shape {found.places[wrong[0]].shape}, the config says "
             f"{tuple(own[wrong[0]].shape)}; one of them is another model's."
         )
 

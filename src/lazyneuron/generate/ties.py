@@ -9,7 +9,7 @@ from torch import nn
 
 from lazyneuron.accelerate.quantised.modules import Quantised
 from lazyneuron.core.hollow import empty_
-from lazyneuron.generate.folder import Weights
+from lazyneuron.generate.places import Weights
 
 
 def stored_names(model: nn.Module, found: Weights) -> dict[str, str]:
