@@ -56,6 +56,30 @@ def test_it_streams_and_reports(folders: Path, tmp_path: Path, monkeypatch, caps
     assert Record.from_json(again.read_text()).data["rows"][0]["tokens"] == sparse["tokens"]
 
 
+def test_a_certified_head_computes_the_entries_that_count(folders: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    line = ["--prompt", "def quick_sort(", "--max-new-tokens", 20, "--json", tmp_path / "r.json"]
+    certified = ["--head", "certified", "--against", "dense", "--out", tmp_path / "saved"]
+    assert run(monkeypatch, "generate", folders / "llama", "--weights", "int4", *line, *certified) == 0
+    out, _ = capsys.readouterr()
+    data = Record.from_json((tmp_path / "r.json").read_text()).data
+    sparse, dense = data["rows"]
+    assert data["formats"] == {"weights": "int4", "rest": "keep", "group": 32}
+    assert sparse["tokens"] == dense["tokens"] and data["agreement"]["equal"] == 20
+    assert 1 <= sparse["candidates"] < 384 / 8 and dense["candidates"] is None
+    assert f"{sparse['candidates']:#.3g} of 384" in out
+    head = data["head"]
+    assert head["entries"] == 384 and head["added_bytes"] >= 384 * 128
+    assert head["certified_calls"] >= 20 and head["fallbacks"] == {}
+    assert run(monkeypatch, "generate", tmp_path / "saved", *line) == 0  # a head that was saved certified stays so
+    again = Record.from_json((tmp_path / "r.json").read_text()).data
+    assert again["rows"][0]["tokens"] == sparse["tokens"] and again["rows"][0]["candidates"] == sparse["candidates"]
+    capsys.readouterr()
+    assert run(monkeypatch, "generate", folders / "llama", *line, "--head", "certified", "--sample") == 0
+    drawn = Record.from_json((tmp_path / "r.json").read_text()).data
+    assert drawn["rows"][0]["candidates"] is None and "The 50 largest of 384" in next(iter(drawn["head"]["fallbacks"]))
+    assert "gave all entries" in capsys.readouterr().out
+
+
 def test_an_encoder_decoder_and_a_prompt_from_a_file(folders: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     (tmp_path / "prompt.txt").write_text("\ufeffdef f(x):\n", encoding="utf-8")
     line = ["generate", folders / "t5", "--prompt-file", tmp_path / "prompt.txt", "--max-new-tokens", 5, "--sample",
@@ -89,6 +113,9 @@ WRONG = {
     "llama --prompt a --group 0": "32, 64, 128 weights, got 0",
     "odd --prompt a --weights int4 --group 64": "groups of 64 do not divide",
     "llama --prompt a --against sparse": "--against is dense",
+    "llama --prompt a --head sure": "--head is certified, got 'sure'",
+    "llama --prompt a --head certified --rest int8": "got --rest int8; leave it out",
+    "saved --prompt a --head certified": "was saved with rest='int8', got 'keep'",
     "llama --prompt a --temperature 2": "are for --sample",
     "llama --prompt a --sample --temperature 0": "a positive number",
     "llama --prompt a --sample --temperature nan": "a positive number",
@@ -103,6 +130,8 @@ WRONG = {
     "foreign --prompt a": "the tokenizer is another model's",
     "vision --prompt a": "does not generate text",
     "nan --prompt a": "holds NaN or infinity",
+    "norm --prompt a": "model.norm.weight holds NaN or infinity",
+    "nan --prompt a --weights keep --rest keep": "self_attn.q_proj.weight holds NaN or infinity",
     "truncated --prompt a": "no whole safetensors file",
     "pickled --prompt a": "only pickled weights",
     "saved --prompt a --weights int4": "was saved with weights='int8', got 'int4'",
@@ -130,6 +159,9 @@ def hostile(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.unlink()
     (here / "pickled/pytorch_model.bin").write_bytes(b"x")
     (here / "hollow").mkdir()
+    model = save(here / "norm", "llama")
+    model.model.norm.weight.data[3] = float("nan")
+    model.save_pretrained(here / "norm", max_shard_size="300KB")
     model = save(here / "nan", "llama")
     model.model.layers[0].self_attn.q_proj.weight.data[0, 0] = float("inf")
     model.save_pretrained(here / "nan", max_shard_size="300KB")
@@ -191,3 +223,15 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing(folders: Path, tmp_path: Path, 
     assert process.returncode == 130, err
     assert err.strip().endswith("Interrupted; nothing was left half-written.") and "Traceback" not in err
     assert not (tmp_path / "out").exists()
+
+
+def test_an_interrupt_on_its_way_through_exec_ends_with_130_too(tmp_path: Path) -> None:
+    """As while a library makes code out of text; ``python -m`` would end by the signal."""
+    (tmp_path / "through.py").write_text(
+        "from lazyneuron.cli.interrupted import end_interrupted\n"
+        "try:\n    exec('raise KeyboardInterrupt')\nexcept KeyboardInterrupt:\n    end_interrupted()\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-m", "through"]
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (130, "Interrupted; nothing was left half-written.\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,35 @@ def test_bytes_of_blocks_that_keep_their_weights(tmp_path: Path) -> None:
     assert found.rows == weights
     # one byte a weight of the gate, and six numbers a neuron, take the place of what is not computed
     assert found.always == pytest.approx(layers - weights + 2 * (128 * 256 + 6 * 4 * 256), rel=0.01)
+
+
+def test_bytes_of_a_certified_head(tmp_path: Path) -> None:
+    model = loaded(tmp_path, weights="int8", rest="keep")
+    whole = traffic(model, INPUTS)
+    lazy.certify_head_(model, [IDS], always=True)
+    found = traffic(model, INPUTS)
+    # a byte a weight, six numbers an entry, and 128 rows of the head (the fewest that are multiplied) instead of all
+    assert whole.always - found.always == 4 * 384 * 128 - (384 * 128 + 6 * 4 * 384) - 4 * 128 * 128
+    assert traffic(model, INPUTS, dense=True).bytes_per_token(None) == whole.bytes_per_token(None)
+
+
+def test_a_text_that_ends_at_once_is_no_short_measurement(tmp_path: Path) -> None:
+    """And transformers, which is not told of a least length, has nothing to say."""
+    model = loaded(tmp_path)
+    found = traffic(model, INPUTS)
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("transformers")
+    logger.addHandler(handler)
+    try:
+        first = decode(model, INPUTS, settings_for(model, max_new_tokens=1)).tokens[0]
+        model.generation_config.eos_token_id = first
+        assert len(decode(model, INPUTS, settings_for(model, max_new_tokens=8)).tokens) == 1
+        assert traffic(model, INPUTS) == found
+    finally:
+        logger.removeHandler(handler)
+    assert said == []
 
 
 def test_what_the_model_cannot_run_on_is_said(tmp_path: Path) -> None:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from lazyneuron.core.receipt import Receipt
-    from lazyneuron.generate.decoding import Decoding
 
 
 def generate(
@@ -37,6 +36,10 @@ def generate(
     against: Annotated[
         str | None, typer.Option("--against", help="dense: decode once more with every neuron, and compare.")
     ] = None,
+    head: Annotated[
+        str | None,
+        typer.Option("--head", help="certified: compute only entries that may be chosen; --rest is keep."),
+    ] = None,
     sample: Annotated[bool, typer.Option("--sample", help="Draw tokens at random instead of the likeliest.")] = False,
     temperature: Annotated[float | None, typer.Option("--temperature", help="Of --sample (1).")] = None,
     top_p: Annotated[float | None, typer.Option("--top-p", help="Of --sample: share of probability (1).")] = None,
@@ -45,18 +48,20 @@ def generate(
     out: ModelFolder = None,
 ) -> None:
     """Continue a prompt with a language model that is quantised while it is read, and say what a token cost."""
+    from lazyneuron.cli.generation import print_generation
     from lazyneuron.cli.output import check_writable, write_record
     from lazyneuron.cli.saved import check_out
     from lazyneuron.core.record import Record
 
     _check(against, sample=sample, temperature=temperature, top_p=top_p)
+    rest = _rest(head, rest)
     text = _text(prompt, prompt_file)
     check_writable(json_file, folder=out)
     ready = _Ready(Path(model), text, max_new_tokens, formats=(weights, rest, group))
     check_out(Path(model), out)
-    ready.load()
+    ready.load(certified=head is not None)
     run = _run(ready, sample=sample, temperature=temperature, top_p=top_p, seed=seed, dense=against is not None)
-    _print(run)
+    print_generation(run)
     write_record(json_file, Record(kind="generate", data=run, seed=seed))
     if out is not None:
         _save(ready, out)
@@ -71,6 +76,17 @@ def _check(against: str | None, *, sample: bool, temperature: float | None, top_
         raise ConfigError(f"--temperature is a positive number, got {temperature}.")
     if top_p is not None and not 0 < top_p <= 1:
         raise ConfigError(f"--top-p is a share above 0, at most 1, got {top_p}.")
+
+
+def _rest(head: str | None, rest: str | None) -> str | None:
+    """What ``--rest`` is beside ``--head``."""
+    if head is None:
+        return rest
+    if head != "certified":
+        raise ConfigError(f"--head is certified, got {head!r}.")
+    if rest not in (None, "keep"):
+        raise ConfigError(f"--head certified computes with the head's own weights, got --rest {rest}; leave it out.")
+    return "keep"
 
 
 def _text(prompt: str | None, file: Path | None) -> str:
@@ -131,8 +147,10 @@ class _Ready:
         self.asked = max_new_tokens
         self.continues = not config.is_encoder_decoder
 
-    def load(self) -> None:
-        """Read and quantise the model."""
+    def load(self, *, certified: bool) -> None:
+        """Read and quantise the model, and certify its head where that is wanted."""
+        from lazyneuron.accelerate import certify_head_
+        from lazyneuron.accelerate.head.status import certified_head
         from lazyneuron.cli.model import quiet
         from lazyneuron.cli.screen import status
         from lazyneuron.generate.folder import transformers_here
@@ -148,6 +166,9 @@ class _Ready:
                 group=group,
                 progress=tell,
             )
+            if certified and certified_head(self.model) is None:
+                batches = [dict(self.inputs)] if self.continues else None
+                certify_head_(self.model, batches, always=True, progress=tell)
         self.load_s = time.perf_counter() - before
 
 
@@ -155,6 +176,7 @@ def _run(
     ready: _Ready, *, sample: bool, temperature: float | None, top_p: float | None, seed: int, dense: bool
 ) -> dict[str, Any]:
     """Decode, show the text meanwhile, decode densely if that is wanted, and gather what is reported."""
+    from lazyneuron.cli.generation import decoded_row, formats_of, head_of
     from lazyneuron.cli.model import quiet
     from lazyneuron.cli.screen import status, text_stream
     from lazyneuron.core.memory import peak_bytes
@@ -173,15 +195,15 @@ def _run(
             sparse = decode(ready.model, ready.inputs, settings, seed=seed, on_tokens=words.add)
             words.end()
         peak = peak_bytes()
-        rows = [_row("sparse", sparse, reads.bytes_per_token(sparse.computed))]
+        rows = [decoded_row("sparse", sparse, reads.bytes_per_token(sparse.computed))]
         agreement = None
         if dense:
             with status("Decoding once more, with every neuron"):
                 reads = traffic(ready.model, ready.inputs, dense=True)
                 other = decode(ready.model, ready.inputs, settings, seed=seed, dense=True)
                 agreement = dataclasses.asdict(compare(ready.model, ready.inputs, sparse, other))
-            rows.append(_row("dense", other, reads.bytes_per_token(None)))
-    config = _formats(ready.model)
+            rows.append(decoded_row("dense", other, reads.bytes_per_token(None)))
+    config = formats_of(ready.model)
     return {
         "model": str(ready.folder),
         "formats": {name: config.get(name) for name in ("weights", "rest", "group")},
@@ -190,72 +212,12 @@ def _run(
         "text": words.text,
         "rows": rows,
         "agreement": agreement,
+        "head": head_of(ready.model),
         "load_s": ready.load_s,
         "peak_bytes": peak,
         "model_bytes": model_bytes(ready.model),
         "notes": [] if ready.receipt is None else list(ready.receipt.notes),
     }
-
-
-def _row(name: str, decoding: Decoding, per_token: int) -> dict[str, Any]:
-    return {
-        "variant": name,
-        "tokens": list(decoding.tokens),
-        "prefill_ms": decoding.prefill_ms,
-        "prefill_tokens_per_s": decoding.prefill_tokens_per_s,
-        "token_ms": list(decoding.token_ms),
-        "tokens_per_s": decoding.tokens_per_s,
-        "computed": decoding.computed,
-        "bytes_per_token": per_token,
-    }
-
-
-def _formats(model: nn.Module) -> dict[str, Any]:
-    """What the model's layers are stored as."""
-    from lazyneuron.accelerate.quantised.transform import VERB
-    from lazyneuron.core.undo import receipts
-
-    found = [receipt.config for receipt in receipts(model) if receipt.verb == VERB]
-    return dict(found[-1]) if found else {"weights": "keep", "rest": "keep"}
-
-
-def _print(run: dict[str, Any]) -> None:
-    from lazyneuron.cli.screen import print_lines, print_notes, print_table
-    from lazyneuron.report.numbers import mebibytes, share, significant
-
-    print_lines("")
-    print_table(
-        None,
-        [
-            {
-                "": row["variant"],
-                "tokens": len(row["tokens"]),
-                "tokens/s": significant(row["tokens_per_s"]),
-                "prefill tokens/s": significant(row["prefill_tokens_per_s"]),
-                "computed": share(row["computed"]),
-                "MiB a token": mebibytes(row["bytes_per_token"]),
-            }
-            for row in run["rows"]
-        ],
-    )
-    if run["agreement"] is not None:
-        print_lines(_agreement(run["agreement"]))
-    formats = ", ".join(f"{name} {value}" for name, value in run["formats"].items() if value is not None)
-    print_lines(
-        f"Loaded in {run['load_s']:.1f} s ({formats}); {mebibytes(run['model_bytes'])} MiB, at most "
-        f"{mebibytes(run['peak_bytes'])} MiB of memory with everything; {run['prompt_tokens']} tokens of prompt."
-    )
-    if run["cut_to_tokens"] is not None:
-        print_notes([f"The context ends after {run['cut_to_tokens']} new tokens."])
-    print_notes(run["notes"])
-
-
-def _agreement(found: dict[str, Any]) -> str:
-    if found["equal"] == found["of"]:
-        return f"All {found['of']} tokens are those of the dense evaluation."
-    equal = f"{found['equal']} of {found['of']} tokens are those of the dense evaluation"
-    why = "a tie of the two likeliest" if found["tie"] else "no tie"
-    return f"{equal}, then the first differs ({why})."
 
 
 def _save(ready: _Ready, out: Path) -> None:

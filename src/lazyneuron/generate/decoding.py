@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import functools
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lazyneuron.accelerate.head.status import certified_head
 from lazyneuron.accelerate.path import DENSE
 from lazyneuron.accelerate.quantised.execution import QuantisedExecution, accelerated_blocks, every_neuron
 from lazyneuron.core.errors import MALFORMED, DataError, LazyNeuronError, said
@@ -33,6 +35,7 @@ class Decoding:
         token_ms: between two tokens, for each after the first; what the caller does with a token does not count.
         computed: share of the (token, neuron) pairs of the blocks whose rows were read for the tokens after the first,
             in [0, 1]; None where no block is accelerated, or there is no such token.
+        candidates: entries of the head that a certified head computed for a token, by the mean; None where none did.
     """
 
     tokens: tuple[int, ...]
@@ -40,6 +43,7 @@ class Decoding:
     prefill_ms: float
     token_ms: tuple[float, ...]
     computed: float | None
+    candidates: float | None = None
 
     @property
     def tokens_per_s(self) -> float | None:
@@ -104,7 +108,8 @@ def decode(
         model: a language model in evaluation mode, accelerated or not.
         inputs: ``input_ids`` (1, tokens) and ``attention_mask`` of the same shape.
         settings: a transformers ``GenerationConfig``; see :func:`settings_for`.
-        dense: evaluate every neuron, by the same kernels and with the same bits where weights are quantised.
+        dense: evaluate every neuron, by the same kernels and with the same bits where weights are quantised, and all
+            entries of the head.
         seed: of the sampling.
         on_tokens: called with new tokens as they come.
 
@@ -113,11 +118,13 @@ def decode(
     """
     watch = _Watch(model, on_tokens)
     runner: Any = model
+    # the class's own method does not know of a certified head
+    generate = functools.partial(type(runner).generate, runner) if dense else runner.generate
     torch.manual_seed(seed)
     with torch.inference_mode(), every_neuron(model) if dense else contextlib.nullcontext():
         watch.start()
         try:
-            runner.generate(**inputs, generation_config=settings, streamer=watch)
+            generate(**inputs, generation_config=settings, streamer=watch)
         except LazyNeuronError:
             raise
         except MALFORMED as error:
@@ -166,15 +173,17 @@ class _Watch:
 
     def __init__(self, model: nn.Module, on_tokens: Callable[[list[int]], None]) -> None:
         self._runs = accelerated_blocks(model)
+        self._head = certified_head(model)
         self._on_tokens = on_tokens
         self._tokens: list[int] = []
         self._times: list[float] = []
         self._prompt_seen = False
-        self._before = (0, 0)
+        self._before = self._entries_before = (0, 0)
         self._left = 0.0
 
     def start(self) -> None:
         """The clock runs."""
+        self._entries_before = self._entries()
         self._left = time.perf_counter()
 
     def put(self, value: Tensor) -> None:
@@ -192,6 +201,10 @@ class _Watch:
 
     def end(self) -> None:
         """Called by ``generate()`` at the end."""
+
+    def _entries(self) -> tuple[int, int]:
+        """Entries that a certified head computed, and for how many tokens."""
+        return (0, 0) if self._head is None else (self._head.computed, self._head.tokens)
 
     def _pairs(self) -> tuple[int, int]:
         """Pairs (token, neuron) computed, and all; a dense call of a block counts as one token."""
@@ -212,6 +225,7 @@ class _Watch:
     def decoding(self, prompt_tokens: int) -> Decoding:
         """What was seen."""
         computed, every = (now - then for now, then in zip(self._pairs(), self._before, strict=True))
+        entries, tokens = (now - then for now, then in zip(self._entries(), self._entries_before, strict=True))
         later = len(self._times) > 1
         return Decoding(
             tokens=tuple(self._tokens),
@@ -219,4 +233,5 @@ class _Watch:
             prefill_ms=1e3 * self._times[0] if self._times else 0.0,
             token_ms=tuple(1e3 * t for t in self._times[1:]),
             computed=computed / every if later and every else None,
+            candidates=entries / tokens if tokens else None,
         )

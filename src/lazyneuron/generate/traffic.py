@@ -14,6 +14,7 @@ from lazyneuron.generate.decoding import Inputs, decode, settings_for
 
 _STEPS = 3  # tokens; the last one counts
 _SHORT = 8  # tokens of the prompt: weights that a token reads do not depend on how much came before
+_NO_TOKEN = 2**62  # ends no text, and unlike a least length asks no logits processor to forbid the ends of texts
 _FIRST = 3  # rows, scales and bias of a block's first layer, which every token reads
 
 
@@ -44,7 +45,7 @@ def traffic(model: nn.Module, inputs: Inputs, *, dense: bool = False) -> Traffic
     """
     few = {name: value[:, :_SHORT] for name, value in inputs.items()}
     settings = settings_for(model, max_new_tokens=_STEPS)
-    settings.min_new_tokens = _STEPS
+    settings.eos_token_id = _NO_TOKEN
     seen = _Reads(model)
     with seen:
         decode(model, few, settings, dense=dense, on_tokens=lambda _: seen.turn())
@@ -84,7 +85,11 @@ class _Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if name == "lazyneuron::quantised_mlp":
             self._block([args[k] for k in range(1, 7)] + [args[k] for k in range(8, 11)], always=_FIRST)
         elif name == "lazyneuron::sparse_mlp":
-            self._block([args[k] for k in range(1, 10) if k != 6], always=2)
+            self._block([args[k] for k in (1, 2, 3, 4, 5, 7, 8)], always=2)
+        elif name == "lazyneuron::candidates":
+            self._now[0] += _size(args[1]) + _size(args[2])
+        elif name == "aten::index_select" and args[0].untyped_storage().data_ptr() in self._weights:
+            self._now[0] += _size(args[0]) // max(args[0].shape[args[1]], 1) * args[2].numel()
         elif name == "lazyneuron::quantised_down":
             share = float((args[0] != 0).any(tuple(range(args[0].dim() - 1))).float().mean())
             self._now[0] += share * sum(_size(t) for t in given[1:])

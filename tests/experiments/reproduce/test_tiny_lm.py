@@ -226,7 +226,12 @@ def test_a_trained_model_is_kept_and_measured_once(text: Path, tmp_path: Path, m
     found = evaluation.evaluate(asked, seen.append)
     assert seen == sorted(seen) and seen[-1] == 1.0
     model = evaluation.load_trained(relu.folder / "model")
-    assert set(found) == {*(form.name for form in FORMATS[:4]), "completions"}  # groups of 64 do not divide 32
+    parts = {*(form.name for form in FORMATS[:4]), "head", "completions"}  # groups of 64 do not divide 32
+    assert set(found) == parts
+    for one in found["head"].values():
+        assert one["same"] == one["tokens"] == one["certified"] + sum(one["all"].values()) == 4
+    greedy = found["head"]["greedy"]
+    assert greedy["certified"] == 4 and 1 <= greedy["candidates"] < greedy["entries"] / 8
     files = torch.stack([torch.as_tensor(w) for w in evaluation.windows(training.read_text(text).files, 32, 4)])  # type: ignore[union-attr]
     assert found["fp32"]["perplexity"] == pytest.approx(perplexity(losses(model, files)), rel=1e-6)
     assert found["int8"]["sparse_as_dense"]["tokens"] == 4
@@ -267,4 +272,4 @@ def test_the_record_of_a_small_run(text: Path, tmp_path: Path, monkeypatch: pyte
     )
     assert rows[0]["tokens/s dense"] > 0 and rows[0]["tokens/s sparse"] > 0
     page = section(record)
-    assert "```py" in page and rows[0]["perplexity"] in page
+    assert "```py" in page and rows[0]["perplexity"] in page and "### The certified head" in page

@@ -31,6 +31,12 @@ class HeadStatus:
     added_bytes: int
 
 
+def certified_head(model: nn.Module) -> CertifiedHead | None:
+    """What runs in place of a model's head, or None."""
+    heads = (module.__dict__.get("forward") for module in model.modules())
+    return next((head for head in heads if isinstance(head, CertifiedHead)), None)
+
+
 def head_status(model: nn.Module) -> HeadStatus:
     """What the certified head of a model did.
 
@@ -41,8 +47,7 @@ def head_status(model: nn.Module) -> HeadStatus:
         ConfigError: it has no certified head.
     """
     check_model(model)
-    heads = (module.__dict__.get("forward") for module in model.modules())
-    head = next((head for head in heads if isinstance(head, CertifiedHead)), None)
+    head = certified_head(model)
     if head is None:
         raise ConfigError("This model has no certified head; call certify_head_ on it, or pass the model it was on.")
     ran = dict(head.ran)

@@ -16,6 +16,7 @@ from lazyneuron.core.errors import CheckpointError
 from lazyneuron.core.record import write_text
 from lazyneuron.experiments.reproduce.tiny_lm.decoding import Path as Decoded
 from lazyneuron.experiments.reproduce.tiny_lm.decoding import agreement, completions, decode
+from lazyneuron.experiments.reproduce.tiny_lm.head import certified_decoding
 from lazyneuron.experiments.reproduce.tiny_lm.model import quiet
 from lazyneuron.experiments.reproduce.tiny_lm.quality import (
     FORMATS,
@@ -72,7 +73,7 @@ def evaluate(job: EvaluationJob, advance: Callable[[float], None]) -> dict[str, 
     """Measure a model in every format, then cut by thresholds; parts that are in the folder are read.
 
     Returns:
-        Part -> what was found: one for each format's name, ``"threshold d"`` and ``"completions"``.
+        Part -> what was found: one for each format's name, ``"threshold d"``, ``"head"`` and ``"completions"``.
 
     Raises:
         CheckpointError: there is no trained model or no text.
@@ -81,6 +82,7 @@ def evaluate(job: EvaluationJob, advance: Callable[[float], None]) -> dict[str, 
     parts: list[tuple[str, Callable[[Callable[[float], None]], Any]]] = [
         *((form.name, lambda told, form=form: _format(job, form, told)) for form in formats_for(job.width)),  # type: ignore[misc]
         *((f"threshold {d:g}", lambda told, d=d: _threshold(job, d, told)) for d in job.thresholds),  # type: ignore[misc]
+        ("head", lambda told: certified_decoding(load_trained(job.model), _beginnings(job), job.tokens)),
         ("completions", lambda told: _completions(job)),
     ]
     for number, (name, measure_part) in enumerate(parts):
@@ -132,26 +134,31 @@ def _format(job: EvaluationJob, form: Format, advance: Callable[[float], None]) 
         found["density"] = report.density
         found["densities"] = [block.density for block in report.blocks]
     advance(0.4)
-    path = _path(job, trained, files)
-    decoded = decode(dense, files[: job.prompts, :64], job.tokens, along=path.chosen)
+    path = _path(job, trained)
+    decoded = decode(dense, _beginnings(job), job.tokens, along=path.chosen)
     found["as_fp32"] = _agreed(path, decoded, form)
     advance(0.6)
     sparse = sparse_model(trained, form)
     if sparse is not None:
         found["perplexity_sparse"] = perplexity(losses(sparse, files))
         advance(0.8)
-        other = decode(sparse, files[: job.prompts, :64], job.tokens, along=path.chosen)
+        other = decode(sparse, _beginnings(job), job.tokens, along=path.chosen)
         found["sparse_as_dense"] = _agreed(decoded, other, form)
     return found
 
 
-def _path(job: EvaluationJob, trained: Any, files: Tensor) -> Decoded:
+def _beginnings(job: EvaluationJob) -> Tensor:
+    """Of held-out windows, to decode after."""
+    return _held_out(job, "files")[: job.prompts, :64]
+
+
+def _path(job: EvaluationJob, trained: Any) -> Decoded:
     """The greedy tokens of the model in fp32, on whose path all formats are compared."""
     file = job.folder / "path.json"
     if file.is_file():
         kept = json.loads(file.read_text(encoding="utf-8"))
         return Decoded(chosen=torch.tensor(kept["chosen"]), gap=torch.tensor(kept["gap"]))
-    path = decode(trained, files[: job.prompts, :64], job.tokens)
+    path = decode(trained, _beginnings(job), job.tokens)
     write_text(file, json.dumps({"chosen": path.chosen.tolist(), "gap": path.gap.tolist()}))
     return path
 

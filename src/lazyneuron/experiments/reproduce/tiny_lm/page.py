@@ -22,6 +22,7 @@ def section(record: Record) -> str:
         "### Quality, agreement and speed",
         markdown_table(data["rows"]),
         "![Perplexity against density](assets/tiny-lm.png)",
+        *_heads(runs["trained"]),
         "### What it writes",
         *(_completion(run) for run in _first_of_each(runs["trained"])),
         provenance(record),
@@ -54,6 +55,24 @@ def _text(facts: Mapping[str, Any]) -> str:
         f"({', '.join(facts['held_out_packages'])}). {facts['left_out']} held-out files were left out since over "
         "a third of their telling lines stand in a training file too."
     )
+
+
+def _heads(runs: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """What the certified head computed; nothing where a record is older than this."""
+    rows = [
+        {
+            "model": run["name"],
+            "seed": run["seed"],
+            "tokens": way,
+            "entries": one["entries"],
+            "computed a token": one["candidates"],
+            "same token as the whole head": f"{one['same']} of {one['tokens']}",
+            "certified": f"{one['certified']} of {one['certified'] + sum(one['all'].values())}",
+        }
+        for run in runs
+        for way, one in run["found"].get("head", {}).items()
+    ]
+    return ("### The certified head, bf16", markdown_table(rows)) if rows else ()
 
 
 def _first_of_each(runs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
