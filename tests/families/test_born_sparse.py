@@ -97,6 +97,25 @@ def test_the_rule_runs_exactly_as_the_model_has_it(dtype, tokens):
     assert status.last == "quantised" and status.fired == pytest.approx(float(survive.float().mean()), abs=1e-6)
 
 
+def test_with_kept_weights_it_runs_densely_and_says_why():
+    model = gemma(torch.float32, 0.95)
+    with pytest.raises(lazy.core.errors.NoBlocksError, match=r"depends on the whole token.*weights='int8' or 'int4'"):
+        lazy.accelerate_(model)
+    model = nn.Sequential(*model, nn.Linear(64, 64)).eval()
+    lazy.accelerate_(model, rest="int8")  # the last layer; the block keeps its weights
+    found = lazy.status(model)
+    assert found.blocks == () and list(found.dense) == ["0"]
+    why = "Its weights are kept. What fires under gaussian_top_k_gelu_tanh depends on the whole token"
+    assert found.dense["0"].startswith(why) and f"0: dense: {why}" in str(found)
+    relu = nn.Sequential(nn.Linear(64, 96), nn.ReLU(), nn.Linear(96, 64))
+    both = nn.Sequential(gemma(torch.float32, 0.95), relu).eval()
+    lazy.accelerate_(both, impl="native")
+    found = lazy.status(both)
+    assert len(found.blocks) == 1 and [why.split(" depends")[0] for why in found.dense.values()] == [
+        "What fires under gaussian_top_k_gelu_tanh"
+    ]
+
+
 def test_another_rule_set_later_is_the_rule_that_runs():
     model = gemma(torch.float32, 0.95)
     x = torch.randn(3, 64)

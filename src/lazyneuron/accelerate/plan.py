@@ -15,7 +15,7 @@ from lazyneuron.blocks.identify import identify
 from lazyneuron.core.arguments import check_model
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.core.receipt import BlockChange
-from lazyneuron.ops.sparse_mlp.packed import KERNEL_ACTIVATIONS, Weights
+from lazyneuron.ops.sparse_mlp.packed import KERNEL_ACTIVATIONS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,15 +31,12 @@ class Plan:
     skipped: tuple[BlockChange, ...]
 
 
-def plan_acceleration(
-    model: nn.Module, example: Any = None, *, weights: Weights = "keep", blocks: Sequence[MLPBlock] | None = None
-) -> Plan:
+def plan_acceleration(model: nn.Module, example: Any = None, *, blocks: Sequence[MLPBlock] | None = None) -> Plan:
     """Look which blocks can be executed sparsely; changes nothing.
 
     Args:
         model: any model.
         example: one batch item, for models whose parts cannot be called alone.
-        weights: as for :func:`lazyneuron.accelerate_`.
         blocks: those to look at, as :func:`lazyneuron.find_blocks` found them in this model; None finds all of them.
 
     Raises:
@@ -50,7 +47,7 @@ def plan_acceleration(
     found = found_in(model, blocks, example)
     for block in found.blocks if blocks is not None else ():
         _check_found(block)
-    reasons = [(block, _why_not(block, weights)) for block in found.blocks]
+    reasons = [(block, why_dense(block)) for block in found.blocks]
     refused = [(block.name, reason) for block, reason in reasons if reason is not None]
     refused += [(rejected.name, rejected.reason) for rejected in found.rejected]
     return Plan(
@@ -78,19 +75,22 @@ def _check_found(block: MLPBlock) -> None:
         raise ConfigError(f"The activation of {block.name} changed since the block was found; find the blocks anew.")
 
 
-def _why_not(block: MLPBlock, weights: Weights) -> str | None:
+def why_dense(block: MLPBlock) -> str | None:
+    """Why a block that keeps its weights runs densely whatever fires, as a sentence, or None."""
     if block.refusal is not None:
         return block.refusal
     if not block.activation.elementwise:
-        return f"What fires under {block.activation.kind} depends on the whole token, so no neuron is proved silent."
+        kind = block.activation.kind
+        return (
+            f"What fires under {kind} depends on the whole token, so no neuron is proved silent; weights='int8' or "
+            "'int4' reads the rows that its rule leaves."
+        )
     if block.activation.kind == "other":
         return "Its activation is none of the known kinds, so where it is zero is not known."
     if block.activation.zero.empty:
         return f"Its activation ({block.activation.kind}) is zero nowhere; sparsify it first, for example with Relufy."
     if block.activation.kind not in KERNEL_ACTIVATIONS:
         return f"There is no kernel for its activation ({block.activation.kind})."
-    if weights == "int8" and block.gate is not None:
-        return "weights='int8' is for plain blocks; this one is gated."
     if block.up.weight.device.type != "cpu":
         return f"There is no kernel for the device {block.up.weight.device.type!r}."
     return unwatchable(block)

@@ -11,9 +11,13 @@ from lazyneuron.accelerate.execution.execution import BlockExecution
 from lazyneuron.accelerate.path import DENSE, PATHS, Path
 from lazyneuron.accelerate.policy.choice import BUCKETS
 from lazyneuron.accelerate.quantised.execution import SPARSE, QuantisedExecution, accelerated_blocks
+from lazyneuron.accelerate.quantised.transform import VERB
 from lazyneuron.core.arguments import check_model
 from lazyneuron.core.errors import NoBlocksError
 from lazyneuron.core.receipt import BlockChange, Receipt
+from lazyneuron.core.undo import receipts
+
+VERBS = ("accelerate_", VERB)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,9 +57,11 @@ class Status:
 
     Attributes:
         blocks: one entry for each block whose execution is replaced.
+        dense: the other blocks that were looked at, which run as the model has them -> why.
     """
 
     blocks: tuple[BlockStatus, ...]
+    dense: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __str__(self) -> str:
         """A line a block, then the reasons why the original path ran."""
@@ -65,6 +71,7 @@ class Status:
             lines.append(f"{b.block:<32} {b.calls:>8} {b.sparse_calls:>8} {shares[0]:>9} {shares[1]:>7}  {b.last}")
         for b in self.blocks:
             lines += [f"{b.block}: the original path ran {n} times: {why}" for why, n in b.fallbacks.items()]
+        lines += [f"{name}: dense: {why}" for name, why in self.dense.items()]
         return "\n".join(lines)
 
 
@@ -75,10 +82,10 @@ def status(model: nn.Module) -> Status:
         model: on which :func:`lazyneuron.accelerate_` was called; also a copy, or the original of a compiled model.
 
     Returns:
-        The status of every block whose execution is replaced.
+        The status of every block whose execution is replaced, and why the others' is not.
 
     Raises:
-        NoBlocksError: the model carries no acceleration.
+        NoBlocksError: the model carries no acceleration, or one that left all of it as it was.
         ConfigError: this is no model.
 
     Example:
@@ -89,10 +96,17 @@ def status(model: nn.Module) -> Status:
         >>> lazy.status(model).blocks[0].last
         'training mode'
     """
-    blocks = tuple(
-        _block_status(run) if isinstance(run, BlockExecution) else _quantised_status(run) for run in _runs(model)
-    )
-    return Status(blocks=blocks)
+    check_model(model)
+    quantised = any(receipt.verb == VERB for receipt in receipts(model))
+    runs = accelerated_blocks(model) if quantised else _runs(model)
+    blocks = tuple(_block_status(run) if isinstance(run, BlockExecution) else _quantised_status(run) for run in runs)
+    return Status(blocks=blocks, dense=_dense(model, {block.block for block in blocks}))
+
+
+def _dense(model: nn.Module, executed: set[str]) -> dict[str, str]:
+    """Blocks that the changes in force left as they were, and why, by the latest that says so."""
+    changes = [change for receipt in receipts(model) if receipt.verb in VERBS for change in receipt.changes]
+    return {change.block: change.reason for change in changes if change.block not in executed}
 
 
 def executions(model: nn.Module) -> list[BlockExecution]:

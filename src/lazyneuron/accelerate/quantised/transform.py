@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from lazyneuron.accelerate.plan import why_dense
 from lazyneuron.accelerate.policy.choice import BUCKETS
 from lazyneuron.accelerate.quantised.attention import replace_attention_, takes_part
 from lazyneuron.accelerate.quantised.exchange import (
@@ -215,7 +216,8 @@ def _change(block: MLPBlock, whole: Sequence[MLPBlock], new: Mapping[str, Quanti
             details=details,
         )
     if not layers:
-        return BlockChange(block=block.name, action="kept", reason="Its weights are kept.", details=details)
+        reason = " ".join(["Its weights are kept.", why_dense(block) or ""]).rstrip()
+        return BlockChange(block=block.name, action="kept", reason=reason, details=details)
     return BlockChange(
         block=block.name,
         action="dense",
