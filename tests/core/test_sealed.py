@@ -11,7 +11,7 @@ import threading
 import pytest
 import torch
 
-from lazyneuron.core import record, sealed
+from lazyneuron.core import record, tensor_part
 from lazyneuron.core.errors import CheckpointError, DataError
 from lazyneuron.core.sealed import read_sealed, write_sealed
 from tests.core import damage, kills
@@ -133,7 +133,7 @@ def test_an_interrupted_saving_leaves_the_folder_as_it_was(tmp_path, monkeypatch
             return real(*args)
 
         with monkeypatch.context() as patch:
-            for module, name in ((record, "to_disk"), (sealed, "to_disk"), (sealed, "_sha256")):
+            for module, name in ((record, "to_disk"), (tensor_part, "to_disk"), (tensor_part, "sha256")):
                 real = getattr(module, name)
                 patch.setattr(module, name, lambda *args, real=real, f=interrupted: f(*args, real=real))
             real = os.replace

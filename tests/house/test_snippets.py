@@ -13,7 +13,9 @@ import torch
 from torch import nn
 from typer.main import get_command
 
+from lazyneuron.accelerate.machine import costs
 from lazyneuron.cli.main import app
+from tests.accelerate.conftest import made_up
 from tests.cli.command import run
 from tests.generate.models import save as save_language_model
 from tests.house.rooms import ROOT
@@ -26,6 +28,13 @@ NOT_RUN = re.compile(r"# not run: \w+")  # the visible mark of a snippet that ne
 ACTIVATIONS = {"README.md": nn.GELU(), "index.md": nn.ReLU(), "measure.md": nn.ReLU()}
 _LONG = ("demo", "bench", "sweep", "reproduce peng", "reproduce tiny-lm", "doctor --build")  # minutes
 LONG = tuple(f"lazyneuron {line}" for line in _LONG)
+
+
+@pytest.fixture(autouse=True)
+def no_measuring(monkeypatch):
+    """What this machine costs is measured by the tests of the cost model."""
+    monkeypatch.setattr(costs, "are_known", lambda dtype: True)
+    monkeypatch.setattr(costs, "cost_model_for", lambda dtype, **_: made_up(dtype))
 
 
 def fenced(page, kind):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lazyneuron.core.errors import CheckpointError
 from lazyneuron.core.tensor_file import TensorFile, in_own_pages
 
 Piece = tuple[TensorFile, str]  # the file, and the name there
@@ -106,6 +107,9 @@ def match(model: nn.Module, files: Mapping[str, TensorFile]) -> tuple[Weights, l
 
     Returns:
         The weights, the model's tensors that are not stored, and stored tensors that are not the model's.
+
+    Raises:
+        CheckpointError: an expert lacks a matrix.
     """
     own = {**dict(model.named_parameters(remove_duplicate=False)), **_kept_buffers(model)}
     prefix = str(getattr(model, "base_model_prefix", ""))
@@ -131,7 +135,7 @@ def _kept_buffers(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _converted(
-    model: Any, files: Mapping[str, TensorFile], own: Mapping[str, Tensor]
+    model: Any, files: Mapping[str, TensorFile], own: dict[str, Tensor]
 ) -> tuple[dict[str, Place], list[str]]:
     """Places of what transformers renames or stacks while it loads this model, and the stored tensors that are left."""
     try:
@@ -153,11 +157,21 @@ def _converted(
             pieces.setdefault(name, {}).setdefault(str(pattern), []).append((files[stored], stored))
     for step in stacks:
         for name, found in pieces.items():
-            rows = [found.get(pattern, []) for pattern in step.source_patterns]
-            if found.keys() <= set(step.source_patterns) and len({len(row) for row in rows}) == 1:
-                places[name] = Place(pieces=tuple(zip(*rows, strict=True)), stacked=True)
+            if found.keys() <= set(step.source_patterns):
+                rows = {pattern: found.get(pattern, []) for pattern in step.source_patterns}
+                _check_even(name, rows)
+                places[name] = Place(pieces=tuple(zip(*rows.values(), strict=True)), stacked=True)
     used = {stored for place in places.values() for entry in place.pieces for _, stored in entry}
     return places, [stored for stored in files if stored not in used]
+
+
+def _check_even(name: str, rows: Mapping[str, Sequence[Piece]]) -> None:
+    counts = {pattern.strip("."): len(row) for pattern, row in rows.items()}
+    if len(set(counts.values())) > 1:
+        said = ", ".join(f"{count} of {pattern}" for pattern, count in counts.items())
+        raise CheckpointError(
+            f"{name} is made of equally many pieces of each kind, the files hold {said}; copy them again."
+        )
 
 
 def _stacks(step: Any) -> bool:

@@ -22,6 +22,7 @@ from lazyneuron.experiments.reproduce.tiny_lm import evaluation, experiment, tra
 from lazyneuron.experiments.reproduce.tiny_lm.decoding import Path as Decoded
 from lazyneuron.experiments.reproduce.tiny_lm.decoding import agreement, completions, decode
 from lazyneuron.experiments.reproduce.tiny_lm.experiment import Plan, jobs_of
+from lazyneuron.experiments.reproduce.tiny_lm.head import certified_decoding
 from lazyneuron.experiments.reproduce.tiny_lm.model import Size, new_model
 from lazyneuron.experiments.reproduce.tiny_lm.page import section
 from lazyneuron.experiments.reproduce.tiny_lm.quality import (
@@ -190,6 +191,17 @@ def test_dense_and_sparse_are_the_same_model(sharp: Any, rows: Tensor, form: For
 
 
 @needs_kernels
+def test_a_certified_head_decodes_the_same_tokens_from_fewer_entries(sharp: Any, rows: Tensor) -> None:
+    found = certified_decoding(sharp, rows[:2, :8], 6)
+    greedy, sampled = found.values()
+    assert greedy["same"] == greedy["tokens"] == sampled["same"] == sampled["tokens"] == 12
+    assert greedy["certified"] == 12 and greedy["all"] == {}
+    assert 1 <= greedy["candidates"] < greedy["entries"] / 8
+    assert sampled["certified"] + sum(sampled["all"].values()) == 12
+    assert "forward" not in sharp.lm_head.__dict__  # a copy was certified
+
+
+@needs_kernels
 def test_a_silu_model_has_no_sparse_form() -> None:
     silu = new_model(SIZE, "silu").eval()
     assert all(sparse_model(silu, form) is None for form in (FORMATS[0], FORMATS[2]))
@@ -230,8 +242,6 @@ def test_a_trained_model_is_kept_and_measured_once(text: Path, tmp_path: Path, m
     assert set(found) == parts
     for one in found["head"].values():
         assert one["same"] == one["tokens"] == one["certified"] + sum(one["all"].values()) == 4
-    greedy = found["head"]["greedy"]
-    assert greedy["certified"] == 4 and 1 <= greedy["candidates"] < greedy["entries"] / 8
     files = torch.stack([torch.as_tensor(w) for w in evaluation.windows(training.read_text(text).files, 32, 4)])  # type: ignore[union-attr]
     assert found["fp32"]["perplexity"] == pytest.approx(perplexity(losses(model, files)), rel=1e-6)
     assert found["int8"]["sparse_as_dense"]["tokens"] == 4
