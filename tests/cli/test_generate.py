@@ -17,6 +17,7 @@ import pytest
 import lazyneuron as lazy
 from lazyneuron.core.record import Record
 from tests.cli.command import run
+from tests.core.kills import in_a_child
 from tests.core.resealed import reseal
 from tests.generate.models import save, tokenizer
 from tests.kernels import needs_kernels
@@ -193,35 +194,57 @@ def test_one_sentence_and_nothing_written(hostile: Path, monkeypatch, capsys, ar
     assert not out and sorted(hostile.rglob("*")) == before
 
 
-@pytest.mark.parametrize("at", ["loading", "generating", "saving"])
-def test_ctrl_c_ends_with_130_and_leaves_nothing(folders: Path, tmp_path: Path, at: str) -> None:
-    slow = tmp_path / "sitecustomize.py"
-    slow.write_text(
-        "import sys, time\n"
-        "def wait(*_, **__):\n    open('there', 'w').close(); time.sleep(60)\n"
-        "import lazyneuron.accelerate.quantised.exchange as e\n"
-        "import lazyneuron.core.sealed as s\n"
+COMMAND = ["--prompt", "a", "--max-new-tokens", "4", "--out", "out"]
+SAID = "Interrupted; nothing was left half-written."
+
+
+def interrupted_at(folder: Path, process: int | subprocess.Popen[str]) -> None:
+    """Press Ctrl-C once the process has come to where it waits."""
+    for _ in range(600):
+        if (folder / "there").exists() or (not isinstance(process, int) and process.poll() is not None):
+            break
+        time.sleep(0.1)
+    os.kill(process if isinstance(process, int) else process.pid, signal.SIGINT)
+
+
+def wait_there(*_: object, **__: object) -> None:
+    Path("there").touch()
+    time.sleep(60)
+
+
+@pytest.mark.parametrize("at", ["lazyneuron.accelerate.quantised.exchange.Layer.make", "lazyneuron.core.sealed.seal"])
+def test_ctrl_c_while_loading_or_saving_ends_with_130(folders: Path, tmp_path: Path, monkeypatch, at: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(at, wait_there)
+
+    def command() -> None:
+        with open("said", "w", encoding="utf-8") as sys.stderr:
+            status = run(monkeypatch, "generate", folders / "llama", *COMMAND)
+        Path("status").write_text(str(status))
+
+    child = in_a_child(command)
+    interrupted_at(tmp_path, child)
+    os.waitpid(child, 0)
+    assert (tmp_path / "status").read_text() == "130"
+    assert (tmp_path / "said").read_text().strip().endswith(SAID) and not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_while_generating_ends_the_command_with_130(folders: Path, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import pathlib, time\n"
         "import lazyneuron.generate.decoding as d\n"
-        + {
-            "loading": "e.Layer.make = wait\n",
-            "generating": "d._Watch.put = wait\n",
-            "saving": "s.seal = wait\n",
-        }[at]
+        "def wait(*_, **__):\n    pathlib.Path('there').touch(); time.sleep(60)\n"
+        "d._Watch.put = wait\n"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
-    command = [sys.executable, "-m", "lazyneuron", "generate", str(folders / "llama"), "--prompt", "a",
-               "--max-new-tokens", "4", "--out", "out"]  # fmt: skip
+    command = [sys.executable, "-m", "lazyneuron", "generate", str(folders / "llama"), *COMMAND]
     process = subprocess.Popen(
         command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    for _ in range(600):
-        if (tmp_path / "there").exists() or process.poll() is not None:
-            break
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    interrupted_at(tmp_path, process)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130, err
-    assert err.strip().endswith("Interrupted; nothing was left half-written.") and "Traceback" not in err
+    assert err.strip().endswith(SAID) and "Traceback" not in err
     assert not (tmp_path / "out").exists()
 
 
@@ -234,4 +257,4 @@ def test_an_interrupt_on_its_way_through_exec_ends_with_130_too(tmp_path: Path) 
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-m", "through"]
     ended = subprocess.run(command, check=False, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert (ended.returncode, ended.stderr) == (130, "Interrupted; nothing was left half-written.\n")
+    assert (ended.returncode, ended.stderr) == (130, f"{SAID}\n")

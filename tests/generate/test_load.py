@@ -149,7 +149,7 @@ def test_an_expert_that_lacks_a_matrix_is_said(tmp_path: Path) -> None:
     del stored["model.layers.1.block_sparse_moe.experts.3.w3.weight"]
     save_file(stored, file, metadata={"format": "pt"})
     with pytest.raises(
-        CheckpointError, match=r"layers.1.mlp.experts.gate_up_proj .* 12 of experts.\*.w1.weight, 11 of experts"
+        CheckpointError, match=r"layers.1.mlp.experts.gate_up_proj .* 12 of .*w1.weight, 11 of .*w3.weight"
     ):
         load_quantised(tmp_path, rest="int8")
 

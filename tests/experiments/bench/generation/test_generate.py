@@ -7,7 +7,7 @@ import torch
 
 from lazyneuron.core.errors import ConfigError, LazyNeuronError
 from lazyneuron.experiments.bench import generate
-from lazyneuron.experiments.bench.generation import cases, measuring, models, page
+from lazyneuron.experiments.bench.generation import cases, measuring, models, page, turns
 from lazyneuron.experiments.bench.generation.cases import EVERY, ONE, OURS, PREFILL, Case
 from lazyneuron.experiments.bench.generation.engines import Ours
 from lazyneuron.experiments.bench.generation.peers import peer
@@ -33,7 +33,7 @@ class Steady:
 def small(monkeypatch):
     monkeypatch.setattr(generate, "QUICK", EFFORT)
     monkeypatch.setattr(generate, "Reading", Steady)
-    monkeypatch.setattr(measuring, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(turns, "_PAUSE_S", 0.0)
 
 
 def case(density=0.05, shape=TINY, weights="int8", rest="int8"):
@@ -119,12 +119,10 @@ def test_fewer_firing_neurons_read_fewer_bytes_by_the_count_of_their_rows():
 
 def test_ratios_are_taken_round_by_round_and_goals_decide():
     samples = {OURS: [[10.0, 10.0], [20.0]], "p": [[20.0], [30.0, 30.0]]}
-    turns = measuring.Turns(samples_ms=samples, gbps=[1.0], own_idle=0)
-    assert turns.ratios(OURS, "p") == [2.0, 1.5] and turns.median_ms(OURS) == 10.0
+    found = turns.Turns(samples_ms=samples, gbps=[1.0], own_idle=0)
+    assert found.ratios(OURS, "p") == [2.0, 1.5] and found.median_ms(OURS) == 10.0
     tiny = dataclasses.replace(case(), shape=TINYLLAMA)
-    slow = measuring.Turns(
-        samples_ms={OURS: [[10.0]], EVERY: [[18.0]], "llama.cpp Q8_0": [[17.9]]}, gbps=[1.0], own_idle=0
-    )
+    slow = turns.Turns(samples_ms={OURS: [[10.0]], EVERY: [[18.0]], "llama.cpp Q8_0": [[17.9]]}, gbps=[1.0], own_idle=0)
     row = measuring._against(tiny, slow, part=ONE, engine=OURS)
     assert (row["goal"], row["goal_over"], row["reached"]) == (1.8, "llama.cpp Q8_0", False)
     fast = dataclasses.replace(slow, samples_ms={**slow.samples_ms, "llama.cpp Q8_0": [[18.0]]})
