@@ -243,7 +243,6 @@ std::vector<double> cube(const boolean::Kernels& k, int threads) {
   all.insert(all.end(), back.begin(), back.begin() + rows);
   all.insert(all.end(), moments.begin(), moments.end());
   all.insert(all.end(), gram.begin(), gram.end());
-  all.insert(all.end(), product.begin(), product.end());
   all.insert(all.end(), wide.begin(), wide.end());
   all.insert(all.end(), narrow.begin(), narrow.end());
   all.insert(all.end(), apart.begin(), apart.end());
