@@ -120,7 +120,7 @@ def test_a_folder_of_another_model_is_refused_before_any_work(here, bert, monkey
     assert os.listdir(here / "out") == ["vocab.txt"]
 
 
-@pytest.mark.parametrize("at", ["_sha256", "seal"])
+@pytest.mark.parametrize("at", ["write_part", "seal"])
 def test_ctrl_c_while_saving_leaves_no_folder(here, bert, monkeypatch, capsys, at):
     def interrupt(*_):
         raise KeyboardInterrupt
