@@ -21,6 +21,7 @@ from lazyneuron.train.steps import DOCUMENT
 from lazyneuron.train.tree import encode, read_tree, write_tree
 from tests.core.resealed import reseal
 from tests.house.rooms import ROOT
+from tests.train import long_training
 from tests.train.networks import data, net
 
 STEPS = 40
@@ -40,8 +41,14 @@ def training(folder, *, steps=STEPS, kill_after=None, pause=0.0):
     return lines
 
 
-def test_a_killed_training_ends_with_the_same_weights(tmp_path):
-    whole = training(tmp_path / "whole")
+def test_a_killed_training_ends_with_the_same_weights(tmp_path, capsys):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the others have
+    try:
+        long_training.main(str(tmp_path / "whole"), STEPS, 0.0)
+    finally:
+        torch.set_num_threads(threads)
+    whole = [line.split() for line in capsys.readouterr().out.splitlines()]
     training(tmp_path / "killed", kill_after=17, pause=0.01)
     last = training(tmp_path / "killed")
     assert (
