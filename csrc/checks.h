@@ -57,7 +57,18 @@ std::string written(const Sizes& sizes) {
   return out.str();
 }
 
-inline void check_tensor(const char* what, const Tensor& t, ScalarType type, std::initializer_list<int64_t> shape) {
+// Whether each row is contiguous, and rows follow each other without touching.
+inline bool has_rows(const Tensor& t) {
+  int64_t inner = 1;
+  for (int64_t axis = t.dim() - 1; axis > 0; --axis) {
+    if (t.size(axis) != 1 && t.stride(axis) != inner) return false;
+    inner *= t.size(axis);
+  }
+  return t.numel() == 0 || t.size(0) == 1 || t.stride(0) >= inner;
+}
+
+inline void check_tensor(const char* what, const Tensor& t, ScalarType type, std::initializer_list<int64_t> shape,
+                         bool apart = false) {
   const auto sizes = t.sizes();
   bool fits = sizes.size() == shape.size();
   if (fits) {
@@ -67,7 +78,7 @@ inline void check_tensor(const char* what, const Tensor& t, ScalarType type, std
       ++axis;
     }
   }
-  const bool contiguous = t.is_contiguous();
+  const bool contiguous = apart ? has_rows(t) : t.is_contiguous();
   LAZY_CHECK(fits && contiguous && t.scalar_type() == type, what, " must be a contiguous ", name_of(type),
              " tensor of shape ", written(shape), ", got ", contiguous ? "" : "strided ", name_of(t.scalar_type()),
              " of shape ", written(sizes), "; convert or pack it again.");
@@ -90,6 +101,17 @@ template <class T = void>
 const T* read(const char* what, const std::optional<Tensor>& t, ScalarType type,
               std::initializer_list<int64_t> shape) {
   return t ? read<T>(what, *t, type, shape) : nullptr;
+}
+
+// The numbers of a matrix whose rows may stand apart, and the distance from row to row.
+template <class T = void>
+const T* read_apart(const char* what, const Tensor& t, ScalarType type, std::initializer_list<int64_t> shape,
+                    int64_t* stride) {
+  check_tensor(what, t, type, shape, true);
+  const void* p = t.const_data_ptr();
+  check_memory(what, t, p);
+  *stride = t.stride(0);
+  return static_cast<const T*>(p);
 }
 
 template <class T>

@@ -69,16 +69,22 @@ inline void close(Fired* out, int kept) {
   if (kept) out->count[out->neurons++] = static_cast<uint8_t>(kept);
 }
 
+constexpr int64_t kScaledColumns = 512;  // whose scales a row makes ready at once
+
 // A piece of a row of `down`, W a number.
 template <class W>
 struct PlainRow {
   static constexpr int kVectors = 1;  // of 16 columns, that are loaded together
+  struct Scales {};                   // none: they are folded into what the row is multiplied with
   const W* at;
 
-  LAZY_INLINE void load(int64_t k, v16f* out) const { *out = load16(at + k); }
+  LAZY_INLINE void scales(int64_t, int64_t, Scales&) const {}
+  LAZY_INLINE void load(int64_t k, const Scales&, v16f* out) const { *out = load16(at + k); }
   LAZY_INLINE float one(int64_t k) const { return to_float(at[k]); }
+  static constexpr int64_t kLine = 64 / sizeof(W);  // columns of a cache line
+
   LAZY_INLINE void fetch(int64_t k) const {
-    if (k * static_cast<int64_t>(sizeof(W)) % 64 == 0) __builtin_prefetch(at + k);
+    if (k % kLine == 0) __builtin_prefetch(at + k);
   }
 };
 
@@ -99,38 +105,58 @@ class Accumulation {
   Accumulation(float* sums, int64_t stride, int64_t width, int64_t tokens)
       : sums_(sums), stride_(stride), width_(width), tokens_(tokens) {}
 
+  // Rows are fetched a few ahead.
   void add(const std::vector<Wanted<Row>>& wanted) {
     const size_t n = wanted.size();
-    size_t e = 0;
-    if (tokens_ == 1)
-      for (; e + 4 <= n; e += 4) add_four(&wanted[e], &wanted[e + 8 <= n ? e + 4 : e]);
-    for (; e < n; ++e) add_row(wanted[e], wanted[e + kRowsAhead < n ? e + kRowsAhead : e].row);
+    add_all(wanted, [&](size_t e, int64_t k) { wanted[e + kRowsAhead < n ? e + kRowsAhead : e].row.fetch(k); });
+  }
+
+  // Rows are here already; for each of their cache lines `more` fetches one of what comes next.
+  template <class More>
+  void add_fetched(const std::vector<Wanted<Row>>& wanted, More& more) {
+    add_all(wanted, [&](size_t, int64_t k) { if (k % Row::kLine == 0) more(); });
   }
 
  private:
   static constexpr size_t kRowsAhead = 4;
   static constexpr int kV = Row::kVectors;
 
+  template <class Ahead>
+  LAZY_INLINE void add_all(const std::vector<Wanted<Row>>& wanted, const Ahead& ahead) {
+    const size_t n = wanted.size();
+    size_t e = 0;
+    if (tokens_ == 1)
+      for (; e + 4 <= n; e += 4) add_four(&wanted[e], e, ahead);
+    for (; e < n; ++e) add_row(wanted[e], e, ahead);
+  }
+
   // y[token] += value * row for the tokens that the neuron fired for; pieces of the row stay in registers.
-  void add_row(const Wanted<Row>& entry, const Row& later) {
+  template <class Ahead>
+  void add_row(const Wanted<Row>& entry, size_t e, const Ahead& ahead) {
+    alignas(64) typename Row::Scales scales;
     int64_t k = 0;
-    for (; k + 128 <= width_; k += 128) add_piece<8>(entry, later, k);
-    if (k + 64 <= width_) { add_piece<4>(entry, later, k); k += 64; }
-    if (k + 32 <= width_) { add_piece<2>(entry, later, k); k += 32; }
+    for (; k + 128 <= width_; k += 128) {
+      if (k % kScaledColumns == 0) entry.row.scales(k, width_, scales);
+      add_piece<8>(entry, e, ahead, scales, k);
+    }
+    if (k % kScaledColumns == 0 && k < width_) entry.row.scales(k, width_, scales);
+    if (k + 64 <= width_) { add_piece<4>(entry, e, ahead, scales, k); k += 64; }
+    if (k + 32 <= width_) { add_piece<2>(entry, e, ahead, scales, k); k += 32; }
     if constexpr (kV == 1) {
-      if (k + 16 <= width_) { add_piece<1>(entry, later, k); k += 16; }
+      if (k + 16 <= width_) { add_piece<1>(entry, e, ahead, scales, k); k += 16; }
       for (; k < width_; ++k)
         for (int a = 0; a < entry.count; ++a) sums_[entry.token[a] * stride_ + k] += entry.value[a] * entry.row.one(k);
     }
   }
 
-  template <int U>
-  LAZY_INLINE void add_piece(const Wanted<Row>& entry, const Row& later, int64_t k) {
+  template <int U, class Ahead>
+  LAZY_INLINE void add_piece(const Wanted<Row>& entry, size_t e, const Ahead& ahead, const typename Row::Scales& scales,
+                             int64_t k) {
     v16f w[U];
 #pragma GCC unroll 8
     for (int u = 0; u < U; u += kV) {
-      entry.row.load(k + 16 * u, w + u);
-      later.fetch(k + 16 * u);
+      entry.row.load(k + 16 * u, scales, w + u);
+      ahead(e, k + 16 * u);
     }
     for (int a = 0; a < entry.count; ++a) {
       float* y = sums_ + entry.token[a] * stride_ + k;
@@ -144,19 +170,23 @@ class Accumulation {
   }
 
   // One token: four rows together, so that the running sum is read and written once for four rows.
-  void add_four(const Wanted<Row>* entry, const Wanted<Row>* later) {
+  template <class Ahead>
+  void add_four(const Wanted<Row>* entry, size_t e, const Ahead& ahead) {
+    alignas(64) typename Row::Scales scales[4];
     int64_t k = 0;
     const v16f v[4] = {splat(*entry[0].value), splat(*entry[1].value), splat(*entry[2].value), splat(*entry[3].value)};
     for (; k + 16 * kV <= width_; k += 16 * kV) {
       v16f sum[kV], w[kV];
+      if (k % kScaledColumns == 0)
+        for (int j = 0; j < 4; ++j) entry[j].row.scales(k, width_, scales[j]);
 #pragma GCC unroll 2
       for (int u = 0; u < kV; ++u) sum[u] = load16(sums_ + k + 16 * u);
 #pragma GCC unroll 4
       for (int j = 0; j < 4; ++j) {
-        entry[j].row.load(k, w);
+        entry[j].row.load(k, scales[j], w);
 #pragma GCC unroll 2
         for (int u = 0; u < kV; ++u) sum[u] += v[j] * w[u];
-        later[j].row.fetch(k);
+        ahead(e + static_cast<size_t>(j), k);
       }
 #pragma GCC unroll 2
       for (int u = 0; u < kV; ++u) std::memcpy(sums_ + k + 16 * u, &sum[u], 64);

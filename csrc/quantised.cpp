@@ -60,55 +60,28 @@ template <class T, class Row>
 class ManyTokens {
  public:
   ManyTokens(const QuantisedProblem& p, int threads, char* scratch)
-      : p_(p), l_(p.tokens, p.d_hidden, p.d_out, threads), threads_(threads), tokens_(p, scratch), lists_(scratch) {}
+      : p_(p), l_(p.tokens, p.d_hidden, p.d_out, threads), tokens_(p, scratch), passes_(l_, p.tokens, threads, scratch) {}
 
   static size_t scratch_bytes(const QuantisedProblem& p, int threads) {
     const Layout l(p.tokens, p.d_hidden, p.d_out, threads);
-    const int64_t live = (l.independent ? threads : l.tiles) * l.panels;
-    return GridTokens<T>::scratch_bytes(p) + live * l.fired_bytes + 256;
+    return GridTokens<T>::scratch_bytes(p) + TwoPasses::scratch_bytes(l, threads) + 256;
   }
 
   void prepare_inline() {
     if (!l_.independent && !given()) tokens_.prepare_inline();
   }
 
-  // Any number of threads call this; together they do everything.
   void work() {
     thread_local Pipeline way;
     way.clear(p_.d_in);
-    if (l_.independent) {
-      const int64_t slot = workers_.fetch_add(1, std::memory_order_relaxed);
-      if (slot >= threads_) return;
-      char* mine = lists_ + slot * l_.panels * static_cast<int64_t>(l_.fired_bytes);
-      first_.share(l_.tiles, [&](int64_t tile) {
-        for (int64_t t = tile * l_.tile; !given() && t < std::min((tile + 1) * l_.tile, p_.tokens); ++t)
-          tokens_.prepare(t);
-        for (int64_t panel = 0; panel < l_.panels; ++panel) step(way, tile, panel, mine);
-        finish(way);
-        for (int64_t c = 0; c < l_.column_tasks; ++c) second_pass(tile, c, mine);
-      });
-      return;
-    }
-    if (!given()) tokens_.prepare_together();
-    const int64_t units = l_.units();
-    int64_t mine = 0;
-    for (int64_t u; (u = first_.take()) < units; ++mine) {
-      const int64_t end = std::min((u + 1) * l_.stretch, l_.panels);
-      for (int64_t panel = u * l_.stretch; panel < end; ++panel)
-        for (int64_t tile = 0; tile < l_.tiles; ++tile) step(way, tile, panel, lists_of(tile));
-    }
-    finish(way);
-    first_.finished(mine);
-    first_.wait(units);
-    second_.share(l_.tiles * l_.column_tasks, [&](int64_t u) {
-      const int64_t tile = u / l_.column_tasks;
-      second_pass(tile, u % l_.column_tasks, lists_of(tile));
-    });
+    passes_.work(*this, way);
   }
 
   void counts(int64_t* out) const { out[0] = out[1] = hits_.load(); }
 
  private:
+  friend TwoPasses;
+
   // A worker's way through the panels: the first layer of one panel while the rows of `up` that the panel before opened
   // come from memory, then their products.
   struct Pipeline {
@@ -129,7 +102,13 @@ class ManyTokens {
 
   bool given() const { return p_.first.bytes == nullptr; }
 
-  char* lists_of(int64_t tile) const { return lists_ + tile * l_.panels * static_cast<int64_t>(l_.fired_bytes); }
+  void prepare(int64_t t) {
+    if (!given()) tokens_.prepare(t);
+  }
+
+  void prepare_together() {
+    if (!given()) tokens_.prepare_together();
+  }
 
   int tile_tokens(int64_t tile, const GridToken** x) const {
     const int64_t t0 = tile * l_.tile;
@@ -161,13 +140,13 @@ class ManyTokens {
     const int count = tile_tokens(tile, x);
     const int64_t first = panel * kPanel, n = std::min<int64_t>(kPanel, p_.d_hidden - first);
     alignas(64) float z[kPanel * kGridTile];
-    panel_dots(p_, p_.first, first, n, x, count, w.decoded.data(), z, Fetch{&w.ahead, row_bytes(p_)});
+    panel_dots(p_, p_.first, first, n, x, count, w.decoded.data(), z, Fetch{&w.ahead, piece(p_, p_.up)});
     Open& now = w.open[w.steps & 1];
     decide<T>(p_, first, n, x, count, z, now);
     w.ahead.clear();
     if (p_.gated)
       for (uint64_t left = now.any; left; left &= left - 1)
-        w.ahead.want(p_.up.bytes + (first + __builtin_ctzll(left)) * row_bytes(p_));
+        w.ahead.want(p_.up.bytes + (first + __builtin_ctzll(left)) * p_.up.stride);
     finish(w);
     ++w.steps;
     w.tile = tile;
@@ -210,11 +189,9 @@ class ManyTokens {
 
   const QuantisedProblem& p_;
   const Layout l_;
-  int threads_;
   GridTokens<T> tokens_;
-  char* lists_;
-  Counter first_, second_;
-  std::atomic<int64_t> workers_{0}, hits_{0};
+  TwoPasses passes_;
+  std::atomic<int64_t> hits_{0};
 };
 
 template <class R>

@@ -5,10 +5,13 @@
 namespace lazy {
 
 // Rows along which the input runs. int8: q + 128 a byte, in order, padded to 64; one float32 scale a row.
-// int4: q + 8 a nibble in the order of `blocks`, padded to 128; sixteen bfloat16 scales a block.
+// int4: q + 8 a nibble in the order of `blocks`, padded to 128; sixteen bfloat16 scales a block. A row's scales may stand
+// behind its weights, so that both are one piece of memory.
 struct QuantisedRows {
   const uint8_t* bytes = nullptr;  // (rows, row_bytes)
+  int64_t stride = 0;              // bytes from row to row
   const void* scale = nullptr;     // int8: (rows); int4: (rows, blocks, 16)
+  int64_t scale_stride = 0;        // numbers from row to row
   const void* bias = nullptr;      // (rows) of the model's dtype, or null
 };
 
@@ -48,6 +51,7 @@ struct QuantisedProblem {
   const void* down;       // by neuron. int8: (d_hidden, d_out), q; int4: (d_hidden, d_out / 2), weights k and k + 16 of
                           // 32 share a byte, q + 8 each
   const void* down_scale; // int8: float32 (d_hidden); int4: bfloat16 (d_hidden, d_out / group)
+  int64_t down_stride, down_scale_stride;
   const void* down_bias;  // (d_out), may be null
   void* y;                // (tokens, d_out); of a linear layer (tokens, d_hidden)
   int64_t* counts;        // [0] pairs computed, [1] pairs that fired

@@ -64,9 +64,11 @@ QuantisedProblem quantised_problem(const Tensor& x, int64_t bits, int64_t group)
 QuantisedRows read_rows(const QuantisedProblem& p, ScalarType type, int64_t rows, const Tensor& bytes,
                         const Tensor& scale, const std::optional<Tensor>& bias) {
   QuantisedRows out;
-  out.bytes = read<uint8_t>("Quantised rows", bytes, ScalarType::Byte, {rows, p.bits == 8 ? p.padded_in : p.padded_in / 2});
-  out.scale = p.bits == 8 ? read("The scales of int8 rows", scale, ScalarType::Float, {rows})
-                          : read("The scales of int4 rows", scale, ScalarType::BFloat16, {rows, p.blocks.count, 16});
+  out.bytes = read_apart<uint8_t>("Quantised rows", bytes, ScalarType::Byte,
+                                  {rows, p.bits == 8 ? p.padded_in : p.padded_in / 2}, &out.stride);
+  out.scale = p.bits == 8 ? read_apart("The scales of int8 rows", scale, ScalarType::Float, {rows}, &out.scale_stride)
+                          : read_apart("The scales of int4 rows", scale, ScalarType::BFloat16,
+                                       {rows, p.blocks.count, 16}, &out.scale_stride);
   out.bias = read("The bias of quantised rows", bias, type, {rows});
   return out;
 }
@@ -79,11 +81,12 @@ void read_down(QuantisedProblem& p, ScalarType type, const Tensor& down, const T
   LAZY_CHECK(p.bits == 8 || p.d_out % p.group == 0, "The output has ", p.d_out, " features, which groups of ", p.group,
              " do not divide; quantise with another group size.");
   if (p.bits == 8) {
-    p.down = read("The rows of down", down, ScalarType::Char, {p.d_hidden, p.d_out});
-    p.down_scale = read("The scales of down", scale, ScalarType::Float, {p.d_hidden});
+    p.down = read_apart("The rows of down", down, ScalarType::Char, {p.d_hidden, p.d_out}, &p.down_stride);
+    p.down_scale = read_apart("The scales of down", scale, ScalarType::Float, {p.d_hidden}, &p.down_scale_stride);
   } else {
-    p.down = read("The rows of down", down, ScalarType::Byte, {p.d_hidden, p.d_out / 2});
-    p.down_scale = read("The scales of down", scale, ScalarType::BFloat16, {p.d_hidden, p.d_out / p.group});
+    p.down = read_apart("The rows of down", down, ScalarType::Byte, {p.d_hidden, p.d_out / 2}, &p.down_stride);
+    p.down_scale = read_apart("The scales of down", scale, ScalarType::BFloat16, {p.d_hidden, p.d_out / p.group},
+                              &p.down_scale_stride);
   }
   p.down_bias = read("The bias of down", bias, type, {p.d_out});
 }

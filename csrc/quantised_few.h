@@ -17,6 +17,7 @@ class FewTokens {
         panels_((p.d_hidden + kPanel - 1) / kPanel),
         segments_((panels_ + kSegment - 1) / kSegment),
         stride_(up_to(p.d_out, 16) + 16),
+        down_piece_(down_piece(p)),
         threads_(threads),
         tokens_(p, scratch),
         sums_(reinterpret_cast<float*>(scratch)),
@@ -58,6 +59,7 @@ class FewTokens {
   struct Way {
     Open open[2];
     Ahead up, down;
+    Stream stream;
     std::vector<Wanted<Row>> wanted;
     float values[kPanel][kStreamTokens];
     uint8_t tokens[kPanel][kStreamTokens];
@@ -83,16 +85,18 @@ class FewTokens {
     const int64_t first = panel * kPanel, n = std::min<int64_t>(kPanel, p_.d_hidden - first);
     alignas(64) float z[kPanel * kGridTile];
     panel_dots(p_, p_.first, first, n, x, count, w.decoded.data(), z,
-               Fetch{&w.up, row_bytes(p_), &w.down, p_.d_out * p_.bits / 8});
+               Fetch{&w.up, piece(p_, p_.up), &w.down, down_piece_});
     Open& now = w.open[w.steps & 1];
     decide<T>(p_, first, n, x, count, z, now);
+    const int64_t next = std::min(first + kPanel, p_.d_hidden), end = std::min(next + kPanel, p_.d_hidden);
+    w.stream = {p_.first.bytes + next * p_.first.stride + kStreamLead, p_.first.bytes + end * p_.first.stride};
     advance(w);
     w.up.clear();
     for (uint64_t left = now.any; left; left &= left - 1) {
       const int64_t neuron = first + __builtin_ctzll(left);
-      fetch_down_scale(p_, neuron);
+      if (down_piece_ == p_.d_out * p_.bits / 8) fetch_down_scale(p_, neuron);
       if (!p_.gated) continue;
-      w.up.want(p_.up.bytes + neuron * row_bytes(p_));
+      w.up.want(p_.up.bytes + neuron * p_.up.stride);
       fetch_beside(p_, p_.up, neuron);
     }
     ++w.steps;
@@ -124,7 +128,7 @@ class FewTokens {
       int64_t row[kRows];
       int n = 0;
       for (; n < kRows && left; left &= left - 1) row[n++] = first + __builtin_ctzll(left);
-      if (p_.gated) up_products(row, n, x, w.decoded.data(), up);
+      if (p_.gated) up_products(row, n, x, w.decoded.data(), up, Fetch{.stream = &w.stream});
       for (int r = 0; r < n; ++r) want_down(w, open, first, static_cast<int>(row[r] - first), up + r * kGridTile);
     }
     w.wanted_sums = w.opened_sums;
@@ -132,11 +136,11 @@ class FewTokens {
   }
 
   // All tokens with n rows of `up`: what a token did not open costs no byte.
-  void up_products(const int64_t* row, int n, const GridToken* const* x, float* decoded, float* up) const {
+  void up_products(const int64_t* row, int n, const GridToken* const* x, float* decoded, float* up, Fetch fetch) const {
     const int count = static_cast<int>(p_.tokens);
-    if (n == kRows) return rows_dots<kRows>(p_, p_.up, row, x, count, decoded, up, nullptr, Fetch{});
+    if (n == kRows) return rows_dots<kRows>(p_, p_.up, row, x, count, decoded, up, nullptr, fetch);
     for (int r = 0; r < n; ++r)
-      rows_dots<1>(p_, p_.up, row + r, x, count, decoded, up + r * kGridTile, nullptr, Fetch{});
+      rows_dots<1>(p_, p_.up, row + r, x, count, decoded, up + r * kGridTile, nullptr, fetch);
   }
 
   void want_down(Way& w, const Open& open, int64_t first, int i, const float* up) {
@@ -157,7 +161,7 @@ class FewTokens {
 
   void add(Way& w) {
     if (w.wanted.empty()) return;
-    Accumulation<Row>(w.wanted_sums, stride_, p_.d_out, p_.tokens).add(w.wanted);
+    Accumulation<Row>(w.wanted_sums, stride_, p_.d_out, p_.tokens).add_fetched(w.wanted, w.stream);
     w.wanted.clear();
   }
 
@@ -187,7 +191,7 @@ class FewTokens {
   }
 
   const QuantisedProblem& p_;
-  int64_t panels_, segments_, stride_;
+  int64_t panels_, segments_, stride_, down_piece_;
   int threads_;
   GridTokens<T> tokens_;
   float* sums_;  // (segments, tokens, stride)

@@ -22,15 +22,20 @@ LAZY_INLINE float bf16_value(const void* scales, int64_t i) { return to_float(st
 
 inline int64_t row_bytes(const QuantisedProblem& p) { return p.bits == 8 ? p.padded_in : p.padded_in / 2; }
 
+template <class S>
+LAZY_INLINE const S* scale_of(const QuantisedRows& rows, int64_t row) {
+  return static_cast<const S*>(rows.scale) + row * rows.scale_stride;
+}
+
 // A row's weights in order, scales included; padding left out.
 inline void decode_row(const QuantisedProblem& p, const QuantisedRows& rows, int64_t row, float* out) {
-  const uint8_t* bytes = rows.bytes + row * row_bytes(p);
+  const uint8_t* bytes = rows.bytes + row * rows.stride;
   if (p.bits == 8) {
-    const float scale = static_cast<const float*>(rows.scale)[row];
+    const float scale = *scale_of<float>(rows, row);
     for (int64_t k = 0; k < p.d_in; ++k) out[k] = static_cast<float>(bytes[k] - 128) * scale;
     return;
   }
-  const bf16* scale = static_cast<const bf16*>(rows.scale) + row * p.blocks.count * 16;
+  const bf16* scale = scale_of<bf16>(rows, row);
   int64_t start = 0;
   for (int b = 0; b < p.blocks.count; ++b, scale += 16) {
     const int steps = p.blocks.steps[b];
@@ -55,14 +60,47 @@ inline float odd_dot(const float* row, const float* x, int64_t n) {
   return static_cast<float>(sum);
 }
 
+// Whether a row's scales stand behind its weights.
+LAZY_INLINE bool one_piece(const QuantisedProblem& p, const QuantisedRows& rows) {
+  return p.bits == 4 && rows.scale == rows.bytes + row_bytes(p);
+}
+
+// Bytes of a row that one stream fetches.
+LAZY_INLINE int64_t piece(const QuantisedProblem& p, const QuantisedRows& rows) {
+  return one_piece(p, rows) ? rows.stride : row_bytes(p);
+}
+
+inline void fetch_scales(const QuantisedProblem& p, const QuantisedRows& rows, int64_t row, int64_t n) {
+  if (p.bits == 8) {
+    __builtin_prefetch(scale_of<float>(rows, row));
+  } else {
+    for (int64_t r = row; r < row + n; ++r)
+      for (int64_t k = 0; k < p.blocks.count * 16; k += 32) __builtin_prefetch(scale_of<bf16>(rows, r) + k);
+  }
+}
+
+// What comes after the rows that are multiplied next, fetched from inside the work that waits for no memory.
+struct Stream {
+  const uint8_t* at = nullptr;
+  const uint8_t* end = nullptr;
+
+  LAZY_INLINE void operator()() {
+    if (at >= end) return;
+    __builtin_prefetch(at, 0, 2);
+    at += 64;
+  }
+};
+
 // Rows that are wanted soon: fetched a line of each list at a time, from inside products of other rows.
 struct Fetch {
   Ahead* up = nullptr;
   int64_t up_bytes = 0;
   Ahead* down = nullptr;
   int64_t down_bytes = 0;
+  Stream* stream = nullptr;
 
   LAZY_INLINE void operator()() const {
+    if (stream) (*stream)();
     if (up) up->fetch(up_bytes);
     if (down) down->fetch(down_bytes);
   }
@@ -106,13 +144,20 @@ LAZY_INLINE void int8_dots(const uint8_t* const* rows, const float* const* scale
     }
 }
 
+// sum + (256 high + low - base) step s, lane by lane: what a block of int4 weights adds.
+LAZY_INLINE __m512 add_block(__m512 sum, __m512i high, __m512i low, __m512i base, __m512 step, __m512 s) {
+  const __m512i exact = _mm512_sub_epi32(_mm512_add_epi32(_mm512_slli_epi32(high, 8), low), base);
+  // the step first: scales of large weights would take what is not yet small out of the range
+  return _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(exact), step), s, sum);
+}
+
 template <int R, int T>
 LAZY_INLINE void int4_dots(const uint8_t* const* rows, const bf16* const* scale, const Blocks& blocks,
                            const GridToken* const* x, int64_t padded, float (*out)[T], const uint8_t* ahead,
-                           Fetch fetch) {
+                           bool one_piece, Fetch fetch) {
   const __m512i mask = _mm512_set1_epi8(15);
   constexpr int kChains = R == 1 ? 2 : 1;  // a single row has to hide its own latency
-  v16f sum[R][T] = {};
+  __m512 sum[R][T] = {};
   int64_t at = 0;
   for (int b = 0; b < blocks.count; ++b) {
     __m512i acc[R][2 * T], more[R][2 * T];
@@ -124,7 +169,7 @@ LAZY_INLINE void int4_dots(const uint8_t* const* rows, const bf16* const* scale,
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
         const __m512i pair = _mm512_loadu_si512(rows[r] + at);
-        if (ahead) __builtin_prefetch(ahead + R * at + 64 * r);
+        if (ahead) __builtin_prefetch(ahead += 64);
         fetch();
         const __m512i even = _mm512_and_si512(pair, mask), odd = _mm512_and_si512(_mm512_srli_epi16(pair, 4), mask);
 #pragma GCC unroll 8
@@ -141,22 +186,21 @@ LAZY_INLINE void int4_dots(const uint8_t* const* rows, const bf16* const* scale,
     }
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
-      const v16f s = load16(scale[r] + 16 * b);
+      const __m512 s = reinterpret_cast<__m512>(load16(scale[r] + 16 * b));
+      if (ahead && one_piece && b % 2 == 0) __builtin_prefetch(ahead += 64);  // scales of two blocks are a line
 #pragma GCC unroll 8
       for (int t = 0; t < T; ++t) {
         if constexpr (kChains == 2) {
           acc[r][2 * t] = _mm512_add_epi32(acc[r][2 * t], more[r][2 * t]);
           acc[r][2 * t + 1] = _mm512_add_epi32(acc[r][2 * t + 1], more[r][2 * t + 1]);
         }
-        const __m512i both = _mm512_add_epi32(_mm512_slli_epi32(acc[r][2 * t], 8), acc[r][2 * t + 1]);
-        const __m512i exact = _mm512_sub_epi32(both, _mm512_loadu_si512(x[t]->base + 16 * b));
-        // the step first: scales of large weights would take what is not yet small out of the range
-        sum[r][t] += reinterpret_cast<v16f>(_mm512_cvtepi32_ps(exact)) * x[t]->step * s;
+        sum[r][t] = add_block(sum[r][t], acc[r][2 * t], acc[r][2 * t + 1], _mm512_loadu_si512(x[t]->base + 16 * b),
+                              _mm512_set1_ps(x[t]->step), s);
       }
     }
   }
   for (int r = 0; r < R; ++r)
-    for (int t = 0; t < T; ++t) out[r][t] = reduce(sum[r][t]);
+    for (int t = 0; t < T; ++t) out[r][t] = _mm512_reduce_add_ps(sum[r][t]);
 }
 
 // The planes of a token in the order of the blocks, and what the offset of 8 adds in each lane.
@@ -187,15 +231,15 @@ template <int R, int T>
 LAZY_INLINE void grid_dots(const QuantisedProblem& p, const QuantisedRows& rows, const int64_t* row,
                            const GridToken* const* x, float (*out)[T], const uint8_t* ahead, Fetch fetch) {
   const uint8_t* bytes[R];
-  for (int r = 0; r < R; ++r) bytes[r] = rows.bytes + row[r] * row_bytes(p);
+  for (int r = 0; r < R; ++r) bytes[r] = rows.bytes + row[r] * rows.stride;
   if (p.bits == 8) {
     const float* scale[R];
-    for (int r = 0; r < R; ++r) scale[r] = static_cast<const float*>(rows.scale) + row[r];
+    for (int r = 0; r < R; ++r) scale[r] = scale_of<float>(rows, row[r]);
     int8_dots<R, T>(bytes, scale, x, p.padded_in, out, ahead, fetch);
   } else {
     const bf16* scale[R];
-    for (int r = 0; r < R; ++r) scale[r] = static_cast<const bf16*>(rows.scale) + row[r] * p.blocks.count * 16;
-    int4_dots<R, T>(bytes, scale, p.blocks, x, p.padded_in, out, ahead, fetch);
+    for (int r = 0; r < R; ++r) scale[r] = scale_of<bf16>(rows, row[r]);
+    int4_dots<R, T>(bytes, scale, p.blocks, x, p.padded_in, out, ahead, one_piece(p, rows), fetch);
   }
 }
 

@@ -2,7 +2,7 @@
 #pragma once
 #include <algorithm>
 
-#include "quantised_rows.h"
+#include "quantised_tile.h"
 #include "work.h"
 
 namespace lazy {
@@ -86,15 +86,6 @@ class GridTokens {
 
 LAZY_INLINE bool streams(int64_t tokens) { return tokens <= kStreamTokens; }
 
-inline void fetch_scales(const QuantisedProblem& p, const QuantisedRows& rows, int64_t row, int64_t n) {
-  if (p.bits == 8) {
-    __builtin_prefetch(static_cast<const float*>(rows.scale) + row);
-  } else {
-    const bf16* scale = static_cast<const bf16*>(rows.scale) + row * p.blocks.count * 16;
-    for (int64_t k = 0; k < n * p.blocks.count * 16; k += 32) __builtin_prefetch(scale + k);
-  }
-}
-
 // What stands beside a row: its scales and its bias.
 inline void fetch_beside(const QuantisedProblem& p, const QuantisedRows& rows, int64_t row) {
   fetch_scales(p, rows, row, 1);
@@ -103,19 +94,24 @@ inline void fetch_beside(const QuantisedProblem& p, const QuantisedRows& rows, i
 
 // The start of a stream, which nobody fetched ahead.
 inline void fetch_start(const QuantisedProblem& p, const QuantisedRows& rows, int64_t row, int64_t end) {
-  const uint8_t* at = rows.bytes + row * row_bytes(p);
-  const int64_t n = std::min(kStreamLead, (end - row) * row_bytes(p));
+  const uint8_t* at = rows.bytes + row * rows.stride;
+  const int64_t n = std::min(kStreamLead, (end - row) * rows.stride);
   for (int64_t k = 0; k < n; k += 64) __builtin_prefetch(at + k);
 }
 
 // The products of one panel of rows with the tokens of a tile: out[row * kGridTile + token].
 inline void panel_dots(const QuantisedProblem& p, const QuantisedRows& rows, int64_t first, int64_t n,
                        const GridToken* const* x, int count, float* decoded, float* out, Fetch fetch) {
+#if LAZY_VNNI
+  bool odd = false;
+  for (int t = 0; t < count; ++t) odd |= x[t]->odd;
+  if (count > kStreamTokens && !odd) return tile_dots(p, rows, first, n, x, count, out, fetch);
+#endif
   int64_t r = 0;
   for (; r < n; r += r + kRows <= n ? kRows : 1) {
     const int64_t row[kRows] = {first + r, first + r + 1, first + r + 2, first + r + 3};
-    const uint8_t* ahead = rows.bytes + row[0] * row_bytes(p) + kStreamLead;
-    if (p.bits == 4) fetch_scales(p, rows, row[0] + kStreamLead / row_bytes(p), kRows);
+    const uint8_t* ahead = rows.bytes + row[0] * rows.stride + kStreamLead;
+    if (p.bits == 4 && !one_piece(p, rows)) fetch_scales(p, rows, row[0] + kStreamLead / rows.stride, kRows);
     if (r + kRows <= n) rows_dots<kRows>(p, rows, row, x, count, decoded, out + r * kGridTile, ahead, fetch);
     else rows_dots<1>(p, rows, row, x, count, decoded, out + r * kGridTile, ahead, fetch);
   }

@@ -199,6 +199,9 @@ def test_a_pickled_model_runs_its_bytes(tmp_path) -> None:
     torch.save(model, tmp_path / "model.pt")
     again = torch.load(tmp_path / "model.pt", weights_only=False)
     assert torch.equal(logits(again), logits(model)) and lazy.status(again).blocks[0].last == "quantised"
+    torch.save(model.state_dict(), tmp_path / "state.pt")  # refuses memory that several types share
+    saved = torch.load(tmp_path / "state.pt")
+    assert all(torch.equal(saved[key], value) for key, value in model.state_dict().items())
 
 
 def test_compiled_models_run_the_operators() -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
 from lazyneuron.blocks.activation import Activation
 from lazyneuron.core.errors import AssumptionError, ConfigError, ShapeError
+from lazyneuron.core.memory import HUGE_PAGE
 from lazyneuron.ops.native.build import isa_levels
 from lazyneuron.ops.quantised import operators, quantise, reference
-from lazyneuron.ops.quantised.format import GROUPS, Format, quantise_columns, quantise_rows
+from lazyneuron.ops.quantised.format import GROUPS, Columns, Format, Rows, quantise_columns, quantise_rows
+from lazyneuron.ops.quantised.layout import laid_out
 from tests.accelerate.comparison import check_close
 from tests.kernels import needs_kernels
 from tests.operators.quantised import block, decode_columns, decode_rows, on_grid
@@ -235,3 +239,36 @@ def test_a_planted_fault_in_the_layout_is_noticed():
     faulty.bytes.copy_(swapped)
     with pytest.raises(AssertionError):
         check_close(operators.linear(x, faulty), wanted.float(), length=256)
+
+
+@needs_kernels
+@pytest.mark.parametrize("isa", range(-1, len(isa_levels())))
+@pytest.mark.parametrize("form", FORMATS, ids=str)
+@pytest.mark.parametrize("tokens", [1, 3, 40])
+def test_scales_behind_their_rows_change_no_bit(form, isa, tokens):
+    def beside(rows: Rows | Columns) -> Rows | Columns:
+        data, scale = laid_out(rows.bytes, rows.scale)
+        assert torch.equal(data, rows.bytes) and torch.equal(scale, rows.scale)
+        assert form.bits == 8 or (not data.is_contiguous() and scale.data_ptr() == data.data_ptr() + data.shape[1])
+        return dataclasses.replace(rows, bytes=data, scale=scale)
+
+    def run(first: Rows, up: Rows, down: Columns) -> torch.Tensor:
+        counts = torch.zeros(4, dtype=torch.int64)
+        arguments = operators.block_arguments(
+            (first, bias), (down, None), activation=RELU, counts=counts, up=(up, None), isa=isa
+        )
+        return operators.mlp(x, *arguments)
+
+    parts = block(384, 150, 256, bits=form.bits, group=form.group)
+    x, bias = normal(tokens, 384), normal(150) - 1
+    placed = [beside(part) for part in parts]
+    assert torch.equal(run(*parts), run(*placed))
+    assert torch.equal(operators.linear(x, parts[0], isa=isa), operators.linear(x, placed[0], isa=isa))
+    hidden = normal(tokens, 150).relu()
+    assert torch.equal(operators.down(hidden, parts[2], isa=isa), operators.down(hidden, placed[2], isa=isa))
+
+
+def test_large_matrices_begin_at_a_large_page():
+    data, scale = laid_out(torch.ones(3000, 1024, dtype=torch.uint8), torch.ones(3000, 4, 16).bfloat16())
+    assert data.data_ptr() % HUGE_PAGE == 0 and data.stride() == (1024 + 128, 1)
+    assert bool((data == 1).all()) and bool((scale == 1).all())

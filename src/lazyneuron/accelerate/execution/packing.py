@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from lazyneuron.accelerate.machine import products
-from lazyneuron.accelerate.machine.memory import advise_large_pages
 from lazyneuron.accelerate.slack.certificate import build_sketch, inner_zero_set
 from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.core.errors import AssumptionError, ShapeError
+from lazyneuron.core.memory import advise_large_pages
 from lazyneuron.ops.sparse_mlp.packed import DTYPES, MAX_D_IN, PackedBlock
 
 

@@ -17,11 +17,11 @@ from lazyneuron.accelerate.execution.freshness import Freshness
 from lazyneuron.accelerate.head.agreement import room_for, rows_agree
 from lazyneuron.accelerate.head.request import current, decide, requested, why_all
 from lazyneuron.accelerate.machine import products
-from lazyneuron.accelerate.machine.memory import advise_large_pages
 from lazyneuron.accelerate.slack.certificate import build_sketch
 from lazyneuron.blocks.block import LinearSite
 from lazyneuron.blocks.splice.override import Override
 from lazyneuron.core.errors import AssumptionError
+from lazyneuron.core.memory import advise_large_pages
 from lazyneuron.ops.candidates.operators import candidates
 from lazyneuron.ops.sparse_mlp.sketch import Sketch
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from lazyneuron.accelerate.machine.memory import advise_large_pages
 from lazyneuron.ops.quantised import operators
 from lazyneuron.ops.quantised.format import Columns, Format, Rows, blocks
+from lazyneuron.ops.quantised.layout import laid_out, zeros
 from lazyneuron.ops.quantised.quantise import quantise_columns, quantise_rows
 
 
@@ -45,8 +45,7 @@ class Quantised(nn.Module):
         super().__init__()
         self.format, self.dtype, self._call = form, weight.dtype, self._operator()
         self.out_features, self.in_features = weight.shape
-        rows, scale = self._quantise(weight, what)
-        advise_large_pages(rows)
+        rows, scale = laid_out(*self._quantise(weight, what))
         for name, tensor in (("rows", rows), ("scale", scale), ("bias", None if bias is None else bias.detach())):
             self.register_buffer(name, tensor)
 
@@ -57,9 +56,9 @@ class Quantised(nn.Module):
         nn.Module.__init__(layer)
         layer.format, layer.dtype, layer._call = form, dtype, layer._operator()
         layer.in_features, layer.out_features = sizes
-        for name, (shape, stored) in layer.stored_shapes().items():
-            layer.register_buffer(name, torch.zeros(shape, dtype=stored))
-        advise_large_pages(layer.rows)
+        stored = layer.stored_shapes()
+        for name, tensor in zip(("rows", "scale"), zeros(stored["rows"], stored["scale"]), strict=True):
+            layer.register_buffer(name, tensor)
         layer.register_buffer("bias", torch.zeros(sizes[1], dtype=dtype) if bias else None)
         return layer
 
@@ -90,11 +89,20 @@ class Quantised(nn.Module):
         """The weights that the bytes mean: (out_features, in_features) float32."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_call"}  # operators cannot be pickled
+        state = {key: value for key, value in self.__dict__.items() if key != "_call"}  # operators cannot be pickled
+        state["_buffers"] = {key: _one_piece(value) for key, value in self._buffers.items()}
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._call = self._operator()
+        if self.rows.device.type == "cpu":
+            self._buffers["rows"], self._buffers["scale"] = laid_out(self.rows, self.scale)
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)  # type: ignore[no-untyped-call]
+        for name in ("rows", "scale"):
+            destination[prefix + name] = _one_piece(destination[prefix + name])
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Moves the bytes to devices; a change of dtype reaches the bias alone."""
@@ -114,6 +122,11 @@ class Quantised(nn.Module):
         """What ``print`` shows."""
         group = f", groups of {self.format.group}" if self.format.bits == 4 else ""
         return f"{self.in_features}, {self.out_features}, {self.format.name}{group}, bias={self.bias is not None}"
+
+
+def _one_piece(tensor: Tensor | None) -> Tensor | None:
+    """What torch can save: no view of memory in which others hold other types."""
+    return None if tensor is None else tensor.contiguous()
 
 
 class QuantisedLinear(Quantised):

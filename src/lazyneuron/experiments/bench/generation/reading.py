@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from lazyneuron.accelerate.machine.memory import advise_large_pages
+from lazyneuron.core.memory import advise_large_pages
 from lazyneuron.core.timing import timed
 
 _BYTES = 256 * 2**20
