@@ -54,7 +54,7 @@ class LayerForward(Override):
         self._head_norms = [attention.get_submodule(key) for key in found.head_norms]
         self._layers = [attention.get_submodule(key) for key in found.linears]
         self._rule = (float(rule["eps"]), float(rule["offset"]), bool(rule["rounds_first"]))
-        form = self._layers[0].format
+        form: Any = self._layers[0].format
         self._form = (form.bits, form.group)
         held = ((module, (*found.norms, found.attention)), (attention, (*found.linears, *found.head_norms)))
         self._links = tuple((parent, key, c := parent._modules[key], type(c)) for parent, keys in held for key in keys)
@@ -118,7 +118,7 @@ class LayerForward(Override):
         self, x: Tensor, angles: tuple[Tensor, Tensor], keys: Tensor, values: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The layer's output, and keys and values in new memory: inside a compiled graph."""
-        held = self._held_kind()
+        held: Any = self._held_kind()
         held.lazy_initialization(keys, values)
         held.keys, held.values = keys, values
         if self._why_not(x) is None:
@@ -146,7 +146,7 @@ class LayerForward(Override):
             or any(key not in _KNOWN and value is not None and value is not False for key, value in kwargs.items())
         ):
             return None
-        held = cache.layers[self.index]
+        held: Any = cache.layers[self.index]
         fits = type(held) is self._held_kind and held.is_initialized and held.keys.shape[0] == x.shape[0]
         return held if fits and held.keys.ndim == 4 and held.keys.dtype == x.dtype else None
 
@@ -215,7 +215,8 @@ def _fake(
     x: Tensor, cos: Tensor, sin: Tensor, keys: Tensor, values: Tensor, number: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     batch, heads, tokens, width = keys.shape
-    return torch.empty_like(x), *(held.new_empty((batch, heads, tokens + 1, width)) for held in (keys, values))
+    longer = (batch, heads, tokens + 1, width)
+    return torch.empty_like(x), keys.new_empty(longer), values.new_empty(longer)
 
 
 def fuse_decoder_layers_(
@@ -254,5 +255,5 @@ def _join_(parts: Sequence[nn.Module]) -> None:
             together = torch.cat(held)
             if key == "rows":
                 advise_large_pages(together)
-            for part, piece in zip(parts, together.split([len(tensor) for tensor in held]), strict=True):
+            for part, piece in zip(parts, torch.split(together, [len(tensor) for tensor in held]), strict=True):
                 part._buffers[key] = piece

@@ -44,7 +44,8 @@ class DecoderLayer:
     @classmethod
     def of_data(cls, data: Mapping[str, Any]) -> DecoderLayer:
         """From what a receipt keeps: ``dataclasses.asdict``, lists for tuples after JSON."""
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in data.items()})
+        made: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+        return cls(**made)
 
 
 def find_decoder_layers(model: nn.Module, norms: Mapping[str, Mapping[str, Any]]) -> dict[str, DecoderLayer]:
@@ -159,7 +160,7 @@ def _attends(module: nn.Module, layer: DecoderLayer, size: float) -> bool:
     attention = module._modules[layer.attention]
     assert attention is not None
     real = [attention.get_submodule(key) for key in layer.linears]
-    norms = [_other_weight(attention.get_submodule(key)) for key in layer.head_norms]
+    norms: list[Any] = [_other_weight(attention.get_submodule(key)) for key in layer.head_norms]
     inner, shared = int(real[0].out_features), int(real[1].out_features)  # type: ignore[arg-type]
     head = int(norms[0].weight.shape[0]) if norms else int(attention.head_dim)  # type: ignore[arg-type]
     made = torch.Generator().manual_seed(1)
@@ -181,7 +182,7 @@ def _attends(module: nn.Module, layer: DecoderLayer, size: float) -> bool:
     parts[: len(norms)] = [type(norm).forward(norm, part) for norm, part in zip(norms, parts, strict=False)]
     queries, keys = (turned(part.transpose(1, 2), cos[:, None], sin[:, None]) for part in parts[:2])
     every = [torch.cat((old, new), 2) for old, new in zip(held, (keys, parts[2].transpose(1, 2)), strict=True)]
-    wanted = linears[3](single_query_attention(queries, *every, layer.scale).flatten(2))
+    wanted = linears[3](single_query_attention(queries, every[0], every[1], layer.scale).flatten(2))
     return cache.index == layer.index and torch.allclose(got[0], wanted, rtol=1e-3, atol=1e-3 * float(wanted.std()))
 
 

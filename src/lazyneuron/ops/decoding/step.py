@@ -77,4 +77,4 @@ def attention_step(
 
 def _heads(x: Tensor, width: int) -> Tensor:
     """(batch, 1, heads * width) as (batch, heads, 1, width)."""
-    return x.unflatten(-1, (-1, width)).transpose(1, 2)
+    return x.reshape(*x.shape[:-1], -1, width).transpose(1, 2)
