@@ -231,3 +231,4 @@ STABLE_TORCH_LIBRARY_IMPL(lazyneuron, CompositeExplicitAutograd, m) { m.impl("be
 #include "fingerprint_bindings.h"
 #include "quantised_bindings.h"
 #include "quantise_bindings.h"
+#include "attention_step_bindings.h"

@@ -107,8 +107,8 @@ class Attention {
   void one(int64_t unit, float* scores, float* query, float* sums) const {
     const int64_t width = p_.width, groups = p_.groups;
     const T* q = static_cast<const T*>(p_.q) + unit * groups * width;
-    const T* keys = static_cast<const T*>(p_.k) + unit * p_.keys * width;
-    const T* values = static_cast<const T*>(p_.v) + unit * p_.keys * width;
+    const T* keys = static_cast<const T*>(p_.k) + unit * p_.room * width;
+    const T* values = static_cast<const T*>(p_.v) + unit * p_.room * width;
     T* y = static_cast<T*>(p_.y) + unit * groups * width;
     thread_local std::vector<float> total;
     total.resize(static_cast<size_t>(groups));

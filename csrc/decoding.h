@@ -18,10 +18,11 @@ struct NormProblem {
 // One query for each head and sequence; `groups` heads in a row share keys and values.
 struct AttentionProblem {
   int64_t batch, heads, groups, keys, width;
+  int64_t room;        // keys that there is memory for, of each head
   Dtype dtype;
   float scale;
   const void* q;       // (batch, heads, width)
-  const void *k, *v;   // (batch, heads / groups, keys, width)
+  const void *k, *v;   // (batch, heads / groups, room, width)
   void* y;             // (batch, heads, width)
 };
 

@@ -37,6 +37,13 @@ DecodingLevel decoding_level(int64_t isa) {
   return {portable::rms_norm, portable::attention};
 }
 
+int useful_attention_threads(const AttentionProblem& p) {
+  const double work = static_cast<double>(p.batch * p.heads) * static_cast<double>(p.keys * p.width);
+  const int64_t most = 1 + static_cast<int64_t>(std::min(work / 131072, 1e6));
+  const int64_t units = std::max<int64_t>(p.batch * (p.heads / p.groups), 1);
+  return static_cast<int>(std::min<int64_t>({torch::stable::get_num_threads(), most, units}));
+}
+
 Tensor rms_norm(Tensor x, Tensor weight, double eps, double offset, bool rounds_first, int64_t isa) {
   LAZY_CHECK(x.dim() >= 1, "The input of a norm has at least one axis, got a single number.");
   NormProblem p = {};
@@ -63,7 +70,7 @@ Tensor single_query_attention(Tensor q, Tensor k, Tensor v, double scale, int64_
   AttentionProblem p = {};
   p.batch = q.size(0);
   p.heads = q.size(1);
-  p.keys = k.size(2);
+  p.keys = p.room = k.size(2);
   p.width = q.size(3);
   const int64_t shared = k.size(1);
   LAZY_CHECK(q.size(2) == 1, "Single queries are attended to, got ", q.size(2), " a sequence.");
@@ -82,10 +89,7 @@ Tensor single_query_attention(Tensor q, Tensor k, Tensor v, double scale, int64_
   p.v = read("The values", value, type, {p.batch, shared, p.keys, p.width});
   Tensor y = torch::stable::empty({p.batch, 1, p.heads, p.width}, type);
   p.y = y.mutable_data_ptr();
-  const double work = static_cast<double>(p.batch * p.heads) * static_cast<double>(p.keys * p.width);
-  const int64_t most = 1 + static_cast<int64_t>(std::min(work / 131072, 1e6));
-  const int64_t threads = std::min<int64_t>({torch::stable::get_num_threads(), most, p.batch * shared});
-  if (p.batch > 0) level.attention(p, static_cast<int>(std::max<int64_t>(threads, 1)), run_on_pool);
+  if (p.batch > 0) level.attention(p, useful_attention_threads(p), run_on_pool);
   return y;
 }
 

@@ -43,22 +43,27 @@ void check_group(int64_t bits, int64_t group) {
 }
 
 // The shape of the input and the format of all weights.
-QuantisedProblem quantised_problem(const Tensor& x, int64_t bits, int64_t group) {
+QuantisedProblem quantised_problem(int64_t tokens, int64_t d_in, Dtype dtype, int64_t bits, int64_t group) {
   check_group(bits, group);
-  LAZY_CHECK(x.dim() >= 1, "The input of a linear layer has at least one axis, got a single number.");
   QuantisedProblem p = {};
-  p.d_in = x.size(x.dim() - 1);
+  p.d_in = d_in;
   LAZY_CHECK(p.d_in >= 1 && p.d_in <= 32768, "The kernel takes inputs of 1 to 32768 features, got ", p.d_in, ".");
   LAZY_CHECK(bits == 8 || p.d_in % group == 0, "The input has ", p.d_in, " features, which groups of ", group,
              " do not divide; quantise with another group size.");
-  p.tokens = x.numel() / p.d_in;
+  p.tokens = tokens;
   p.bits = static_cast<int>(bits);
   p.group = bits == 8 ? 1 : group;
   const int64_t step = bits == 8 ? 64 : 128;
   p.padded_in = (p.d_in + step - 1) / step * step;
   if (bits == 4) p.blocks = Blocks(p.padded_in, group);
-  p.dtype = dtype_of(x);
+  p.dtype = dtype;
   return p;
+}
+
+QuantisedProblem quantised_problem(const Tensor& x, int64_t bits, int64_t group) {
+  LAZY_CHECK(x.dim() >= 1, "The input of a linear layer has at least one axis, got a single number.");
+  const int64_t d_in = x.size(x.dim() - 1);
+  return quantised_problem(d_in > 0 ? x.numel() / d_in : 0, d_in, dtype_of(x), bits, group);
 }
 
 QuantisedRows read_rows(const QuantisedProblem& p, ScalarType type, int64_t rows, const Tensor& bytes,

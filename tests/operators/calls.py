@@ -13,6 +13,7 @@ from lazyneuron.accelerate.slack.certificate import build_sketch
 from lazyneuron.blocks.activation import Activation
 from lazyneuron.ops.native.load import load
 from lazyneuron.ops.quantised import operators as quantised_operators
+from lazyneuron.ops.quantised.format import Format, quantise_rows
 from lazyneuron.ops.sparse_mlp import native
 from tests.accelerate.blocks import make_block
 from tests.accelerate.comparison import check_close
@@ -80,6 +81,22 @@ def quantised(name: str, *, bits: int, gated: bool = False) -> Arguments:
         values = (x, *made)
     names = [a.name for a in operator(f"quantised_{name}")._schema.arguments]
     return dict(zip(names, values, strict=True))
+
+
+def attention_step() -> Arguments:
+    """Two sequences of width 64, four heads of width 16 that share two, the third token of five that fit."""
+    form, types = Format(bits=8, group=32), {"dtype": torch.float32}
+    made = [quantise_rows(normal(n, 64, **types) / 8, form) for n in (64, 32, 33, 64)]
+    return {
+        "x": normal(2, 1, 64, **types), "norms": [normal(64, **types), normal(64, **types).flip(0)], "eps": 1e-3,
+        "offset": 1.0, "rounds_first": False,
+        "rows": [m.bytes[:n] for m, n in zip(made, (64, 32, 32, 64), strict=True)],
+        "scales": [m.scale[:n] for m, n in zip(made, (64, 32, 32, 64), strict=True)],
+        "biases": [normal(n, **types) for n in (64, 32, 32)], "out_bias": normal(64, **types), "bits": 8, "group": 32,
+        "head_norms": [normal(16, **types), normal(16, **types).flip(0)], "cos": normal(1, 1, 16, **types),
+        "sin": normal(1, 1, 16, **types).flip(2), "keys": normal(2, 2, 5, 16, **types),
+        "values": normal(2, 2, 5, 16, **types).flip(0), "at": 2, "scale": 0.25, "isa": -1,
+    }  # fmt: skip
 
 
 def candidates() -> Arguments:
@@ -161,6 +178,7 @@ CALLS: dict[str, Callable[[], Arguments]] = {
         "q": normal(2, 6, 1, 16, dtype=torch.float32), "k": normal(2, 3, 9, 16, dtype=torch.float32),
         "v": normal(2, 3, 9, 16, dtype=torch.float32).flip(0), "scale": 0.3, "isa": -1,
     },
+    "attention_step": attention_step,
     "quantise": lambda: quantising(bits=8, by_neuron=True),
     "quantise int4": lambda: quantising(bits=4, by_neuron=False),
     "quantise down int4": lambda: quantising(bits=4, by_neuron=True),

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lazyneuron.ops.decoding import operators, reference
+from lazyneuron.ops.decoding import operators, reference, step
+from lazyneuron.ops.quantised.format import Format, Rows, quantise_rows
 from tests.kernels import NATIVE, needs_kernels
 
 pytestmark = needs_kernels
@@ -90,3 +91,89 @@ def test_arguments_that_do_not_fit_are_refused() -> None:
             attend(*bad, 1.0)
     with pytest.raises(RuntimeError, match="weight"):
         operators.operators().rms_norm(q, normal(31, dtype=torch.float32), 1e-5, 0.0, False)
+
+
+def step_arguments(
+    dtype: torch.dtype, *, bits: int, batch: int, biased: bool, together: bool, headed: bool
+) -> list[object]:
+    """Arguments of ``attention_step``; ``together``: queries, keys and values lie one behind the other."""
+    form, made = Format(bits=bits, group=32), [normal(n, 128, dtype=torch.float32, seed=n) / 11 for n in (96, 32, 33)]
+    first = [quantise_rows(w[:n], form) for w, n in zip(made, (96, 32, 32), strict=True)]
+    last = quantise_rows(normal(128, 96, dtype=torch.float32) / 9, form)
+    bias = [normal(n, dtype=dtype, seed=n) for n in (96, 32, 32)]
+    rows, scales = [r.bytes for r in first], [r.scale for r in first]
+    if together:
+        rows, scales, bias = (list(torch.cat(held).split([96, 32, 32])) for held in (rows, scales, bias))
+    one, other = normal(32, dtype=dtype, seed=7), normal(32, dtype=dtype, seed=8)
+    return [
+        normal(batch, 1, 128, dtype=dtype), [normal(128, dtype=dtype, seed=s) for s in (3, 4)], 1e-3, 1.0, False,
+        [*rows, last.bytes], [*scales, last.scale], bias if biased else [],
+        normal(128, dtype=dtype) if biased else None,
+        bits, 32, [one, other] if headed else [], normal(batch, 1, 32, dtype=dtype, seed=5).clamp(-1, 1),
+        normal(1, 1, 32, dtype=dtype, seed=6).clamp(-1, 1).expand(batch, 1, 32).contiguous(),
+        normal(batch, 1, 9, 32, dtype=dtype, seed=9), normal(batch, 1, 9, 32, dtype=dtype, seed=10), 6, 0.2,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("isa", LEVELS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("bits", "batch", "biased", "together", "headed"),
+    [(8, 1, False, True, False), (8, 3, True, True, True), (4, 2, True, False, False), (4, 1, False, True, True)],
+)
+def test_a_step_through_the_attention_of_a_layer(
+    isa: int, dtype: torch.dtype, bits: int, batch: int, biased: bool, together: bool, headed: bool
+) -> None:
+    made = step_arguments(dtype, bits=bits, batch=batch, biased=biased, together=together, headed=headed)
+    x, norms, eps, offset, rounds, rows, scales, bias, last_bias, _, group, heads, cos, sin, keys, values, at, scale = (
+        made
+    )
+    form, every = Format(bits=bits, group=group), [*(bias or [None] * 3), last_bias]
+    widths = [128, 128, 128, 96]
+    layers = [
+        (Rows(format=form, bytes=r, scale=s, width=w), b)
+        for r, s, w, b in zip(rows, scales, widths, every, strict=True)
+    ]
+    rule = step.NormRule(eps=eps, offset=offset, rounds_first=rounds)
+    wanted = step.attention_step(x, norms, rule, layers, heads, (cos, sin), (keys, values), at, scale)
+    kept = keys.clone(), values.clone()
+    sums, normed = operators.operators().attention_step(*made, isa)
+    limit = {torch.float32: 2e-4, torch.float16: 1e-2, torch.bfloat16: 8e-2}[dtype]
+    for got, right in zip((sums, normed, keys, values), wanted, strict=True):
+        error = (got.double() - right).abs()
+        assert error.max() < limit * right.abs().max() and error.square().mean() < (limit * right.std() / 3) ** 2
+    for held, before in zip((keys, values), kept, strict=True):
+        assert torch.equal(held[:, :, :at], before[:, :, :at]) and torch.equal(
+            held[:, :, at + 1 :], before[:, :, at + 1 :]
+        )
+
+
+def test_a_step_gives_the_same_bits_in_one_product_or_three_and_at_all_levels_of_rotation() -> None:
+    facts = {"bits": 8, "batch": 2, "biased": True, "headed": False}
+    outputs = []
+    for together in (True, False):
+        made = step_arguments(torch.bfloat16, together=together, **facts)
+        outputs.append((*operators.operators().attention_step(*made), made[14], made[15]))
+    assert all(torch.equal(a, b) for a, b in zip(*outputs, strict=True))
+
+
+def test_a_step_that_does_not_fit_is_refused() -> None:
+    def refused(place: int, value: object, words: str) -> None:
+        made = step_arguments(torch.float32, bits=8, batch=2, biased=True, together=True, headed=True)
+        made[place] = value
+        with pytest.raises(RuntimeError, match=words):
+            operators.operators().attention_step(*made)
+
+    good = step_arguments(torch.float32, bits=8, batch=2, biased=True, together=True, headed=True)
+    rows, keys = good[5], good[14]
+    refused(0, torch.zeros(2, 3, 128), "one token a sequence")
+    refused(1, good[1][:1], "a norm before its attention and one after")
+    refused(5, rows[:3], "four layers")
+    refused(5, [rows[0], rows[1], rows[2][:16], rows[3]], "scales|no heads")
+    refused(7, good[7][:2], "Biases are those")
+    refused(11, good[11][:1], "one for queries and one for keys")
+    refused(12, torch.zeros(3, 1, 32), "Angles are")
+    refused(14, keys[:, :, :6].contiguous(), "memory for 6 keys")
+    refused(15, keys[:1], "values")
+    refused(16, -1, "memory for 9 keys")
+    refused(16, 9, "memory for 9 keys")

@@ -10,7 +10,7 @@ from torch import nn
 from lazyneuron.accelerate.execution.execution import BlockExecution
 from lazyneuron.accelerate.path import DENSE, PATHS, Path
 from lazyneuron.accelerate.policy.choice import BUCKETS
-from lazyneuron.accelerate.quantised.execution import SPARSE, QuantisedExecution, accelerated_blocks
+from lazyneuron.accelerate.quantised.execution import EVERY, SPARSE, QuantisedExecution, accelerated_blocks
 from lazyneuron.accelerate.quantised.transform import VERB
 from lazyneuron.core.arguments import check_model
 from lazyneuron.core.errors import NoBlocksError
@@ -34,6 +34,7 @@ class BlockStatus:
         paths: path -> calls.
         fallbacks: reason -> calls that the original path answered for it.
         path_by_tokens: the path that is chosen at present for up to this many tokens at once.
+        why_by_tokens: of a quantised block, one sentence why, where a call was looked at.
         repacked: how often changed weights were packed anew.
         calls_to_see_all: within how many calls of one token a write that nothing announces is noticed.
     """
@@ -47,6 +48,7 @@ class BlockStatus:
     paths: Mapping[str, int]
     fallbacks: Mapping[str, int]
     path_by_tokens: Mapping[int, str]
+    why_by_tokens: Mapping[int, str]
     repacked: int
     calls_to_see_all: int
 
@@ -185,6 +187,7 @@ def _block_status(run: BlockExecution) -> BlockStatus:
         paths=paths,
         fallbacks={why: count for why, count in ran.items() if not isinstance(why, Path)},
         path_by_tokens={2**k: path.name for k, path in enumerate(run.following.table)},
+        why_by_tokens={},
         repacked=run.current.repacked,
         calls_to_see_all=run.current.now().freshness.calls_to_see_all,
     )
@@ -200,9 +203,10 @@ def _quantised_status(run: QuantisedExecution) -> BlockStatus:
         sparse_calls=ran.get(SPARSE, 0),
         computed=share,
         fired=share,
-        paths={SPARSE: ran[SPARSE]} if SPARSE in ran else {},
-        fallbacks={why: count for why, count in ran.items() if why != SPARSE},
-        path_by_tokens={2**k: SPARSE for k in range(BUCKETS)},
+        paths={path: ran[path] for path in (SPARSE, EVERY) if path in ran},
+        fallbacks={why: count for why, count in ran.items() if why not in (SPARSE, EVERY)},
+        path_by_tokens={2**k: EVERY if choice.every else SPARSE for k, choice in enumerate(run.choices)},
+        why_by_tokens={2**k: choice.why for k, choice in enumerate(run.choices) if choice.looked},
         repacked=0,
         calls_to_see_all=1,
     )

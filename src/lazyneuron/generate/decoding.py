@@ -16,7 +16,13 @@ from torch import Tensor, nn
 
 from lazyneuron.accelerate.head.status import certified_head
 from lazyneuron.accelerate.path import DENSE
-from lazyneuron.accelerate.quantised.execution import QuantisedExecution, accelerated_blocks, every_neuron
+from lazyneuron.accelerate.quantised.execution import (
+    EVERY,
+    SPARSE,
+    QuantisedExecution,
+    accelerated_blocks,
+    every_neuron,
+)
 from lazyneuron.core.errors import MALFORMED, DataError, LazyNeuronError, said
 
 Inputs = Mapping[str, Tensor]
@@ -213,7 +219,7 @@ class _Watch:
             if isinstance(run, QuantisedExecution):
                 pairs, _, tokens, _ = (run.counts + run.counts_of_every).tolist()
                 hidden = run.block.d_hidden
-                others = sum(n for why, n in run.ran.items() if why != "quantised")
+                others = sum(n for why, n in run.ran.items() if why not in (SPARSE, EVERY))
             else:
                 pairs, _, tokens, _ = run.current.totals()
                 hidden = run.following.d_hidden

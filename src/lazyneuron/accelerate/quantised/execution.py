@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from lazyneuron.accelerate.execution.execution import BlockExecution
 from lazyneuron.accelerate.path import DENSE
+from lazyneuron.accelerate.policy.choice import BUCKETS
+from lazyneuron.accelerate.quantised.choice import Choice
 from lazyneuron.accelerate.quantised.modules import Quantised
 from lazyneuron.blocks.block import LinearSite, MLPBlock
 from lazyneuron.blocks.splice.wiring import Wiring
@@ -19,7 +21,7 @@ from lazyneuron.core.undo import changed_modules
 from lazyneuron.ops.quantised import operators, selected
 from lazyneuron.ops.sparse_mlp.packed import KERNEL_ACTIVATIONS
 
-SPARSE = "quantised"
+SPARSE, EVERY = "quantised", "quantised, every neuron"
 SETTINGS_EVERY = 64  # calls between two looks at the plain attributes of the block's modules
 
 
@@ -37,6 +39,7 @@ class QuantisedExecution:
         ran: how often the operator ran, and how often, by reason, the layers.
         last: what ran last, or why not.
         every: read every neuron's rows, whatever fires.
+        choices: [bucket of token counts] whether calls skip rows where not all are asked for.
     """
 
     def __init__(self, block: MLPBlock) -> None:
@@ -47,6 +50,7 @@ class QuantisedExecution:
         self.ran: Counter[str] = Counter()
         self.last = "not called yet"
         self.every = False
+        self.choices = [Choice() for _ in range(BUCKETS)]
         activation = block.activation
         self._kind = KERNEL_ACTIVATIONS.index(activation.kind) if activation.elementwise else None
         self._parameters = tuple(map(float, (*activation.parameters, 0.0, 0.0)[:2]))
@@ -99,25 +103,37 @@ class QuantisedExecution:
             self.last = why
             self.ran[why] += 1
             return None
-        self.last = SPARSE
-        self.ran[SPARSE] += 1
-        return self.run(x)
+        if self.every or torch._C._get_tracing_state() is not None:  # the size of what is traced is no number
+            return self._note(self.run(x), every=self.every)
+        tokens = x.numel() // self._first.in_features
+        choice = self.choices[min((tokens - 1).bit_length(), BUCKETS - 1)]
+        if not choice.is_due():
+            return self._note(self.run(x, choice.every), every=choice.every)
+        calls = int(self.counts_of_every[3])
+        y = choice.look(x, self.run, lambda: int(self.counts[1]), tokens * self.block.d_hidden)
+        return self._note(y, every=int(self.counts_of_every[3]) > calls)
 
-    def run(self, x: Tensor) -> Tensor:
-        """The block's output by the operator."""
+    def _note(self, y: Tensor, *, every: bool) -> Tensor:
+        self.last = EVERY if every else SPARSE
+        self.ran[self.last] += 1
+        return y
+
+    def run(self, x: Tensor, every: bool | None = None) -> Tensor:
+        """The block's output by the operator; ``every``: whether all rows are read, default as ``self.every``."""
+        every = self.every if every is None else every
         first, down, up, form = self._first, self._down, self._up, self._form
-        counts = self.counts_of_every if self.every else self.counts
+        counts = self.counts_of_every if every else self.counts
         rows, scale, bias = _part(self.block.first, first)
         other = (None, None, None) if up is None else _part(self.block.up, up)
         if self._select is not None:  # what fires depends on the whole token, so all of it is computed first
             z = operators.operators().quantised_linear(x, rows, scale, bias, form.bits, form.group)
             return self._select(
                 x, self.block.activation(z), *other, self.block.rectifies_up, down.rows, down.scale, down.bias,
-                counts, form.bits, form.group, self.every,
+                counts, form.bits, form.group, every,
             )  # fmt: skip
         y: Tensor = self._call(
             x, rows, scale, bias, *other, self.block.rectifies_up, down.rows, down.scale, down.bias, counts,
-            form.bits, form.group, self._kind, *self._parameters, self.every, -1,
+            form.bits, form.group, self._kind, *self._parameters, every, -1,
         )  # fmt: skip
         return y
 

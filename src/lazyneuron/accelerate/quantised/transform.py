@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from lazyneuron.accelerate.plan import why_dense
 from lazyneuron.accelerate.policy.choice import BUCKETS
 from lazyneuron.accelerate.quantised.attention import replace_attention_, takes_part
+from lazyneuron.accelerate.quantised.decoder import fuse_decoder_layers_
+from lazyneuron.accelerate.quantised.decoder_find import find_decoder_layers
 from lazyneuron.accelerate.quantised.exchange import (
     Layer,
     empty_layer,
@@ -123,7 +125,10 @@ def quantise(
     changes += [BlockChange(block=r.name, action="skipped", reason=r.reason) for r in found.rejected]
     config = quantisation.config() | {"layout": LAYOUT, "layers": data, "blocks": [block.name for block in whole]}
     if quantisation.rest is not None:
-        config |= {"norms": find_norms(model), "attention": takes_part(model)}
+        norms, attention = find_norms(model), takes_part(model)
+        decoders = find_decoder_layers(model, norms) if attention else {}
+        config |= {"norms": norms, "attention": attention}
+        config |= {"decoders": {name: dataclasses.asdict(layer) for name, layer in decoders.items()}}
     receipt = Receipt(verb=VERB, config=config, changes=tuple(changes), notes=tuple(kept.values()))
     with transaction(model, receipt.id) as change:
         executions = _apply(change, model, whole, new, config)
@@ -188,6 +193,7 @@ def _apply(
     if around.get("attention"):
         replace_attention_(change, model)
     exchange_(change, model, new)
+    fuse_decoder_layers_(change, model, around.get("decoders", {}), around.get("norms", {}))
     executions = {}
     for block in whole:
         quantised = requantised(block, new)

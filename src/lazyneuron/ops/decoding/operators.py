@@ -13,7 +13,10 @@ from lazyneuron.ops.native.load import load
 
 @functools.cache
 def operators() -> Any:
-    """The native operators ``rms_norm`` and ``single_query_attention`` of :mod:`lazyneuron.ops.decoding.reference`.
+    """The native operators ``rms_norm``, ``single_query_attention`` and ``attention_step``.
+
+    The first two are defined in :mod:`lazyneuron.ops.decoding.reference`, the third in
+    :mod:`lazyneuron.ops.decoding.step`.
 
     Raises:
         ImplUnavailable: the kernels are not built here, with the reason.
@@ -21,6 +24,7 @@ def operators() -> Any:
     load()
     torch.library.register_fake("lazyneuron::rms_norm", _fake_norm)
     torch.library.register_fake("lazyneuron::single_query_attention", _fake_attention)
+    torch.library.register_fake("lazyneuron::attention_step", _fake_step)
     return torch.ops.lazyneuron
 
 
@@ -30,3 +34,8 @@ def _fake_norm(x: Tensor, weight: Tensor, eps: float, offset: float, rounds_firs
 
 def _fake_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, isa: int = -1) -> Tensor:
     return q.new_empty((q.shape[0], 1, q.shape[1], q.shape[3]))
+
+
+def _fake_step(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    like = torch.empty_like(x, memory_format=torch.contiguous_format)
+    return like, torch.empty_like(like)

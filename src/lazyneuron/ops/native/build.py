@@ -44,6 +44,7 @@ _SOURCE_FLAGS = {  # same bits at every ISA level
     "buckets": ("-ffp-contract=off",),
     "elementwise": ("-ffp-contract=off", "-fno-trapping-math", "-funroll-loops"),
     "quantise": ("-ffp-contract=off", "-fno-trapping-math"),
+    "rotary": ("-ffp-contract=off", "-fno-trapping-math"),
 }
 
 

@@ -1,0 +1,259 @@
+"""Decoder layers of a quantised model decode with one operator for all that comes before the MLP block.
+
+Run from Python, that part is a dozen calls of torch and of our operators, and as many looks at modules: with few bytes
+to read, they take longer than the products.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as _torch_module
+
+from lazyneuron.accelerate.machine.memory import advise_large_pages
+from lazyneuron.accelerate.quantised.decoder_find import DecoderLayer
+from lazyneuron.accelerate.quantised.modules import QuantisedLinear
+from lazyneuron.accelerate.quantised.room import keep_one_more, room_behind
+from lazyneuron.blocks.splice.override import Override
+from lazyneuron.core.errors import ConfigError
+from lazyneuron.core.undo import Transaction
+from lazyneuron.ops.decoding.operators import operators
+
+_KNOWN = {"attention_mask", "position_ids", "past_key_values", "use_cache", "position_embeddings", "cache_position"}
+# bound once: each look at torch's submodules takes long
+_functorch_level = torch._C._functorch.peek_interpreter_stack
+_tracing_state, _dispatch_modes = torch._C._get_tracing_state, torch._C._len_torch_dispatch_stack
+_is_grad_enabled, _is_autocast_enabled = torch.is_grad_enabled, torch.is_autocast_enabled
+SETTINGS_EVERY = 64  # calls between two looks at the plain attributes of layer and attention
+
+
+class LayerForward(Override):
+    """Stands for the forward of a decoder layer: one token a sequence takes the operator, all else the layer's code.
+
+    The operator runs in evaluation mode without gradients, without a mask, on a plain cache of transformers that holds
+    tokens, and while every module that it stands for is the one that it was, without hooks. Weights are read from the
+    modules at each call.
+
+    Attributes:
+        module: the layer.
+        found: its parts.
+        index: of its keys and values in a cache.
+    """
+
+    def __init__(self, module: nn.Module, found: DecoderLayer, rule: Mapping[str, Any]) -> None:
+        self.module, self.found, self.index = module, found, found.index
+        attention = module.get_submodule(found.attention)
+        self._attention = attention
+        self._norms = [module.get_submodule(key) for key in found.norms]
+        self._head_norms = [attention.get_submodule(key) for key in found.head_norms]
+        self._layers = [attention.get_submodule(key) for key in found.linears]
+        self._rule = (float(rule["eps"]), float(rule["offset"]), bool(rule["rounds_first"]))
+        form: Any = self._layers[0].format
+        self._form = (form.bits, form.group)
+        held = ((module, (*found.norms, found.attention)), (attention, (*found.linears, *found.head_norms)))
+        self._links = tuple((parent, key, c := parent._modules[key], type(c)) for parent, keys in held for key in keys)
+        self._forwards = tuple(child.__dict__.get("forward") for _, _, child, _ in self._links)
+        self._settings = self._plain_attributes()
+        self._other_settings, self._calls = False, 0
+        self._bind()
+
+    def _bind(self) -> None:
+        from transformers.cache_utils import DynamicCache, DynamicLayer
+
+        self._cache_kind, self._held_kind = DynamicCache, DynamicLayer
+        self._call = operators().attention_step.default
+        self._number, self._whole = next(_numbers), whole_step()
+        _layers[self._number] = self
+        self._joined = False  # before the first token: what is loaded until then may lie anywhere
+
+    def __getstate__(self) -> dict[str, Any]:
+        left_out = ("_call", "_cache_kind", "_held_kind", "_number", "_whole")
+        return {key: value for key, value in self.__dict__.items() if key not in left_out}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._bind()
+
+    def __call__(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """As the layer's own forward."""
+        held = None if args else self._held(hidden_states, kwargs)
+        if held is None:
+            return type(self.module).forward(self.module, hidden_states, *args, **kwargs)
+        cos, sin = kwargs["position_embeddings"]
+        if torch.compiler.is_compiling():
+            y, held.keys, held.values = self._whole(hidden_states, cos, sin, held.keys, held.values, self._number)
+            return y
+        if self._why_not(hidden_states) is not None:
+            return type(self.module).forward(self.module, hidden_states, **kwargs)
+        keys, values = room_behind(held)
+        y = self.step(hidden_states, (cos, sin), (keys, values), held.keys.shape[2])
+        keep_one_more(held, keys, values)
+        return y
+
+    def step(self, x: Tensor, angles: tuple[Tensor, Tensor], cache: tuple[Tensor, Tensor], at: int) -> Tensor:
+        """The layer's output; writes the token's keys and values into the cache's memory."""
+        if not self._joined:
+            _join_(self._layers[:3])
+            self._joined = True
+        layers = [layer._buffers for layer in self._layers]
+        biased = layers[0]["bias"] is not None
+        sums, normed = self._call(
+            x, [norm._parameters["weight"] for norm in self._norms], *self._rule,
+            [held["rows"] for held in layers], [held["scale"] for held in layers],
+            [held["bias"] for held in layers[:3]] if biased else [], layers[3]["bias"], *self._form,
+            [norm._parameters["weight"] for norm in self._head_norms], *angles, *cache, at, self.found.scale,
+        )  # fmt: skip
+        rest = self.module._modules[self.found.rest]
+        assert rest is not None
+        y: Tensor = sums + rest(normed)
+        return y
+
+    def again(
+        self, x: Tensor, angles: tuple[Tensor, Tensor], keys: Tensor, values: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The layer's output, and keys and values in new memory: inside a compiled graph."""
+        held: Any = self._held_kind()
+        held.lazy_initialization(keys, values)
+        held.keys, held.values = keys, values
+        if self._why_not(x) is None:
+            keys, values = room_behind(held, exact=True)
+            return self.step(x, angles, (keys, values), held.keys.shape[2]), keys, values
+        cache = self._cache_kind()
+        cache.layers = [held] * (self.index + 1)
+        given = {"attention_mask": None, "position_embeddings": angles, "past_key_values": cache, "use_cache": True}
+        return type(self.module).forward(self.module, x, **given), held.keys, held.values
+
+    def _held(self, x: Tensor, kwargs: Mapping[str, Any]) -> Any | None:
+        """What the cache holds of this layer, if this is a call for one token a sequence that follows it."""
+        cache = kwargs.get("past_key_values")
+        if (
+            kwargs.get("attention_mask") is not None
+            or type(cache) is not self._cache_kind
+            or cache.offloading
+            or len(cache.layers) <= self.index
+            or x.ndim != 3
+            or x.shape[1] != 1
+            or kwargs.get("position_embeddings") is None
+            or self.module.training
+            or _is_grad_enabled()
+            or torch.compiler.is_exporting()
+            or any(key not in _KNOWN and value is not None and value is not False for key, value in kwargs.items())
+        ):
+            return None
+        held: Any = cache.layers[self.index]
+        fits = type(held) is self._held_kind and held.is_initialized and held.keys.shape[0] == x.shape[0]
+        return held if fits and held.keys.ndim == 4 and held.keys.dtype == x.dtype else None
+
+    def _why_not(self, x: Tensor) -> str | None:
+        """Why the layer's own code has to run, or None."""
+        self._calls += 1
+        if self._calls % SETTINGS_EVERY == 0:
+            self._other_settings = self._other_settings or self._settings != self._plain_attributes()
+        if (
+            type(x) is not Tensor
+            or not x.is_cpu
+            or _tracing_state() is not None
+            or _functorch_level() is not None
+            or _dispatch_modes() > 0
+            or _is_autocast_enabled("cpu")
+        ):
+            return "another kind of call"
+        if self._other_settings or _torch_module._global_forward_hooks or _torch_module._global_forward_pre_hooks:
+            return "other settings, or hooks on all modules"
+        for (parent, key, child, kind), forward in zip(self._links, self._forwards, strict=True):
+            own = child.__dict__
+            if (
+                parent._modules.get(key) is not child
+                or type(child) is not kind
+                or own.get("forward") is not forward
+                or own["_forward_hooks"]
+                or own["_forward_pre_hooks"]
+            ):
+                return "a module that was replaced, wrapped or hooked"
+        return None
+
+    def _plain_attributes(self) -> list[dict[str, Any]]:
+        return [
+            {key: value for key, value in vars(m).items() if isinstance(value, (bool, int, float, str))}
+            for m in (self.module, self._attention)
+        ]
+
+
+_numbers = itertools.count()
+_layers: weakref.WeakValueDictionary[int, LayerForward] = weakref.WeakValueDictionary()
+
+
+@functools.cache
+def whole_step() -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+    """The operator ``lazyneuron::decoder_layer(x, cos, sin, keys, values, number)``, registered on first use.
+
+    It is a whole layer, which ``torch.compile`` neither traces into nor guards: what may have changed is looked at when
+    it runs, as in eager mode. Returned are the layer's output and its keys and values with one token more.
+    """
+    run = torch.library.custom_op("lazyneuron::decoder_layer", _whole, mutates_args=())
+    run.register_fake(_fake)
+    call: Callable[..., tuple[Tensor, Tensor, Tensor]] = torch.ops.lazyneuron.decoder_layer.default
+    return call
+
+
+def _whole(
+    x: Tensor, cos: Tensor, sin: Tensor, keys: Tensor, values: Tensor, number: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    layer = _layers.get(number)
+    if layer is None:
+        raise ConfigError("This compiled model belongs to an acceleration that is gone; compile the model again.")
+    return layer.again(x, (cos, sin), keys, values)
+
+
+def _fake(
+    x: Tensor, cos: Tensor, sin: Tensor, keys: Tensor, values: Tensor, number: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    batch, heads, tokens, width = keys.shape
+    longer = (batch, heads, tokens + 1, width)
+    return torch.empty_like(x), keys.new_empty(longer), values.new_empty(longer)
+
+
+def fuse_decoder_layers_(
+    change: Transaction,
+    model: nn.Module,
+    layers: Mapping[str, Mapping[str, Any]],
+    norms: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Let decoder layers run so, where all four layers of their attention are quantised alike.
+
+    Args:
+        change: the open transaction, in which layers were exchanged and norms fused already.
+        model: changed in place.
+        layers: of :func:`~lazyneuron.accelerate.quantised.decoder_find.find_decoder_layers`, as data.
+        norms: of :func:`~lazyneuron.accelerate.quantised.norms.find_norms`.
+    """
+    for name, data in layers.items():
+        found, module = DecoderLayer.of_data(data), model.get_submodule(name)
+        attention = module.get_submodule(found.attention)
+        parts = [attention.get_submodule(key) for key in found.linears]
+        if not all(isinstance(part, QuantisedLinear) and part.format == parts[0].format for part in parts):
+            continue
+        if len({part.bias is None for part in parts[:3]}) > 1:
+            continue
+        change.set(module, "forward", LayerForward(module, found, norms[f"{name}.{found.norms[0]}"]))
+
+
+def _join_(parts: Sequence[nn.Module]) -> None:
+    """Move the bytes of layers that share their input into one memory each, so that one product reads them all."""
+    with torch.inference_mode(False), torch.no_grad():
+        for key in ("rows", "scale", "bias"):
+            held = [tensor for part in parts if (tensor := part._buffers[key]) is not None]
+            ends = [tensor.data_ptr() + tensor.nbytes for tensor in held]
+            if len(held) < len(parts) or [tensor.data_ptr() for tensor in held[1:]] == ends[:-1]:
+                continue
+            together = torch.cat(held)
+            if key == "rows":
+                advise_large_pages(together)
+            for part, piece in zip(parts, torch.split(together, [len(tensor) for tensor in held]), strict=True):
+                part._buffers[key] = piece
