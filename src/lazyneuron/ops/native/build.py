@@ -207,7 +207,12 @@ def build(target: Path, *, force: bool = False) -> bool:
 
 def _stamp(name: str, torch_version: str) -> str:
     text = f"{_MARK.decode()}{name} torch={torch_version}"
-    return f'extern "C" __attribute__((used, visibility("default"))) const char lazyneuron_native_build[] = "{text}";\n'
+    # libstdc++'s shared_ptr reads a flag that glibc has since 2.32; ours says "many threads", which is always right
+    flag = 'extern "C" __attribute__((visibility("hidden"))) char __libc_single_threaded = 0;\n'
+    stamp = (
+        f'extern "C" __attribute__((used, visibility("default"))) const char lazyneuron_native_build[] = "{text}";\n'
+    )
+    return stamp + (flag if sys.platform == "linux" else "")
 
 
 def _common_flags() -> tuple[str, ...]:
