@@ -1,4 +1,4 @@
-"""`from_pretrained(..., quantization_config=LazyConfig(...))`: the same bytes as by our own loading, saved and reloaded."""
+"""`from_pretrained(..., quantization_config=LazyConfig(...))`: the bytes of our own loading, saved and reloaded."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_what_cannot_be_done_is_said(tmp_path: Path) -> None:
     lazy.save(changed, tmp_path / "changed")
     with pytest.raises(CheckpointError, match="with changes that transformers does not make"):
         load(tmp_path / "changed", "llama", weights="int8")
-    with pytest.raises(CheckpointError, match="import lazyneuron.hf"):
+    with pytest.raises(CheckpointError, match=r"import lazyneuron\.hf"):
         load_quantised(tmp_path / "saved")
 
 

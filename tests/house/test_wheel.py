@@ -98,6 +98,6 @@ def test_the_wheel_works_in_a_fresh_environment_without_a_compiler(tmp_path):
     (site / "of_the_tests.pth").write_text(sysconfig.get_path("purelib") + "\n")  # torch and the other dependencies
     hidden = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "CXX", "LAZYNEURON_NATIVE")}
     here = {**hidden, "PATH": str(python.parent), "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    done = subprocess.run([python, "-c", PROGRAM], env=here, cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run([python, "-c", PROGRAM], check=False, env=here, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["native"]
