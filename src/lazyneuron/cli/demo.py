@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from lazyneuron.core.record import Record
 
 LANGUAGE_MODELS = (
-    "Language models: `lazyneuron generate FOLDER --prompt TEXT --weights int4 --rest int4 --against dense` quantises one, "
-    "decodes with the neurons that fire, and with all; `lazyneuron reproduce tiny-lm --quick` trains one in two minutes."
+    "Language models: `lazyneuron generate FOLDER --prompt TEXT --weights int4 --rest int4 --against dense` quantises "
+    "one, and decodes with the neurons that fire and with all; `lazyneuron reproduce tiny-lm --quick` trains one."
 )
 
 

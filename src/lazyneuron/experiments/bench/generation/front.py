@@ -24,16 +24,26 @@ def front(record: Record) -> str:
     cases = _cases(record)
     if not cases:
         return ""
-    first = next(iter(cases.values()))[0]
-    sparse = ", ".join(f"{_over(rows, names.OURS):.2f} with {name}" for name, rows in cases.items())
-    dense = ", ".join(f"{_over(rows, names.EVERY):.2f} with {name}" for name, rows in cases.items())
-    caption = (
-        f"Decoding one sequence in the sizes of {first['shape']}, random weights, {first['density']:g} of the neurons "
-        f"firing. Ours is as many times as fast as the other engine at as many bits: {sparse}; with every "
-        f"neuron evaluated: {dense}. [Every row, and the goals that were missed](generate.md#measured)."
-    )
+    caption = f"{_sentence(cases)} [Every row, and the goals that were missed](generate.md#measured)."
     title = "### A language model, beside another engine"
     return f"{title}\n\n![Tokens a second of each engine](assets/{FIGURE})\n\n{caption}\n\n{provenance(record)}\n\n"
+
+
+def reached(record: Record) -> str:
+    """One item of the benchmarks' first list."""
+    cases = _cases(record)
+    return f"- **A language model.** {_sentence(cases)} [Generating text](generate.md#measured).\n" if cases else ""
+
+
+def _sentence(cases: dict[str, list[Row]]) -> str:
+    first = next(iter(cases.values()))[0]
+    sparse = ", ".join(f"{_over(rows, names.OURS):.2f} over {_other(rows)}" for rows in cases.values())
+    dense = ", ".join(f"{_over(rows, names.EVERY):.2f} over {_other(rows)}" for rows in cases.values())
+    return (
+        f"Decoding one sequence in the sizes of {first['shape']}, random weights, {first['density']:g} of the neurons "
+        f"firing. Ours, in tokens a second: {sparse}; with every neuron evaluated: "
+        f"{dense}."
+    )
 
 
 def engines_figure(record: Record, path: Path) -> None:
@@ -91,5 +101,8 @@ def _cases(record: Record) -> dict[str, list[Row]]:
 def _over(rows: list[Row], engine: str) -> float:
     """One of ours over the other engine, the median over rounds."""
     ours = next(row for row in rows if row["engine"] == engine)
-    other = next(row["engine"] for row in rows if row["engine"] not in (names.OURS, names.EVERY))
-    return float(ours["over"][other]["median"])
+    return float(ours["over"][_other(rows)]["median"])
+
+
+def _other(rows: list[Row]) -> str:
+    return str(next(row["engine"] for row in rows if row["engine"] not in (names.OURS, names.EVERY)))
