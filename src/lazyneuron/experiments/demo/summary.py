@@ -68,8 +68,8 @@ def _sentence(record: Record) -> str:
     ceilings = [case["ceiling"] for case in data["latency"]]
     return (
         f"all-MiniLM-L6-v2, distilled until {density:.2f} of its neurons fire; cosine "
-        f"{data['quality']['mean_cosine']:.3f} to the original on held-out lines. Times the original's speed: {speeds}; "
-        f"MLP blocks that cost nothing would give {min(ceilings):.2f} to {max(ceilings):.2f}."
+        f"{data['quality']['mean_cosine']:.3f} to the original on held-out lines. Times the original's speed: "
+        f"{speeds}; MLP blocks that cost nothing would give {min(ceilings):.2f} to {max(ceilings):.2f}."
     )
 
 

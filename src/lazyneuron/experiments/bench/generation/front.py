@@ -37,8 +37,8 @@ def reached(record: Record) -> str:
 
 def _sentence(cases: dict[str, list[Row]]) -> str:
     first = next(iter(cases.values()))[0]
-    sparse = ", ".join(f"{_over(rows, names.OURS):.2f} over {_other(rows)}" for rows in cases.values())
-    dense = ", ".join(f"{_over(rows, names.EVERY):.2f} over {_other(rows)}" for rows in cases.values())
+    sparse = ", ".join(f"{_over(rows, names.OURS):.2f} times {_other(rows)}" for rows in cases.values())
+    dense = ", ".join(f"{_over(rows, names.EVERY):.2f} times {_other(rows)}" for rows in cases.values())
     return (
         f"Decoding one sequence in the sizes of {first['shape']}, random weights, {first['density']:g} of the neurons "
         f"firing. Ours, in tokens a second: {sparse}; with every neuron evaluated: "
