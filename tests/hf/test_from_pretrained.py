@@ -24,6 +24,7 @@ from transformers import (
 
 import lazyneuron as lazy
 from lazyneuron.accelerate.quantised.modules import Quantised
+from lazyneuron.cli.model import load_model
 from lazyneuron.core.errors import AssumptionError, CheckpointError, ConfigError, ShapeError
 from lazyneuron.generate.load import load_quantised
 from lazyneuron.hf import LazyConfig
@@ -128,6 +129,37 @@ def test_a_layer_that_no_file_holds_is_made_by_transformers_and_then_quantised(t
     assert 0.005 < float(model.classifier.dequantised().std()) < 0.05  # BERT's initializer_range is 0.02
     model.save_pretrained(tmp_path / "saved")
     same(kind.from_pretrained(tmp_path / "saved"), model)
+
+
+def test_the_base_is_loaded_from_the_whole_and_the_whole_from_the_base(tmp_path: Path) -> None:
+    save(tmp_path / "original", "llama")
+    whole = load(tmp_path / "original", "llama", weights="int8", rest="int8")
+    whole.save_pretrained(tmp_path / "whole")
+    base = AutoModel.from_pretrained(tmp_path / "whole")
+    same(base, whole.model)
+    with torch.no_grad():
+        assert torch.equal(base(IDS).last_hidden_state, whole.model(IDS).last_hidden_state)
+    assert all(block.last == "quantised" for block in lazy.status(base).blocks)
+    encoder(tmp_path / "encoder")
+    config = LazyConfig(weights="int8", rest="keep")
+    bert = AutoModel.from_pretrained(tmp_path / "encoder", quantization_config=config)
+    bert.save_pretrained(tmp_path / "bert")
+    headed = AutoModelForSequenceClassification.from_pretrained(tmp_path / "bert", num_labels=3)
+    same(headed.bert, bert)
+    facts = json.loads((tmp_path / "bert" / "config.json").read_text())
+    for layer in facts["quantization_config"]["receipt"]["config"]["layers"]:
+        layer["name"] = "elsewhere." + layer["name"]
+    (tmp_path / "bert" / "config.json").write_text(json.dumps(facts))
+    with pytest.raises(CheckpointError, match=r"no layer such as elsewhere\.encoder"):
+        AutoModel.from_pretrained(tmp_path / "bert")
+
+
+def test_the_command_line_reads_what_transformers_saved(tmp_path: Path) -> None:
+    encoder(tmp_path / "encoder")
+    config = LazyConfig(weights="int8", rest="int8")
+    bert = AutoModel.from_pretrained(tmp_path / "encoder", quantization_config=config)
+    bert.save_pretrained(tmp_path / "saved")
+    same(load_model(str(tmp_path / "saved")).model, bert)
 
 
 def test_copies(tmp_path: Path) -> None:

@@ -131,6 +131,7 @@ def quantised_again_(model: nn.Module, receipt: Receipt) -> dict[str, Tensor]:
     Raises:
         CheckpointError: the receipt does not fit the model.
     """
+    receipt = _for_this_class(model, receipt)
     with _outside_the_build(), random_weights(model):
         done = quantise_again_(model, receipt)
     amend_(model, done, final=FINAL)
@@ -139,6 +140,39 @@ def quantised_again_(model: nn.Module, receipt: Receipt) -> dict[str, Tensor]:
     for layer in layers.values():
         setattr(layer, _LOADED, True)
     return {name: layer.rows for name, layer in layers.items()}
+
+
+def _for_this_class(model: nn.Module, receipt: Receipt) -> Receipt:
+    """The receipt with the names of this class: that of the base without heads, or with other heads around it.
+
+    Raises:
+        CheckpointError: it names layers that none of them has.
+    """
+    modules = dict(model.named_modules())
+    prefix = f"{getattr(model, 'base_model_prefix', '')}."
+    moves: tuple[Callable[[str], str], ...] = (
+        lambda name: name,
+        lambda name: prefix + name,
+        lambda name: name.removeprefix(prefix),
+    )
+    data = receipt.config["layers"]
+    move = max(moves, key=lambda move: sum(move(layer["name"]) in modules for layer in data))
+    layers = [{**layer, "name": move(layer["name"])} for layer in data if move(layer["name"]) in modules]
+    if not layers:
+        raise CheckpointError(
+            f"This {type(model).__name__} has no layer such as {data[0]['name']}, which was quantised; load the folder "
+            "with the class that it was saved from."
+        )
+    config = {
+        **receipt.config,
+        "layers": layers,
+        "blocks": [move(name) for name in receipt.config["blocks"]],
+        "norms": {
+            place: norm for name, norm in receipt.config.get("norms", {}).items() if (place := move(name)) in modules
+        },
+    }
+    changes = tuple(dataclasses.replace(change, block=move(change.block)) for change in receipt.changes)
+    return dataclasses.replace(receipt, config=config, changes=changes)
 
 
 def settle_(model: nn.Module, rows: Mapping[str, Tensor]) -> None:
