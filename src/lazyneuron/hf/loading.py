@@ -122,11 +122,11 @@ def prepare_(model: nn.Module) -> None:
         to_cpu_(model)
 
 
-def quantised_again_(model: nn.Module, receipt: Receipt) -> dict[str, Tensor]:
+def quantised_again_(model: nn.Module, receipt: Receipt) -> tuple[Receipt, dict[str, Tensor]]:
     """Make the empty layers of a saved quantisation in a hollow model.
 
     Returns:
-        The memory in which the rows are to lie, by the name of their layer.
+        The receipt, with the names that this model has, and the memory in which the rows of each layer are to lie.
 
     Raises:
         CheckpointError: the receipt does not fit the model.
@@ -139,7 +139,7 @@ def quantised_again_(model: nn.Module, receipt: Receipt) -> dict[str, Tensor]:
     layers = dict(_quantised(model))
     for layer in layers.values():
         setattr(layer, _LOADED, True)
-    return {name: layer.rows for name, layer in layers.items()}
+    return done, {name: layer.rows for name, layer in layers.items()}
 
 
 def _for_this_class(model: nn.Module, receipt: Receipt) -> Receipt:
@@ -156,6 +156,8 @@ def _for_this_class(model: nn.Module, receipt: Receipt) -> Receipt:
         lambda name: name.removeprefix(prefix),
     )
     data = receipt.config["layers"]
+    if all(layer["name"] in modules for layer in data):
+        return receipt
     move = max(moves, key=lambda move: sum(move(layer["name"]) in modules for layer in data))
     layers = [{**layer, "name": move(layer["name"])} for layer in data if move(layer["name"]) in modules]
     if not layers:
@@ -167,10 +169,10 @@ def _for_this_class(model: nn.Module, receipt: Receipt) -> Receipt:
         **receipt.config,
         "layers": layers,
         "blocks": [move(name) for name in receipt.config["blocks"]],
-        "norms": {
-            place: norm for name, norm in receipt.config.get("norms", {}).items() if (place := move(name)) in modules
-        },
     }
+    if "norms" in config:
+        norms = {move(name): rule for name, rule in receipt.config["norms"].items()}
+        config["norms"] = {name: rule for name, rule in norms.items() if name in modules}
     changes = tuple(dataclasses.replace(change, block=move(change.block)) for change in receipt.changes)
     return dataclasses.replace(receipt, config=config, changes=changes)
 

@@ -92,7 +92,8 @@ class LazyQuantizer(Quantizer):
             raise CheckpointError("The quantization_config of this model has no receipt; quantise the original anew.")
         prepare_(model)
         if receipt is not None:
-            self._rows = quantised_again_(model, receipt)
+            receipt, self._rows = quantised_again_(model, receipt)
+            self.quantization_config.receipt = receipt.to_data()
         else:
             self._loading = Loading(model, quantisation)
 
