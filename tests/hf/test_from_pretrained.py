@@ -38,7 +38,7 @@ CLASSES = {"t5": AutoModelForSeq2SeqLM}
 
 def load(folder: Path, name: str, **config: object) -> nn.Module:
     kind = CLASSES.get(name, AutoModelForCausalLM)
-    return kind.from_pretrained(folder, quantization_config=LazyConfig(**config) if config else None)
+    return kind.from_pretrained(folder, **({"quantization_config": LazyConfig(**config)} if config else {}))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -114,8 +114,8 @@ def test_encoders(weights: str, tmp_path: Path) -> None:
     with torch.no_grad():
         y = got(ids).last_hidden_state
         assert torch.equal(y, wanted(ids).last_hidden_state)
-        close = nn.functional.cosine_similarity(y, original(ids).last_hidden_state, dim=-1).min()
-    assert 0.98 < close < 1 - 1e-6
+        error = float((y - original(ids).last_hidden_state).norm() / y.norm())
+    assert 1e-4 < error < 0.1  # a step is about 1/127 of the largest weight of a row, or 1/7 of a group's
     short = AutoModel.from_pretrained(tmp_path, add_pooling_layer=False, quantization_config=LazyConfig())
     assert short.pooler is None and isinstance(short.encoder.layer[1].output.dense, Quantised)
     assert type(short.encoder.layer[1].attention.output.dense) is nn.Linear
@@ -191,7 +191,7 @@ def test_what_cannot_be_done_is_said(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             LazyConfig(**config)
-    with pytest.raises(ConfigError, match="got device_map='cuda'"):
+    with pytest.raises(ConfigError, match="runs models on the CPU, got device_map="):
         AutoModelForCausalLM.from_pretrained(tmp_path / "original", quantization_config=LazyConfig(), device_map="cuda")
     load(tmp_path / "original", "llama", weights="int8").save_pretrained(tmp_path / "saved")
     with pytest.raises(ConfigError, match="quantised as float32, got dtype=bfloat16"):

@@ -17,6 +17,7 @@ from tests.generate.test_load import IDS, logits, same
 from tests.kernels import needs_kernels
 
 peft = pytest.importorskip("peft", reason="PEFT is not installed")
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # PEFT's
 PARTS = ["gate_proj", "up_proj", "down_proj", "q_proj", "v_proj"]
 
 
