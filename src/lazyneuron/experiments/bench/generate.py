@@ -66,7 +66,7 @@ EXPERIMENT = Experiment(
     kind="benchmark",
     sections={
         "README.md": summary,
-        "docs/index.md": front,
+        "docs/index.md#decoding": front,
         "docs/benchmarks.md#reached": reached,
         "docs/generate.md": whole_page,
     },
