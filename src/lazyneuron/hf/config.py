@@ -16,7 +16,7 @@ try:
     from transformers.utils.quantization_config import QuantizationConfigMixin
 except ImportError as error:
     raise ImplUnavailable(
-        "lazyneuron.hf needs transformers 4.49 or later, whose registry of quantisers takes ours; run "
+        "lazyneuron.hf needs transformers 5 or later, whose registry of quantisers takes ours; run "
         "`pip install -U 'lazyneuron[hf]'`."
     ) from error
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +16,6 @@ from lazyneuron.core.receipt import Receipt
 from lazyneuron.hf.config import METHOD, LazyConfig
 from lazyneuron.hf.loading import Loading, prepare_, quantised_again_, settle_
 from lazyneuron.ops.quantised.operators import operators
-from lazyneuron.save import RECEIPTS
 
 try:
     from transformers.core_model_loading import ConversionOps
@@ -84,7 +82,6 @@ class LazyQuantizer(Quantizer):
         return None if saved is None else Receipt.from_json(json.dumps(saved))
 
     def _process_model_before_weight_loading(self, model: nn.Module, **others: Any) -> None:
-        self._check_folder(model)
         quantisation, receipt = self.quantization_config.quantisation, self._receipt()
         if quantisation is None:
             return
@@ -96,15 +93,6 @@ class LazyQuantizer(Quantizer):
             self.quantization_config.receipt = receipt.to_data()
         else:
             self._loading = Loading(model, quantisation)
-
-    def _check_folder(self, model: Any) -> None:
-        """Refuse a folder of ours whose changes transformers would not make."""
-        folder = Path(str(getattr(model.config, "name_or_path", "")))
-        if not self.pre_quantized and (folder / RECEIPTS).is_file():
-            raise CheckpointError(
-                f"{folder} was saved by lazyneuron, with changes that transformers does not make; load it with "
-                "lazyneuron.load_quantised or lazyneuron.from_pretrained."
-            )
 
     def param_needs_quantization(self, model: nn.Module, param_name: str, **others: Any) -> bool:
         """Is this a weight that is quantised as soon as it is read?"""
