@@ -100,4 +100,4 @@ def test_the_wheel_works_in_a_fresh_environment_without_a_compiler(tmp_path):
     here = {**hidden, "PATH": str(python.parent), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     done = subprocess.run([python, "-c", PROGRAM], check=False, env=here, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["native"]
+    assert done.stdout.startswith("certified")  # a path that only the kernels have
