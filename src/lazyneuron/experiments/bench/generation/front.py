@@ -72,8 +72,8 @@ def _draw(axes: Axes, rows: list[Row]) -> None:
     colors = [LIGHT["fire"] if row["engine"] == names.OURS else LIGHT["base"] for row in rows]
     axes.barh(range(len(rows)), [row["tokens_per_s"] for row in rows], height=0.62, color=colors)
     for k, row in enumerate(rows):
-        inside = {"ha": "right", "va": "center", "color": "white", "weight": "bold"}
-        axes.text(row["tokens_per_s"], k, f"{row['tokens_per_s']:.1f} ", fontsize=9, **inside)
+        label, x = f"{row['tokens_per_s']:.1f} ", row["tokens_per_s"]
+        axes.text(x, k, label, fontsize=9, ha="right", va="center", color="white", weight="bold")
     marks = [(ceiling, k) for k, row in enumerate(rows) if (ceiling := row.get("ceiling_tokens_per_s")) is not None]
     label = "ceiling: only the bytes that a token needs"
     axes.vlines([x for x, _ in marks], [k - 0.31 for _, k in marks], [k + 0.31 for _, k in marks], label=label)
