@@ -27,8 +27,10 @@ ALLOWED = {
 PUBLIC = set(ALLOWED)
 ALLOWED["save"] = {"core", "accelerate", "induce", "route"}  # whose verbs and recipes it replays
 ALLOWED["pretrained"] = {"core", "save"}
+ALLOWED["hf"] = {"core", "ops", "blocks", "accelerate", "generate", "save", "pretrained"}
+ALLOWED["torchao"] = {"core", "accelerate"}
 ALLOWED["experiments"] = PUBLIC | {"save"}
-ALLOWED["cli"] = PUBLIC | {"experiments", "save", "pretrained"}
+ALLOWED["cli"] = PUBLIC | {"experiments", "hf", "save", "pretrained"}
 ALLOWED["__main__"] = {"cli"}
 ALLOWED["__init__"] = PUBLIC | {"save", "pretrained"}  # the package's own __init__.py
 

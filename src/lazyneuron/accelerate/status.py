@@ -9,7 +9,6 @@ from torch import nn
 
 from lazyneuron.accelerate.execution.execution import BlockExecution
 from lazyneuron.accelerate.path import DENSE, PATHS, Path
-from lazyneuron.accelerate.policy.choice import BUCKETS
 from lazyneuron.accelerate.quantised.execution import EVERY, SPARSE, QuantisedExecution, accelerated_blocks
 from lazyneuron.accelerate.quantised.transform import VERB
 from lazyneuron.core.arguments import check_model

@@ -12,7 +12,8 @@ from torch import nn
 from lazyneuron.accelerate.execution.execution import BlockExecution
 from lazyneuron.accelerate.plan import check_uncompiled, plan_acceleration
 from lazyneuron.accelerate.prepare import Guarantee, Options, prepare
-from lazyneuron.accelerate.quantised.transform import Bits, Quantisation, quantisation_of, quantise
+from lazyneuron.accelerate.quantised.plan import Quantisation
+from lazyneuron.accelerate.quantised.transform import Bits, quantisation_of, quantise
 from lazyneuron.accelerate.sample import MOST_BATCHES, block_inputs
 from lazyneuron.blocks import MLPBlock, find, splice_
 from lazyneuron.blocks.find import found_in

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 
     from lazyneuron.core.record import Record
 
+LANGUAGE_MODELS = (
+    "Language models: `lazyneuron generate FOLDER --prompt TEXT --weights int4 --rest int4 --against dense` quantises "
+    "one, and decodes with the neurons that fire and with all; `lazyneuron reproduce tiny-lm --quick` trains one."
+)
+
 
 def demo(
     *,
@@ -36,7 +41,7 @@ def demo(
             result = run_demo(settings, show=bars.show)
         write(result, out)
     _print(result.record)
-    print_lines(f"Page: {out / PAGE}")
+    print_lines(f"Page: {out / PAGE}", LANGUAGE_MODELS)
 
 
 class _Bars:

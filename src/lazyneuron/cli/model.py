@@ -129,6 +129,8 @@ def _from_folder(folder: Path, name: str, *, allow_pickle: bool) -> LoadedModel:
             "run `pip install 'lazyneuron[hf]'`."
         ) from error
     with quiet(transformers):
+        import lazyneuron.hf  # transformers would make up weights for a folder that it quantised by our config  # noqa: F401
+
         if (folder / RECEIPTS).is_file():
             from lazyneuron.pretrained import from_pretrained
 

@@ -1,4 +1,4 @@
-"""Memory of this process: the most that it had, and large pages under what kernels read row by row."""
+"""Memory of this process: the most that it had, large pages for what stays, and no pages for what was only passed by."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 HUGE_PAGE = 2 << 20
 _MADV_HUGEPAGE = 14
+_MADV_PAGEOUT = 21  # Linux 5.4 and later
 _MADV_COLLAPSE = 25  # Linux 6.1 and later
 
 
@@ -30,13 +31,32 @@ def advise_large_pages(tensor: Tensor) -> bool:
     Returns:
         True when the system took the advice.
     """
+    region = _whole_pages(tensor)
+    return region is not None and _advised(region, _MADV_HUGEPAGE) and _advised(region, _MADV_COLLAPSE)
+
+
+def advise_not_needed(tensor: Tensor) -> bool:
+    """Let the system have back the pages of a file in which a CPU tensor lies; its content does not change.
+
+    Pages of a mapped file count as this process's memory until something else wants them; read again, they come back.
+
+    Returns:
+        True when the system took the advice.
+    """
+    region = _whole_pages(tensor) if tensor.is_contiguous() else None
+    return region is not None and _advised(region, _MADV_PAGEOUT)
+
+
+def _whole_pages(tensor: Tensor) -> tuple[int, int] | None:
+    """Where the pages that a tensor fills begin, and how long they are; None below a large page."""
     if not sys.platform.startswith("linux") or tensor.device.type != "cpu":
-        return False
+        return None
     start = tensor.data_ptr()
     end = start + tensor.numel() * tensor.element_size()
     first, last = -(-start // 4096) * 4096, end // 4096 * 4096
-    if last - first < HUGE_PAGE:
-        return False
-    madvise = ctypes.CDLL(None).madvise
-    region = ctypes.c_void_p(first), ctypes.c_size_t(last - first)
-    return bool(madvise(*region, _MADV_HUGEPAGE) == 0 and madvise(*region, _MADV_COLLAPSE) == 0)
+    return (first, last - first) if last - first >= HUGE_PAGE else None
+
+
+def _advised(region: tuple[int, int], advice: int) -> bool:
+    start, size = region
+    return bool(ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), advice) == 0)

@@ -66,8 +66,8 @@ class Experiment:
         kind: which command runs it.
         source: paper and place.
         differs: what is not as in the paper.
-        sections: page, from the project's folder -> what it shows of the record, as Markdown. Every published table
-            has a section in ``docs/reproduce.md`` besides.
+        sections: page, from the project's folder -> what it shows of the record, as Markdown; ``page#name`` is the
+            place that the page marks so. Every published table has a section in ``docs/reproduce.md`` besides.
         figures: file in ``docs/assets`` -> draws it.
         seeds: runs of each variant unless the user asks for another number.
     """

@@ -1,6 +1,7 @@
 """Render committed records into the documentation: ``python -m lazyneuron.experiments.render``.
 
-Tables stand between ``<!-- results -->`` and ``<!-- /results -->``; nothing else on a page is touched.
+Tables stand between ``<!-- results -->`` and ``<!-- /results -->``, or between marks of another name where a section
+says ``page#name``; nothing else on a page is touched.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from lazyneuron.experiments.experiment import Experiment
 from lazyneuron.report import curves_figure, markdown_table, provenance
 
 ROOT = Path(__file__).resolve().parents[3]
-_MARKED = re.compile(r"(<!-- results -->\n).*?(<!-- /results -->)", re.DOTALL)
 
 
 def render(root: Path = ROOT) -> None:
@@ -34,7 +34,8 @@ def render(root: Path = ROOT) -> None:
                 pages.setdefault(page, []).append(text)
             draw(one, record, root / "docs" / "assets")
     for page, texts in pages.items():
-        fill(root / page, "".join(texts).strip("\n") + "\n")
+        name, _, mark = page.partition("#")
+        fill(root / name, "".join(texts).strip("\n") + "\n", mark=mark or "results")
 
 
 def draw(one: Experiment, record: Record, folder: Path) -> None:
@@ -70,12 +71,13 @@ def published_section(one: Experiment, record: Record) -> str:
     return "\n\n".join(parts) + "\n\n"
 
 
-def fill(page: Path, text: str) -> None:
+def fill(page: Path, text: str, *, mark: str = "results") -> None:
     """Put a text between the markers of a page."""
     content = page.read_text(encoding="utf-8")
-    if not _MARKED.search(content):
-        raise SystemExit(f"{page} has no results markers.")
-    write_text(page, _MARKED.sub(lambda m: m.group(1) + text + m.group(2), content))
+    marked = re.compile(rf"(<!-- {re.escape(mark)} -->\n).*?(<!-- /{re.escape(mark)} -->)", re.DOTALL)
+    if not marked.search(content):
+        raise SystemExit(f"{page} has no {mark} markers.")
+    write_text(page, marked.sub(lambda m: m.group(1) + text + m.group(2), content))
 
 
 if __name__ == "__main__":

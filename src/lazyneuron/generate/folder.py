@@ -35,7 +35,13 @@ def read_config(folder: Path) -> Any:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers documents no closed list
         raise CheckpointError(f"Cannot read the config in {folder} ({said(error)}); correct it, or update.") from error
-    if getattr(config, "quantization_config", None) is not None:
+    quantised = getattr(config, "quantization_config", None)
+    if isinstance(quantised, dict) and quantised.get("quant_method") == "lazyneuron":
+        raise CheckpointError(
+            f"The model in {folder} is quantised and was saved by transformers; `import lazyneuron.hf`, and load it "
+            "with its from_pretrained."
+        )
+    if quantised is not None:
         raise CheckpointError(f"The weights in {folder} are quantised by another program; name the original's folder.")
     return config
 

@@ -14,10 +14,10 @@ from torch import nn
 from lazyneuron.accelerate.quantised.exchange import Layer
 from lazyneuron.accelerate.quantised.execution import QuantisedExecution, accelerated_blocks
 from lazyneuron.accelerate.quantised.modules import Quantised
+from lazyneuron.accelerate.quantised.plan import Quantisation
 from lazyneuron.accelerate.quantised.transform import (
     VERB,
     Bits,
-    Quantisation,
     quantisation_of,
     quantise,
 )

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from lazyneuron.accelerate.quantised.transform import Quantisation, quantise
+from lazyneuron.accelerate.quantised.plan import Quantisation
+from lazyneuron.accelerate.quantised.transform import quantise
 from lazyneuron.blocks.find import find
 from lazyneuron.core.errors import CheckpointError, said
 from lazyneuron.core.undo import amend_

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as _torch_module
 
-from lazyneuron.accelerate.machine.memory import advise_large_pages
 from lazyneuron.accelerate.quantised.decoder_find import DecoderLayer
 from lazyneuron.accelerate.quantised.modules import QuantisedLinear
 from lazyneuron.accelerate.quantised.room import keep_one_more, room_behind
 from lazyneuron.blocks.splice.override import Override
 from lazyneuron.core.errors import ConfigError
+from lazyneuron.core.memory import advise_large_pages
 from lazyneuron.core.undo import Transaction
 from lazyneuron.ops.decoding.operators import operators
 

@@ -18,51 +18,30 @@ from lazyneuron.accelerate.quantised.exchange import (
     Layer,
     empty_layer,
     exchange_,
-    layers_of,
     quantise_layers,
     requantised,
 )
 from lazyneuron.accelerate.quantised.execution import SPARSE, QuantisedExecution
 from lazyneuron.accelerate.quantised.modules import Quantised
 from lazyneuron.accelerate.quantised.norms import find_norms, fuse_norms_
+from lazyneuron.accelerate.quantised.plan import Quantisation, plan_quantisation, why_layers
 from lazyneuron.accelerate.sample import block_inputs
 from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.blocks.find import Found, find
-from lazyneuron.blocks.find.linears import find_linears
 from lazyneuron.blocks.splice import splice_
 from lazyneuron.blocks.splice.override import Mode
-from lazyneuron.core.errors import CheckpointError, ConfigError, NoBlocksError
+from lazyneuron.core.errors import CheckpointError, ConfigError
 from lazyneuron.core.receipt import BlockChange, Receipt
 from lazyneuron.core.replay import replays
 from lazyneuron.core.undo import Transaction, transaction
 from lazyneuron.ops.quantised.format import Format
 from lazyneuron.ops.quantised.operators import operators
-from lazyneuron.ops.sparse_mlp.packed import KERNEL_ACTIVATIONS
 
 Bits = Literal["keep", "int8", "int4"]
 Make = Callable[[Sequence[Layer], Callable[[str], None]], dict[str, Quantised]]
 VERB = "quantise_"
 SEQUENCES = (1, 2, 4, 8)  # decoded together
 LAYOUT = 1  # of the bytes that are saved: raised when ops/quantised/format.py changes what they mean
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Quantisation:
-    """What becomes of a model's linear layers.
-
-    Attributes:
-        blocks: the format of the MLP blocks' layers, None to keep them.
-        rest: the format of all other linear layers, the language-model head included; None to keep them.
-    """
-
-    blocks: Format | None
-    rest: Format | None
-
-    def config(self) -> dict[str, Any]:
-        """As it stands in receipts."""
-        names = {"weights": self.blocks, "rest": self.rest}
-        group = next((form.group for form in (self.blocks, self.rest) if form is not None), None)
-        return {key: "keep" if form is None else form.name for key, form in names.items()} | {"group": group}
 
 
 def quantisation_of(weights: str, rest: str, group: int) -> Quantisation | None:
@@ -105,18 +84,8 @@ def quantise(
         NoBlocksError: there is no layer to quantise.
     """
     operators()
-    sparse = [block for block in found.blocks if quantisation.blocks is not None and why_layers(block) is None]
-    in_blocks = [site for block in found.blocks for site in block.linears]
-    downs = [block.down.module for block in sparse]
-    layers, kept = layers_of(in_blocks, quantisation.blocks, downs=downs)
-    inside = {id(site.module) for site in in_blocks}
-    others = [site for site in find_linears(model).values() if id(site.module) not in inside]
-    rest, kept_rest = layers_of(others, quantisation.rest)
-    layers, kept = [*layers, *rest], kept | kept_rest
-    if not layers:
-        raise NoBlocksError(f"There is no linear layer to quantise in this model. {' '.join(kept.values())}".rstrip())
-    names = {layer.name for layer in layers}
-    whole = [block for block in sparse if all(site.name in names for site in block.linears)]
+    plan = plan_quantisation(model, found, quantisation)
+    layers, whole = plan.layers, plan.whole
     inputs = {} if batches is None else block_inputs(model, whole, batches)
     wanted = {name: _dense(block, inputs[name]) for block in whole if (name := block.name) in inputs}
     data = [layer.to_data() for layer in layers]
@@ -129,7 +98,7 @@ def quantise(
         decoders = find_decoder_layers(model, norms) if attention else {}
         config |= {"norms": norms, "attention": attention}
         config |= {"decoders": {name: dataclasses.asdict(layer) for name, layer in decoders.items()}}
-    receipt = Receipt(verb=VERB, config=config, changes=tuple(changes), notes=tuple(kept.values()))
+    receipt = Receipt(verb=VERB, config=config, changes=tuple(changes), notes=tuple(plan.kept.values()))
     with transaction(model, receipt.id) as change:
         executions = _apply(change, model, whole, new, config)
         measured = {name: _measured(executions[name], inputs[name], wanted[name]) for name in wanted}
@@ -171,15 +140,6 @@ def quantise_again_(model: nn.Module, receipt: Receipt) -> Receipt:
         change.receipt = receipt
         _apply(change, model, whole, new, receipt.config)
     return receipt
-
-
-def why_layers(block: MLPBlock) -> str | None:
-    """Why a quantised block runs layer by layer, as a sentence, or None when it is executed sparsely."""
-    if block.refusal is not None:
-        return block.refusal
-    if block.activation.elementwise and block.activation.kind not in KERNEL_ACTIVATIONS:
-        return f"Its activation ({block.activation.kind}) is zero nowhere, so every neuron is read."
-    return None
 
 
 def _apply(

@@ -8,6 +8,7 @@ from lazyneuron.core.record import Record
 from lazyneuron.experiments.bench.blocks.grid import default_grid, quick_grid
 from lazyneuron.experiments.bench.blocks.measuring import measure_cases
 from lazyneuron.experiments.bench.blocks.page import grid_page
+from lazyneuron.experiments.bench.blocks.reached import reached
 from lazyneuron.experiments.experiment import Experiment, Request
 
 
@@ -22,5 +23,5 @@ EXPERIMENT = Experiment(
     title="Certified execution beside its alternatives, on synthetic blocks",
     run=run,
     kind="benchmark",
-    sections={"docs/benchmarks.md": grid_page},
+    sections={"docs/benchmarks.md#reached": reached, "docs/benchmarks.md": grid_page},
 )

@@ -14,6 +14,7 @@ import torch
 from lazyneuron.core.record import Record
 from lazyneuron.experiments.bench.correct import needs_kernels
 from lazyneuron.experiments.bench.generation.cases import Case, chosen, full, quick
+from lazyneuron.experiments.bench.generation.front import FIGURE, engines_figure, front, reached
 from lazyneuron.experiments.bench.generation.measuring import FULL, QUICK, Row, measure
 from lazyneuron.experiments.bench.generation.page import summary, whole_page
 from lazyneuron.experiments.bench.generation.peers.peer import check_interpreter
@@ -63,5 +64,11 @@ EXPERIMENT = Experiment(
     title="Generating text with quantised weights, beside other engines",
     run=run,
     kind="benchmark",
-    sections={"README.md": summary, "docs/generate.md": whole_page},
+    sections={
+        "README.md": summary,
+        "docs/index.md#decoding": front,
+        "docs/benchmarks.md#reached": reached,
+        "docs/generate.md": whole_page,
+    },
+    figures={FIGURE: engines_figure},
 )

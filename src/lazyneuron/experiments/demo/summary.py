@@ -40,11 +40,44 @@ def summary(record: Record) -> str:
     )
 
 
+def front(record: Record) -> str:
+    """The demo on the documentation's first page: a figure and its caption."""
+    return (
+        "### A sentence encoder, on real text\n\n"
+        "![Median time of one forward of each variant, with the ceiling](assets/demo-latency.png)\n\n"
+        f"{_sentence(record)} [How it is made](demo.md).\n\n{provenance(record)}\n\n"
+    )
+
+
+def reached(record: Record) -> str:
+    """One item of the benchmarks' first list."""
+    return f"- **A sentence encoder.** {_sentence(record)} [The demo](demo.md).\n"
+
+
+def _sentence(record: Record) -> str:
+    data = record.data
+    density = sum(b["density_after"] for b in data["blocks"]) / len(data["blocks"])
+    found: dict[str, list[float]] = {}
+    for case in data["latency"]:
+        times = {row["variant"]: row.get("median_ms") for row in case["rows"]}
+        original = next(iter(times.values()))
+        for name, time in list(times.items())[1:]:
+            if original is not None and time is not None:
+                found.setdefault(name, []).append(original / time)
+    speeds = ", ".join(f"{name} {min(some):.2f} to {max(some):.2f}" for name, some in found.items())
+    ceilings = [case["ceiling"] for case in data["latency"]]
+    return (
+        f"all-MiniLM-L6-v2, distilled until {density:.2f} of its neurons fire; cosine "
+        f"{data['quality']['mean_cosine']:.3f} to the original on held-out lines. Times the original's speed: "
+        f"{speeds}; MLP blocks that cost nothing would give {min(ceilings):.2f} to {max(ceilings):.2f}."
+    )
+
+
 EXPERIMENT = Experiment(
     name="demo",
     title="A pretrained sentence encoder made sparse and run sparsely",
     run=_run,
     kind="demo",
-    sections={"README.md": summary},
+    sections={"README.md": summary, "docs/index.md#encoder": front, "docs/benchmarks.md#reached": reached},
     figures={"demo-latency.png": latency_figure, "demo-density.png": density_figure},
 )

@@ -47,6 +47,9 @@ _SOURCE_FLAGS = {  # same bits at every ISA level
     "rotary": ("-ffp-contract=off", "-fno-trapping-math"),
 }
 
+# libstdc++'s shared_ptr reads a flag that glibc has since 2.32; ours says "many threads", which is always right
+_THREADED = 'extern "C" __attribute__((visibility("hidden"))) char __libc_single_threaded = 0;\n'
+
 
 class BuildError(RuntimeError):
     """The native kernels cannot be built here; the message says why and what to do."""
@@ -111,7 +114,7 @@ def identity(folder: Path | None = None) -> str:
         BuildError: there are no sources.
     """
     root = folder or sources()
-    digest = hashlib.sha256(repr((_common_flags(), _kernel_builds(root))).encode())
+    digest = hashlib.sha256(repr((_common_flags(), _THREADED, _kernel_builds(root))).encode())
     for path in sorted(root.glob("*.cpp")) + sorted(root.glob("*.h")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
@@ -208,7 +211,9 @@ def build(target: Path, *, force: bool = False) -> bool:
 
 def _stamp(name: str, torch_version: str) -> str:
     text = f"{_MARK.decode()}{name} torch={torch_version}"
-    return f'extern "C" __attribute__((used, visibility("default"))) const char lazyneuron_native_build[] = "{text}";\n'
+    shown = 'extern "C" __attribute__((used, visibility("default")))'
+    stamp = f'{shown} const char lazyneuron_native_build[] = "{text}";\n'
+    return stamp + (_THREADED if sys.platform == "linux" else "")
 
 
 def _common_flags() -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from lazyneuron.experiments.jobs import run_jobs
 from lazyneuron.experiments.reproduce.tiny_lm import table
 from lazyneuron.experiments.reproduce.tiny_lm.evaluation import EvaluationJob, evaluate
 from lazyneuron.experiments.reproduce.tiny_lm.model import Size
-from lazyneuron.experiments.reproduce.tiny_lm.page import section
+from lazyneuron.experiments.reproduce.tiny_lm.page import front, section
 from lazyneuron.experiments.reproduce.tiny_lm.sources import read_sources
 from lazyneuron.experiments.reproduce.tiny_lm.speed import tokens_per_second
 from lazyneuron.experiments.reproduce.tiny_lm.text import keep_text, make_text, read_text
@@ -169,6 +169,6 @@ EXPERIMENT = published(
     source="ours; the text is Python's standard library and the packages that are installed",
     differs=_DIFFERS,
     run=run,
-    sections={"docs/tiny-lm.md": section},
+    sections={"docs/index.md#cost": front, "docs/tiny-lm.md": section},
     seeds=1,
 )

@@ -30,6 +30,15 @@ def section(record: Record) -> str:
     return "\n\n".join(parts) + "\n\n"
 
 
+def front(record: Record) -> str:
+    """What the documentation's first page shows: the figure and the finding."""
+    return (
+        "### What sparsity costs a language model\n\n"
+        "![Perplexity against density](assets/tiny-lm.png)\n\n"
+        f"{record.data['finding']} [Trained here](tiny-lm.md).\n\n{provenance(record)}\n\n"
+    )
+
+
 def _training(run: Mapping[str, Any]) -> dict[str, Any]:
     made = run["training"]
     return {
