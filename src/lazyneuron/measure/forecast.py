@@ -48,14 +48,18 @@ class Forecast:
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "rates"}
 
 
-def check_law(law: str | None) -> None:
-    """Refuse what is no law.
+def check_law(law: str | None) -> Law | None:
+    """The name of a law, or None.
 
     Raises:
         ConfigError: the name is unknown.
     """
-    if law is not None and law not in LAWS:
-        raise ConfigError(f"A forecast is 'gaussian' or 'empirical', got {law!r}; leave it out to make none.")
+    if law is None:
+        return None
+    for known in LAWS:
+        if law == known:
+            return known
+    raise ConfigError(f"A forecast is 'gaussian' or 'empirical', got {law!r}; leave it out to make none.")
 
 
 def why_not(block: MLPBlock) -> str | None:
