@@ -42,7 +42,7 @@ def tail_from_noise(degree: int, noise: float, *, rho: float) -> Bound:
     """Claim 2.1: ``tail(d) <= 2 NS_rho / (1 - rho^(d + 1))`` from any bound on the noise sensitivity, rho in [0, 1).
 
     Printed with ``rho^d``, which is the same proof with less care and says nothing at d = 0; with ``d + 1`` the parity
-    of d + 1 bits attains it. One minus the noise sensitivity, suitably scaled, is the noise stability.
+    of d + 1 bits attains it. The noise stability is ``E f^2 - 2 NS_rho``.
 
     Args:
         degree: d.
