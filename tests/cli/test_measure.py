@@ -38,6 +38,17 @@ def here(tmp_path, monkeypatch):
     sys.modules.pop("mine_to_measure", None)
 
 
+def test_a_forecast_stands_beside_what_fires(here, monkeypatch, capsys):
+    status = run(
+        monkeypatch, "measure", "mine_to_measure:relu", "--data", "x.npy", "--forecast", "gaussian", "--json", "r"
+    )
+    said = " ".join(capsys.readouterr().out.split())
+    (block,) = Record.from_json((here / "r").read_text()).data["blocks"]
+    assert status == 0 and f"density {block['forecast']['density']:.4f} forecast (gaussian)" in said
+    assert abs(block["forecast"]["density"] - block["density"]) < 0.1
+    assert run(monkeypatch, "measure", "mine_to_measure:relu", "--data", "x.npy", "--forecast", "normal") == 2
+
+
 def test_a_callable_on_an_array(here, monkeypatch, capsys):
     status = run(
         monkeypatch, "measure", "mine_to_measure:relu", "--data", "x.npy", "--json", "out/r.json", "--html", "r.html"

@@ -13,6 +13,7 @@ from lazyneuron.cli.options import AllowPickle, Batches, BatchSize, Data, JsonFi
 if TYPE_CHECKING:
     from lazyneuron.cli.model import LoadedModel
     from lazyneuron.measure import BlockSparsity, SparsityReport
+    from lazyneuron.measure.forecast import Law
 
 _TIMED_BATCHES = 2
 _UNPREDICTED = (
@@ -28,6 +29,10 @@ def measure(
     threshold: Annotated[
         float | None, typer.Option("--threshold", help="Count activations of at most this magnitude as zero.")
     ] = None,
+    forecast: Annotated[
+        str | None,
+        typer.Option("--forecast", help="Forecast densities from the inputs' moments too: gaussian or empirical."),
+    ] = None,
     batches: Batches = None,
     batch_size: BatchSize = 16,
     json_file: JsonFile = None,
@@ -38,11 +43,13 @@ def measure(
     from lazyneuron.cli.inputs import load_inputs
     from lazyneuron.cli.output import check_writable, write_record
     from lazyneuron.core.record import write_text
+    from lazyneuron.measure.forecast import check_law
     from lazyneuron.report import sparsity_page
 
     check_writable(json_file, html_file)
+    law = check_law(forecast)
     loaded, items = load_inputs(model, data, batches=batches, batch_size=batch_size, allow_pickle=allow_pickle)
-    report = _observe(loaded, items, threshold=threshold)
+    report = _observe(loaded, items, threshold=threshold, forecast=law)
     _print(report)
     record = report.to_record(
         settings={"model": loaded.name, "data": str(data), "batch_size": batch_size},
@@ -53,7 +60,7 @@ def measure(
         write_text(html_file, sparsity_page(record))
 
 
-def _observe(loaded: LoadedModel, items: list[Any], *, threshold: float | None) -> SparsityReport:
+def _observe(loaded: LoadedModel, items: list[Any], *, threshold: float | None, forecast: Law | None) -> SparsityReport:
     from lazyneuron.accelerate.policy.predict import machine_cost
     from lazyneuron.blocks import find
     from lazyneuron.cli.screen import status, watched
@@ -64,7 +71,9 @@ def _observe(loaded: LoadedModel, items: list[Any], *, threshold: float | None) 
         found = find(loaded.model).or_raise()
     blocks = found.blocks
     cost = None if threshold is not None else machine_cost(blocks)
-    report = observe(loaded.model, watched(items, "Measuring"), threshold=threshold, blocks=blocks, cost=cost)
+    report = observe(
+        loaded.model, watched(items, "Measuring"), threshold=threshold, blocks=blocks, cost=cost, forecast=forecast
+    )
     unpredicted = () if cost is not None or threshold is not None else (_UNPREDICTED,)
     with status("Timing the MLP blocks"):
         share = mlp_time_share(loaded.model, items[:_TIMED_BATCHES], blocks=blocks)
@@ -87,6 +96,7 @@ def _print(report: SparsityReport) -> None:
         f"{counted(len(report.blocks), 'block')}{each}, on {_tokens(report)}",
         f"density {share(report.density)} over all blocks ({rule})",
     )
+    print_lines(*(b.forecast.against(b.name, b.density) for b in report.blocks if b.forecast is not None))
     if report.mlp_time_share is not None:
         limit = 1 / (1 - report.mlp_time_share) if report.mlp_time_share < 1 else float("inf")
         share_text = f"MLP blocks take {report.mlp_time_share:.2f} of a forward's time"

@@ -7,6 +7,7 @@ For theorists and for two-valued data: `bounds` holds the theorems, `instances` 
 from lazyneuron.learn.audit_report import AuditReport, LayerAudit
 from lazyneuron.learn.audits import audit
 from lazyneuron.learn.krawtchouk import krawtchouk_table, walsh_kernel
+from lazyneuron.learn.most_active import MostActive, most_active
 from lazyneuron.learn.network import SparseActivationNet
 from lazyneuron.learn.queries import (
     Estimate,
@@ -27,6 +28,7 @@ __all__ = [
     "Estimate",
     "Ladder",
     "LayerAudit",
+    "MostActive",
     "SensitivityBounds",
     "SparseActivationNet",
     "SparsityReport",
@@ -41,6 +43,7 @@ __all__ = [
     "goldreich_levin",
     "influences",
     "krawtchouk_table",
+    "most_active",
     "noise_sensitivity",
     "sensitivity_bounds",
     "spectrum",

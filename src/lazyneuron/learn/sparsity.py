@@ -26,6 +26,7 @@ class SparsityReport:
         points: how many inputs were looked at.
         mean_active, mean_square_active: ``E K`` and ``E K^2``.
         active_share: ``Pr[neuron j is active]``, shape (s,).
+        counts: how many points have 0, 1, ..., ``max_active`` active neurons, int64.
         tolerance: the largest margin by which a pre-activation had to exceed zero; 0 when arithmetic was exact. It is
             a row's own: an extreme row changes no other row's count.
     """
@@ -38,6 +39,11 @@ class SparsityReport:
     mean_square_active: float
     active_share: Array
     tolerance: float
+    counts: Array = dataclasses.field(repr=False, compare=False)
+
+    def exceeding(self, k: int) -> float:
+        """Share of the points with more than k active neurons; on the whole cube it is ``Pr[K > k]``."""
+        return float(self.counts[max(k + 1, 0) :].sum() / self.points)
 
     @property
     def effective(self) -> float:
@@ -86,17 +92,18 @@ def verify_sparsity(
 
 
 def _tally(net: SparseActivationNet, firing: object, *, domain: str, exact: bool) -> SparsityReport:
-    most, count, first, second, per_neuron, margin = 0, 0, 0, 0, np.zeros(net.s, np.int64), 0.0
+    counts, first, second, per_neuron, margin = np.zeros(net.s + 1, np.int64), 0, 0, np.zeros(net.s, np.int64), 0.0
     for rows, fires in firing:  # type: ignore[attr-defined]
         k = fires.sum(axis=1, dtype=np.int64)
-        most = max(most, int(k.max(initial=0)))
-        count += len(k)
+        counts += np.bincount(k, minlength=net.s + 1)
         first += int(k.sum())
         second += int((k * k).sum())
         per_neuron += fires.sum(axis=0)
         margin = max(margin, float(net.tolerance(rows).max(initial=0)))
+    count = int(counts.sum())
     if not count:
         raise DataError("There are no rows to count active neurons on; pass at least one.")
+    most = int(np.flatnonzero(counts)[-1])
     return SparsityReport(
         max_active=most,
         exact=exact,
@@ -106,4 +113,5 @@ def _tally(net: SparseActivationNet, firing: object, *, domain: str, exact: bool
         mean_square_active=second / count,
         active_share=per_neuron / count,
         tolerance=margin,
+        counts=counts[: most + 1],
     )

@@ -5,6 +5,7 @@ comes through `blocks/recorder.py` alone. Figures may be added to a report; save
 """
 
 from lazyneuron.measure.cost import BlockCost, StepTime, Traffic, traffic
+from lazyneuron.measure.forecast import Forecast, gaussian_rates
 from lazyneuron.measure.measurement import measure
 from lazyneuron.measure.share import mlp_time_share
 from lazyneuron.measure.sparsity import BlockSparsity, PredictedGain, SparsityReport, UnionDensity
@@ -12,11 +13,13 @@ from lazyneuron.measure.sparsity import BlockSparsity, PredictedGain, SparsityRe
 __all__ = [
     "BlockCost",
     "BlockSparsity",
+    "Forecast",
     "PredictedGain",
     "SparsityReport",
     "StepTime",
     "Traffic",
     "UnionDensity",
+    "gaussian_rates",
     "measure",
     "mlp_time_share",
     "traffic",

@@ -16,6 +16,7 @@ from lazyneuron.core.arguments import described
 from lazyneuron.core.batch import call_model
 from lazyneuron.core.errors import ConfigError, DataError, NoBlocksError, ShapeError
 from lazyneuron.measure.cost import BlockCost
+from lazyneuron.measure.forecast import Law, check_law
 from lazyneuron.measure.masks import EXCLUDED, TokensMask, with_masks
 from lazyneuron.measure.sparsity import BlockSparsity, SparsityReport
 from lazyneuron.measure.watch import BlockWatch
@@ -29,6 +30,7 @@ def measure(
     threshold: float | None = None,
     blocks: Sequence[MLPBlock] | None = None,
     cost: BlockCost | None = None,
+    forecast: Law | None = None,
 ) -> SparsityReport:
     """Run ``model`` on ``batches`` and count which neurons fire.
 
@@ -47,6 +49,8 @@ def measure(
             it applies to ``s(gate)``, and silence is that of ``s(gate)`` unless its up is rectified too.
         blocks: the blocks to observe, as ``find_blocks`` gave them; None finds all.
         cost: predicts times on this machine; None leaves the predictions out, and only the byte ceilings remain.
+        forecast: forecast each block's density from the moments of its inputs, beside what fires: ``"gaussian"`` (mean
+            and covariance) or ``"empirical"`` (skewness and kurtosis of each pre-activation too).
 
     Returns:
         The report; ``str(report)`` is a table.
@@ -54,8 +58,8 @@ def measure(
     Raises:
         NoBlocksError: the model has no MLP block, or none of them ran.
         DataError: there are no batches, a batch is of the wrong kind, or there are fewer masks than batches.
-        ConfigError: the threshold is negative or not finite, ``tokens_mask`` is a single tensor, or ``blocks`` are of
-            another model or outdated.
+        ConfigError: the threshold is negative or not finite, a forecast is of no known law or asked for with a
+            threshold, ``tokens_mask`` is a single tensor, or ``blocks`` are of another model or outdated.
         ShapeError: ``tokens_mask`` was given and fits no block.
 
     Cost: two comparisons over each hidden activation (one for ReLU) and counting at an eighth of its size in words; at
@@ -68,7 +72,10 @@ def measure(
     if cost is not None and not callable(cost):
         raise ConfigError(f"cost is a function that predicts times, got {described(cost)}; leave it out.")
     found = found_in(model, blocks)
-    watches = [BlockWatch(model, block, threshold) for block in found.blocks]
+    check_law(forecast)
+    if forecast is not None and threshold is not None:
+        raise ConfigError("A forecast is of exact zeros, but a threshold was given; leave one of both out.")
+    watches = [BlockWatch(model, block, threshold, forecast=forecast) for block in found.blocks]
     count = 0
     with borrowed(model, observe=True), _hooked(watches):
         for batch, mask in with_masks(batches, tokens_mask):

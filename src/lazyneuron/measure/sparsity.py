@@ -12,8 +12,10 @@ from torch import Tensor
 from lazyneuron.blocks.find.rejected import Rejected
 from lazyneuron.core.record import Record
 from lazyneuron.measure.cost import StepTime, Traffic, traffic
+from lazyneuron.measure.forecast import Forecast
 
 HISTOGRAM_BINS = 20
+_TURNED = frozenset({"firing_counts", "unions", "predicted", "forecast"})  # into other things when data are written
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,6 +71,7 @@ class BlockSparsity:
             not this block's token axes, so every token counted as real.
         notes: sentences about what limits these figures.
         predicted: predicted times on this machine, when a cost model was passed.
+        forecast: what would fire by the moments of the inputs, when it was asked for.
     """
 
     name: str
@@ -90,6 +93,7 @@ class BlockSparsity:
     padding: str
     notes: tuple[str, ...] = ()
     predicted: tuple[PredictedGain, ...] = ()
+    forecast: Forecast | None = None
 
     @property
     def sparsity(self) -> float | None:
@@ -142,11 +146,12 @@ class BlockSparsity:
 
     def to_data(self, *, firing_counts: bool = False) -> dict[str, Any]:
         """JSON-able facts; with ``firing_counts`` the count of every neuron, else only a histogram of the rates."""
-        plain = (f.name for f in dataclasses.fields(self) if f.name not in {"firing_counts", "unions", "predicted"})
+        plain = (f.name for f in dataclasses.fields(self) if f.name not in _TURNED)
         data: dict[str, Any] = {name: getattr(self, name) for name in plain}
         rates = self.firing_rates.float() if self.tokens else torch.zeros(0)
         data |= {
             "notes": list(self.notes),
+            "forecast": None if self.forecast is None else self.forecast.to_data(),
             "dead": len(self.dead),
             "always_on": len(self.always_on),
             "rate_histogram": torch.histc(rates, HISTOGRAM_BINS, 0.0, 1.0).int().tolist(),
@@ -229,6 +234,7 @@ class SparsityReport:
         if self.mlp_time_share is not None:
             table.append(f"MLP share of a forward's time {self.mlp_time_share:.2f}")
         table += [
+            *(b.forecast.against(b.name, b.density) for b in self.blocks if b.forecast is not None),
             *self.notes,
             *(f"{b.name}: {note}" for b in self.blocks for note in b.notes),
             *map(str, self.rejected),

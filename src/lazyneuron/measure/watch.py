@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.blocks.recorder import recording
 from lazyneuron.measure.cost import BlockCost
+from lazyneuron.measure.forecast import Forecast, Law, Moments, why_not
 from lazyneuron.measure.masks import EXCLUDED, MISFIT, NO_MASK, BatchMask
 from lazyneuron.measure.sparsity import BlockSparsity, PredictedGain, UnionDensity
 from lazyneuron.measure.tally import UNION_SIZES, Tally, Tokens
@@ -29,9 +30,12 @@ class BlockWatch:
         model: the model that the block was found in.
         block: the block.
         threshold: activations of at most this magnitude count as zero; None counts exact zeros only.
+        forecast: forecast what fires from the moments of the pre-activations, or None.
     """
 
-    def __init__(self, model: nn.Module, block: MLPBlock, threshold: float | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, block: MLPBlock, threshold: float | None = None, *, forecast: Law | None = None
+    ) -> None:
         self.block = block
         self.threshold = threshold
         self.mask = BatchMask(None)
@@ -41,21 +45,36 @@ class BlockWatch:
         self.notes: dict[str, None] = {}
         self.tally: Tally | None = None
         self.reads_first = (block.gate is not None and not block.rectifies_up) or _dropping(model, block)
+        self.law = forecast
+        self.moments = Moments() if forecast is not None and self._can_forecast() else None
         self.fires_if_positive = block.activation.kind in _FIRES_IF_POSITIVE and not threshold
 
     def watching(self) -> contextlib.AbstractContextManager[None]:
         """Count in the body."""
         return recording(
             [self.block],
-            pre_activations=self._count_pre_activations if self.reads_first or not self.fires_if_positive else None,
+            pre_activations=self._count_pre_activations if self._looks_at_first() else None,
             hidden=None if self.reads_first else self._count_hidden,
         )
+
+    def _looks_at_first(self) -> bool:
+        return self.reads_first or not self.fires_if_positive or self.moments is not None
+
+    def _can_forecast(self) -> bool:
+        reason = why_not(self.block)
+        if reason is not None:
+            self.notes[reason] = None
+        return reason is None
 
     def _count_pre_activations(self, _: MLPBlock, value: Any) -> None:
         admitted = self._admit(value)
         if admitted is None:
             return
         z, tally, tokens = admitted
+        if self.moments is not None:
+            self.moments.add(z, tokens.real)
+            if self.fires_if_positive and not self.reads_first:
+                return
         positive = z > 0
         if self.reads_first:
             tally.add_fired(positive if self.fires_if_positive else self._fired(self._activated(z)), tokens)
@@ -135,7 +154,13 @@ class BlockWatch:
             padding=self.padding,
             notes=tuple(self.notes),
             predicted=_predictions(block, unions, density=density, cost=cost),
+            forecast=self._forecast(totals.fired, totals.tokens),
         )
+
+    def _forecast(self, fired: Tensor, tokens: int) -> Forecast | None:
+        if self.moments is None or self.law is None or not tokens:
+            return None
+        return self.moments.forecast(self.block, self.law, fired.double() / tokens)
 
 
 def _predictions(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-Provenance = Literal["quoted", "unreviewed manuscript", "textbook", "ours, not peer reviewed"]
+Provenance = Literal["quoted", "unreviewed manuscript", "textbook", "ours, not peer reviewed", "conjecture, not proved"]
 OURS: Provenance = "ours, not peer reviewed"
 QUOTED: Provenance = "quoted"
 TEXTBOOK: Provenance = "textbook"
 UNREVIEWED: Provenance = "unreviewed manuscript"
+CONJECTURE: Provenance = "conjecture, not proved"
 UNIFORM = "inputs uniform on the cube"
 SPARSE_EVERYWHERE = "at most k neurons active at every point of the cube"
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 from lazyneuron.core.arguments import check_choice
 from lazyneuron.core.errors import ConfigError
-from lazyneuron.learn.bounds.bound import OURS, TEXTBOOK, UNREVIEWED, Bound
+from lazyneuron.learn.bounds.bound import CONJECTURE, OURS, QUOTED, TEXTBOOK, UNREVIEWED, Bound
 from lazyneuron.learn.checks import at_least, positive, probability
 
-KINDS = ("trivial", "dense", "vc", "lsjgh", "lower")
+KINDS = ("trivial", "dense", "vc", "lsjgh", "adkm", "conjecture", "lower")
 _PROMISE = "at most k neurons active on the support"
 _LEARNING = ("rows drawn independently from one law", "the learner minimises the empirical risk over the class")
 _MANUSCRIPT = "Li, Sha, Jiang, Gao, Han, manuscript"
@@ -77,20 +77,24 @@ def rademacher(kind: str, of: Class, *, rows: int) -> Bound:
 
     Args:
         kind: ``"trivial"`` (k M), ``"dense"`` (2 s M / sqrt(m), ignores sparsity), ``"vc"`` (D10), ``"lsjgh"``
-            (an unreviewed manuscript), or ``"lower"`` (its lower bound, for some input law).
+            (an unreviewed manuscript), ``"adkm"`` (Theorem 19 as printed, ``(A + B) sqrt(s n k ln(k m (R + B)) / m)``
+            with its constant as 1), ``"conjecture"`` (Conjecture 20, ``(A + B) sqrt(s k / m)``: not proved), or
+            ``"lower"`` (the manuscript's lower bound, for some input law).
         of: the class.
         rows: m.
 
     Raises:
-        ConfigError: the kind is unknown, or m is below 1.
+        ConfigError: the kind is unknown, m is below 1, or Theorem 19's logarithm, which depends on the units of x, is
+            not above 0.
 
-    Source: ours, D10 (``"vc"``); Li, Sha, Jiang, Gao, Han (``"lsjgh"``, ``"lower"``).
+    Source: ours, D10 (``"vc"``); Li, Sha, Jiang, Gao, Han (``"lsjgh"``, ``"lower"``); Awasthi, Dikkala, Kamath, Meka
+        (2024), Theorem 19 (eq. 15) and Conjecture 20.
     """
     check_choice("A kind", kind, KINDS)
     m = at_least(rows, 1, "A number of samples")
     a, b, root = of.slope, of.bias, math.sqrt(of.s * of.k / m)
     over = of.k * max(b - a, 0.0) / math.sqrt(m)  # bias clipping: only min(A, B) of the bias matters
-    law = ("inputs of length at most R", _PROMISE)
+    law: tuple[str, ...] = ("inputs of length at most R", _PROMISE)
     if kind == "trivial":
         return Bound(value=of.largest, assumptions=law, source="|h| <= kM", provenance=TEXTBOOK, vacuous=True)
     if kind == "dense":
@@ -107,6 +111,16 @@ def rademacher(kind: str, of: Class, *, rows: int) -> Bound:
         value = (a + min(a, b)) * min(of.k, chain) + over
         value = min(value, of.largest, 2 * of.s * (a + b) / math.sqrt(m))
         return _against(value, of, law, _MANUSCRIPT, UNREVIEWED)
+    if kind == "adkm":
+        inside = of.k * m * (of.radius + b)
+        if inside <= 1:
+            raise ConfigError(f"Theorem 19 says nothing where k m (R + B) <= 1, got {inside:g}; scale the inputs.")
+        value = (a + b) * root * math.sqrt(of.n * math.log(inside))
+        law = (*law, "the hidden constant is 1")
+        return _against(value, of, law, "Awasthi et al. 2024, Theorem 19", QUOTED)
+    if kind == "conjecture":
+        law = (*law, "Conjecture 20 holds, with its constant 1")
+        return _against((a + b) * root, of, law, "Awasthi et al. 2024, Conjecture 20", CONJECTURE)
     q = min(of.s // of.k, int(m))
     if q > of.n:
         raise ConfigError(f"The lower bound needs min(s / k, m) <= n, got {q} and n = {of.n}.")
@@ -166,8 +180,8 @@ def generalization(
     """Half-squared loss of the empirical risk minimiser: ``2 L U + b sqrt(ln(1/delta) / 2m)``, or the agnostic excess.
 
     The loss is ``(value - label)^2 / 2``, whose slope is at most L = 2 k M and which is at most b = 2 (k M)^2 where
-    values and labels lie within [-k M, k M]. U is the least of the chosen upper bounds; the unreviewed one is taken
-    only when asked for.
+    values and labels lie within [-k M, k M]. U is the least of the chosen upper bounds; what is unreviewed, printed
+    without its constant, or a conjecture is taken only when asked for.
 
     Args:
         of: the class.

@@ -1,4 +1,4 @@
-"""How many samples polynomial regression and averaging need, and what risk they reach."""
+"""How many samples polynomial regression needs, and what risk it reaches."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ import math
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.learn.bounds.bound import OURS, UNIFORM, Bound
 from lazyneuron.learn.checks import at_least, positive, probability
-
-_LABELS = ("labels are not centred", "E y^2 is that of the labels' law")
-_AVERAGED = (UNIFORM, *_LABELS, "in expectation")
 
 
 def samples_ols(features: int, delta: float) -> Bound:
@@ -125,50 +122,6 @@ def batches_for(features: int, delta: float, *, residual: float, error: float) -
     ratio = 288 * at_least(residual, 0, "The residual") / positive(error, "error")
     rows = math.ceil(n * max(6.52 * math.log(8 * n), ratio))
     return Batches(count=math.ceil(8 * math.log(1 / probability(delta, "delta"))), rows=rows)
-
-
-def samples_lmn(features: int, error: float, *, second_moment: float) -> Bound:
-    """D7: rows so that averaging, not centred, adds at most ``error`` to the tail in expectation: ``N E[y^2] / error``.
-
-    Raises:
-        ConfigError: a number is out of range.
-
-    Source: ours, D7; averaging is due to Linial, Mansour, Nisan (1993).
-    """
-    value = math.ceil(features * at_least(second_moment, 0, "E y^2") / positive(error, "error"))
-    return Bound(value=value, assumptions=_AVERAGED, source="D7", provenance=OURS)
-
-
-def risk_lmn(tail: float, features: int, *, rows: int, second_moment: float) -> Bound:
-    """D7: ``E |g - h|^2 <= tail + N E[y^2] / m`` for averaging that is not centred.
-
-    Raises:
-        ConfigError: a number is out of range.
-
-    Source: ours, D7.
-    """
-    value = at_least(tail, 0, "The tail") + features * at_least(second_moment, 0, "E y^2") / positive(rows, "rows")
-    return Bound(value=value, assumptions=_AVERAGED, source="D7", provenance=OURS)
-
-
-def deviation_lmn(features: int, delta: float, *, rows: int, second_moment: float, largest: float) -> Bound:
-    """D7: ``|g - h_{<=d}| <= sqrt(N / m) (sqrt(E y^2) + Y sqrt(2 ln(1 / delta)))`` for labels within [-Y, Y].
-
-    Raises:
-        ConfigError: a number is out of range.
-
-    Source: ours, D7.
-    """
-    spread = math.sqrt(at_least(second_moment, 0, "E y^2"))
-    tail = at_least(largest, 0, "Y") * math.sqrt(2 * math.log(1 / probability(delta, "delta")))
-    value = math.sqrt(features / positive(rows, "rows")) * (spread + tail)
-    return Bound(
-        value=value,
-        assumptions=(UNIFORM, "labels within [-Y, Y]", *_LABELS),
-        failure_probability=delta,
-        source="D7",
-        provenance=OURS,
-    )
 
 
 def agnostic_excess(best: float, tail: float, *, features: int, rows: int) -> Bound:

@@ -71,6 +71,31 @@ def as_mean_square(mean_square_active: float, norm: float) -> Bound:
     return Bound(value=value, assumptions=law, source="D2, corollary", provenance=OURS)
 
 
+def as_mostly_sparse(k: float, norm: float, *, s: int, exceeding: float) -> Bound:
+    """Remark 11 in numbers: ``AS(h) <= 4 W^2 (k^2 + (s^2 - k^2) Pr[K > k])``.
+
+    So a promise of k that fails with probability at most ``(k / s)^2`` costs a factor of 2 and no more.
+
+    Args:
+        k: active neurons, on most inputs.
+        norm: W.
+        s: neurons.
+        exceeding: ``Pr[K > k]`` under the uniform law itself, or an upper bound; a share of samples is none.
+
+    Raises:
+        ConfigError: a number is out of range.
+
+    Source: Awasthi, Dikkala, Kamath, Meka (2024), Remark 11; the numbers are ours, a corollary of D2.
+    """
+    if not 0 <= exceeding <= 1:
+        raise ConfigError(f"Pr[K > k] lies in [0, 1], got {exceeding}.")
+    if at_least(k, 1, "k") > at_least(s, 1, "s"):
+        raise ConfigError(f"No more than all neurons are active: k = {k} exceeds s = {s}.")
+    value = 4 * at_least(norm, 0, "W") ** 2 * (k**2 + (s**2 - k**2) * exceeding)
+    law = (UNIFORM, "Pr[K > k] is at most the number given")
+    return Bound(value=value, assumptions=law, source="Remark 11, from D2", provenance=OURS)
+
+
 def as_product(k: float, norm: float, *, means: object = None) -> Bound:
     """D5: independent coordinates in [-1, 1] (``8 k^2 W^2``), or bits with these means (``4 (1 + max |mu|) k^2 W^2``).
 
@@ -89,6 +114,23 @@ def as_product(k: float, norm: float, *, means: object = None) -> Bound:
     return Bound(
         value=value, assumptions=(law, "at most k neurons active on the support"), source="D5", provenance=OURS
     )
+
+
+def check_class(k: float, norm: float, *, bias: float, n: int, s: int) -> None:
+    """Refuse numbers that no class has.
+
+    Raises:
+        ConfigError: a number is out of range.
+    """
+    at_least(k, 1, "k"), at_least(norm, 0, "W"), at_least(bias, 0, "B"), at_least(n, 1, "n"), at_least(s, 1, "s")
+
+
+def total_phi(k: float, s: int) -> float:
+    """The most that ``sum_j phi(p_j)`` can be for shares that add up to k: ``k sqrt(ln(s/k))``, ``.429 s`` for small s.
+
+    Source: Jensen's inequality, as phi is concave; its maximum is at ``exp(-1/2)``.
+    """
+    return k * math.sqrt(math.log(s / k)) if s >= math.exp(0.5) * k else phi(math.exp(-0.5)) * s
 
 
 def as_adkm(k: float, norm: float, *, bias: float, n: int, s: int) -> Bound:
@@ -110,8 +152,8 @@ def as_adkm(k: float, norm: float, *, bias: float, n: int, s: int) -> Bound:
 
     Source: Awasthi, Dikkala, Kamath, Meka (2024), Lemma 9; constants ours.
     """
-    at_least(k, 1, "k"), at_least(norm, 0, "W"), at_least(bias, 0, "B"), at_least(n, 1, "n"), at_least(s, 1, "s")
-    c = k * math.sqrt(math.log(s / k)) if s >= math.exp(0.5) * k else phi(math.exp(-0.5)) * s
+    check_class(k, norm, bias=bias, n=n, s=s)
+    c = total_phi(k, s)
 
     def total(eta: float) -> float:
         cut = k * (bias + norm * math.sqrt(2 * math.log(2 * s / eta)))

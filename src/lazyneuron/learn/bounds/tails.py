@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from lazyneuron.core.errors import ConfigError
-from lazyneuron.learn.bounds.bound import OURS, QUOTED, SPARSE_EVERYWHERE, UNIFORM, Bound
+from lazyneuron.learn.bounds.bound import OURS, QUOTED, SPARSE_EVERYWHERE, TEXTBOOK, UNIFORM, Bound
 from lazyneuron.learn.bounds.sensitivity import phi, phi_capped
 from lazyneuron.learn.checks import at_least, correlation, positive
 
@@ -36,6 +36,30 @@ def tail_bound_sensitivity(degree: int, sensitivity: float) -> Bound:
     value = at_least(sensitivity, 0, "AS") / (at_least(degree, 0, "A degree") + 1)
     law = (UNIFORM, "AS is at most the number given")
     return Bound(value=value, assumptions=law, source="Markov over degrees", provenance=OURS)
+
+
+def tail_from_noise(degree: int, noise: float, *, rho: float) -> Bound:
+    """Claim 2.1: ``tail(d) <= 2 NS_rho / (1 - rho^(d + 1))`` from any bound on the noise sensitivity, rho in [0, 1).
+
+    Printed with ``rho^d``, which is the same proof with less care and says nothing at d = 0; with ``d + 1`` the parity
+    of d + 1 bits attains it. The noise stability is ``E f^2 - 2 NS_rho``.
+
+    Args:
+        degree: d.
+        noise: ``NS_rho``, or an upper bound (an estimate is none).
+        rho: the correlation.
+
+    Raises:
+        ConfigError: a number is out of range.
+
+    Source: Klivans, O'Donnell, Servedio (2004); Awasthi, Dikkala, Kamath, Meka (2024), Claim 2.1.
+    """
+    if not 0 <= rho < 1:
+        raise ConfigError(f"Noise takes weight from high degrees for a correlation in [0, 1), got {rho}.")
+    above = 1 - rho ** (at_least(degree, 0, "A degree") + 1)
+    value = 2 * at_least(noise, 0, "NS") / above
+    law = (UNIFORM, "NS is at most the number given")
+    return Bound(value=value, assumptions=law, source="Awasthi et al. 2024, Claim 2.1", provenance=TEXTBOOK)
 
 
 def width_phi(k: float, norm: float, *, s: int) -> float:

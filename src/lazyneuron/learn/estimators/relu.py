@@ -139,6 +139,7 @@ class SparseReluRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             mean_square_active=float((count**2.0).mean()),
             active_share=fires.mean(axis=0),
             tolerance=report.tolerance,
+            counts=np.bincount(count),
         )
 
     def _k(self) -> int:

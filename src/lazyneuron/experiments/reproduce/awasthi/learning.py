@@ -72,7 +72,7 @@ def error_by_rows(request: Request) -> Finding:
     facts = facts_of(one, k=1)
     size = count_subsets(n, d)
     sizes = [int(size * f) for f in ((0.5, 2, 8) if request.quick else (0.25, 0.5, 0.9, 1.1, 1.5, 2, 4, 8, 16))]
-    second = facts.variance + float(facts.weights[0])
+    learnable = float(facts.weights[1 : d + 1].sum())
     learners = ("ols", "lmn", "lasso", "threshold", "kernel", "network")
     lines: dict[str, list[tuple[int, float]]] = {name: [] for name in (*learners, "OLS, predicted", "LMN, D7")}
     rows = []
@@ -88,7 +88,8 @@ def error_by_rows(request: Request) -> Finding:
             lines[name].append((m, row[name]))
         tail = float(facts.tails[d])
         row["OLS, predicted"] = typical_risk_ols(tail, size, rows=m) / facts.variance if m > size else "-"
-        row["LMN, D7"] = risk_lmn(tail, size, rows=m, second_moment=second).value / facts.variance
+        centred = risk_lmn(tail, size, rows=m, variance=facts.variance, learnable=learnable)
+        row["LMN, D7"] = centred.value / facts.variance
         certain = gram_failure(size, m) < 0.1
         row["OLS, D6"] = risk_ols(tail, size, rows=m).value / facts.variance if certain else "-"
         for name in ("OLS, predicted", "LMN, D7"):

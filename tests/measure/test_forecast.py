@@ -1,0 +1,116 @@
+"""Forecasts of density against closed forms, and against what fires."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from scipy import stats
+
+from lazyneuron.blocks.activation import Activation
+from lazyneuron.core.errors import ConfigError, DataError, ShapeError
+from lazyneuron.measure import gaussian_rates, measure
+from tests.measure.networks import Gated, Plain, block_of, set_linear
+
+
+def test_normal_inputs_have_normal_pre_activations() -> None:
+    """By hand: z = 2 x0 - x1 + 0.5 with means 1, 3 and covariances 1, 0.5, 4 has mean -0.5 and variance 6."""
+    model = Plain(2, 2)
+    set_linear(model.up, [[2.0, -1.0], [0.0, 0.0]], [0.5, 1.0])
+    rates = gaussian_rates(block_of(model), torch.tensor([1.0, 3.0]), torch.tensor([[1.0, 0.5], [0.5, 4.0]]))
+    assert rates.tolist() == pytest.approx([float(stats.norm.sf(0.5 / math.sqrt(6))), 1.0])
+
+
+@pytest.mark.parametrize(
+    ("kind", "parameters", "ends"),
+    [
+        ("relu", (), (0.0, None, None)),
+        ("fatrelu", (0.7,), (0.7, None, None)),
+        ("hardswish", (), (-3.0, None, None)),
+        ("silu", (), (None, None, None)),
+    ],
+)
+def test_each_zero_interval_is_what_counts(kind: str, parameters: tuple, ends: tuple) -> None:
+    model = Plain(3, 1, kind, parameters)
+    set_linear(model.up, [[1.0, 2.0, -2.0]], [0.2])
+    (rate,) = gaussian_rates(block_of(model), torch.zeros(3), torch.eye(3)).tolist()
+    assert rate == pytest.approx(1.0 if ends[0] is None else float(stats.norm.sf((ends[0] - 0.2) / 3)))
+
+
+@pytest.mark.parametrize("model", [Plain(16, 40), Plain(16, 40, "fatrelu", (0.5,)), Gated(16, 40)])
+def test_it_agrees_with_what_fires_on_gaussian_inputs(model: torch.nn.Module) -> None:
+    torch.manual_seed(0)
+    mixing = torch.randn(16, 16)
+    x = torch.randn(4, 5000, 16) @ mixing.T + 0.3
+    report = measure(model, x.split(1), blocks=[block_of(model)], forecast="gaussian")
+    (block,) = report.blocks
+    assert block.forecast.mean_error == pytest.approx(float((block.forecast.rates - block.firing_rates).abs().mean()))
+    assert block.forecast.largest_error < 5 * 0.5 / math.sqrt(20_000)
+    exact = gaussian_rates(block_of(model), torch.full((16,), 0.3), mixing @ mixing.T)
+    assert float((block.forecast.rates - exact).abs().max()) < 0.02
+    assert f"{block.forecast.density:.4f} forecast (gaussian), {block.density:.4f} measured" in str(report)
+    assert report.to_data()["blocks"][0]["forecast"]["density"] == block.forecast.density
+    plain = measure(model, x.split(1), blocks=[block_of(model)]).blocks[0]
+    assert plain.forecast is None and plain.firing_counts.equal(block.firing_counts)
+
+
+def test_skewed_inputs_need_their_skewness() -> None:
+    """A sum of 8 exponentials less its mean is positive with probability Pr[Gamma(8) > 8] = .4530, not .5."""
+    torch.manual_seed(0)
+    model = Plain(8, 1)
+    set_linear(model.up, [[1.0] * 8], [-8.0])
+    x = torch.distributions.Exponential(1.0).sample((1, 200_000, 8))
+    exact = float(stats.gamma.sf(8, 8))
+    found = {
+        law: measure(model, [x], blocks=[block_of(model)], forecast=law).blocks[0].forecast.density
+        for law in ("gaussian", "empirical")
+    }
+    assert abs(found["gaussian"] - exact) > 0.04 and abs(found["empirical"] - exact) < 0.004
+
+
+def test_padding_and_several_calls_do_not_matter() -> None:
+    torch.manual_seed(0)
+    model = Plain()
+    x = torch.randn(3, 40, 6) + torch.arange(3).reshape(3, 1, 1)
+    mask = torch.rand(3, 40) > 0.3
+    padded = torch.where(mask[..., None], x, 1e6)
+    batches = [{"x": a, "attention_mask": m} for a, m in zip(padded.split(1), mask.split(1), strict=True)]
+    whole = measure(model, [x[mask][None]], blocks=[block_of(model)], forecast="empirical").blocks[0]
+    parts = measure(model, batches, blocks=[block_of(model)], forecast="empirical").blocks[0]
+    assert torch.allclose(whole.forecast.rates, parts.forecast.rates, atol=1e-6)
+    assert whole.forecast.mean_error == pytest.approx(parts.forecast.mean_error, abs=1e-6)
+
+
+def test_blocks_that_have_no_forecast_say_why() -> None:
+    x = torch.randn(1, 5, 6)
+    gated = Gated()
+    rectified = dataclasses.replace(block_of(gated), rectifies_up=True, rectified_by_model=True)
+    unknown = Plain()
+    unknown.activation = Activation("other", function=torch.sin)
+    largest = Plain(kind="top_k", parameters=(3,))
+    for model, block, why in (
+        (gated, rectified, "gate and up together"),
+        (unknown, block_of(unknown), "is not known"),
+        (largest, block_of(largest), "all pre-activations of a token"),
+    ):
+        found = measure(model, [x], blocks=[block], forecast="gaussian").blocks[0]
+        assert found.forecast is None and why in found.notes[0] and found.tokens == 5
+        with pytest.raises(ConfigError, match=why):
+            gaussian_rates(block, torch.zeros(6), torch.eye(6))
+
+
+def test_bad_forecasts_are_refused_in_a_sentence() -> None:
+    model = Plain()
+    with pytest.raises(ConfigError, match="'gaussian' or 'empirical', got 'normal'"):
+        measure(model, [torch.randn(1, 2, 6)], blocks=[block_of(model)], forecast="normal")
+    with pytest.raises(ConfigError, match="of exact zeros"):
+        measure(model, [torch.randn(1, 2, 6)], blocks=[block_of(model)], forecast="gaussian", threshold=0.1)
+    with pytest.raises(ShapeError, match=r"got \(5,\) and \(6, 6\)"):
+        gaussian_rates(block_of(model), torch.zeros(5), torch.eye(6))
+    with pytest.raises(DataError, match="not positive semidefinite"):
+        gaussian_rates(block_of(model), torch.zeros(6), -torch.eye(6))
+    with pytest.raises(DataError, match="NaN"):
+        gaussian_rates(block_of(model), torch.full((6,), math.nan), torch.eye(6))
+    for wrong in (math.nan, math.inf):
+        block = measure(model, [torch.full((1, 2, 6), wrong)], blocks=[block_of(model)], forecast="gaussian").blocks[0]
+        assert block.forecast is None
