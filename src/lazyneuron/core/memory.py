@@ -1,4 +1,4 @@
-"""Memory of this process: the most that it had, large pages for what stays, and no pages for what was only passed by."""
+"""Memory of this process: its peak, large pages for what stays, no pages for what was only passed by."""
 
 from __future__ import annotations
 
