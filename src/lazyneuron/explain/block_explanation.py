@@ -27,8 +27,10 @@ class BlockExplanation:
             activation function returns.
         active_gradient_ratio: ``E[g^2 | eta != 0] / E[g^2]``; below 1, the neurons that still learn carry smaller
             gradients than the silent ones.
+        input_square: ``E |x|^2``, the mean squared length of what the deciding layer receives.
         weight_square: ``|K|_F^2``, the trace of ``K K^T``, which training tends to increase.
         output_gradient: mean over tokens of ``|gV|``, the gradient with respect to the block's output.
+        output_gradient_square: mean over tokens of ``|gV|^2``: the coefficient c_L2 of the identity for ``E |a|^2``.
         as_up, as_down: augmented flatness AS_K and AS_V.
         identity_density, identity_residual: the density that the identity predicts from ``as_up``, and its relative
             difference from ``derivative_density``; NaN when nothing fires.
@@ -61,8 +63,10 @@ class BlockExplanation:
     detrimental_mean: float
     hidden_gradient_square: float
     active_gradient_ratio: float
+    input_square: float
     weight_square: float
     output_gradient: float
+    output_gradient_square: float
     as_up: float
     as_down: float
     identity_density: float
