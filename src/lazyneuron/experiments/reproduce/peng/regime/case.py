@@ -18,7 +18,7 @@ from lazyneuron.experiments.training.trainer import Variant
 from lazyneuron.experiments.training.vision import VisionSize
 from lazyneuron.induce import parameter_groups
 
-Kind = Literal["decoder", "spans", "vision"]
+Kind = Literal["decoder", "spans", "vision", "wide"]
 Tuning = Literal["scratch", "full", "lora"]
 
 
@@ -30,14 +30,14 @@ class Setting:
         root: the folder with a folder for each training, and the text.
         library: sources to learn from in place of this Python's; None takes those and the installed packages.
         characters, package_characters: of text to read at most, and of one package.
-        language, spans, vision: sizes of models and batches.
+        language, spans, vision, wide: sizes of models and batches; the wide decoder has fewer neurons than features, so
+            that ``K K^T`` has full rank and no effective gradient can hide in its kernel.
         warmup: steps in which the learning rate rises.
         learning_rate, weight_decay: of AdamW.
         adafactor_rate: of Adafactor, relative to the scale of each matrix.
         smoothing: of the labels of images.
         clip: largest norm of the gradient.
-        first_looks, look_every, late_looks: steps of the first looks, then between two, from 20 looks on twice that.
-        held_out: examples that a look measures; explained: those of them that gradients are taken of.
+        first_looks, look_every: steps of the first looks, and between two; see :meth:`looks`.
         device: where to train.
     """
 
@@ -53,6 +53,9 @@ class Setting:
     )
     vision: VisionSize = dataclasses.field(
         default_factory=lambda: VisionSize(width=64, layers=3, heads=4, hidden=256, patch=4, batch=64)
+    )
+    wide: LanguageSize = dataclasses.field(
+        default_factory=lambda: LanguageSize(width=128, layers=6, heads=4, hidden=64, length=64, batch=16)
     )
     warmup: int = 100
     learning_rate: float = 2e-3
@@ -73,9 +76,15 @@ class Setting:
 
     def facts(self, kind: Kind) -> dict[str, Any]:
         """What decides a training of a task, JSON-able."""
-        left_out = {"root", "library", "language", "spans", "vision", "device", "first_looks", "look_every"}
+        left_out = {"root", "library", "language", "spans", "vision", "wide", "device", "first_looks", "look_every"}
         found = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in left_out}
-        size = {"decoder": self.language, "spans": self.spans, "vision": self.vision}[kind]
+        sizes: dict[Kind, Any] = {
+            "decoder": self.language,
+            "spans": self.spans,
+            "vision": self.vision,
+            "wide": self.wide,
+        }
+        size = sizes[kind]
         found |= {"library": None if self.library is None else str(self.library), "size": dataclasses.asdict(size)}
         return found
 
@@ -169,7 +178,10 @@ def task_of(kind: Kind, setting: Setting) -> Endless:
             package_limit=setting.package_characters,
             library=setting.library,
         )
-        task = ByteDecoder(text, setting.language) if kind == "decoder" else ByteSpans(text, setting.spans)
+        if kind == "spans":
+            task = ByteSpans(text, setting.spans)
+        else:
+            task = ByteDecoder(text, setting.language if kind == "decoder" else setting.wide)
     task.device = torch.device(setting.device)
     return task
 

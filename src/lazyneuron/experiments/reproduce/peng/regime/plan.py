@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import platformdirs
@@ -37,6 +36,11 @@ OUTPUT = (
 def ablation(kind: Kind, steps: int) -> tuple[Case, ...]:
     """Vanilla, all three, each alone, and the bias on the authors' side, from scratch."""
     return tuple(Case(kind=kind, variant=v, steps=steps) for v in (VANILLA, ALL_THREE, *SINGLE, *OUTPUT))
+
+
+def wide(steps: int) -> tuple[Case, ...]:
+    """Vanilla and all three with fewer neurons than features, and twice the layers."""
+    return tuple(Case(kind="wide", variant=v, steps=steps) for v in (VANILLA, ALL_THREE))
 
 
 def other_optimizer(steps: int) -> tuple[Case, ...]:
@@ -90,9 +94,7 @@ def stages(cases: Sequence[Case], setting: Setting, seeds: int) -> list[list[Job
 
 def setting_of(request: Request) -> Setting:
     """Sizes for a request: small on a CPU, larger on an accelerator, tiny when quick."""
-    root = (
-        platformdirs.user_cache_path("lazyneuron") / "peng-regime" if request.folder is None else Path(request.folder)
-    )
+    root = request.folder or platformdirs.user_cache_path("lazyneuron") / "peng-regime"
     setting = Setting(root=root, library=request.data, device=request.device)
     if request.quick:
         tiny = LanguageSize(width=16, layers=1, heads=2, hidden=32, length=32, batch=4)
@@ -102,18 +104,20 @@ def setting_of(request: Request) -> Setting:
             characters=1_000_000,
             language=tiny,
             spans=tiny,
+            wide=dataclasses.replace(tiny, layers=2, hidden=8),
             vision=VisionSize(width=16, layers=1, heads=2, hidden=32, patch=4, batch=8),
             warmup=2,
             first_looks=(4,),
             look_every=10,
         )
     if request.large:
-        wide = LanguageSize(width=256, layers=6, heads=8, hidden=1024, length=256, batch=64)
+        large = LanguageSize(width=256, layers=6, heads=8, hidden=1024, length=256, batch=64)
         return dataclasses.replace(
             setting,
             root=root / "large",
-            language=wide,
-            spans=dataclasses.replace(wide, layers=4),
+            language=large,
+            spans=dataclasses.replace(large, layers=4),
+            wide=dataclasses.replace(large, width=512, layers=12, hidden=256),
             vision=VisionSize(width=192, layers=6, heads=6, hidden=768, patch=2, batch=256),
             learning_rate=1e-3,
         )

@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -66,7 +65,7 @@ class _ByteTask:
     size: LanguageSize
     tokens: Tokens
     _windows_at: Windows
-    _batch: Any
+    _batch: Callable[[Tensor, torch.Generator], Batch]
 
     @functools.cached_property
     def held_out(self) -> Sequence[Batch]:
@@ -79,8 +78,7 @@ class _ByteTask:
 
     def batch_at(self, step: int, seed: int) -> Batch:
         """The training batch of a step, counted from 0."""
-        made: Batch = self._batch(self._windows_at.at(step, seed), generator_of(seed, step))
-        return made
+        return self._batch(self._windows_at.at(step, seed), generator_of(seed, step))
 
 
 class ByteDecoder(_ByteTask, DecoderTask):
@@ -131,7 +129,7 @@ class Augmentation:
 
 
 class EndlessDigits(VisionTask):
-    """Handwritten digits on a larger canvas, turned, stretched, sheared, shifted, erased in part and noisy anew each time.
+    """Digits on a larger canvas, turned, stretched, sheared, shifted, erased in part and noisy anew each time.
 
     Held out are other digits, moved likewise once, without noise and with nothing erased.
 

@@ -50,14 +50,14 @@ class Course:
     def add(self, look: Mapping[str, Any], *, clip: float) -> None:
         """Note a look at the model, with the means of training since the one before."""
         since = self._since
-        norms = since["gradient"]
+        squares = _mean([norm * norm for norm in since["gradient"]])
         self.looks.append(
             {
                 **look,
                 "train_loss": _mean(since["loss"]),
                 "train_density": _mean(since["density"]),
-                "gradient_norm": math.sqrt(_mean([n * n for n in norms])) if norms else None,
-                "clipped": _mean([float(n > clip) for n in norms]),
+                "gradient_norm": None if squares is None else math.sqrt(squares),
+                "clipped": _mean([float(norm > clip) for norm in since["gradient"]]),
             }
         )
         self._since = {name: [] for name in since}
