@@ -36,7 +36,12 @@ class BlockExplanation:
             difference from ``derivative_density``; NaN when nothing fires.
         degenerate: nothing fires, or no gradient arrives.
         hidden_square: ``E |a|^2``.
-        hidden_square_times_gradient: ``E [|a|^2 |gV|^2]``.
+        hidden_square_times_gradient: ``E [|a|^2 |gV|^2]``, which is ``AS_V / T``.
+        hidden_square_predicted: ``AS_V / (T c_L2)``, which is ``E |a|^2`` where ``|a|^2`` and ``|gV|^2`` are
+            uncorrelated.
+        gated_flatness, gated_density, gated_identity_density, gated_identity_residual: of a gated block's ``up``, whose
+            effective gradient is ``s(p) g``: its augmented flatness, the share of pairs with ``s(p) != 0``, what the
+            second identity predicts for that, and the relative difference; NaN without a gate.
         gradient_participation: how many directions share the outputs' gradients, ``(tr)^2 / |.|_F^2`` of their Gram
             matrix.
         gram_residual: largest relative difference of ``|K^T eta|^2`` and ``eta^T K K^T eta`` over two tokens.
@@ -74,6 +79,11 @@ class BlockExplanation:
     degenerate: bool
     hidden_square: float
     hidden_square_times_gradient: float
+    hidden_square_predicted: float
+    gated_flatness: float
+    gated_density: float
+    gated_identity_density: float
+    gated_identity_residual: float
     gradient_participation: float
     gram_residual: float
     diagonality: Diagonality | None = None
