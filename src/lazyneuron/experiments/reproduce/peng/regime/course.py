@@ -40,8 +40,8 @@ def in_training(looks: Sequence[Look], step: int) -> float:
     """The density in training, a mean over all steps until then."""
     seen = [look for look in looks if look["step"] <= step]
     spans = [look["step"] - before for look, before in zip(seen, [0, *(s["step"] for s in seen)], strict=False)]
-    weighted = [float(look["train_density"]) * span for look, span in zip(seen, spans, strict=True)]
-    return sum(weighted) / float(sum(spans))
+    mean: float = sum(look["train_density"] * span for look, span in zip(seen, spans, strict=True)) / sum(spans)
+    return mean
 
 
 def cut(mine: float, theirs: float) -> float:

@@ -52,7 +52,7 @@ def _run(request: Request, cases: Cases) -> Finding:
         },
     }
     return Finding(
-        rows=[one.row() for one in both],
+        rows=[table.shown(one.row()) for one in both],
         curves=curves,
         sentence=table.sentence(both, request.seeds),
         axes=("steps", "density on held-out data"),

@@ -97,6 +97,12 @@ class Comparison:
         return band(self.case.variant.name, x=steps, runs=runs)
 
 
+def shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row in which what is missing is said; nothing in ``paper`` means that nothing is published."""
+    missing = "not reached" if row["seeds"] else "not yet"
+    return {key: missing if value is None and key != "paper" else value for key, value in row.items()}
+
+
 def comparisons(cases: Sequence[Case], found: Sequence[Sequence[Course | None]]) -> list[Comparison]:
     """Each case beside the first of its kind."""
     firsts: dict[Any, int] = {}

@@ -101,9 +101,9 @@ class ByteDecoder(_ByteTask, DecoderTask):
             if isinstance(module, nn.Linear | nn.Embedding):
                 module.reset_parameters()
             elif type(module).__name__ == "Conv1D":  # a linear layer with its matrix transposed
-                inputs = module.weight.shape[0]
-                for parameter in (module.weight, module.bias):
-                    nn.init.uniform_(parameter, -(inputs**-0.5), inputs**-0.5)
+                reach = len(module.get_parameter("weight")) ** -0.5
+                for parameter in module.parameters():
+                    nn.init.uniform_(parameter, -reach, reach)
         return model
 
     def _batch(self, rows: Tensor, generator: torch.Generator) -> Batch:
