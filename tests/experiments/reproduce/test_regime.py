@@ -146,7 +146,7 @@ def test_the_factors_multiply_to_the_density(setting: Setting) -> None:
 
 def looks(*rows: tuple[int, float, float, float]) -> list[dict[str, object]]:
     names = ("step", "density", "loss", "train_density")
-    return [dict(zip(names, row, strict=True)) for row in rows]
+    return [{**dict(zip(names, row, strict=True)), "accuracy": 0.5} for row in rows]
 
 
 def test_cuts_by_hand() -> None:
@@ -159,6 +159,16 @@ def test_cuts_by_hand() -> None:
     assert course.cut_at_equal_loss(theirs, mine, 400) is None
     assert course.looks_until({"looks": mine, "diverged": None}, 200) == mine[:2]
     assert course.looks_until({"looks": mine, "diverged": "at step 3"}, 200) == course.looks_until(None, 9) == []
+
+
+def test_a_seed_that_is_behind_waits() -> None:
+    case = Case(kind="decoder", variant=plan.VANILLA, steps=400)
+    whole = {"looks": looks((200, 0.4, 2.5, 0.5), (400, 0.2, 2.0, 0.4)), "diverged": None}
+    begun = {"looks": whole["looks"][:1], "diverged": None}
+    (one,) = comparisons([case], [[whole, begun, None]])
+    assert (one.step, len(one.pairs)) == (400, 1) and one.row()["density"] == pytest.approx(0.3)
+    (none,) = comparisons([case], [[None, None]])
+    assert (none.step, none.row()["seeds"], none.curve(), none.factor_rows()) == (0, 0, None, [])
 
 
 def test_ratios_of_factors_by_hand() -> None:
@@ -201,7 +211,8 @@ def test_digits_are_new_each_time_and_the_same_again(few: Images) -> None:
     assert torch.equal(held_out["labels"], few.test_labels)
     # without any movement the canvas holds the digit itself, 1.3 times smaller than the canvas
     wanted = (few.test - few.train.min()) / (few.train.max() - few.train.min())
-    grid = torch.nn.functional.affine_grid(1.3 * torch.eye(2, 3).expand(len(wanted), 2, 3), [len(wanted), 1, 16, 16])
+    still_there = 1.3 * torch.eye(2, 3).expand(len(wanted), 2, 3)
+    grid = torch.nn.functional.affine_grid(still_there, [len(wanted), 1, 16, 16], align_corners=False)
     drawn = (torch.nn.functional.grid_sample(wanted, grid, align_corners=False) - 0.2) / 0.33
     torch.testing.assert_close(held_out["pixel_values"], drawn)
     covered = dataclasses.replace(still.augmentation, erased=1.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 from torch import nn
 
 from lazyneuron.core.errors import ConfigError, ImplUnavailable
@@ -39,12 +41,10 @@ def add_lora_(model: nn.Module, rank: int) -> tuple[str, ...]:
     linears = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D) and id(m.weight) not in tied}
     if not linears:
         raise ConfigError("The model has no linear layer to adapt; pass a transformer.")
-    turned = [isinstance(module, Conv1D) for module in linears.values()]
-    for kind in (False, True):
-        names = [name for name, is_turned in zip(linears, turned, strict=True) if is_turned == kind]
-        if names:
-            config = LoraConfig(r=rank, lora_alpha=1, lora_dropout=0.0, target_modules=names, fan_in_fan_out=kind)
-            inject_adapter_in_model(config, model, adapter_name="turned" if kind else "default")
+    config = LoraConfig(r=rank, lora_alpha=1, lora_dropout=0.0, target_modules=list(linears))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set")  # it is set right for each layer by itself
+        inject_adapter_in_model(config, model)
     tables = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
     for name, parameter in model.named_parameters():
         vector = parameter.ndim == 1 and id(parameter) not in tables

@@ -32,7 +32,7 @@ _MOMENTS = (0.05, 0.25, 1.0)  # shares of the steps at which factors are shown
 
 
 class Comparison:
-    """A case beside the first one with the same task, optimiser and tuning, seed by seed, as far as both are.
+    """A case beside the first one with the same task, optimiser and tuning: the seeds that are furthest in both.
 
     Args:
         case: the case.
@@ -43,9 +43,8 @@ class Comparison:
         self.case = case
         self.diverged = sum(bool(course and course["diverged"]) for course in mine)
         both = [(looks_until(a, case.steps), looks_until(b, case.steps)) for a, b in zip(mine, theirs, strict=True)]
-        begun = [pair for pair in both if shared_step(pair)]
-        self.step = shared_step(looks for pair in begun for looks in pair)
-        self.pairs = begun if self.step else []
+        self.step = max(map(shared_step, both), default=0)
+        self.pairs = [pair for pair in both if self.step and shared_step(pair) == self.step]
 
     def mean(self, value: Callable[[list[Look], list[Look]], float | None]) -> float | None:
         """The mean over seeds of what is made of a pair; None if there is none, or a value is."""
