@@ -85,7 +85,7 @@ class ByteDecoder(_ByteTask, DecoderTask):
     """The next byte.
 
     Weights begin as torch's own layers do, embeddings with deviation 1 as T5's: with GPT-2's 0.02, which is meant for
-    ten times the width, activations are sparse from the first hundred steps on, and the modules have nothing to cut.
+    ten times the width, half as many neurons fire after 500 steps, and the modules cut nothing in 7000 (one seed).
     """
 
     tied = False
