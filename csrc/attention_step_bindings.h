@@ -166,7 +166,7 @@ class AttentionStep {
   // One product where the three layers lie one behind the other, else three.
   void project(const void* x, char* out, Projected* parts) const {
     const QuantisedProblem p = quantised_problem(batch_, width_, dtype_, bits_, group_);
-    const bool together = follows(p, 0) && follows(p, 1);
+    const bool together = follows(0) && follows(1);
     const int64_t all = outputs_[0] + 2 * outputs_[1];
     if (together) linear(p, first_[0], all, x, out);
     for (int k = 0; k < 3; ++k) {
@@ -177,12 +177,13 @@ class AttentionStep {
   }
 
   // Do rows, scales and biases of the next layer begin where those of this one end?
-  bool follows(const QuantisedProblem& p, int k) const {
+  bool follows(int k) const {
     const int64_t n = outputs_[k];
     const auto behind = [](const void* a, int64_t bytes, const void* b) { return static_cast<const char*>(a) + bytes == b; };
-    const int64_t scales = bits_ == 8 ? 4 : 2 * 16 * p.blocks.count;
     const QuantisedRows &one = first_[k], &next = first_[k + 1];
-    return behind(one.bytes, n * p.padded_in * bits_ / 8, next.bytes) && behind(one.scale, n * scales, next.scale) &&
+    return one.stride == next.stride && one.scale_stride == next.scale_stride &&
+           behind(one.bytes, n * one.stride, next.bytes) &&
+           behind(one.scale, n * one.scale_stride * (bits_ == 8 ? 4 : 2), next.scale) &&
            (one.bias == nullptr || behind(one.bias, n * size_, next.bias));
   }
 

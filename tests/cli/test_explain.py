@@ -67,6 +67,7 @@ def test_explain_prints_and_records_what_the_library_says(here, monkeypatch, cap
         (("reproduce", "peng-vision", "--data", "nowhere"), "has no data_batch_1.bin"),
         (("reproduce", "peng-vision", "--device", "abacus"), "torch cannot use the device 'abacus' here"),
         (("reproduce", "peng-vision", "--figure", "x.npy/a.png"), "Cannot write"),
+        (("reproduce", "peng-regime-long", "--so-far", "--folder", "empty"), "holds nothing of these trainings yet"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_2(here, monkeypatch, capsys, arguments, message) -> None:  # type: ignore[no-untyped-def]

@@ -23,6 +23,7 @@ from torch import nn
 import lazyneuron as lazy
 from lazyneuron.blocks import Activation
 from lazyneuron.core.errors import CheckpointError
+from lazyneuron.experiments.reproduce.peng.regime.text import Bytes, keep_bytes, read_bytes
 from lazyneuron.experiments.reproduce.tiny_lm.text import Text, keep_text, read_text
 from lazyneuron.route import BucketTable, load_table, save_table
 from lazyneuron.route.estimators import LSHClassifier, LSHRegressor, load_estimator, save_estimator
@@ -276,6 +277,19 @@ def _texts() -> list[Text]:
     return [Text(**sides, tokenizer=str(k), facts={"vocabulary": k}) for k, sides in enumerate(streams)]
 
 
+def _bytes() -> list[Bytes]:
+    streams = [torch.full((n,), k, dtype=torch.uint8) for k, n in enumerate((1000, 2000))]
+    return [Bytes(train=stream, held_out=stream[:9], facts={"k": k}) for k, stream in enumerate(streams)]
+
+
+def _load_bytes(folder: Path) -> int:
+    text = read_bytes(folder)
+    if text is None:
+        raise CheckpointError("nothing is there")
+    found = {int(text.facts["k"]), *text.train.unique().tolist(), *text.held_out.unique().tolist()}
+    return _one_of(found)
+
+
 def _load_text(folder: Path) -> int:
     text = read_text(folder)
     if text is None:
@@ -284,6 +298,7 @@ def _load_text(folder: Path) -> int:
 
 
 SAVERS = {
+    "keep_bytes": Saver(lambda folder, k: keep_bytes(_bytes()[k], folder), _load_bytes),
     "keep_text": Saver(lambda folder, k: keep_text(_texts()[k], folder), _load_text),
     "save": Saver(lambda folder, k: lazy.save(_models()[k], folder), _load_model),
     **(

@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 from lazyneuron.blocks import Activation
 from lazyneuron.core.errors import ShapeError
-from lazyneuron.explain import augmented_flatness, density_identity, effective_gradient, feature_gradient
+from lazyneuron.explain import (
+    augmented_flatness,
+    density_identity,
+    effective_gradient,
+    feature_gradient,
+    gated_density_identity,
+    hidden_square_identity,
+)
 
 INF = math.inf
 ACTIVATIONS = [
@@ -67,6 +74,45 @@ def test_the_density_identity_is_exact(activation: Activation, gated: bool, mask
     assert check.density == pytest.approx(float((~activation.zero.contains(p))[real].double().mean()), abs=1e-12)
     assert check.predicted == pytest.approx(check.density, rel=1e-9)
     assert check.residual < 1e-9 and not check.degenerate
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=repr)
+def test_the_gated_second_identity(activation: Activation, masked: bool) -> None:
+    """Its flatness is the squared gradient of per-token copies of the matrix that the value is multiplied by."""
+    toy = Toy(activation, gated=True)
+    assert toy.gate is not None
+    p, g, _ = toy.gradients()
+    mask = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1], [1, 0, 0, 0]]) if masked else None
+    check = gated_density_identity(toy.x, p, g, activation, mask=mask)
+    real = torch.ones(3, 4, dtype=torch.bool) if mask is None else mask.bool()
+    assert check.density == pytest.approx(float((activation(p) != 0)[real].double().mean()), abs=1e-12)
+    assert check.predicted == pytest.approx(check.density, rel=1e-9) and check.residual < 1e-9
+    copies = toy.gate.expand(3, 4, 7, 5).clone().requires_grad_()
+    u = torch.einsum("btjd,btd->btj", copies, toy.x)
+    z = torch.einsum("kj,btj->btk", toy.down, activation(p) * u)
+    losses = (z.mean(1).tanh() - toy.target).square().sum(-1)
+    (by_copies,) = torch.autograd.grad(losses.sum(), [copies])
+    wanted = float(by_copies.square().sum((-2, -1))[real].sum()) / 3
+    assert check.as_up == pytest.approx(wanted, rel=1e-10)
+    first = density_identity(toy.x, p, g, activation, gate_value=toy.x @ toy.gate.t())
+    assert abs(first.as_up - check.as_up) > 1e-3  # another matrix has another flatness
+
+
+def test_the_square_of_hidden_activations() -> None:
+    """Exact where |a|^2 and |gV|^2 are uncorrelated over tokens; else off by their covariance."""
+    a = torch.tensor([[[1.0], [1.0]], [[3.0], [3.0]]])
+    crossed, aligned = torch.tensor([[[2.0], [4.0]], [[2.0], [4.0]]]), torch.tensor([[[2.0], [2.0]], [[4.0], [4.0]]])
+    check = hidden_square_identity(a, crossed)
+    assert (check.hidden_square, check.coefficient, check.as_down) == (5.0, 10.0, 100.0)
+    assert check.predicted == 5.0 and check.ratio == 1.0
+    check = hidden_square_identity(a, aligned)  # E |a|^2 |gV|^2 = (1 * 4 + 9 * 16) / 2 = 74, not 5 * 10
+    assert check.predicted == pytest.approx(7.4) and check.ratio == pytest.approx(1.48)
+    check = hidden_square_identity(
+        a, crossed, mask=torch.tensor([[1, 0], [1, 1]])
+    )  # (4 + 36 + 144) / 3, 24 / 3, 19 / 3
+    assert check.predicted == pytest.approx(184 / 24) and check.hidden_square == pytest.approx(19 / 3)
+    assert math.isnan(hidden_square_identity(a, 0 * crossed).predicted)
 
 
 def test_without_the_squared_derivative_it_fails() -> None:

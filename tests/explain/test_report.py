@@ -78,8 +78,19 @@ def by_hand(net: nn.Module, x: torch.Tensor) -> list[dict[str, float]]:
                 "detrimental": float((eta > 0).double().mean()),
                 "output_gradient": float(gv.norm(dim=-1).mean()),
                 "hidden_square": float(a.square().sum(-1).mean()),
+                "input_square": float(y.square().sum(-1).mean()),
+                "output_gradient_square": float(gv.square().sum(-1).mean()),
+                "hidden_square_predicted": float((a * gv.norm(dim=-1, keepdim=True)).square().sum())
+                / float(gv.square().sum()),
             }
         )
+        if u is not None:
+            value = p.clamp(min=0)
+            gated = (value * g).square().sum(-1) * y.square().sum(-1)
+            found[-1] |= {
+                "gated_flatness": float(gated.sum()) / len(x),
+                "gated_density": float((value != 0).double().mean()),
+            }
     return found
 
 
@@ -94,6 +105,10 @@ def test_against_a_plain_loop(gated: bool, saving: bool) -> None:
         assert (block.samples, block.tokens, block.neurons, block.gated) == (4, 12, 11, gated)
         assert block.identity_residual < 1e-9 and block.gram_residual < 1e-9
         assert block.identity_density == pytest.approx(block.derivative_density)
+        assert math.isnan(block.gated_flatness) != gated
+        if gated:
+            assert block.gated_identity_residual < 1e-9
+            assert block.gated_identity_density == pytest.approx(block.gated_density)
 
 
 def test_batches_losses_and_scales_do_not_matter() -> None:

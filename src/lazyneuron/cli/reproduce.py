@@ -22,11 +22,14 @@ def reproduce(
     ] = None,
     seeds: Annotated[int | None, typer.Option("--seeds", help="Runs of each variant; mostly 3.", min=1)] = None,
     folder: Annotated[
-        Path | None, typer.Option("--folder", help="Where tiny-lm keeps its models, and goes on when interrupted.")
+        Path | None, typer.Option("--folder", help="Where tiny-lm and peng-regime keep trainings, and go on with them.")
     ] = None,
     device: Annotated[
         str, typer.Option("--device", help="auto, cpu or a device; a GPU trains the larger size where there is one.")
     ] = "auto",
+    so_far: Annotated[
+        bool, typer.Option("--so-far", help="peng-regime: train nothing, show what the folder holds.")
+    ] = False,
     with_plain: Annotated[
         bool, typer.Option("--with-plain", help="tiny-lm: a ReLU model trained on the loss alone too.")
     ] = False,
@@ -48,7 +51,7 @@ def reproduce(
     wanted = experiment(name, "reproduce")
     check_writable(json_file, csv_file, figure)
     request = {"data": data, "seeds": seeds or wanted.seeds, "quick": quick, "folder": folder, "with_plain": with_plain}
-    record = _run(wanted, request | {"device": _device(device)})
+    record = _run(wanted, request | {"device": _device(device), "so_far": so_far})
     _print(wanted, record)
     write_record(json_file, record)
     if csv_file is not None:

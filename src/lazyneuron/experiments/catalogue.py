@@ -21,6 +21,7 @@ NAMES: dict[Kind, tuple[str, ...]] = {
         "peng-shifted",
         "peng-identity",
         "peng-marchenko-pastur",
+        *(f"peng-regime-{part}" for part in ("language", "t5", "vision", "wide", "finetune", "pressure", "long")),
         "minilm-frontier",
         "tiny-lm",
         *(f"awasthi-f{number}" for number in range(1, 12)),
@@ -74,13 +75,14 @@ def _published() -> tuple[Experiment, ...]:
         units,
     )
     from lazyneuron.experiments.reproduce.peng import finetune, identity, language, marchenko_pastur, shifted, vision
+    from lazyneuron.experiments.reproduce.peng.regime import experiments as regime
     from lazyneuron.experiments.reproduce.tiny_lm import experiment as tiny_lm
 
     single = (
         *(vision, shifted, identity, marchenko_pastur, minilm_frontier, tiny_lm),
         *(fig1, table1, table2, expressive, transformer),
     )
-    several = (language, finetune, bounds, learning, parities, spectra, units, slopes)
+    several = (language, finetune, regime, bounds, learning, parities, spectra, units, slopes)
     return (
         *(module.EXPERIMENT for module in single),
         *(one for module in several for one in module.EXPERIMENTS),

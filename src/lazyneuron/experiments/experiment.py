@@ -24,6 +24,7 @@ class Request:
         seeds: how many runs of each variant.
         quick: a much smaller run, which says so.
         folder: where an experiment that keeps its models puts them; None takes the user's cache folder.
+        so_far: train nothing, show what the folder holds; of experiments whose trainings take days.
         with_plain: train what is compared once more without its recipe, where an experiment offers that.
         device: where trainings run; on anything but the CPU those that have a larger size take it.
         begun: the record of an earlier run that was interrupted; benchmarks of several parts go on from there.
@@ -37,6 +38,7 @@ class Request:
     seeds: int = 3
     quick: bool = False
     folder: Path | None = None
+    so_far: bool = False
     with_plain: bool = False
     device: str = "cpu"
     begun: Record | None = None

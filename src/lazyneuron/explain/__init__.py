@@ -5,14 +5,18 @@ For users and for experiments. Files about tensors (`flatness.py`, `spectrum.py`
 """
 
 from lazyneuron.explain.block_explanation import BlockExplanation
+from lazyneuron.explain.covering import Covering, CoveringSums, cover_attack
 from lazyneuron.explain.curvature import Sharpness, sharpness
 from lazyneuron.explain.diagonality import Diagonality, diagonality
 from lazyneuron.explain.flatness import (
     IdentityCheck,
+    SquareCheck,
     augmented_flatness,
     density_identity,
     effective_gradient,
     feature_gradient,
+    gated_density_identity,
+    hidden_square_identity,
 )
 from lazyneuron.explain.gradient_histogram import GradientHistogram
 from lazyneuron.explain.marchenko_pastur import GramTracker, SpectrumFit, marchenko_pastur, stieltjes_bound
@@ -24,6 +28,8 @@ __all__ = [
     "Attack",
     "BlockExplanation",
     "BlockSpectrum",
+    "Covering",
+    "CoveringSums",
     "Diagonality",
     "ExplainReport",
     "GradientHistogram",
@@ -33,14 +39,18 @@ __all__ = [
     "Sharpness",
     "SpectralReport",
     "SpectrumFit",
+    "SquareCheck",
     "attack_features",
     "attack_inputs",
     "augmented_flatness",
+    "cover_attack",
     "density_identity",
     "diagonality",
     "effective_gradient",
     "explain",
     "feature_gradient",
+    "gated_density_identity",
+    "hidden_square_identity",
     "marchenko_pastur",
     "participation_ratio",
     "sharpness",

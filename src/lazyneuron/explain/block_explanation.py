@@ -27,14 +27,21 @@ class BlockExplanation:
             activation function returns.
         active_gradient_ratio: ``E[g^2 | eta != 0] / E[g^2]``; below 1, the neurons that still learn carry smaller
             gradients than the silent ones.
+        input_square: ``E |x|^2``, the mean squared length of what the deciding layer receives.
         weight_square: ``|K|_F^2``, the trace of ``K K^T``, which training tends to increase.
         output_gradient: mean over tokens of ``|gV|``, the gradient with respect to the block's output.
+        output_gradient_square: mean over tokens of ``|gV|^2``: the coefficient c_L2 of the identity for ``E |a|^2``.
         as_up, as_down: augmented flatness AS_K and AS_V.
         identity_density, identity_residual: the density that the identity predicts from ``as_up``, and its relative
             difference from ``derivative_density``; NaN when nothing fires.
         degenerate: nothing fires, or no gradient arrives.
         hidden_square: ``E |a|^2``.
-        hidden_square_times_gradient: ``E [|a|^2 |gV|^2]``.
+        hidden_square_times_gradient: ``E [|a|^2 |gV|^2]``, which is ``AS_V / T``.
+        hidden_square_predicted: ``AS_V / (T c_L2)``, which is ``E |a|^2`` where ``|a|^2`` and ``|gV|^2`` are
+            uncorrelated.
+        gated_flatness, gated_density, gated_identity_density, gated_identity_residual: of a gated block's ``up``, whose
+            effective gradient is ``s(p) g``: its augmented flatness, the share of pairs with ``s(p) != 0``, what the
+            second identity predicts for that, and the relative difference; NaN without a gate.
         gradient_participation: how many directions share the outputs' gradients, ``(tr)^2 / |.|_F^2`` of their Gram
             matrix.
         gram_residual: largest relative difference of ``|K^T eta|^2`` and ``eta^T K K^T eta`` over two tokens.
@@ -61,8 +68,10 @@ class BlockExplanation:
     detrimental_mean: float
     hidden_gradient_square: float
     active_gradient_ratio: float
+    input_square: float
     weight_square: float
     output_gradient: float
+    output_gradient_square: float
     as_up: float
     as_down: float
     identity_density: float
@@ -70,6 +79,11 @@ class BlockExplanation:
     degenerate: bool
     hidden_square: float
     hidden_square_times_gradient: float
+    hidden_square_predicted: float
+    gated_flatness: float
+    gated_density: float
+    gated_identity_density: float
+    gated_identity_residual: float
     gradient_participation: float
     gram_residual: float
     diagonality: Diagonality | None = None

@@ -20,6 +20,13 @@ class HasDerivative(Protocol):
         ...
 
 
+class HasValue(Protocol):
+    """An activation function that is evaluated."""
+
+    def __call__(self, z: Tensor, /) -> Tensor:
+        """The value at each pre-activation."""
+
+
 def effective_gradient(p: Tensor, g: Tensor, activation: HasDerivative) -> Tensor:
     """The loss's gradient with respect to pre-activations.
 
@@ -57,8 +64,7 @@ def augmented_flatness(inputs: Tensor, output_grads: Tensor, *, mask: Tensor | N
 
     Returns:
         ``mean over samples of sum_t |output_grads_t|^2 |inputs_t|^2``: AS_K of ``up`` with (x, eta), AS_V of ``down``
-        with
-        (a, gV).
+        with (a, gV).
 
     Raises:
         ShapeError: the leading axes differ.
@@ -123,31 +129,116 @@ def density_identity(
         ShapeError: the shapes do not fit.
 
     Source: the identity of Peng et al. (2026), arXiv 2605.25612; the factor ``s'^2``, which the authors' code leaves
-        out and
-        without which only ReLU satisfies it, and the gated and masked forms are ours.
+        out and without which only ReLU satisfies it, and the gated and masked forms are ours.
     """
+    _same_shape(x, p, g)
+    slope = activation.derivative(p.double())
+    return _check(x, slope, g if gate_value is None else g * gate_value, mask)
+
+
+def gated_density_identity(
+    x: Tensor, p: Tensor, g: Tensor, activation: HasValue, *, mask: Tensor | None = None
+) -> IdentityCheck:
+    """Check a gated block's second identity, ``mean 1[s != 0] = AS_up / (T n E[|x|^2 g^2 s(p)^2 | s != 0])``.
+
+    The gradient of what ``up`` returns is ``s(p) g``, so here the function's value plays the part that its derivative
+    plays for the gate.
+
+    Args:
+        x: what ``gate`` and ``up`` receive, (samples, tokens, d_in).
+        p: pre-activations of ``gate`` (samples, tokens, neurons).
+        g: per-sample gradients with respect to the hidden activations ``s(p) u``, of the same shape.
+        activation: the function.
+        mask: nonzero where a token is real, (samples, tokens).
+
+    Returns:
+        Both sides: ``density`` is the share of pairs with ``s(p) != 0``, ``as_up`` is AS of ``up``.
+
+    Raises:
+        ShapeError: the shapes do not fit.
+
+    Source: ours; the papers do not cover gated blocks.
+    """
+    _same_shape(x, p, g)
+    return _check(x, activation(p.double()), g, mask)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SquareCheck:
+    """The identity's form for the squared length of hidden activations.
+
+    Attributes:
+        hidden_square: ``E |a|^2`` over tokens.
+        as_down: AS_V.
+        coefficient: c_L2, ``E |gV|^2`` over tokens.
+        predicted: ``AS_V / (T c_L2)``; NaN where no gradient arrives.
+        ratio: ``predicted / hidden_square``: 1 exactly where ``|a|^2`` and ``|gV|^2`` are uncorrelated.
+    """
+
+    hidden_square: float
+    as_down: float
+    coefficient: float
+    predicted: float
+    ratio: float
+
+
+def hidden_square_identity(a: Tensor, output_grads: Tensor, *, mask: Tensor | None = None) -> SquareCheck:
+    """Compare ``E |a|^2`` with ``AS_V / (T c_L2)``, where ``c_L2 = E |gV|^2``.
+
+    Args:
+        a: hidden activations (samples, tokens, neurons).
+        output_grads: gV, per-sample gradients with respect to the block's output, (samples, tokens, d_out).
+        mask: nonzero where a token is real, (samples, tokens); T is then the mean number of real tokens.
+
+    Returns:
+        Both sides. Unlike the identity for the density it holds only without correlation.
+
+    Raises:
+        ShapeError: the leading axes differ.
+
+    Source: Peng et al. (2026), arXiv 2605.25612, by the authors' code.
+    """
+    as_down = augmented_flatness(a, output_grads, mask=mask)
+    real = torch.ones(a.shape[:2], dtype=torch.bool, device=a.device) if mask is None else mask != 0
+    count = int(real.sum())
+
+    def mean_square(t: Tensor) -> float:
+        return float(t.double().square().sum(-1)[real].sum()) / count if count else math.nan
+
+    squares, coefficient = mean_square(a), mean_square(output_grads)
+    predicted = as_down * len(a) / count / coefficient if coefficient > 0 else math.nan
+    return SquareCheck(
+        hidden_square=squares,
+        as_down=as_down,
+        coefficient=coefficient,
+        predicted=predicted,
+        ratio=predicted / squares if squares > 0 else math.nan,
+    )
+
+
+def _same_shape(x: Tensor, p: Tensor, g: Tensor) -> None:
     if x.shape[:2] != p.shape[:2] or p.shape != g.shape or p.dim() != 3:
         raise ShapeError(
             f"x, p and g are (samples, tokens, width) with p and g alike, got {tuple(x.shape)}, {tuple(p.shape)}, "
             f"{tuple(g.shape)}."
         )
-    x, p, g = x.double(), p.double(), g.double()
-    slope = activation.derivative(p)
-    real = torch.ones(p.shape[:2], dtype=torch.bool, device=p.device) if mask is None else mask != 0
-    factor = g if gate_value is None else g * gate_value.double()
-    eta = factor * slope
-    as_up = augmented_flatness(x, eta, mask=real)
+
+
+def _check(x: Tensor, slope: Tensor, g: Tensor, mask: Tensor | None) -> IdentityCheck:
+    """Both sides for effective gradients ``g * slope``."""
+    x, eta = x.double(), g.double() * slope
+    real = torch.ones(eta.shape[:2], dtype=torch.bool, device=eta.device) if mask is None else mask != 0
+    flatness = augmented_flatness(x, eta, mask=real)
     fires = (slope != 0) & real[..., None]
-    pairs, neurons = int(real.sum()), p.shape[-1]
+    pairs, neurons = int(real.sum()), eta.shape[-1]
     density = int(fires.sum()) / max(pairs * neurons, 1)
-    tokens = pairs / len(p)
     terms = (x.square().sum(-1, keepdim=True) * eta.square())[fires]
-    coefficient = tokens * neurons * float(terms.mean()) if terms.numel() else math.nan
+    coefficient = pairs / len(eta) * neurons * float(terms.mean()) if terms.numel() else math.nan
     degenerate = not coefficient > 0
-    predicted = math.nan if degenerate else as_up / coefficient
+    predicted = math.nan if degenerate else flatness / coefficient
     return IdentityCheck(
         density=density,
-        as_up=as_up,
+        as_up=flatness,
         coefficient=coefficient,
         predicted=predicted,
         residual=math.nan if degenerate else abs(predicted - density) / density,

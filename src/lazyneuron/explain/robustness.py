@@ -175,7 +175,7 @@ def _attack(
             samples = samples_in(batch)
             changed = Perturbed(model, batch, blocks=blocks, key=key)
             count += samples
-            for name, value in _climb(changed, attack, loss=loss, quality=quality, bounds=bounds).items():
+            for name, value in climb(changed, attack, loss=loss, quality=quality, bounds=bounds).items():
                 sums[name] += value
     return Robustness(
         place=place,
@@ -187,7 +187,7 @@ def _attack(
     )
 
 
-def _climb(
+def climb(
     changed: Perturbed,
     attack: Attack,
     *,

@@ -69,6 +69,8 @@ class Sums:
             etas.append(
                 self._add_part(x[part].double(), p[part].double(), a[part].double(), factor, gv[part].double() / scale)
             )
+            if u is not None:
+                self._add_gated(x[part].double(), p[part].double(), g[part].double() / scale)
         if not math.isfinite(self._sums.get("g2", 0.0)):
             raise DataError(
                 f"Gradients at the block {self.block.name!r} are not finite with a loss scale of {scale:g}; lower the "
@@ -102,7 +104,9 @@ class Sums:
                 "positive sum": raising.sum(),
                 "g2": g_squares.sum(),
                 "g2 active": (g_squares * fires).sum(),
+                "x2": lengths.sum(),
                 "out": out_lengths.sqrt().sum(),
+                "out2": out_lengths.sum(),
                 "as_up": (squares.sum(-1) * lengths).sum(),
                 "as_down": (out_lengths * a_lengths).sum(),
                 "terms": (lengths @ squares).sum(),  # squares are 0 where the slope is
@@ -119,6 +123,18 @@ class Sums:
             self._diagonals.append((len(few), diagonality(self.block.first.weight.detach(), few)))
         return eta
 
+    def _add_gated(self, x: Tensor, p: Tensor, g: Tensor) -> None:
+        """Add to the second identity, in which the function's value stands where its derivative does in the first."""
+        value, lengths = self.block.activation(p), x.square().sum(-1)
+        squares = (value * g).square()
+        self._plus(
+            {
+                "valued": value.count_nonzero(),
+                "as gated": (squares.sum(-1) * lengths).sum(),
+                "gated terms": (lengths @ (squares * (value != 0))).sum(),
+            }
+        )
+
     def _plus(self, values: Mapping[str, Tensor | int]) -> None:
         for key, value in values.items():
             self._sums[key] = self._sums.get(key, 0.0) + float(value)
@@ -132,24 +148,30 @@ class Sums:
         def mean(key: str, count: int) -> float:
             return s.get(key, 0.0) / count if count else math.nan
 
-        density = mean("sloped", pairs)
-        as_up = mean("as_up", self.samples)
-        fired = int(s.get("sloped", 0))
-        coefficient = tokens / self.samples * neurons * s["terms"] / fired if fired and self.samples else math.nan
-        degenerate = not coefficient > 0
-        predicted = math.nan if degenerate else as_up / coefficient
+        def identity(flatness: str, terms: str, fired: str) -> tuple[float, float]:
+            """The density that flatness and coefficient give, and how far it is from the one that was counted."""
+            count = int(s.get(fired, 0))
+            coefficient = tokens / self.samples * neurons * s[terms] / count if count and self.samples else math.nan
+            if not coefficient > 0:
+                return math.nan, math.nan
+            found = mean(flatness, self.samples) / coefficient
+            return found, abs(found * pairs / count - 1)
+
+        predicted, residual = identity("as_up", "terms", "sloped")
+        gated, gated_residual = identity("as gated", "gated terms", "valued")
+        is_gated = self.block.gate is not None
         active, positive = int(s.get("active", 0)), int(s.get("positive", 0))
         above = s.get("positive sum", 0.0)
         ratio = mean("g2 active", active) / mean("g2", pairs) if s.get("g2", 0.0) > 0 else math.nan
         return BlockExplanation(
             name=self.block.name,
             activation=self.block.activation.kind,
-            gated=self.block.gate is not None,
+            gated=is_gated,
             neurons=neurons,
             samples=self.samples,
             tokens=tokens,
             density=mean("fired", pairs),
-            derivative_density=density,
+            derivative_density=mean("sloped", pairs),
             derivative_square=mean("slope2", pairs),
             effective_small=mean("small", pairs),
             effective_l1=mean("l1", tokens),
@@ -161,15 +183,22 @@ class Sums:
             detrimental_mean=mean("positive sum", positive),
             hidden_gradient_square=mean("g2", tokens),
             active_gradient_ratio=ratio,
+            input_square=mean("x2", tokens),
             weight_square=float(self.block.first.weight.detach().double().square().sum()),
             output_gradient=mean("out", tokens),
-            as_up=as_up,
+            output_gradient_square=mean("out2", tokens),
+            as_up=mean("as_up", self.samples),
             as_down=mean("as_down", self.samples),
             identity_density=predicted,
-            identity_residual=math.nan if degenerate else abs(predicted - density) / density,
-            degenerate=degenerate,
+            identity_residual=residual,
+            degenerate=math.isnan(predicted),
             hidden_square=mean("a2", tokens),
             hidden_square_times_gradient=mean("as_down", tokens),
+            hidden_square_predicted=s["as_down"] / s["out2"] if s.get("out2", 0.0) > 0 else math.nan,
+            gated_flatness=mean("as gated", self.samples) if is_gated else math.nan,
+            gated_density=mean("valued", pairs) if is_gated else math.nan,
+            gated_identity_density=gated,
+            gated_identity_residual=gated_residual,
             gradient_participation=math.nan if self._gram is None else _participation(self._gram),
             gram_residual=self._residual or 0.0,
             diagonality=Diagonality.mean(self._diagonals) if self._diagonals else None,

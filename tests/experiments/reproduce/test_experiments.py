@@ -115,8 +115,9 @@ def test_the_larger_size_is_for_accelerators(few: Images, monkeypatch: pytest.Mo
 
 
 def test_the_shifted_record(small: VisionTask) -> None:
+    case = peng_shifted.Case(corner=(1.6, -1.6))
     points = peng_shifted.train_shifted(
-        peng_shifted.ShiftedJob(build=lambda: small, config=CONFIG, corner=(1.6, -1.6), seed=0), lambda share: None
+        peng_shifted.ShiftedJob(build=lambda: small, config=CONFIG, case=case, seed=0), lambda share: None
     )
     assert [p["step"] for p in points] == [0, 4, 8]
     # at the start pre-activations are near 0, just outside of the flat interval from 0.1 to 3.1
@@ -124,6 +125,19 @@ def test_the_shifted_record(small: VisionTask) -> None:
     assert all(p["near_dy"] >= p["flat"] - 1e-6 for p in points)
     activation = ShiftedActivation("squared_relu", dx=1.6, dy=-1.6)
     assert float(activation(torch.tensor(1.0))) == pytest.approx(-1.6)
+
+
+def test_shifted_jsrelu_and_a_zeroth_bias_are_trained_too(small: VisionTask) -> None:
+    """The slope of a shifted JSReLU is at least 1 where it is not 0, and an unclipped zeroth bias is trained."""
+    case = peng_shifted.Case(corner=(1.6, -1.6), base="jsrelu", zeroth_bias=True)
+    job = peng_shifted.ShiftedJob(build=lambda: small, config=CONFIG, case=case, seed=0)
+    plain = dataclasses.replace(job, case=dataclasses.replace(case, zeroth_bias=False))
+    points, without = (peng_shifted.train_shifted(one, lambda share: None) for one in (job, plain))
+    for point in (*points, *without):
+        assert point["derivative_square"] >= 1 - point["flat"] - 1e-6
+        assert point["near_dy"] == pytest.approx(point["flat"], abs=0.01)  # the jump leaves no outputs near dy
+    assert points[-1]["flat"] != without[-1]["flat"]
+    assert peng_shifted.ZEROTH_BIAS.bound is None and len(set(peng_shifted.CASES)) == 16
 
 
 def test_the_identity_record(small: VisionTask) -> None:
@@ -145,6 +159,14 @@ def test_the_gram_matrices_of_a_training() -> None:
     assert found["independent"] == pytest.approx(1 / (1 + 16 / (45 * 32)))
 
 
+def test_the_gram_experiment_has_the_published_widths_and_decays() -> None:
+    """Section 3.5 of the authors' set-up; at decay 0.3 the tail falls to 1e-3 after 50 000 steps, so none is cut."""
+    assert peng_mp.WIDTHS == (16, 64, 128, 224, 336, 400, 512, 624, 720, 800, 912, 1024)
+    assert peng_mp.DECAYS == (0.0, 0.01, 0.1, 0.3)
+    found = peng_mp.train_net(peng_mp.Run(width=16, weight_decay=0.3, seed=0, epochs=1), lambda share: None)
+    assert found["steps"] == 45
+
+
 def test_the_net_of_the_gram_experiment_is_residual() -> None:
     net = peng_mp.Net(8)
     logits, inputs, outputs = net(torch.randn(3, 64))
@@ -164,6 +186,7 @@ def test_the_catalogue() -> None:
         "peng-shifted",
         "peng-identity",
         "peng-marchenko-pastur",
+        *(f"peng-regime-{part}" for part in ("language", "t5", "vision", "wide", "finetune", "pressure", "long")),
     }
     assert "minilm-frontier" in papers
     assert all(one.differs and one.source for one in papers.values())

@@ -21,9 +21,9 @@ from lazyneuron.accelerate.quantised.modules import QuantisedLinear
 from lazyneuron.accelerate.quantised.room import keep_one_more, room_behind
 from lazyneuron.blocks.splice.override import Override
 from lazyneuron.core.errors import ConfigError
-from lazyneuron.core.memory import advise_large_pages
 from lazyneuron.core.undo import Transaction
 from lazyneuron.ops.decoding.operators import operators
+from lazyneuron.ops.quantised.layout import laid_out
 
 _KNOWN = {"attention_mask", "position_ids", "past_key_values", "use_cache", "position_embeddings", "cache_position"}
 # bound once: each look at torch's submodules takes long
@@ -247,13 +247,23 @@ def fuse_decoder_layers_(
 def _join_(parts: Sequence[nn.Module]) -> None:
     """Move the bytes of layers that share their input into one memory each, so that one product reads them all."""
     with torch.inference_mode(False), torch.no_grad():
-        for key in ("rows", "scale", "bias"):
-            held = [tensor for part in parts if (tensor := part._buffers[key]) is not None]
-            ends = [tensor.data_ptr() + tensor.nbytes for tensor in held]
-            if len(held) < len(parts) or [tensor.data_ptr() for tensor in held[1:]] == ends[:-1]:
-                continue
-            together = torch.cat(held)
-            if key == "rows":
-                advise_large_pages(together)
-            for part, piece in zip(parts, torch.split(together, [len(tensor) for tensor in held]), strict=True):
-                part._buffers[key] = piece
+        held = {key: [part._buffers[key] for part in parts] for key in ("rows", "scale", "bias")}
+        if any(tensor is None for key in ("rows", "scale") for tensor in held[key]):
+            return
+        if not _one_after_the_other(held["rows"]) or not _one_after_the_other(held["scale"]):
+            together = laid_out(torch.cat(held["rows"]), torch.cat(held["scale"]))
+            _share_out_(parts, "rows", together[0])
+            _share_out_(parts, "scale", together[1])
+        if not any(tensor is None for tensor in held["bias"]) and not _one_after_the_other(held["bias"]):
+            _share_out_(parts, "bias", torch.cat(held["bias"]))
+
+
+def _one_after_the_other(held: Sequence[Tensor]) -> bool:
+    ends = [tensor.data_ptr() + len(tensor) * tensor.stride(0) * tensor.element_size() for tensor in held]
+    return [tensor.data_ptr() for tensor in held[1:]] == ends[:-1]
+
+
+def _share_out_(parts: Sequence[nn.Module], key: str, together: Tensor) -> None:
+    sizes = [len(tensor) for part in parts if (tensor := part._buffers[key]) is not None]
+    for part, piece in zip(parts, torch.split(together, sizes), strict=True):
+        part._buffers[key] = piece

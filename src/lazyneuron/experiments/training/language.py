@@ -84,7 +84,13 @@ class _TextTask(Task):
 
 
 class DecoderTask(_TextTask):
-    """Predict the next token."""
+    """Predict the next token.
+
+    Attributes:
+        tied: whether the embedding is the head's matrix too.
+    """
+
+    tied = True
 
     def new_model(self) -> nn.Module:
         """A pre-norm decoder with ReLU and learned positions.
@@ -104,6 +110,7 @@ class DecoderTask(_TextTask):
             resid_pdrop=0.0,
             embd_pdrop=0.0,
             attn_pdrop=0.0,
+            tie_word_embeddings=self.tied,
             use_cache=False,
             bos_token_id=0,
             eos_token_id=0,

@@ -70,8 +70,12 @@ def add_bias_(change: Transaction, block: MLPBlock, norm: nn.Module, bias: Zerot
         for entrance in entrances(block, model):
             add_hook_(change, entrance, _Before(bias))
     else:
-        leave = block.down.module if block.container is None else model.get_submodule(block.container)
-        add_after_(change, leave, _After(bias))
+        add_after_(change, leaving(block, model), _After(bias))
+
+
+def leaving(block: MLPBlock, model: nn.Module) -> nn.Module:
+    """The module that returns the block's output."""
+    return block.down.module if block.container is None else model.get_submodule(block.container)
 
 
 def add_after_(change: Transaction, module: nn.Module, hook: Callable[..., Any]) -> None:

@@ -22,11 +22,12 @@ from lazyneuron.induce.modules.installed import (
     add_after_,
     add_bias_,
     add_hook_,
+    leaving,
     length_of,
     refuse_cache,
 )
 from lazyneuron.induce.modules.norm_floor import NormBias, NormFloor, scale_offset
-from lazyneuron.induce.modules.token_noise import NoiseHook
+from lazyneuron.induce.modules.token_noise import NoiseHook, SkipNoise
 from lazyneuron.induce.modules.zeroth_bias import Position, ZerothBias
 from lazyneuron.induce.recipe import Recipe, register_recipe
 from lazyneuron.induce.recipe_data import spelled
@@ -55,6 +56,8 @@ class DoublyBiased(Recipe):
         uplift_steps: steps over which the floor rises; 0 for at once.
         noise_rho: strength of the noise on the outputs of up, gate and down in training mode, as in
             :class:`lazyneuron.induce.TokenWeightNoise`; drawn from torch's own generator. None for no noise.
+        noise_skip: add noise of deviation ``noise_rho / (10 sqrt(d)) ||x_t||`` to the skip connection around each block
+            too, as on weights that are the identity; for blocks with their norm in front.
 
     Source: Peng et al., 2023. The gated form is ours.
     """
@@ -72,6 +75,7 @@ class DoublyBiased(Recipe):
     mixing_steps: int = 0
     uplift_steps: int = 0
     noise_rho: float | None = None
+    noise_skip: bool = False
 
     def __post_init__(self) -> None:
         check_patterns(self.blocks)
@@ -92,6 +96,10 @@ class DoublyBiased(Recipe):
             raise ConfigError("A ramp is configured for a component that is off; set its steps to 0.")
         if self.noise_rho is not None and not 0 < self.noise_rho < float("inf"):
             raise ConfigError(f"`noise_rho` is a finite number > 0 or None, got {self.noise_rho}.")
+        if self.noise_skip and self.noise_rho is None:
+            raise ConfigError(
+                "`noise_skip` puts the noise of `noise_rho` on skip connections; give noise_rho a number."
+            )
         JSReLU(cap=self.cap)
 
     @staticmethod
@@ -105,6 +113,8 @@ class DoublyBiased(Recipe):
             return "It is doubly biased already; restore that change first."
         if self.jsrelu and block.site is None:
             return f"Its activation ({block.activation.kind}) is written into a forward and cannot be replaced."
+        if self.noise_skip and block.norm is None:
+            return "No norm was found in front of it; switch noise_skip off."
         if not self.zeroth_bias and self.norm_floor is None:
             return None
         if block.norm is None:
@@ -124,6 +134,7 @@ class DoublyBiased(Recipe):
             *([f"a zeroth bias for {rows} is added on the {self.position} side"] if self.zeroth_bias else []),
             *([f"the scales of {block.norm} get the floor {self.norm_floor}"] if self.norm_floor else []),
             *([f"training adds noise of strength {self.noise_rho}"] if self.noise_rho else []),
+            *(["and a tenth of it to the skip connection"] if self.noise_skip else []),
         ]
         return "; ".join(parts) + "."
 
@@ -157,6 +168,10 @@ class DoublyBiased(Recipe):
             for site in {id(site.module): site for site in block.linears}.values():
                 whole = dataclasses.replace(site, rows=None)
                 add_after_(change, site.module, NoiseHook(whole, self.noise_rho))
+        if self.noise_skip and self.noise_rho is not None and norm is not None:
+            skip = SkipNoise(self.noise_rho)
+            add_after_(change, norm, skip.after_norm())
+            add_after_(change, leaving(block, model), skip.after_block())
         if self.zeroth_bias and norm is not None:
             bias = self._bias_for(model, block, norm)
             add_bias_(change, block, norm, bias)

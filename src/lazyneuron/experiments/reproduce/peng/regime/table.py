@@ -1,0 +1,129 @@
+"""Rows, curves and a sentence from what a folder holds; what is unfinished says how far it is."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from lazyneuron.experiments.experiment import band
+from lazyneuron.experiments.reproduce.peng.regime.case import Case
+from lazyneuron.experiments.reproduce.peng.regime.course import (
+    Look,
+    at,
+    cut,
+    cut_at_equal_loss,
+    factor_ratios,
+    in_training,
+    looks_until,
+    shared_step,
+)
+from lazyneuron.experiments.reproduce.peng.vision import PUBLISHED
+
+Course = Mapping[str, Any]
+_TASKS = {
+    "decoder": "next byte",
+    "spans": "spans of bytes",
+    "vision": "digits",
+    "wide": "next byte, K K^T of full rank",
+}
+_HOW = {"scratch": "from scratch", "full": "fine-tuned", "lora": "fine-tuned by LoRA"}
+_MOMENTS = (0.05, 0.25, 1.0)  # shares of the steps at which factors are shown
+
+
+class Comparison:
+    """A case beside the first one with the same task, optimiser and tuning: the seeds that are furthest in both.
+
+    Args:
+        case: the case.
+        mine, theirs: what is known of both for each seed; None for what has not begun.
+    """
+
+    def __init__(self, case: Case, mine: Sequence[Course | None], theirs: Sequence[Course | None]) -> None:
+        self.case = case
+        self.diverged = sum(bool(course and course["diverged"]) for course in mine)
+        both = [(looks_until(a, case.steps), looks_until(b, case.steps)) for a, b in zip(mine, theirs, strict=True)]
+        self.step = max(map(shared_step, both), default=0)
+        self.pairs = [pair for pair in both if self.step and shared_step(pair) == self.step]
+
+    def mean(self, value: Callable[[list[Look], list[Look]], float | None]) -> float | None:
+        """The mean over seeds of what is made of a pair; None if there is none, or a value is."""
+        found = [value(mine, theirs) for mine, theirs in self.pairs]
+        there = [one for one in found if one is not None]
+        return statistics.mean(there) if there and len(there) == len(found) else None
+
+    def row(self) -> dict[str, Any]:
+        """As it stands in the table."""
+        case, step = self.case, self.step
+        return {
+            "task": _TASKS[case.kind],
+            "trained": f"{_HOW[case.tuning]}, {'Adafactor' if case.optimizer == 'adafactor' else 'AdamW'}",
+            "variant": case.variant.name,
+            "steps": step,
+            "of": case.steps,
+            "seeds": len(self.pairs),
+            "diverged": self.diverged,
+            "density": self.mean(lambda mine, _: at(mine, step, "density")),
+            "in training": self.mean(lambda mine, _: in_training(mine, step)),
+            "loss": self.mean(lambda mine, _: at(mine, step, "loss")),
+            "accuracy": self.mean(lambda mine, _: at(mine, step, "accuracy")),
+            "cut": self.mean(lambda mine, theirs: cut(at(mine, step, "density"), at(theirs, step, "density"))),
+            "cut in training": self.mean(lambda mine, theirs: cut(in_training(mine, step), in_training(theirs, step))),
+            "cut at equal loss": self.mean(lambda mine, theirs: cut_at_equal_loss(mine, theirs, step)),
+            "paper": PUBLISHED if case.variant.name == "all three" else None,
+        }
+
+    def factor_rows(self) -> list[dict[str, Any]]:
+        """The factors of the identity against the other case, at a few moments."""
+        made: list[dict[str, Any]] = []
+        for share in _MOMENTS:
+            step = shared_step(
+                [k for k in looks if k["step"] <= share * self.step] for pair in self.pairs for looks in pair
+            )
+            if step and step not in [row["steps"] for row in made]:
+                found = [factor_ratios(mine, theirs, step) for mine, theirs in self.pairs]
+                means = {key: statistics.geometric_mean(one[key] for one in found) for key in found[0]}
+                start = {"task": _TASKS[self.case.kind], "variant": self.case.variant.name, "steps": step}
+                made.append(start | means)
+        return made
+
+    def curve(self) -> dict[str, Any] | None:
+        """Density over steps, between the lowest and the highest seed."""
+        steps = sorted(set.intersection(*({k["step"] for k in mine} for mine, _ in self.pairs))) if self.pairs else []
+        if not steps:
+            return None
+        runs = [[k["density"] for k in mine if k["step"] in steps] for mine, _ in self.pairs]
+        return band(self.case.variant.name, x=steps, runs=runs)
+
+
+def shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row in which what is missing is said; nothing in ``paper`` means that nothing is published."""
+    missing = "not reached" if row["seeds"] else "not yet"
+    return {key: missing if value is None and key != "paper" else value for key, value in row.items()}
+
+
+def comparisons(cases: Sequence[Case], found: Sequence[Sequence[Course | None]]) -> list[Comparison]:
+    """Each case beside the first of its kind."""
+    firsts: dict[Any, int] = {}
+    numbers = [firsts.setdefault((c.kind, c.optimizer, c.tuning), n) for n, c in enumerate(cases)]
+    return [
+        Comparison(case, found[n], found[first]) for n, (case, first) in enumerate(zip(cases, numbers, strict=True))
+    ]
+
+
+def sentence(compared: Sequence[Comparison], seeds: int) -> str:
+    """What the table says of the three modules together."""
+    rows = [one.row() for one in compared]
+    said = [
+        f"{row['task']}, {row['trained']}: by {row['cut']:.2f} in inference and {row['cut in training']:.2f} in "
+        f"training, at {100 * (row['loss'] / _first(rows, row)['loss'] - 1):+.1f} % of loss"
+        for row in rows
+        if row["variant"] == "all three" and row["cut"] is not None
+    ]
+    unfinished = sum(row["steps"] < row["of"] or row["seeds"] + row["diverged"] < seeds for row in rows)
+    whole = "" if not unfinished else f" Unfinished: {unfinished} of {len(rows)} rows, which say how far they are."
+    return f"All three modules cut the density: {'; '.join(said) or 'nothing is trained yet'}.{whole}"
+
+
+def _first(rows: Sequence[dict[str, Any]], row: Mapping[str, Any]) -> dict[str, Any]:
+    return next(one for one in rows if (one["task"], one["trained"]) == (row["task"], row["trained"]))
