@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("degree", [0, 1])
+@pytest.mark.parametrize("degree", [0, 1, 2, 3])
 @pytest.mark.parametrize("sparse", [True, False])
 @pytest.mark.parametrize("shape", [(), (1,), (5, 3), (0,)])
 def test_a_sparse_layer_is_a_masked_sum(degree: int, sparse: bool, shape: tuple[int, ...]) -> None:
@@ -32,8 +33,11 @@ def test_a_sparse_layer_is_a_masked_sum(degree: int, sparse: bool, shape: tuple[
     rows = layer.table.detach().clone().requires_grad_()
     held = rows.reshape(16, 5, -1)
     want = torch.einsum("...t,to->...o", mask, held[:, :, 0])
-    if degree:
-        want = want + torch.einsum("...t,tof,...f->...o", mask, held[:, :, 1:], x)
+    terms = [c for k in range(1, degree + 1) for c in itertools.combinations_with_replacement(range(4), k)]
+    assert held.shape[2] == 1 + len(terms)
+    for place, chosen in enumerate(terms, start=1):
+        product = torch.stack([x[..., j] for j in chosen]).prod(0)
+        want = want + torch.einsum("...t,to->...o", mask, held[:, :, place]) * product[..., None]
     got = layer(x)
     torch.testing.assert_close(got, want)
     upstream = draw(*got.shape, seed=2).double()

@@ -34,6 +34,9 @@ NAMES: dict[Kind, tuple[str, ...]] = {
         "baykal-degree",
         "baykal-expressive",
         "baykal-transformer",
+        "capacity-language",
+        "capacity-hypercube",
+        "capacity-lipschitz",
     ),
     "benchmark": ("accelerate", "checks", "explain", "generate", "head", "jsrelu", "learn", "recipes", "route"),
     "demo": ("demo",),
@@ -73,6 +76,7 @@ def _published() -> tuple[Experiment, ...]:
         transformer,
         units,
     )
+    from lazyneuron.experiments.reproduce.capacity import experiment as capacity
     from lazyneuron.experiments.reproduce.peng import finetune, identity, language, marchenko_pastur, shifted, vision
     from lazyneuron.experiments.reproduce.tiny_lm import experiment as tiny_lm
 
@@ -80,7 +84,7 @@ def _published() -> tuple[Experiment, ...]:
         *(vision, shifted, identity, marchenko_pastur, minilm_frontier, tiny_lm),
         *(fig1, table1, table2, expressive, transformer),
     )
-    several = (language, finetune, bounds, learning, parities, spectra, units, slopes)
+    several = (language, finetune, bounds, learning, parities, spectra, units, slopes, capacity)
     return (
         *(module.EXPERIMENT for module in single),
         *(one for module in several for one in module.EXPERIMENTS),
