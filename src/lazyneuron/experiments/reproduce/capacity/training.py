@@ -17,7 +17,7 @@ from lazyneuron.core.record import write_text
 from lazyneuron.experiments.reproduce.capacity.tasks import Task, task_of
 from lazyneuron.induce import DensityController, Pressure, TargetDensity, pre_activations, sparsify_
 from lazyneuron.induce.training.pressure import density_of, total_pressure
-from lazyneuron.route import RoutedFFN, RouteFFN, Switch
+from lazyneuron.route import RouteFFN, Switch
 from lazyneuron.train import Checkpoints, LossGuard
 
 Kind = Literal["dense", "switch", "lsh", "sparse"]
