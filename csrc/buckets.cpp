@@ -13,8 +13,7 @@ namespace {
 
 constexpr int64_t kBlock = 64;
 constexpr int64_t kLanes = 8;
-constexpr int64_t kGroup = 8, kLag = 4;       // rows of predict(), and groups between its stages
-constexpr int64_t kStackKeys = 3 * 4096;      // ints of rows on their way; wider keys go row by row
+constexpr int64_t kStackKeys = kBlock * 64;  // ints of a block that predict() holds; wider keys take smaller blocks
 
 inline void ask(const void* p) { __builtin_prefetch(p, 0, 3); }
 
@@ -82,14 +81,10 @@ RowStatus hash(const Affine& a, int64_t begin, int64_t end, int32_t* out) {
   return hash_rows(a, begin, end, out + begin * a.hashes);
 }
 
-// The slot that a hash leads to first, or -1; an index that is not of these keys may lead anywhere.
-inline int64_t first_slot(const Table& t, uint64_t h) {
-  const uint64_t entry = static_cast<uint64_t>(t.index[h & t.mask]);
-  return entry && tag(entry) == tag(h) && in_use(t, slot_of(entry)) ? slot_of(entry) : -1;
-}
-
+// Asks for the key that a hash leads to first; an index that is not of these keys may lead anywhere.
 inline void ask_key(const Table& t, uint64_t h) {
-  if (const int64_t slot = first_slot(t, h); slot >= 0) ask(t.keys + slot * t.hashes);
+  const uint64_t entry = static_cast<uint64_t>(t.index[h & t.mask]);
+  if (entry && tag(entry) == tag(h) && in_use(t, slot_of(entry))) ask(t.keys + slot_of(entry) * t.hashes);
 }
 
 constexpr int64_t kAbsent = -1, kForeign = -2;
@@ -207,68 +202,44 @@ void accumulate(const Sums& s, const int64_t* slots, const double* x, const doub
   }
 }
 
-// One row's polynomials; zeros without a bucket.
 template <class T>
-inline void evaluate(const T* x, const Polynomials& p, int64_t slot, double* y) {
-  const double* row = p.values + slot * p.outputs * p.stride;
-  for (int64_t k = 0; k < p.outputs; ++k, row += p.stride) {
-    double sum = slot < 0 ? 0.0 : row[0];
-    if (slot >= 0)
-      for (int64_t j = 1; j < p.stride; ++j) sum += row[j] * static_cast<double>(x[j - 1]);
-    y[k] = sum;
+inline void evaluate_block(const T* x, int64_t d, const double* values, int64_t outputs, int64_t degree, int64_t n,
+                           const int64_t* slots, double* y) {
+  const int64_t stride = degree ? 1 + d : 1;
+  for (int64_t r = 0; r < n; ++r) {
+    const double* row = values + std::max<int64_t>(slots[r], 0) * outputs * stride;
+    for (int64_t k = 0; k < outputs * stride; k += 8) ask(row + k);
+  }
+  for (int64_t r = 0; r < n; ++r) {
+    if (slots[r] < 0) {
+      for (int64_t k = 0; k < outputs; ++k) y[r * outputs + k] = 0.0;
+      continue;
+    }
+    const double* row = values + slots[r] * outputs * stride;
+    for (int64_t k = 0; k < outputs; ++k, row += stride) {
+      double sum = row[0];
+      for (int64_t j = 1; j < stride; ++j) sum += row[j] * static_cast<double>(x[r * d + j - 1]);
+      y[r * outputs + k] = sum;
+    }
   }
 }
 
-// Groups of rows in three stages: while one is hashed, the index of an earlier one and, as soon as that says which
-// slots, the keys and polynomials of one before it are on their way.
-template <class T>
-RowStatus predict_rows(const Affine& a, const Table& t, const Polynomials& p, int64_t begin, int64_t end, double* y,
-                       int64_t* slots) {
-  constexpr int64_t lines = 8;  // of a bucket that are asked for
+RowStatus predict(const Affine& a, const Table& t, const double* values, int64_t outputs, int64_t degree,
+                   int64_t begin, int64_t end, double* y, int64_t* slots) {
   int32_t keys[kStackKeys];
-  uint64_t h[(2 * kLag + 1) * kGroup];
-  const bool wide = (2 * kLag + 1) * kGroup * a.hashes > kStackKeys;
-  const int64_t group = wide ? 1 : kGroup, lag = wide ? 1 : kLag, ring = 2 * lag + 1;
-  const int64_t groups = (end - begin + group - 1) / group, asked = std::min(p.outputs * p.stride, lines * 8);
-  const T* x = static_cast<const T*>(a.x);
+  const int64_t block = std::min(kBlock, kStackKeys / a.hashes);
   RowStatus worst = RowStatus::fine;
-  uint64_t at;
-  for (int64_t i = 0; i < groups + 2 * lag; ++i) {
-    if (i < groups) {
-      const int64_t r = begin + i * group, n = std::min(group, end - r), place = i % ring * group;
-      worst = std::max(worst, hash_lanes(a, x + r * a.features, n, keys + place * a.hashes));
-      for (int64_t k = 0; k < n; ++k) {
-        h[place + k] = mix(keys + (place + k) * a.hashes, a.hashes);
-        ask(t.index + (h[place + k] & t.mask));
-      }
-    }
-    if (i >= lag && i - lag < groups) {
-      const int64_t n = std::min(group, end - begin - (i - lag) * group), place = (i - lag) % ring * group;
-      for (int64_t k = 0; k < n; ++k) {
-        const int64_t slot = first_slot(t, h[place + k]);
-        if (slot < 0) continue;
-        ask(t.keys + slot * t.hashes);
-        for (int64_t v = 0; v < asked; v += 8) ask(p.values + slot * p.outputs * p.stride + v);
-      }
-    }
-    if (i >= 2 * lag) {
-      const int64_t r = begin + (i - 2 * lag) * group, n = std::min(group, end - r), place = i % ring;
-      const int64_t from = (place + 1) % ring * group;  // 2 * lag groups ago: the next place of the ring
-      for (int64_t k = 0; k < n; ++k) {
-        const int64_t slot = probe(t, keys + (from + k) * a.hashes, h[from + k], at);
-        if (slot == kForeign) worst = std::max(worst, RowStatus::foreign);
-        slots[r + k] = std::max(slot, kAbsent);
-        evaluate(x + (r + k) * a.features, p, slots[r + k], y + (r + k) * p.outputs);
-      }
-    }
+  for (int64_t r = begin; r < end; r += block) {
+    const int64_t n = std::min(block, end - r);
+    worst = std::max({worst, hash_rows(a, r, r + n, keys), find_block(t, keys, n, slots + r)});
+    if (a.single)
+      evaluate_block(static_cast<const float*>(a.x) + r * a.features, a.features, values, outputs, degree, n,
+                     slots + r, y + r * outputs);
+    else
+      evaluate_block(static_cast<const double*>(a.x) + r * a.features, a.features, values, outputs, degree, n,
+                     slots + r, y + r * outputs);
   }
   return worst;
-}
-
-RowStatus predict(const Affine& a, const Table& t, const Polynomials& p, int64_t begin, int64_t end, double* y,
-                  int64_t* slots) {
-  return a.single ? predict_rows<float>(a, t, p, begin, end, y, slots)
-                  : predict_rows<double>(a, t, p, begin, end, y, slots);
 }
 
 }  // namespace

@@ -29,12 +29,6 @@ struct Sums {
   int64_t width, features, outputs, degree;
 };
 
-// Polynomials of the slots: (slots, outputs, stride) numbers, a constant and for degree 1 a slope for each feature.
-struct Polynomials {
-  const double* values;
-  int64_t outputs, stride;
-};
-
 // In rising order of what is said first; foreign: the index is not one of the keys.
 enum class RowStatus : int { fine = 0, foreign = 1, overflow = 2, not_finite = 3 };
 
@@ -45,9 +39,9 @@ struct BucketKernels {
   RowStatus (*insert)(Table&, const int32_t* rows, int64_t begin, int64_t end, int64_t* slots, int64_t* done);
   void (*rehash)(Table&);
   void (*accumulate)(const Sums&, const int64_t* slots, const double* x, const double* y, int64_t rows);
-  // hash, find and evaluate; a row without a bucket gets slot -1
-  RowStatus (*predict)(const Affine&, const Table&, const Polynomials&, int64_t begin, int64_t end, double* y,
-                       int64_t* slots);
+  // hash, find and evaluate; values: (capacity, outputs, 1 + degree * features); a row without a bucket gets slot -1
+  RowStatus (*predict)(const Affine&, const Table&, const double* values, int64_t outputs, int64_t degree,
+                        int64_t begin, int64_t end, double* y, int64_t* slots);
 };
 
 }  // namespace lazy

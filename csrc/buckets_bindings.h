@@ -173,8 +173,7 @@ void bucket_predict(Tensor x, Tensor w, Tensor b, int64_t shift, Tensor index, T
   const Affine a = affine_of(x, w, b, t.hashes, shift);
   LAZY_CHECK(outputs >= 0, "The number of outputs is at least 0, got ", outputs, ".");
   const int64_t width = product("A slot's polynomials", outputs, degree ? 1 + a.features : 1);
-  const Polynomials p = {read<double>("values", values, ScalarType::Double, {kAny, width}), outputs,
-                         degree ? 1 + a.features : 1};
+  const double* held = read<double>("values", values, ScalarType::Double, {kAny, width});
   LAZY_CHECK(values.size(0) >= std::max<int64_t>(count, 1), "values has a row for each of the ", count,
              " slots in use and at least one, got ", values.size(0), ".");
   double* out = write<double>("y", y, ScalarType::Double, {a.rows, outputs});
@@ -182,7 +181,7 @@ void bucket_predict(Tensor x, Tensor w, Tensor b, int64_t shift, Tensor index, T
   check_apart("index and slots", index, slots);
   check_apart("x and y", x, y);
   raise_for(over_rows(a.rows, [&](int64_t begin, int64_t end) {
-    return buckets().predict(a, t, p, begin, end, out, at);
+    return buckets().predict(a, t, held, outputs, degree, begin, end, out, at);
   }));
 }
 

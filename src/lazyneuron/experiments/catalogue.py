@@ -43,6 +43,7 @@ NAMES: dict[Kind, tuple[str, ...]] = {
         "baykal-degree",
         "baykal-expressive",
         "baykal-transformer",
+        "baykal-sparse-coding",
         "capacity-language",
         "capacity-hypercube",
         "capacity-lipschitz",
@@ -80,6 +81,7 @@ def _published() -> tuple[Experiment, ...]:
         expressive,
         fig1,
         slopes,
+        sparse_coding,
         table1,
         table2,
         transformer,
@@ -91,7 +93,7 @@ def _published() -> tuple[Experiment, ...]:
 
     single = (
         *(vision, shifted, identity, marchenko_pastur, minilm_frontier, tiny_lm),
-        *(fig1, table1, table2, expressive, transformer),
+        *(fig1, table1, table2, expressive, transformer, sparse_coding),
     )
     several = (language, finetune, bounds, learning, parities, spectra, units, slopes, capacity)
     return (

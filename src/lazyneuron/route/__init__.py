@@ -31,6 +31,7 @@ from lazyneuron.route.polynomials import BucketPolynomials, lsh_model_flops, mon
 from lazyneuron.route.router import Route, Router
 from lazyneuron.route.sampled_output import HashedOutput
 from lazyneuron.route.score_routers import GlobalGates, NearestNeighbours, ScalingBlocks, Switch, TopK
+from lazyneuron.route.sparse_coding import SparseCoding, iterated_shrinkage, learn_dictionary
 from lazyneuron.route.table import BucketTable
 from lazyneuron.route.table_file import load_table, save_table
 from lazyneuron.route.targets import (
@@ -75,6 +76,7 @@ __all__ = [
     "RoutedFFN",
     "Router",
     "ScalingBlocks",
+    "SparseCoding",
     "SparseLayer",
     "SparseStack",
     "Switch",
@@ -90,6 +92,8 @@ __all__ = [
     "gaussian_hyperplanes",
     "hyperplane_cells",
     "interpolation",
+    "iterated_shrinkage",
+    "learn_dictionary",
     "load_table",
     "lsh_forward_flops",
     "lsh_hyperplanes",
