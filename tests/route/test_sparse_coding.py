@@ -68,10 +68,10 @@ def test_a_route_is_the_largest_entries_of_the_code() -> None:
 def test_the_atoms_of_sparse_mixtures_are_found_again() -> None:
     true = atoms(8, 12, seed=4)
     g = torch.Generator().manual_seed(5)
-    code = torch.zeros(2000, 8, dtype=torch.float64)
-    chosen = torch.rand(2000, 8, generator=g).topk(2, dim=1).indices
-    sign = (2 * torch.randint(0, 2, (2000, 2), generator=g) - 1).double()
-    code.scatter_(1, chosen, sign * (1 + torch.rand(2000, 2, generator=g, dtype=torch.float64)))
+    code = torch.zeros(3000, 8, dtype=torch.float64)
+    chosen = torch.rand(3000, 8, generator=g).topk(2, dim=1).indices
+    sign = (2 * torch.randint(0, 2, (3000, 2), generator=g) - 1).double()
+    code.scatter_(1, chosen, sign * (1 + torch.rand(3000, 2, generator=g, dtype=torch.float64)))
     found = learn_dictionary(code @ true, atoms=8, penalty=0.5, seed=0)
     torch.testing.assert_close(found.norm(dim=1), torch.ones(8, dtype=torch.float64))
     nearest = (true @ found.t()).abs().max(1).values
