@@ -191,3 +191,30 @@ def test_candidates_are_those_that_share_buckets() -> None:
         layer.loss(x, torch.tensor([300]))
     with pytest.raises(ConfigError):
         HashedOutput(5, 0)
+
+
+def test_one_token_is_answered_as_in_a_batch() -> None:
+    network = nn.Sequential(nn.Linear(6, 10), nn.ReLU(), nn.Linear(10, 4))
+    for router in ("lsh", "switch", "random"):
+        routed = copy.deepcopy(network)
+        lazy.sparsify_(routed, RouteFFN(router=router, experts=4, jitter=0.5))
+        x = draw(20, 6)
+        with torch.no_grad():
+            alone = torch.cat([routed(row[None]) for row in x])
+            torch.testing.assert_close(alone, routed(x))
+            torch.testing.assert_close(routed(x[3]), routed(x)[3])
+        assert not torch.allclose(alone, network(x), atol=1e-3)
+
+
+def test_hyperplanes_move_off_the_origin_when_asked() -> None:
+    network = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+    x = draw(50, 3)
+    for offset, moved in ((0.0, False), (2.0, True)):
+        routed = copy.deepcopy(network)
+        lazy.sparsify_(routed, RouteFFN(router="lsh", experts=8, offset=offset))
+        router = next(m for m in routed.modules() if isinstance(m, HyperplaneLSH))
+        assert bool((router.offsets != 0).any()) == moved and float(router.offsets.abs().max()) <= offset
+        scaled = router.route(x).indices == router.route(x / 1000).indices
+        assert bool(scaled.all()) != moved  # through the origin only the direction counts
+    with pytest.raises(ConfigError, match="offset is not negative"):
+        RouteFFN(offset=-1.0)
