@@ -66,12 +66,17 @@ def _standard(x: Tensor, y: Tensor, rows: int) -> Sample:
     return Sample(x=x[:rows], y=y[:rows], x_test=x[rows:], y_test=y[rows:])
 
 
-def coding_error(sample: Sample, *, steps: int, seed: int, weighted: bool, atoms: int) -> float:
-    """Test error over the variance of a model on sparse codes."""
+def dictionary_of(sample: Sample, *, atoms: int, seed: int, quick: bool = False) -> tuple[Tensor, float]:
+    """A dictionary of the first rows, and the penalty that it was learned with."""
     penalty = _SHARE * float(sample.x.norm(dim=1).mean())
-    dictionary = learn_dictionary(sample.x[:4000], atoms=atoms, penalty=penalty, seed=seed)
-    router = SparseCoding(dictionary, active=atoms // 2, penalty=penalty, steps=steps, weighted=weighted)
-    return _error(DSM(router, torch.zeros(sample.y.shape[1], atoms), activation="one"), sample)
+    return learn_dictionary(sample.x[: 500 if quick else 4000], atoms=atoms, penalty=penalty, seed=seed), penalty
+
+
+def coding_error(sample: Sample, learned: tuple[Tensor, float], *, steps: int, weighted: bool) -> float:
+    """Test error over the variance of a model on sparse codes."""
+    dictionary, penalty = learned
+    router = SparseCoding(dictionary, active=len(dictionary) // 2, penalty=penalty, steps=steps, weighted=weighted)
+    return _error(DSM(router, torch.zeros(sample.y.shape[1], len(dictionary)), activation="one"), sample)
 
 
 def lsh_error(sample: Sample, *, products: int, seed: int) -> float:
@@ -97,13 +102,16 @@ def run(request: Request) -> Finding:
     curves = []
     for number, (name, make) in enumerate(DATA.items()):
         samples = [make(request, seed) for seed in range(request.seeds)]
+        learned = [
+            dictionary_of(sample, atoms=atoms, seed=seed, quick=request.quick) for seed, sample in enumerate(samples)
+        ]
         products = [atoms * (2 * n - 1) for n in steps]
         models: dict[str, Callable[[Sample, int, int], float]] = {
-            "sparse code, weighted": lambda sample, seed, n: coding_error(
-                sample, steps=n, seed=seed, weighted=True, atoms=atoms
+            "sparse code, weighted": lambda sample, seed, n, learned=learned: coding_error(  # type: ignore[misc]
+                sample, learned[seed], steps=n, weighted=True
             ),
-            "sparse code, support": lambda sample, seed, n: coding_error(
-                sample, steps=n, seed=seed, weighted=False, atoms=atoms
+            "sparse code, support": lambda sample, seed, n, learned=learned: coding_error(  # type: ignore[misc]
+                sample, learned[seed], steps=n, weighted=False
             ),
             "LSH": lambda sample, seed, n: lsh_error(sample, products=atoms * (2 * n - 1), seed=seed),
         }
