@@ -313,7 +313,8 @@ def test_the_top_layer_is_ridge_regression() -> None:
     for a in range(0, 400, 90):
         sums.add(x[a : a + 90], y[a : a + 90])
     torch.testing.assert_close(sums.solve(ridge=ridge)[0], top)
-    gradients = _without_a_matrix(*units(model, x), y, 60, ridge, 500, 1e-12)
+    parts = [units(model, x[:70]), units(model, x[70:])]
+    gradients = _without_a_matrix(parts, y, 60, ridge, 500, 1e-12)
     torch.testing.assert_close(gradients[0], top, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(gradients[1], bias, rtol=1e-5, atol=1e-6)
     wide = random_hash_layer(4, 9000, active=8).double()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("degree", [0, 1])
+@pytest.mark.parametrize("degree", [0, 1, 2, 3])
 @pytest.mark.parametrize("sparse", [True, False])
 @pytest.mark.parametrize("shape", [(), (1,), (5, 3), (0,)])
 def test_a_sparse_layer_is_a_masked_sum(degree: int, sparse: bool, shape: tuple[int, ...]) -> None:
@@ -32,8 +33,11 @@ def test_a_sparse_layer_is_a_masked_sum(degree: int, sparse: bool, shape: tuple[
     rows = layer.table.detach().clone().requires_grad_()
     held = rows.reshape(16, 5, -1)
     want = torch.einsum("...t,to->...o", mask, held[:, :, 0])
-    if degree:
-        want = want + torch.einsum("...t,tof,...f->...o", mask, held[:, :, 1:], x)
+    terms = [c for k in range(1, degree + 1) for c in itertools.combinations_with_replacement(range(4), k)]
+    assert held.shape[2] == 1 + len(terms)
+    for place, chosen in enumerate(terms, start=1):
+        product = torch.stack([x[..., j] for j in chosen]).prod(0)
+        want = want + torch.einsum("...t,to->...o", mask, held[:, :, place]) * product[..., None]
     got = layer(x)
     torch.testing.assert_close(got, want)
     upstream = draw(*got.shape, seed=2).double()
@@ -187,3 +191,30 @@ def test_candidates_are_those_that_share_buckets() -> None:
         layer.loss(x, torch.tensor([300]))
     with pytest.raises(ConfigError):
         HashedOutput(5, 0)
+
+
+def test_one_token_is_answered_as_in_a_batch() -> None:
+    network = nn.Sequential(nn.Linear(6, 10), nn.ReLU(), nn.Linear(10, 4))
+    for router in ("lsh", "switch", "random"):
+        routed = copy.deepcopy(network)
+        lazy.sparsify_(routed, RouteFFN(router=router, experts=4, jitter=0.5))
+        x = draw(20, 6)
+        with torch.no_grad():
+            alone = torch.cat([routed(row[None]) for row in x])
+            torch.testing.assert_close(alone, routed(x))
+            torch.testing.assert_close(routed(x[3]), routed(x)[3])
+        assert not torch.allclose(alone, network(x), atol=1e-3)
+
+
+def test_hyperplanes_move_off_the_origin_when_asked() -> None:
+    network = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+    x = draw(50, 3)
+    for offset, moved in ((0.0, False), (2.0, True)):
+        routed = copy.deepcopy(network)
+        lazy.sparsify_(routed, RouteFFN(router="lsh", experts=8, offset=offset))
+        router = next(m for m in routed.modules() if isinstance(m, HyperplaneLSH))
+        assert bool((router.offsets != 0).any()) == moved and float(router.offsets.abs().max()) <= offset
+        scaled = router.route(x).indices == router.route(x / 1000).indices
+        assert bool(scaled.all()) != moved  # through the origin only the direction counts
+    with pytest.raises(ConfigError, match="offset is not negative"):
+        RouteFFN(offset=-1.0)

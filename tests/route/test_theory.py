@@ -12,17 +12,24 @@ from lazyneuron.core.errors import AssumptionError, ConfigError
 from lazyneuron.route.affine_hash import random_hash
 from lazyneuron.route.bucket_regression import BucketRegression
 from lazyneuron.route.bucket_settings import BucketSettings
+from lazyneuron.route.exponents import fit_exponent, predicted_slope
 from lazyneuron.route.table import BucketTable
-from lazyneuron.route.targets import on_manifold, on_subspace, random_hypercube_function, random_polynomial
+from lazyneuron.route.targets import (
+    HypercubeFunction,
+    on_manifold,
+    on_subspace,
+    random_grid_function,
+    random_hypercube_function,
+    random_polynomial,
+)
 from lazyneuron.route.theory import (
+    dense_forward_flops,
     dense_samples,
     dense_width,
-    fit_exponent,
     lsh_forward_flops,
     lsh_samples,
     lsh_table_size,
     nonempty_buckets,
-    predicted_slope,
 )
 
 SIZES = {"lipschitz": 2.0, "features": 9, "dimension": 3, "error": 0.5}
@@ -35,6 +42,7 @@ def test_bounds_worked_by_hand() -> None:
     assert lsh_forward_flops(**SIZES).value == pytest.approx(9 * 3 * math.log(12))
     assert dense_width(**SIZES, constant=2.0).value == pytest.approx(6**3)
     assert dense_samples(**SIZES, constant=2.0).value == pytest.approx(6**3 * 3 * math.log(12))
+    assert dense_forward_flops(**SIZES, constant=2.0).value == pytest.approx(9 * 12**3)
     assert nonempty_buckets(features=9, dimension=3, width=0.5).value == pytest.approx(12**3)
     assert lsh_table_size(**SIZES, constant=5.0).value == pytest.approx(5 * 12**3)
     for bound in (lsh_table_size(**SIZES), dense_width(**SIZES)):
@@ -47,12 +55,22 @@ def test_bounds_worked_by_hand() -> None:
     assert lsh_table_size(lipschitz=1e9, features=10**6, dimension=10**4, error=1e-9).value == math.inf
 
 
-@pytest.mark.parametrize("bound", [lsh_table_size, lsh_samples, lsh_forward_flops, dense_width, dense_samples])
+@pytest.mark.parametrize(
+    "bound", [lsh_table_size, lsh_samples, lsh_forward_flops, dense_width, dense_samples, dense_forward_flops]
+)
 def test_bounds_are_monotone(bound) -> None:  # type: ignore[no-untyped-def]
     errors = [bound(**{**SIZES, "error": e}).value for e in (0.1, 0.2, 0.4, 0.8)]
     assert errors == sorted(errors, reverse=True)
     dimensions = [bound(**{**SIZES, "dimension": k}).value for k in (1, 2, 5, 9)]
     assert dimensions == sorted(dimensions)
+
+
+def test_the_gap_at_inference_is_a_power_of_the_error() -> None:
+    # halving the error in k = 3 dimensions costs a dense model a factor of 8, an LSH model log 24 / log 12
+    half = {**SIZES, "error": 0.25}
+    assert dense_forward_flops(**half).value / dense_forward_flops(**SIZES).value == pytest.approx(8)
+    grown = lsh_forward_flops(**half).value / lsh_forward_flops(**SIZES).value
+    assert grown == pytest.approx(math.log(24) / math.log(12))
 
 
 @pytest.mark.parametrize(
@@ -82,7 +100,7 @@ def test_the_power_law_is_least_squares() -> None:
             fit_exponent(*bad, predicted=-1.0)
     assert predicted_slope(dimension=4, degree=1) == -0.5
     with pytest.raises(AssumptionError):
-        predicted_slope(dimension=2, degree=2)
+        predicted_slope(dimension=2, degree=-1)
 
 
 def test_the_polynomial_term_by_term() -> None:
@@ -116,6 +134,27 @@ def test_the_hypercube_function_is_its_sum_over_corners() -> None:
         random_hypercube_function(21)
     with pytest.raises(ConfigError):
         random_polynomial(0)
+
+
+def test_the_grid_function_is_hypercube_functions_side_by_side() -> None:
+    g = torch.Generator().manual_seed(0)
+    x = 2 * torch.rand(300, 2, generator=g, dtype=torch.float64) - 1
+    one = random_grid_function(2, cells=1, seed=4)
+    torch.testing.assert_close(one(x), HypercubeFunction(corners=one.corners)(x))
+    f = random_grid_function(2, cells=3, seed=4)
+    cell = ((x + 1) * 1.5).long()  # which of the 3 x 3 cells, and below: the row's place in it, from -1 to 1
+    inside = (x + 1) * 3 - 2 * cell - 1
+    for row, (i, j), value in zip(inside, cell.tolist(), f(x).tolist(), strict=True):
+        own = HypercubeFunction(corners=f.corners[i : i + 2, j : j + 2])
+        assert value == pytest.approx(float(own(row[None])))
+    places = torch.linspace(-1, 1, 4, dtype=torch.float64)
+    assert torch.equal(f(torch.cartesian_prod(places, places)).round(decimals=9), f.corners.flatten())
+    gap = (f(x) - f(x.flip(0))).abs() / (x - x.flip(0)).norm(dim=1)
+    assert 1 < float(gap.nan_to_num().max()) <= f.lipschitz == pytest.approx(3 * math.sqrt(2))
+    with pytest.raises(ConfigError, match="At least one axis and cell"):
+        random_grid_function(0, cells=3)
+    with pytest.raises(ConfigError, match="got 9 axes"):
+        random_grid_function(9, cells=9)
 
 
 def test_inputs_have_the_dimension_that_they_say() -> None:

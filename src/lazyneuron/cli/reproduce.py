@@ -22,7 +22,8 @@ def reproduce(
     ] = None,
     seeds: Annotated[int | None, typer.Option("--seeds", help="Runs of each variant; mostly 3.", min=1)] = None,
     folder: Annotated[
-        Path | None, typer.Option("--folder", help="Where tiny-lm and peng-regime keep trainings, and go on with them.")
+        Path | None,
+        typer.Option("--folder", help="Where long experiments keep trainings, and go on."),
     ] = None,
     device: Annotated[
         str, typer.Option("--device", help="auto, cpu or a device; a GPU trains the larger size where there is one.")

@@ -27,14 +27,27 @@ NAMES: dict[Kind, tuple[str, ...]] = {
         *(f"awasthi-f{number}" for number in range(1, 12)),
         "baykal-fig1",
         "baykal-fig2",
+        "baykal-fig2-polynomial",
+        "baykal-fig2-hypercube-subspace",
+        "baykal-fig2-polynomial-subspace",
         "baykal-fig3",
+        "baykal-fig3-hypercube",
+        "baykal-fig3-polynomial-subspace",
+        "baykal-fig3-hypercube-subspace",
         "baykal-fig4",
+        "baykal-fig4-polynomial",
+        "baykal-fig4-hypercube-subspace",
+        "baykal-fig4-polynomial-subspace",
         "baykal-table1",
         "baykal-table2",
         "baykal-slopes",
         "baykal-degree",
         "baykal-expressive",
         "baykal-transformer",
+        "baykal-sparse-coding",
+        "capacity-language",
+        "capacity-hypercube",
+        "capacity-lipschitz",
     ),
     "benchmark": ("accelerate", "checks", "explain", "generate", "head", "jsrelu", "learn", "recipes", "route"),
     "demo": ("demo",),
@@ -69,20 +82,22 @@ def _published() -> tuple[Experiment, ...]:
         expressive,
         fig1,
         slopes,
+        sparse_coding,
         table1,
         table2,
         transformer,
         units,
     )
+    from lazyneuron.experiments.reproduce.capacity import experiment as capacity
     from lazyneuron.experiments.reproduce.peng import finetune, identity, language, marchenko_pastur, shifted, vision
     from lazyneuron.experiments.reproduce.peng.regime import experiments as regime
     from lazyneuron.experiments.reproduce.tiny_lm import experiment as tiny_lm
 
     single = (
         *(vision, shifted, identity, marchenko_pastur, minilm_frontier, tiny_lm),
-        *(fig1, table1, table2, expressive, transformer),
+        *(fig1, table1, table2, expressive, transformer, sparse_coding),
     )
-    several = (language, finetune, regime, bounds, learning, parities, spectra, units, slopes)
+    several = (language, finetune, regime, bounds, learning, parities, spectra, units, slopes, capacity)
     return (
         *(module.EXPERIMENT for module in single),
         *(one for module in several for one in module.EXPERIMENTS),

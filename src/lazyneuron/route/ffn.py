@@ -54,22 +54,27 @@ class RoutedFFN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., d_in) to (..., d_out)."""
-        assert self.up is not None and self.down is not None
+        assert self.down is not None
         rows = x.reshape(-1, x.shape[-1])
         indices, weights = self.router(rows)
         expert = indices[:, 0]
-        order = expert.argsort(stable=True)
-        counts = torch.bincount(expert, minlength=self.router.width).tolist()
-        parts = []
-        for e, part in enumerate(torch.split(rows[order], counts)):
-            if len(part):
-                h = nn.functional.linear(part, self.up[e], None if self.up_bias is None else self.up_bias[e])
-                bias = None if self.down_bias is None else self.down_bias[e]
-                parts.append(nn.functional.linear(self._activation(h), self.down[e], bias))
-        y = torch.cat(parts) if parts else rows.new_zeros(0, self.down.shape[1])
-        y = y[order.argsort()] * weights
-        out: Tensor = y.reshape(*x.shape[:-1], self.down.shape[1])
+        if len(rows) == 1:
+            y = self._expert(int(expert), rows)
+        else:
+            order = expert.argsort(stable=True)
+            counts = torch.bincount(expert, minlength=self.router.width).tolist()
+            shares = torch.split(rows[order], counts)
+            parts = [self._expert(e, part) for e, part in enumerate(shares) if len(part)]
+            y = torch.cat(parts)[order.argsort()] if parts else rows.new_zeros(0, self.down.shape[1])
+        out: Tensor = (y * weights).reshape(*x.shape[:-1], self.down.shape[1])
         return out
+
+    def _expert(self, e: int, rows: Tensor) -> Tensor:
+        """One expert's output for its rows (rows, d_in)."""
+        assert self.up is not None and self.down is not None
+        h = nn.functional.linear(rows, self.up[e], None if self.up_bias is None else self.up_bias[e])
+        bias = None if self.down_bias is None else self.down_bias[e]
+        return nn.functional.linear(self._activation(h), self.down[e], bias)
 
 
 @register_recipe
@@ -86,6 +91,8 @@ class RouteFFN(Recipe):
             probability) or ``"random"`` (the control).
         experts: how many; a power of two for ``"lsh"``.
         jitter: relative noise on the copies.
+        offset: ``"lsh"``: largest distance, in deviations of a normal direction, of a hyperplane from the origin; 0
+            suits normed inputs, more those whose place counts as much as their direction.
         blocks: glob patterns of block names.
         seed: of routers and noise.
 
@@ -96,6 +103,7 @@ class RouteFFN(Recipe):
     router: str = "lsh"
     experts: int = 8
     jitter: float = 0.0
+    offset: float = 0.0
     blocks: tuple[str, ...] = ("*",)
     seed: int = 0
 
@@ -106,6 +114,8 @@ class RouteFFN(Recipe):
         check_patterns(self.blocks)
         if not (self.jitter >= 0 and math.isfinite(self.jitter)):
             raise ConfigError(f"jitter is not negative, got {self.jitter}.")
+        if not (self.offset >= 0 and math.isfinite(self.offset)):
+            raise ConfigError(f"offset is not negative, got {self.offset}.")
 
     def refuses(self, model: nn.Module, block: MLPBlock, *, blocks: Sequence[MLPBlock]) -> str | None:
         """Why this block cannot be replaced, or None."""
@@ -132,7 +142,7 @@ class RouteFFN(Recipe):
         features, weight = block.up.weight.shape[1], block.up.weight
         router: Router
         if self.router == "lsh":
-            router = HyperplaneLSH(features, self.experts.bit_length() - 1, offset=0.0, seed=self.seed)
+            router = HyperplaneLSH(features, self.experts.bit_length() - 1, offset=self.offset, seed=self.seed)
         elif self.router == "switch":
             router = Switch(features, self.experts, seed=self.seed)
         else:

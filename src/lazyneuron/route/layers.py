@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lazyneuron.core.arguments import check_choice
 from lazyneuron.core.errors import ConfigError, ShapeError
+from lazyneuron.route.polynomials import monomials, polynomial_terms
 from lazyneuron.route.router import Route, Router
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -150,23 +151,26 @@ class SparseStack(nn.Module):
 
 
 class SparseLayer(nn.Module):
-    """``sum over active units i of weight_i (a_i + B_i x)``: a constant or an affine function for each unit.
+    """``sum over active units i of weight_i p_i(x)`` with a polynomial p_i for each unit: LSH(d, s, m, Delta) to train.
 
     Args:
         router: maps inputs to units.
         out_features: length of an output.
-        degree: 0 for a constant a unit, 1 for an affine function of the input.
+        degree: of the polynomials: 0 for a constant a unit, 1 for an affine function of the input, 2 and more.
         sparse: give the table sparse gradients, so that an optimiser that understands them (``torch.optim.SparseAdam``,
             ``torch.optim.SGD``, ``torch.optim.Adagrad``) reads and writes only rows that were used.
 
     Attributes:
-        table: (units, out_features * (1 + degree * features)), starting at 0.
+        table: (units, out_features * C(features + degree, degree)), starting at 0; an output's coefficients stand
+            together, in the order of :func:`lazyneuron.route.monomials`.
 
     Raises:
-        ConfigError: a degree that is not 0 or 1, or no output.
+        ConfigError: a negative degree, or no output.
 
-    Cost: FLOPs of an input: the router's and ``2 active out_features (1 + degree features)``; the same for any number
-        of units.
+    Cost: FLOPs of an input: the router's and ``2 active out_features C(features + degree, degree)``; the same for any
+        number of units.
+
+    Source: Baykal et al. (2022), section 3.
 
     Example:
         >>> from lazyneuron.route import HyperplaneLSH
@@ -177,10 +181,11 @@ class SparseLayer(nn.Module):
 
     def __init__(self, router: Router, out_features: int, *, degree: int = 0, sparse: bool = True) -> None:
         super().__init__()
-        if degree not in (0, 1) or out_features < 1:
-            raise ConfigError(f"The degree is 0 or 1, of at least one output; got {degree} and {out_features}.")
+        if degree < 0 or out_features < 1:
+            raise ConfigError(f"The degree is at least 0, of at least one output; got {degree} and {out_features}.")
         self.router, self.out_features, self.degree, self.sparse = router, out_features, degree, sparse
-        self.table = nn.Parameter(torch.zeros(router.width, out_features * (1 + degree * router.features)))
+        self.terms = polynomial_terms(features=router.features, degree=degree)
+        self.table = nn.Parameter(torch.zeros(router.width, out_features * self.terms))
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., features) to (..., out_features)."""
@@ -190,9 +195,8 @@ class SparseLayer(nn.Module):
             y = F.embedding_bag(flat, self.table, mode="sum", per_sample_weights=wide, sparse=self.sparse)
             return y.reshape(*x.shape[:-1], self.out_features)
         rows = F.embedding(flat, self.table, sparse=self.sparse)
-        rows = rows.reshape(*flat.shape, self.out_features, 1 + self.router.features)
-        one = torch.ones_like(x[..., :1])
-        y = torch.einsum("ns,nsof,nf->no", wide, rows, torch.cat([one, x], -1).flatten(0, -2).to(rows.dtype))
+        rows = rows.reshape(*flat.shape, self.out_features, self.terms)
+        y = torch.einsum("ns,nsof,nf->no", wide, rows, monomials(x, self.degree).flatten(0, -2).to(rows.dtype))
         return y.reshape(*x.shape[:-1], self.out_features)
 
     def extra_repr(self) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -10,6 +12,7 @@ from lazyneuron.ops.conjugate_gradients import conjugate_gradients
 from lazyneuron.route.layers import DSM
 
 _ROWS = 4096
+_NUMBERS = 1 << 24  # of units and their weights that are made at a time
 WIDEST_GRAM = 8192
 
 
@@ -88,28 +91,32 @@ def solve_top(
         sums = TopStatistics(model)
         sums.add(x, y)
         return sums.solve(ridge=ridge)
-    indices, values = units(model, x)
-    return _without_a_matrix(indices, values, y, model.router.width, max(ridge, 1e-10), iterations, tolerance)
+    at_once = max(1, _NUMBERS // (model.router.active * (1 + model.router.features)))
+    parts = [units(model, part) for part in torch.split(x, at_once)]
+    return _without_a_matrix(parts, y.to(torch.float64), model.router.width, max(ridge, 1e-10), iterations, tolerance)
 
 
 def _without_a_matrix(
-    indices: Tensor, values: Tensor, y: Tensor, width: int, ridge: float, iterations: int, tolerance: float
+    parts: Sequence[tuple[Tensor, Tensor]], y: Tensor, width: int, ridge: float, iterations: int, tolerance: float
 ) -> tuple[Tensor, Tensor]:
-    mean = y.to(torch.float64).mean(0)
-    n, centre = len(y), torch.zeros(width, dtype=torch.float64).index_add_(0, indices.flatten(), values.flatten())
+    mean, n, sizes = y.mean(0), len(y), [len(values) for _, values in parts]
+    centre = torch.zeros(width, dtype=torch.float64)
+    for indices, values in parts:
+        centre.index_add_(0, indices.flatten(), values.flatten())
     centre /= n
 
     def forward(a: Tensor) -> Tensor:
-        return torch.einsum("ns,nso->no", values, a[indices]) - centre @ a
+        return torch.cat([torch.einsum("ns,nso->no", values, a[at]) for at, values in parts]) - centre @ a
 
     def back(r: Tensor) -> Tensor:
         out = torch.zeros(width, r.shape[1], dtype=torch.float64)
-        out.index_add_(0, indices.flatten(), (values[:, :, None] * r[:, None, :]).flatten(0, 1))
+        for (indices, values), part in zip(parts, torch.split(r, sizes), strict=True):
+            out.index_add_(0, indices.flatten(), (values[:, :, None] * part[:, None, :]).flatten(0, 1))
         return out - centre[:, None] * r.sum(0)
 
     a = conjugate_gradients(
         lambda a: back(forward(a)) + ridge * n * a,
-        back(y.to(torch.float64) - mean),
+        back(y - mean),
         inner=lambda a, b: (a * b).sum(0),
         steps=iterations,
         tolerance=tolerance,

@@ -98,6 +98,55 @@ def random_hypercube_function(features: int, *, seed: int = 0) -> HypercubeFunct
     return HypercubeFunction(corners=signs.double())
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GridFunction:
+    """Values at the corners of a grid on [-1, 1]^k, multilinear between them; one cell is a hypercube function.
+
+    Attributes:
+        corners: (cells + 1,) * k values; index j along an axis stands for ``x_i = 2 j / cells - 1``.
+    """
+
+    corners: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Values (rows,) at rows (rows, k)."""
+        value = self.corners.to(x.dtype).expand(len(x), *self.corners.shape)
+        for feature, points in enumerate(self.corners.shape):
+            place = (x[:, feature] + 1) * (points - 1) / 2
+            weight = (1 - (place[:, None] - torch.arange(points)).abs()).clamp(min=0)
+            value = torch.einsum("rc...,rc->r...", value, weight)
+        return value
+
+    @property
+    def lipschitz(self) -> float:
+        """A bound of the slope: the norm of the largest differences along the axes, over the cells' sides."""
+        steps = [
+            float(self.corners.diff(dim=axis).abs().max()) * (points - 1) / 2
+            for axis, points in enumerate(self.corners.shape)
+        ]
+        return math.hypot(*steps)
+
+
+def random_grid_function(dimension: int, *, cells: int, seed: int = 0) -> GridFunction:
+    """Corner values -1 or +1 by chance: about as much to know as an L-Lipschitz function can hold.
+
+    Args:
+        dimension: k.
+        cells: along each axis.
+        seed: of the values.
+
+    Raises:
+        ConfigError: no axis or cell, or more than 2**24 corners.
+
+    Source: the kind of function in the lower bound of Baykal et al. (2022), theorem 4.3; the grid is ours.
+    """
+    if dimension < 1 or cells < 1 or dimension * math.log2(cells + 1) > 24:
+        raise ConfigError(f"At least one axis and cell and at most 2**24 corners, got {dimension} axes, {cells} cells.")
+    g = torch.Generator().manual_seed(seed)
+    signs = 2.0 * torch.randint(0, 2, (cells + 1,) * dimension, generator=g) - 1
+    return GridFunction(corners=signs.double())
+
+
 def on_subspace(rows: int, *, features: int, dimension: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Inputs on a k-dimensional subspace of a d-dimensional space.
 

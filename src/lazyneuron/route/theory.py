@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
 
 from lazyneuron.core.errors import AssumptionError
 
@@ -181,54 +180,21 @@ def dense_samples(
     return dataclasses.replace(width, value=width.value * more)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Exponent:
-    """A power law fitted to measurements: ``error = factor * buckets^slope``.
+def dense_forward_flops(
+    *, lipschitz: float, features: int, dimension: int, error: float, constant: float = 1.0
+) -> OrderBound:
+    """FLOPs of one prediction of such a dense model, at least: of order ``d (2 L sqrt(d) / (C error))^k``.
 
-    Attributes:
-        slope: of the logarithms, by least squares.
-        factor: the constant.
-        residual: root mean square of the logarithms' residuals.
-        predicted: what theory says the slope is.
-    """
-
-    slope: float
-    factor: float
-    residual: float
-    predicted: float
-
-
-def predicted_slope(*, dimension: int, degree: int) -> float:
-    """Slope of root mean square error over buckets: -1/k for constants, -2/k for affine functions of smooth targets.
-
-    Raises:
-        AssumptionError: a dimension below 1, or a degree that is not 0 or 1.
-
-    Source: degree 0 follows from Theorem 4.1 solved for the error; degree 1 is ours: on a bucket of diameter h a twice
-    differentiable function differs from its tangent by the order of h^2, and B buckets in k dimensions have a diameter
-    of order B^(-1/k).
-    """
-    if dimension < 1 or degree not in (0, 1):
-        raise AssumptionError(f"The dimension is at least 1 and the degree 0 or 1, got {dimension} and {degree}.")
-    return -(1 + degree) / dimension
-
-
-def fit_exponent(buckets: Sequence[float], errors: Sequence[float], *, predicted: float) -> Exponent:
-    """The power law through measured errors.
+    Beside it stands :func:`lsh_forward_flops`, which has no power of 1 / error.
 
     Args:
-        buckets: at least two different positive numbers.
-        errors: as many positive numbers.
-        predicted: the slope that theory gives.
+        lipschitz, features, dimension, error, constant: as for :func:`dense_width`.
 
     Raises:
-        AssumptionError: fewer than two points, or numbers that are not positive.
+        AssumptionError: arguments outside the theorem.
+
+    Source: the comparison after Theorem 4.3, stated there for L = 1; L goes with 1 / error, as in the width.
     """
-    if len(buckets) != len(errors) or len(set(buckets)) < 2 or min(*buckets, *errors) <= 0:
-        raise AssumptionError("A power law needs at least two positive points at different numbers of buckets.")
-    x, y = [math.log(b) for b in buckets], [math.log(e) for e in errors]
-    n, mx, my = len(x), sum(x) / len(x), sum(y) / len(y)
-    slope = sum((a - mx) * (b - my) for a, b in zip(x, y, strict=True)) / sum((a - mx) ** 2 for a in x)
-    rest = [b - my - slope * (a - mx) for a, b in zip(x, y, strict=True)]
-    residual = math.sqrt(sum(r * r for r in rest) / n)
-    return Exponent(slope=slope, factor=math.exp(my - slope * mx), residual=residual, predicted=predicted)
+    width = dense_width(lipschitz=lipschitz, features=features, dimension=dimension, error=error, constant=constant)
+    value = features * _power(2 * lipschitz * math.sqrt(features) / (constant * error), dimension)
+    return dataclasses.replace(width, value=value)

@@ -38,30 +38,35 @@ VARIANTS = {
 class Layer(nn.Module):
     """Attention to earlier positions, then an MLP block."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.first, self.second = nn.LayerNorm(_WIDTH), nn.LayerNorm(_WIDTH)
-        self.attention = nn.MultiheadAttention(_WIDTH, 4, batch_first=True)
-        self.mlp = nn.Sequential(nn.Linear(_WIDTH, 2 * _WIDTH), nn.ReLU(), nn.Linear(2 * _WIDTH, _WIDTH))
+        self.first, self.second = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attention = nn.MultiheadAttention(width, 4, batch_first=True)
+        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width))
+
+    def attend(self, x: Tensor) -> Tensor:
+        """What attention makes of (batch, positions, width)."""
+        h = self.first(x)
+        later = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).triu(1)
+        out: Tensor = x + self.attention(h, h, h, attn_mask=later, need_weights=False)[0]
+        return out
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, positions, width), the same out."""
-        h = self.first(x)
-        later = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).triu(1)
-        x = x + self.attention(h, h, h, attn_mask=later, need_weights=False)[0]
+        x = self.attend(x)
         out: Tensor = x + self.mlp(self.second(x))
         return out
 
 
 class Reader(nn.Module):
-    """Predicts the next byte."""
+    """Predicts the next byte, with two layers."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, width: int = _WIDTH, hidden: int = 2 * _WIDTH, length: int = _LENGTH) -> None:
         super().__init__()
-        self.embed = nn.Embedding(_SYMBOLS, _WIDTH)
-        self.place = nn.Parameter(0.02 * torch.randn(_LENGTH, _WIDTH))
-        self.layers = nn.Sequential(Layer(), Layer())
-        self.norm, self.head = nn.LayerNorm(_WIDTH), nn.Linear(_WIDTH, _SYMBOLS)
+        self.embed = nn.Embedding(_SYMBOLS, width)
+        self.place = nn.Parameter(0.02 * torch.randn(length, width))
+        self.layers = nn.Sequential(Layer(width, hidden), Layer(width, hidden))
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, _SYMBOLS)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits for what follows each position."""
@@ -82,9 +87,10 @@ def library_text(size: int) -> Tensor:
     return torch.frombuffer(joined, dtype=torch.uint8).long().clamp(max=_SYMBOLS - 1)
 
 
-def _batch(text: Tensor, rows: int, generator: torch.Generator) -> Tensor:
-    start = torch.randint(len(text) - _LENGTH - 1, (rows,), generator=generator)
-    return text[start[:, None] + torch.arange(_LENGTH + 1)]
+def windows(text: Tensor, rows: int, generator: torch.Generator, *, length: int = _LENGTH) -> Tensor:
+    """(rows, length + 1) pieces of a text from random places."""
+    start = torch.randint(len(text) - length - 1, (rows,), generator=generator)
+    return text[start[:, None] + torch.arange(length + 1)]
 
 
 def train(recipe: RouteFFN | None, text: Tensor, *, steps: int, evaluations: int, seed: int) -> list[tuple[int, float]]:
@@ -96,10 +102,10 @@ def train(recipe: RouteFFN | None, text: Tensor, *, steps: int, evaluations: int
     used = [p for name, p in model.named_parameters() if recipe is None or ".mlp." not in name or "routed" in name]
     optimizer = torch.optim.AdamW(used, lr=2e-3)
     generator, cut = torch.Generator().manual_seed(seed), len(text) * 9 // 10
-    held_out = _batch(text[cut:], 64, torch.Generator().manual_seed(99))
+    held_out = windows(text[cut:], 64, torch.Generator().manual_seed(99))
     found = []
     for step in range(1, steps + 1):
-        rows = _batch(text[:cut], 16, generator)
+        rows = windows(text[:cut], 16, generator)
         loss = F.cross_entropy(model(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten())
         for module in model.modules():
             if isinstance(module, RoutedFFN) and isinstance(module.router, Switch):
