@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,26 +20,21 @@ from lazyneuron.ops.quantised.operators import operators
 try:
     from transformers.core_model_loading import ConversionOps
 except ImportError:  # before 5.0, layers are quantised once all are read
-    ConversionOps = object
-
-if TYPE_CHECKING:
-    Quantizer = Operation = object
-else:
-    Quantizer, Operation = HfQuantizer, ConversionOps
+    ConversionOps = object  # type: ignore[misc,assignment]
 
 
-class LazyQuantizer(Quantizer):
+class LazyQuantizer(HfQuantizer):
     """Quantises layer by layer while transformers reads a model; reads what was saved without quantising anew.
 
     Made by transformers; see :class:`lazyneuron.hf.LazyConfig`.
     """
 
     requires_calibration = False
-    quantization_config: LazyConfig
+    quantization_config: LazyConfig  # type: ignore[assignment]
     pre_quantized: bool
 
     def __init__(self, quantization_config: LazyConfig, **others: Any) -> None:
-        super().__init__(quantization_config, **others)  # type: ignore[call-arg]
+        super().__init__(quantization_config, **others)  # type: ignore[arg-type]
         self._loading: Loading | None = None
         self._rows: dict[str, Tensor] | None = None
 
@@ -128,7 +123,7 @@ class LazyQuantizer(Quantizer):
         return True
 
 
-class _Take(Operation):
+class _Take(ConversionOps):
     """What transformers runs on the tensors of one weight before it would set them."""
 
     def __init__(self, loading: Loading | None) -> None:

@@ -119,7 +119,7 @@ class LayerForward(Override):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The layer's output, and keys and values in new memory: inside a compiled graph."""
         held: Any = self._held_kind()
-        held.lazy_initialization(keys, values)
+        held.lazy_initialization(keys, values)  # type: ignore[no-untyped-call]
         held.keys, held.values = keys, values
         if self._why_not(x) is None:
             keys, values = room_behind(held, exact=True)
@@ -147,8 +147,10 @@ class LayerForward(Override):
         ):
             return None
         held: Any = cache.layers[self.index]
-        fits = type(held) is self._held_kind and held.is_initialized and held.keys.shape[0] == x.shape[0]
-        return held if fits and held.keys.ndim == 4 and held.keys.dtype == x.dtype else None
+        if type(held) is not self._held_kind or not held.is_initialized:
+            return None
+        keys: Any = held.keys
+        return held if keys.ndim == 4 and keys.shape[0] == x.shape[0] and keys.dtype == x.dtype else None
 
     def _why_not(self, x: Tensor) -> str | None:
         """Why the layer's own code has to run, or None."""
@@ -247,14 +249,15 @@ def fuse_decoder_layers_(
 def _join_(parts: Sequence[nn.Module]) -> None:
     """Move the bytes of layers that share their input into one memory each, so that one product reads them all."""
     with torch.inference_mode(False), torch.no_grad():
-        held = {key: [part._buffers[key] for part in parts] for key in ("rows", "scale", "bias")}
-        if any(tensor is None for key in ("rows", "scale") for tensor in held[key]):
-            return
+        held = {
+            key: [tensor for part in parts if (tensor := part._buffers[key]) is not None]
+            for key in ("rows", "scale", "bias")
+        }
         if not _one_after_the_other(held["rows"]) or not _one_after_the_other(held["scale"]):
             together = laid_out(torch.cat(held["rows"]), torch.cat(held["scale"]))
             _share_out_(parts, "rows", together[0])
             _share_out_(parts, "scale", together[1])
-        if not any(tensor is None for tensor in held["bias"]) and not _one_after_the_other(held["bias"]):
+        if len(held["bias"]) == len(parts) and not _one_after_the_other(held["bias"]):
             _share_out_(parts, "bias", torch.cat(held["bias"]))
 
 
