@@ -118,7 +118,7 @@ class LayerForward(Override):
         self, x: Tensor, angles: tuple[Tensor, Tensor], keys: Tensor, values: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The layer's output, and keys and values in new memory: inside a compiled graph."""
-        held: Any = self._held_kind()
+        held: Any = self._held_kind()  # type: ignore[no-untyped-call]
         held.lazy_initialization(keys, values)  # type: ignore[no-untyped-call]
         held.keys, held.values = keys, values
         if self._why_not(x) is None:
