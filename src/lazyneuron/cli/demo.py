@@ -72,12 +72,15 @@ class _Bars:
 
 def _print(record: Record) -> None:
     from lazyneuron.cli.screen import print_lines, print_notes, print_table
+    from lazyneuron.report.engine_rows import table
     from lazyneuron.report.numbers import significant
 
     data = record.data
     print_table("What fires", [_block(b) for b in data["blocks"]])
     print_table("Against the original, on held-out lines", [_state(p) for p in data["frontier"]])
     print_table("Median time of one forward", [_case(c) for c in data["latency"]])
+    if data["engines"]:
+        print_table("What one would have picked instead (* no other is as fast and as close)", table(data["engines"]))
     quality = data["quality"]
     print_lines(
         f"density {data['density']:.3f}, mean cosine {quality['mean_cosine']:.3f}, nearest neighbour the same for "

@@ -12,11 +12,14 @@ from torch import nn
 from lazyneuron.accelerate import accelerate_
 from lazyneuron.experiments.demo.cases import ACCELERATED, COMPILED, DENSE, INT8, ORIGINAL, Case, cases, timed
 from lazyneuron.experiments.demo.distillation import Network
-from lazyneuron.experiments.demo.encoder import Batch
+from lazyneuron.experiments.demo.encoder import Batch, real_lines
 from lazyneuron.experiments.demo.held_out import HeldOut
 from lazyneuron.experiments.demo.settings import Settings
 from lazyneuron.experiments.demo.stages import Stages
 from lazyneuron.experiments.demo.variants import compiled, int8
+from lazyneuron.experiments.engines.beside import Effort, beside
+from lazyneuron.experiments.engines.ours import own
+from lazyneuron.report.engine_rows import reasons
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,12 +28,14 @@ class Comparison:
 
     Attributes:
         latency: one entry a case, as the demo's record holds them.
+        engines: a row for each engine, ours among them, as ``experiments.engines`` makes them.
         max_abs_difference: largest difference between the sparse model executed densely and accelerated.
         computed_shares: by block, the share of neurons that certified execution has to compute.
         notes: sentences about what is missing or limited.
     """
 
     latency: tuple[dict[str, Any], ...]
+    engines: tuple[dict[str, Any], ...]
     max_abs_difference: float
     computed_shares: Mapping[str, float]
     notes: tuple[str, ...]
@@ -86,12 +91,43 @@ def compare(
                     advance=advance,
                 )
             )
+    engines, missing = _engines(
+        original, sparse, inputs, sample=sample, held_out=held_out, settings=settings, stages=stages
+    )
     return Comparison(
         latency=tuple(latency),
+        engines=engines,
         max_abs_difference=difference,
         computed_shares={c.block: _computed(c.details["shares"]) for c in receipt.changes if c.details.get("shares")},
-        notes=(*receipt.notes, *notes),
+        notes=(*receipt.notes, *notes, *missing),
     )
+
+
+def _engines(
+    original: Network,
+    sparse: Network,
+    inputs: Sequence[Case],
+    *,
+    sample: Sequence[Batch],
+    held_out: HeldOut,
+    settings: Settings,
+    stages: Stages,
+) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...]]:
+    """What a user would have picked instead, and what of it is not here."""
+    if not settings.engines:
+        return (), ("Other engines were left out: preparing them takes longer than a quick run.",)
+    with stages("other engines"):
+        models, notes = own(original.model, sparse.model, sample)
+        rows = beside(
+            original.model,
+            models,
+            cases=inputs,
+            held_out=held_out.ids,
+            calibration=[line for batch in sample for line in real_lines(batch)],
+            effort=Effort(rounds=settings.latency_rounds, runs=2),
+            advance=stages.advance,
+        )
+    return tuple(rows), (*notes, *reasons(rows))
 
 
 def _computed(shares: Mapping[str, Mapping[str, float]]) -> float:

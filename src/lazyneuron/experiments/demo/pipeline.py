@@ -120,6 +120,7 @@ def _data(
         "quality": dataclasses.asdict(after.quality),
         "frontier": [evaluation.to_point() for evaluation in trained.evaluations],
         "latency": list(comparison.latency),
+        "engines": list(comparison.engines),
         "max_abs_difference": comparison.max_abs_difference,
         "timing_s": dict(stages.seconds),
         "settings": facts,

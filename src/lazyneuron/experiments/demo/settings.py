@@ -23,11 +23,15 @@ class Settings:
         steps: end-to-end training steps.
         step_tokens: tokens a step, padding included.
         learning_rate: its peak.
+        last_rate: share of it that is left at the end.
+        layers_weight: of the errors of the layers' outputs in the loss.
+        embedding_weight: of the embedding's cosine error.
         strength: the penalty's coefficient at the first step.
         train_seconds: time after which end-to-end training ends in any case.
         checkpoints: shares of the training steps after which a point of the frontier is measured.
         latency_seconds: time spent on each latency case.
         latency_rounds: turns of each variant in a case, even when they take longer than that.
+        engines: whether other engines are run beside; those that are not installed are rows that say so.
         compile: whether ``torch.compile`` is among the variants.
     """
 
@@ -44,12 +48,16 @@ class Settings:
     steps: int = 1500
     step_tokens: int = 512
     learning_rate: float = 7e-4
+    last_rate: float = 0.0
+    layers_weight: float = 10.0
+    embedding_weight: float = 1.0
     strength: float = 0.1
     train_seconds: float = 175.0
     checkpoints: tuple[float, ...] = (0.4, 0.7)
     latency_seconds: float = 7.0
     latency_rounds: int = 5
     compile: bool = True
+    engines: bool = True
 
     @staticmethod
     def quick_run(*, seed: int = 0) -> Settings:
@@ -69,4 +77,5 @@ class Settings:
             latency_seconds=2.0,
             latency_rounds=3,
             compile=False,
+            engines=False,
         )

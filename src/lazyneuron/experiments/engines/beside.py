@@ -66,7 +66,7 @@ def beside(
     held_out: Sequence[Sequence[int]],
     calibration: Sequence[Sequence[int]],
     python: Path | None = None,
-    effort: Effort = Effort(),  # noqa: B008  # frozen
+    effort: Effort = Effort(),  # frozen
     engines: Sequence[Engine] = ENGINES,
     advance: Callable[[float, str], None] = lambda share, note: None,
 ) -> list[Row]:
@@ -135,20 +135,31 @@ def _peers(
     """The processes with their models loaded, or why one does not run."""
     with tempfile.TemporaryDirectory(prefix="lazyneuron-engines-") as name, contextlib.ExitStack() as stack:
         folder = Path(name)
-        original.save_pretrained(folder / "model")  # type: ignore[operator]
+        _save(original, folder / "model")
         inputs = folder / "inputs.json"
         inputs.write_text(json.dumps(_inputs(cases, held_out, calibration)), encoding="utf-8")
         begun: list[tuple[Engine, Peer | str]] = []
         for number, engine in enumerate(engines):
             advance(0.5 * number / len(engines), engine.name)
-            made = wanted(
-                engine, model=folder / "model", folder=folder, inputs=inputs, threads=torch.get_num_threads()
-            )
+            made = wanted(engine, model=folder / "model", folder=folder, inputs=inputs, threads=torch.get_num_threads())
             try:
                 begun.append((engine, stack.enter_context(Peer(engine.file, python=python, wanted=made))))
             except ImplUnavailable as error:
                 begun.append((engine, str(error)))
         yield begun
+
+
+def _save(model: nn.Module, folder: Path) -> None:
+    """A Hugging Face model into a folder, without a progress bar."""
+    from transformers.utils import logging
+
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        model.save_pretrained(folder)  # type: ignore[operator]
+    finally:
+        if bars:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _inputs(

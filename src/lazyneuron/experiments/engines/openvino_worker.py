@@ -39,7 +39,7 @@ class Engine:
         compiled = core.compile_model(model, "CPU", settings)
         request, output = compiled.create_infer_request(), compiled.output(0)
         self._run = lambda batch: request.infer(batch)[output]
-        hint = str(compiled.get_property("INFERENCE_PRECISION_HINT"))
+        hint = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
         self.facts = {"versions": versions, "settings": settings | {"computes in": hint}}
 
     def time(self, case: str, number: int, runs: int) -> list[float]:

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import random
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from lazyneuron.core.errors import DataError
@@ -80,9 +80,10 @@ def read_texts(
     for number, (kind, files) in enumerate(sources.items()):
         advance(number / len(sources), kind)
         sides: dict[bool, dict[str, None]] = {False: {}, True: {}}
-        for name, read in sorted(files(), key=lambda file: hashlib.sha256(file[0].encode()).digest()):
-            side = sides[is_held_out(name)]
-            side.update((line, None) for line in _distinct(read(), seen if side is sides[False] else set()))
+        for file in sorted(files(), key=lambda file: hashlib.sha256(file.name.encode()).digest()):
+            side = sides[is_held_out(file.name if file.group is None else file.group)]
+            known = seen if side is sides[False] else set()
+            side.update(dict.fromkeys(_distinct(file.read(), known)))
             if len(sides[False]) >= most:
                 break
         train[kind], candidates[kind] = tuple(sides[False])[:most], tuple(sides[True])
@@ -90,18 +91,18 @@ def read_texts(
     held_out = {kind: tuple(line for line in lines if line not in seen) for kind, lines in candidates.items()}
     found = [kind for kind in sources if train[kind] and held_out[kind]]
     if data is not None and OWN not in found:
-        raise DataError(f"{data} has too little text to be split into training and held-out files; name a folder of it.")
+        raise DataError(f"{data} has too little text for training and held-out files; name a folder with more of it.")
     if not found:
         raise DataError("Found no text of any kind on this machine; pass a folder of your own.")
     return Texts(train={k: train[k] for k in found}, held_out={k: held_out[k] for k in found})
 
 
-def _distinct(texts: Iterator[str] | object, seen: set[str]) -> Iterator[str]:
+def _distinct(texts: Iterable[str], seen: set[str]) -> Iterator[str]:
     """Cleaned lines that are new, up to the most that one file may give."""
     taken = 0
-    for text in texts:  # type: ignore[attr-defined]
+    for text in texts:
         line = " ".join(text.split())
-        if not (_SHORTEST <= len(line) and len(_LETTERS.findall(line[:_LONGEST])) >= len(line[:_LONGEST]) / 2):
+        if not (len(line) >= _SHORTEST and len(_LETTERS.findall(line[:_LONGEST])) >= len(line[:_LONGEST]) / 2):
             continue
         line = line[:_LONGEST]
         if line in seen:

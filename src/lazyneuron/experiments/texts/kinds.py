@@ -9,6 +9,7 @@ import sysconfig
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from lazyneuron.core.errors import DataError
 from lazyneuron.data.lines import numbered_lines
@@ -17,7 +18,17 @@ from lazyneuron.experiments.texts.manual import manual_paragraphs
 from lazyneuron.experiments.texts.messages import messages
 
 Read = Callable[[], Iterable[str]]
-Files = Iterator[tuple[str, Read]]
+
+
+class File(NamedTuple):
+    """A file: its name, how it is read, and what has to be on one side of the split with it."""
+
+    name: str
+    read: Read
+    group: str | None = None
+
+
+Files = Iterator[File]
 OWN = "own files"
 _LARGEST = 2_000_000  # bytes; what is longer is data rather than text
 _EMPTY_LINE = re.compile(r"\n\s*\n")
@@ -58,25 +69,29 @@ def _paragraphs(path: Path) -> Read:
     return lambda: _EMPTY_LINE.split(_text(path))
 
 
+def _of_python(source: Callable[[], str], *, documents: bool) -> Read:
+    return lambda: [s.text for s in snippets(source(), "") if (s.kind == "docstring") == documents]
+
+
 def code() -> Files:
     """Lines and comments of Python's standard library."""
     for name, source in library_sources():
-        yield name, lambda name=name, source=source: [s.text for s in snippets(source, name) if s.kind != "docstring"]
+        yield File(name, _of_python(lambda source=source: source, documents=False))
 
 
 def docstrings() -> Files:
     """Documentation strings of the standard library and of installed packages."""
     for name, path in _below(_packages(), "*.py"):
-        yield name, lambda name=name, path=path: [s.text for s in snippets(_text(path), name) if s.kind == "docstring"]
+        yield File(name, _of_python(lambda path=path: _text(path), documents=True))
     for name, source in library_sources():
-        yield name, lambda name=name, source=source: [s.text for s in snippets(source, name) if s.kind == "docstring"]
+        yield File(name, _of_python(lambda source=source: source, documents=True))
 
 
 def _documents(wanted: Callable[[str], bool]) -> Files:
     for root in (_packages(), *(place / "doc" for place in _shared())):
         for name, path in _below(root):
             if wanted(path.name):
-                yield name, _paragraphs(path)
+                yield File(name, _paragraphs(path))
 
 
 def documentation() -> Files:
@@ -89,27 +104,27 @@ def licences() -> Files:
     yield from _documents(lambda name: bool(_LICENCE.search(name)))
     for place in _shared():
         for name, path in _below(place / "common-licenses"):
-            yield name, _paragraphs(path)
+            yield File(name, _paragraphs(path))
 
 
 def changes() -> Files:
     """What changed between releases: an entry a line."""
-    for name, read in _documents(lambda name: bool(_CHANGES.search(name))):
-        yield name, lambda read=read: [e for p in read() for e in re.split(r"\n\s*[-*+] ", p)]
+    for name, read, _ in _documents(lambda name: bool(_CHANGES.search(name))):
+        yield File(name, lambda read=read: [e for p in read() for e in re.split(r"\n\s*[-*+] ", p)])
 
 
 def manuals() -> Files:
     """Manual pages, in all languages that are there; those of one program are on one side of the split."""
     for place in _shared():
-        for _, path in _below(place / "man"):
-            yield path.name, lambda path=path: manual_paragraphs(_text(path))
+        for name, path in _below(place / "man"):
+            yield File(name, lambda path=path: manual_paragraphs(_text(path)), path.name)
 
 
 def catalogues() -> Files:
     """Message catalogues, in all languages that are there; those of one program are on one side of the split."""
     for root in (_packages(), *_shared()):
-        for _, path in _below(root, "*.mo"):
-            yield path.name, lambda path=path: messages(path)
+        for name, path in _below(root, "*.mo"):
+            yield File(name, lambda path=path: messages(path), path.name)
 
 
 def own(folder: Path) -> Callable[[], Files]:
@@ -123,7 +138,7 @@ def own(folder: Path) -> Callable[[], Files]:
         if not folder.exists():
             raise DataError(f"There is no file or folder {folder}; name one that holds text.")
         for name, path in _below(folder) if folder.is_dir() else [(folder.name, folder)]:
-            yield name, lambda path=path: _lines(path)
+            yield File(name, lambda path=path: _lines(path))
 
     return files
 

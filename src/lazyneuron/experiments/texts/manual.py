@@ -7,12 +7,22 @@ from collections.abc import Iterator
 
 _NEW = {"SH", "SS", "PP", "P", "LP", "TP", "IP", "HP", "TQ", "Pp", "Sh", "Ss", "It", "sp", "RS", "RE", "nf", "fi", "TH"}
 _WORDS = {"B", "I", "BR", "RB", "BI", "IB", "IR", "RI", "SM", "Nm", "Ar", "Fl", "Xr", "Em", "Sy", "Li", "Pa", "Dv"}
-_SIGNS = {r"\-": "-", r"\e": "\\", r"\&": "", r"\ ": " ", r"\~": " ", r"\(aq": "'", r"\(dq": '"', r"\(bu": "", r"\|": ""}
+_SIGNS = {
+    r"\-": "-",
+    r"\e": "\\",
+    r"\&": "",
+    r"\ ": " ",
+    r"\~": " ",
+    r"\(aq": "'",
+    r"\(dq": '"',
+    r"\(bu": "",
+    r"\|": "",
+}
 _ESCAPE = re.compile(r"\\(?:f(?:\(..|\[[^]]*\]|.)|s[-+]?\d+|\*(?:\(..|\[[^]]*\]|.)|\(..|\[[^]]*\]|[-e&~| '\"^/,:%])")
 
 
 def manual_paragraphs(source: str) -> Iterator[str]:
-    """The paragraphs of a page in roff's ``man`` or ``mdoc`` macros; tables and what unknown macros hold are left out."""
+    """The paragraphs of a page in roff's ``man`` or ``mdoc`` macros, without tables and unknown macros."""
     words: list[str] = []
     silent = False  # inside .TS, .EQ, .de and what else is not running text
     for line in source.splitlines():

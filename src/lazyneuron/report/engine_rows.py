@@ -1,4 +1,4 @@
-"""Which engines lie on the front of time against agreement."""
+"""Rows of engines on one model: which lie on the front of time against agreement, and their table."""
 
 from __future__ import annotations
 
@@ -14,28 +14,34 @@ def front(rows: Sequence[Row], case: str) -> list[str]:
     Agreement is the mean cosine with the original, to four digits: what differs less is rounding.
 
     Args:
-        rows: as :func:`lazyneuron.experiments.engines.beside.beside` returns them.
+        rows: of the demo or of the encoder benchmark.
         case: an input size.
 
     Returns:
         Their names, from the fastest on.
     """
-    points = [
-        (row["times"][case]["median_ms"], -round(row["quality"]["mean_cosine"], 4), row["engine"])
-        for row in rows
-        if case in row["times"]
-    ]
+    points = [(row["times"][case]["median_ms"], lost(row), row["engine"]) for row in rows if case in row["times"]]
     found: list[str] = []
     best = float("inf")
-    for _, lost, name in sorted(points):
-        if lost < best:
+    for _, loss, name in sorted(points):
+        if loss < best:
             found.append(name)
-            best = lost
+            best = loss
     return found
 
 
-def table(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """The rows for a table, the fastest on the largest input first; a star where an engine is on the front."""
+def lost(row: Row) -> float:
+    """One minus the mean cosine, to four digits."""
+    return round(1 - float(row["quality"]["mean_cosine"]), 4)
+
+
+def table(rows: Sequence[Row], *, in_order: bool = False) -> list[dict[str, Any]]:
+    """The rows for a table, a star where an engine is on the front.
+
+    Args:
+        rows: of the demo or of the encoder benchmark.
+        in_order: leave their order; otherwise the fastest on the largest input comes first.
+    """
     cases = list(dict.fromkeys(case for row in rows for case in row["times"]))
     on = {case: front(rows, case) for case in cases}
     largest = cases[-1] if cases else ""
@@ -52,7 +58,7 @@ def table(rows: Sequence[Row]) -> list[dict[str, Any]]:
             "cosine": _agreed(row, "mean_cosine", 4),
             "same neighbour": _agreed(row, "top1_agreement", 3),
         }
-        for row in sorted(rows, key=place)
+        for row in (rows if in_order else sorted(rows, key=place))
     ]
 
 
