@@ -19,6 +19,9 @@ def demo(
     *,
     quick: Quick = False,
     out: Annotated[Path, typer.Option("--out", help="Folder for page, record and model.")] = Path("lazyneuron-demo"),
+    data: Annotated[
+        Path | None, typer.Option("--data", help="A file or folder of your own text, beside what the machine has.")
+    ] = None,
     seed: Seed = 0,
 ) -> None:
     """Make a pretrained sentence encoder run only the neurons that fire, and show what that is worth."""
@@ -33,7 +36,7 @@ def demo(
     with removed_if_empty(out):
         check_folder(out)
         with _Bars(Console(stderr=True)) as bars:
-            result = run_demo(settings, show=bars.show)
+            result = run_demo(settings, show=bars.show, data=data)
         write(result, out)
     _print(result.record)
     print_lines(f"Page: {out / PAGE}")

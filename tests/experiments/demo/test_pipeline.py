@@ -12,14 +12,14 @@ from lazyneuron.blocks import find_blocks
 from lazyneuron.core.record import Record
 from lazyneuron.experiments.demo.output import PAGE, RECORD, write
 from lazyneuron.experiments.demo.pipeline import Result, run_demo
-from tests.experiments.demo.tiny import SETTINGS, load, sources
+from tests.experiments.demo.tiny import SETTINGS, load, sources, texts_in
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory) -> tuple[Result, list[tuple[str, float, str]]]:
     shown: list[tuple[str, float, str]] = []
     text = sources(tmp_path_factory.mktemp("text"))
-    return run_demo(SETTINGS, show=lambda *told: shown.append(told), load=load, corpus=text), shown
+    return run_demo(SETTINGS, show=lambda *told: shown.append(told), load=load, texts=texts_in(text)), shown
 
 
 def test_the_record_is_complete(done):
@@ -77,7 +77,7 @@ def test_files_bring_the_model_back(done, tmp_path):
 
 def test_same_seed_same_model(done, tmp_path):
     settings = dataclasses.replace(SETTINGS, closed_form_densities=(), checkpoints=())
-    again = run_demo(settings, load=load, corpus=sources(tmp_path))
+    again = run_demo(settings, load=load, texts=texts_in(sources(tmp_path)))
     state, wanted, untrained = (m.state_dict() for m in (again.model, done[0].model, load().model))
     # evaluating more states on the way changes nothing but the order of sums, which Adam's division blows up where a
     # gradient is next to zero: 3e-5 of the way trained, where another seed ends a quarter of that way apart
@@ -102,7 +102,11 @@ def command(monkeypatch, tmp_path):
     real = room.run_demo
     quick = dataclasses.replace(SETTINGS, quick=True)
     monkeypatch.setattr(Settings, "quick_run", staticmethod(lambda *, seed=0: dataclasses.replace(quick, seed=seed)))
-    monkeypatch.setattr(room, "run_demo", lambda settings, show: real(settings, show=show, load=load, corpus=folder))
+    monkeypatch.setattr(
+        room,
+        "run_demo",
+        lambda settings, show, data: real(settings, show=show, load=load, texts=texts_in(folder), data=data),
+    )
     return lambda *args: CliRunner().invoke(app, ["demo", "--quick", *args])
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from lazyneuron.accelerate import accelerate_
 from lazyneuron.experiments.demo.cases import ACCELERATED, COMPILED, DENSE, INT8, ORIGINAL, Case, cases, timed
 from lazyneuron.experiments.demo.distillation import Network
-from lazyneuron.experiments.demo.encoder import Batch, real_lines
+from lazyneuron.experiments.demo.encoder import Batch
 from lazyneuron.experiments.demo.held_out import HeldOut
 from lazyneuron.experiments.demo.settings import Settings
 from lazyneuron.experiments.demo.stages import Stages
@@ -46,6 +46,7 @@ def compare(
     sparse: Network,
     *,
     sample: Sequence[Batch],
+    calibration: Sequence[Sequence[int]],
     held_out: HeldOut,
     settings: Settings,
     stages: Stages,
@@ -56,6 +57,7 @@ def compare(
         original: the original.
         sparse: the sparse model.
         sample: inputs on which ``accelerate_`` decides.
+        calibration: token ids of the training lines that other engines' quantisation may look at.
         held_out: the lines to check and to time on.
         settings: how much work to do.
         stages: told the progress.
@@ -92,7 +94,14 @@ def compare(
                 )
             )
     engines, missing = _engines(
-        original, sparse, inputs, sample=sample, held_out=held_out, settings=settings, stages=stages
+        original,
+        sparse,
+        inputs,
+        sample=sample,
+        calibration=calibration,
+        held_out=held_out,
+        settings=settings,
+        stages=stages,
     )
     return Comparison(
         latency=tuple(latency),
@@ -109,6 +118,7 @@ def _engines(
     inputs: Sequence[Case],
     *,
     sample: Sequence[Batch],
+    calibration: Sequence[Sequence[int]],
     held_out: HeldOut,
     settings: Settings,
     stages: Stages,
@@ -123,7 +133,7 @@ def _engines(
             models,
             cases=inputs,
             held_out=held_out.ids,
-            calibration=[line for batch in sample for line in real_lines(batch)],
+            calibration=calibration,
             effort=Effort(rounds=settings.latency_rounds, runs=2),
             advance=stages.advance,
         )

@@ -74,12 +74,6 @@ def padded(ids: Sequence[Sequence[int]]) -> Batch:
     return {"input_ids": tokens, "attention_mask": mask}
 
 
-def real_lines(batch: Batch) -> list[list[int]]:
-    """The token ids of a batch, line by line, without the padding."""
-    lengths = batch["attention_mask"].sum(1).tolist()
-    return [row[:length] for row, length in zip(batch["input_ids"].tolist(), lengths, strict=True)]
-
-
 def by_length(ids: Sequence[Sequence[int]], *, tokens: int) -> list[list[int]]:
     """Indices of the rows, grouped so that equal lengths meet and a padded batch has at most ``tokens`` tokens.
 

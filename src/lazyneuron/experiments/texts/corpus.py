@@ -62,7 +62,7 @@ def read_texts(
     file fills a kind.
 
     Args:
-        most: training lines a kind.
+        most: training lines a kind; an eighth as many are held out.
         data: a file or folder of the user's own, a kind of its own.
         kinds: where to look; a kind of which the machine has nothing is left out.
         advance: told the share that is done, and the kind.
@@ -80,13 +80,14 @@ def read_texts(
     for number, (kind, files) in enumerate(sources.items()):
         advance(number / len(sources), kind)
         sides: dict[bool, dict[str, None]] = {False: {}, True: {}}
+        limits = {False: most, True: max(1, most // 8)}
         for file in sorted(files(), key=lambda file: hashlib.sha256(file.name.encode()).digest()):
-            side = sides[is_held_out(file.name if file.group is None else file.group)]
-            known = seen if side is sides[False] else set()
-            side.update(dict.fromkeys(_distinct(file.read(), known)))
-            if len(sides[False]) >= most:
+            held = is_held_out(file.name if file.group is None else file.group)
+            if len(sides[held]) < limits[held]:
+                sides[held].update(dict.fromkeys(_distinct(file.read(), set() if held else seen)))
+            elif len(sides[not held]) >= limits[not held]:
                 break
-        train[kind], candidates[kind] = tuple(sides[False])[:most], tuple(sides[True])
+        train[kind], candidates[kind] = tuple(sides[False])[:most], tuple(sides[True])[: limits[True]]
         seen.update(train[kind])
     held_out = {kind: tuple(line for line in lines if line not in seen) for kind, lines in candidates.items()}
     found = [kind for kind in sources if train[kind] and held_out[kind]]

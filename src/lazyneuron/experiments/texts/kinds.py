@@ -60,7 +60,8 @@ def _text(path: Path) -> str:
     try:
         if path.stat().st_size > _LARGEST:
             return ""
-        return (gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")).read(_LARGEST).decode()
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+            return file.read(_LARGEST).decode()
     except (OSError, EOFError, zlib.error, UnicodeDecodeError):
         return ""
 

@@ -30,6 +30,8 @@ def messages(path: Path) -> Iterator[str]:
             for table in (originals, translations):
                 length, start = struct.unpack_from(f"{order}2I", data, table + 8 * number)
                 raw = data[start : start + length]
+                if len(raw) < length:
+                    return
                 if not number:  # the message of the empty original is the header
                     found = _CHARSET.search(raw)
                     charset = found.group(1).decode() if found else charset
