@@ -22,7 +22,7 @@ def reproduce(
     ] = None,
     seeds: Annotated[int | None, typer.Option("--seeds", help="Runs of each variant; mostly 3.", min=1)] = None,
     folder: Annotated[
-        Path | None, typer.Option("--folder", help="Where tiny-lm keeps its models, and goes on when interrupted.")
+        Path | None, typer.Option("--folder", help="Where tiny-lm and encoder-frontier keep models, and go on.")
     ] = None,
     device: Annotated[
         str, typer.Option("--device", help="auto, cpu or a device; a GPU trains the larger size where there is one.")

@@ -205,7 +205,7 @@ def _in_turns(turns: Mapping[str, Turn], *, rounds: int) -> dict[str, list[float
     samples: dict[str, list[float]] = {name: [] for name in turns}
     names = list(turns)
     for number in range(-2, rounds):
-        start = number % len(names)
+        start = number % max(len(names), 1)
         for name in names[start:] + names[:start]:
             time.sleep(_PAUSE_S)
             taken = turns[name](max(number, 0))
