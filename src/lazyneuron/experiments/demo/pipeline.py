@@ -94,10 +94,10 @@ def run_demo(
         "steps_made": trained.steps,
         "tokens_trained_on": trained.tokens,
     }
-    data = _data(before, trained, comparison, stages=stages, facts=facts, settings=settings)
+    found = _data(before, trained, comparison, stages=stages, facts=facts, settings=settings)
     receipt = trained.network.receipt
     assert receipt is not None
-    record = Record(kind="demo", data=data, seed=settings.seed)
+    record = Record(kind="demo", data=found, seed=settings.seed)
     return Result(record=record, model=trained.network.model, receipt=receipt)
 
 

@@ -103,7 +103,7 @@ def _distinct(texts: Iterable[str], seen: set[str]) -> Iterator[str]:
     taken = 0
     for text in texts:
         line = " ".join(text.split())
-        if not (len(line) >= _SHORTEST and len(_LETTERS.findall(line[:_LONGEST])) >= len(line[:_LONGEST]) / 2):
+        if not (len(line) >= _SHORTEST and len(_LETTERS.findall(line[:_LONGEST])) >= len(line[:_LONGEST]) / 3):
             continue
         line = line[:_LONGEST]
         if line in seen:

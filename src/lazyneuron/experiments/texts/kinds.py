@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import re
 import sys
@@ -74,18 +75,26 @@ def _of_python(source: Callable[[], str], *, documents: bool) -> Read:
     return lambda: [s.text for s in snippets(source(), "") if (s.kind == "docstring") == documents]
 
 
+def _manual(path: Path) -> Iterable[str]:
+    return manual_paragraphs(_text(path))
+
+
+def _entries(read: Read) -> Iterable[str]:
+    return [entry for paragraph in read() for entry in re.split(r"\n\s*[-*+] ", paragraph)]
+
+
 def code() -> Files:
     """Lines and comments of Python's standard library."""
     for name, source in library_sources():
-        yield File(name, _of_python(lambda source=source: source, documents=False))
+        yield File(name, _of_python(functools.partial(str, source), documents=False))
 
 
 def docstrings() -> Files:
     """Documentation strings of the standard library and of installed packages."""
     for name, path in _below(_packages(), "*.py"):
-        yield File(name, _of_python(lambda path=path: _text(path), documents=True))
+        yield File(name, _of_python(functools.partial(_text, path), documents=True))
     for name, source in library_sources():
-        yield File(name, _of_python(lambda source=source: source, documents=True))
+        yield File(name, _of_python(functools.partial(str, source), documents=True))
 
 
 def _documents(wanted: Callable[[str], bool]) -> Files:
@@ -111,21 +120,21 @@ def licences() -> Files:
 def changes() -> Files:
     """What changed between releases: an entry a line."""
     for name, read, _ in _documents(lambda name: bool(_CHANGES.search(name))):
-        yield File(name, lambda read=read: [e for p in read() for e in re.split(r"\n\s*[-*+] ", p)])
+        yield File(name, functools.partial(_entries, read))
 
 
 def manuals() -> Files:
     """Manual pages, in all languages that are there; those of one program are on one side of the split."""
     for place in _shared():
         for name, path in _below(place / "man"):
-            yield File(name, lambda path=path: manual_paragraphs(_text(path)), path.name)
+            yield File(name, functools.partial(_manual, path), path.name)
 
 
 def catalogues() -> Files:
     """Message catalogues, in all languages that are there; those of one program are on one side of the split."""
     for root in (_packages(), *_shared()):
         for name, path in _below(root, "*.mo"):
-            yield File(name, lambda path=path: messages(path), path.name)
+            yield File(name, functools.partial(messages, path), path.name)
 
 
 def own(folder: Path) -> Callable[[], Files]:
@@ -139,7 +148,7 @@ def own(folder: Path) -> Callable[[], Files]:
         if not folder.exists():
             raise DataError(f"There is no file or folder {folder}; name one that holds text.")
         for name, path in _below(folder) if folder.is_dir() else [(folder.name, folder)]:
-            yield File(name, lambda path=path: _lines(path))
+            yield File(name, functools.partial(_lines, path))
 
     return files
 
