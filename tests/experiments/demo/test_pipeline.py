@@ -12,6 +12,8 @@ from lazyneuron.blocks import find_blocks
 from lazyneuron.core.record import Record
 from lazyneuron.experiments.demo.output import PAGE, RECORD, write
 from lazyneuron.experiments.demo.pipeline import Result, run_demo
+from lazyneuron.experiments.demo.settings import Settings
+from lazyneuron.experiments.engines.engine import Engine
 from tests.experiments.demo.tiny import SETTINGS, load, sources, texts_in
 
 
@@ -94,7 +96,6 @@ def command(monkeypatch, tmp_path):
     """The command line over the tiny model."""
     import lazyneuron.experiments.demo.pipeline as room
     from lazyneuron.cli.main import app
-    from lazyneuron.experiments.demo.settings import Settings
 
     folder = tmp_path / "text"
     folder.mkdir()
@@ -117,6 +118,20 @@ def test_command(command, tmp_path):
     for wanted in ("density before", "same neighbour", "relu accelerated", "quick run", str(out / PAGE)):
         assert wanted in done.output
     assert Record.from_json((out / RECORD).read_text()).seed == 3
+
+
+def test_engines_stand_in_one_table_and_missing_ones_say_why(command, tmp_path, monkeypatch):
+    absent = Engine(name="Nowhere fp32", worker="no_such_worker.py", format="fp32", needs="export")
+    monkeypatch.setattr("lazyneuron.experiments.demo.comparison.ENGINES", (absent,))
+    small = dataclasses.replace(SETTINGS, engines=True, closed_form_densities=(), checkpoints=())
+    monkeypatch.setattr(Settings, "quick_run", staticmethod(lambda *, seed=0: small))
+    done = command("--out", str(tmp_path / "out"))
+    assert done.exit_code == 0, done.output
+    assert "What one would have picked instead" in done.output and "Nowhere fp32 does not run" in done.output
+    rows = Record.from_json((tmp_path / "out" / RECORD).read_text()).data["engines"]
+    assert {"PyTorch fp32", "ours, exact", "Nowhere fp32"} <= {row["engine"] for row in rows}
+    (original,) = (row for row in rows if row["engine"] == "PyTorch fp32")
+    assert original["quality"]["mean_cosine"] == pytest.approx(1.0) and len(original["times"]) == 3
 
 
 def test_an_unwritable_folder_is_found_out_before_the_work(command, tmp_path, monkeypatch):

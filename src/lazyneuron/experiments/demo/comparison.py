@@ -18,6 +18,7 @@ from lazyneuron.experiments.demo.settings import Settings
 from lazyneuron.experiments.demo.stages import Stages
 from lazyneuron.experiments.demo.variants import compiled, int8
 from lazyneuron.experiments.engines.beside import Effort, beside
+from lazyneuron.experiments.engines.engine import ENGINES
 from lazyneuron.experiments.engines.ours import own
 from lazyneuron.report.engine_rows import reasons
 
@@ -135,6 +136,7 @@ def _engines(
             held_out=held_out.ids,
             calibration=calibration,
             effort=Effort(rounds=settings.latency_rounds, runs=2),
+            engines=ENGINES,
             advance=stages.advance,
         )
     return tuple(rows), (*notes, *reasons(rows))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 
 from lazyneuron.accelerate import accelerate_
-from lazyneuron.core.errors import LazyNeuronError
+from lazyneuron.core.errors import LazyNeuronError, TimingWarning
 from lazyneuron.experiments.demo.variants import int8
 from lazyneuron.experiments.engines.beside import Own
 
@@ -35,7 +36,9 @@ def own(original: nn.Module, sparse: nn.Module, batches: Sequence[Any]) -> tuple
     for name, options in ((EXACT, {}), (QUANTISED, {"weights": "int8", "rest": "int8"})):
         model = copy.deepcopy(sparse)
         try:
-            accelerate_(model, batches, **options)  # type: ignore[arg-type]
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", TimingWarning)  # the demo has told it of the same blocks
+                accelerate_(model, batches, **options)  # type: ignore[arg-type]
         except LazyNeuronError as error:
             notes.append(f"{name} does not run: {error}")
             continue
