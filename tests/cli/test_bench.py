@@ -65,11 +65,13 @@ def test_methods_are_shown_beside_their_quality(monkeypatch, capsys):
         (["--quick", "--tokens", 1], "--quick measures fixed cases"),
         (
             ["nothing"],
-            "There is no benchmark 'nothing'; there are accelerate, checks, explain, generate, head, jsrelu, learn, "
-            "recipes, route.",
+            "There is no benchmark 'nothing'; there are accelerate, checks, encoder, explain, generate, head, jsrelu, "
+            "learn, recipes, route.",
         ),
         (["checks", "--tokens", 1], "Only the benchmark accelerate takes shapes"),
         (["checks", "--only", "x"], "Only the benchmark generate takes --only"),
+        (["checks", "--peers-python", "x"], "Only the benchmarks encoder and generate take --peers-python"),
+        (["generate", "--model", "x"], "Only the benchmark encoder takes --model and --data"),
         (["generate", "--only", "GPT-5"], "No case matches 'GPT-5'; there are TinyLlama/int8/int8/0.05"),
         (["generate", "--peers-python", "nowhere"], "nowhere is no interpreter that can be run"),
     ],

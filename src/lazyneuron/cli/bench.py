@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _SOURCE = "Synthetic Gaussian weights and inputs; us are medians, speeds are medians of ratios within a round."
 _GRID = "accelerate"
 _CASES = "generate"
+_ENCODER = "encoder"
 _NAME_HELP = f"Which benchmark: {', '.join(NAMES['benchmark'])}. Only {_GRID} takes shapes and other cases."
 
 
@@ -40,7 +41,14 @@ def bench(
         list[str] | None, typer.Option("--only", help="Cases of generate whose names contain this; * for anything.")
     ] = None,
     peers_python: Annotated[
-        Path | None, typer.Option("--peers-python", help="The interpreter that has the other engines of generate.")
+        Path | None,
+        typer.Option("--peers-python", help="The interpreter that has the other engines of encoder, generate."),
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option("--model", help="encoder: the folder of a sparse MiniLM, as the demo saves it.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="encoder: a file or folder of your own text beside the machine's.")
     ] = None,
 ) -> None:
     """Time certified execution against dense and other methods on this machine, with quality and ceilings beside."""
@@ -51,8 +59,12 @@ def bench(
 
     wanted = experiment(name, "benchmark")
     chosen = {"shapes": shape, "tokens": tokens, "densities": density, "dtypes": dtype, "against": against}
-    if name != _CASES and (only or peers_python is not None):
-        raise ConfigError(f"Only the benchmark {_CASES} takes --only and --peers-python.")
+    if name != _CASES and only:
+        raise ConfigError(f"Only the benchmark {_CASES} takes --only.")
+    if name not in (_CASES, _ENCODER) and peers_python is not None:
+        raise ConfigError(f"Only the benchmarks {_ENCODER} and {_CASES} take --peers-python.")
+    if name != _ENCODER and (model is not None or data is not None):
+        raise ConfigError(f"Only the benchmark {_ENCODER} takes --model and --data.")
     if name == _GRID:
         cases = _cases(quick=quick, threads=threads, chosen=chosen)
         check_writable(json_file)
@@ -61,7 +73,7 @@ def bench(
     if threads is not None or any(chosen.values()):
         raise ConfigError(f"Only the benchmark {_GRID} takes shapes, tokens, densities, dtypes, threads and baselines.")
     check_writable(json_file)
-    request = Request(quick=quick, only=tuple(only or ()), peers_python=peers_python)
+    request = Request(quick=quick, only=tuple(only or ()), peers_python=peers_python, folder=model, data=data)
     _run(wanted, request, json_file=json_file, resume=resume)
 
 

@@ -24,6 +24,9 @@ def demo(
     *,
     quick: Quick = False,
     out: Annotated[Path, typer.Option("--out", help="Folder for page, record and model.")] = Path("lazyneuron-demo"),
+    data: Annotated[
+        Path | None, typer.Option("--data", help="A file or folder of your own text, beside what the machine has.")
+    ] = None,
     seed: Seed = 0,
 ) -> None:
     """Make a pretrained sentence encoder run only the neurons that fire, and show what that is worth."""
@@ -38,7 +41,7 @@ def demo(
     with removed_if_empty(out):
         check_folder(out)
         with _Bars(Console(stderr=True)) as bars:
-            result = run_demo(settings, show=bars.show)
+            result = run_demo(settings, show=bars.show, data=data)
         write(result, out)
     _print(result.record)
     print_lines(f"Page: {out / PAGE}", LANGUAGE_MODELS)
@@ -77,12 +80,15 @@ class _Bars:
 
 def _print(record: Record) -> None:
     from lazyneuron.cli.screen import print_lines, print_notes, print_table
+    from lazyneuron.report.engine_rows import table
     from lazyneuron.report.numbers import significant
 
     data = record.data
     print_table("What fires", [_block(b) for b in data["blocks"]])
     print_table("Against the original, on held-out lines", [_state(p) for p in data["frontier"]])
     print_table("Median time of one forward", [_case(c) for c in data["latency"]])
+    if data["engines"]:
+        print_table("What one would have picked instead (* no other is as fast and as close)", table(data["engines"]))
     quality = data["quality"]
     print_lines(
         f"density {data['density']:.3f}, mean cosine {quality['mean_cosine']:.3f}, nearest neighbour the same for "

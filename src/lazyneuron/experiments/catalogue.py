@@ -23,6 +23,7 @@ NAMES: dict[Kind, tuple[str, ...]] = {
         "peng-marchenko-pastur",
         *(f"peng-regime-{part}" for part in ("language", "t5", "vision", "wide", "finetune", "pressure", "long")),
         "minilm-frontier",
+        "encoder-frontier",
         "tiny-lm",
         *(f"awasthi-f{number}" for number in range(1, 12)),
         "baykal-fig1",
@@ -49,7 +50,18 @@ NAMES: dict[Kind, tuple[str, ...]] = {
         "capacity-hypercube",
         "capacity-lipschitz",
     ),
-    "benchmark": ("accelerate", "checks", "explain", "generate", "head", "jsrelu", "learn", "recipes", "route"),
+    "benchmark": (
+        "accelerate",
+        "checks",
+        "encoder",
+        "explain",
+        "generate",
+        "head",
+        "jsrelu",
+        "learn",
+        "recipes",
+        "route",
+    ),
     "demo": ("demo",),
     "sweep": ("sweep",),
 }
@@ -76,7 +88,7 @@ def experiments(kind: Kind) -> dict[str, Experiment]:
 
 
 def _published() -> tuple[Experiment, ...]:
-    from lazyneuron.experiments.reproduce import minilm_frontier
+    from lazyneuron.experiments.reproduce import encoder_frontier, minilm_frontier
     from lazyneuron.experiments.reproduce.awasthi import bounds, learning, parities, spectra
     from lazyneuron.experiments.reproduce.baykal import (
         expressive,
@@ -94,7 +106,7 @@ def _published() -> tuple[Experiment, ...]:
     from lazyneuron.experiments.reproduce.tiny_lm import experiment as tiny_lm
 
     single = (
-        *(vision, shifted, identity, marchenko_pastur, minilm_frontier, tiny_lm),
+        *(vision, shifted, identity, marchenko_pastur, minilm_frontier, encoder_frontier, tiny_lm),
         *(fig1, table1, table2, expressive, transformer, sparse_coding),
     )
     several = (language, finetune, regime, bounds, learning, parities, spectra, units, slopes, capacity)
@@ -105,9 +117,20 @@ def _published() -> tuple[Experiment, ...]:
 
 
 def _benchmarks() -> tuple[Experiment, ...]:
-    from lazyneuron.experiments.bench import accelerate, checks, explain, generate, head, jsrelu, learn, recipes, route
+    from lazyneuron.experiments.bench import (
+        accelerate,
+        checks,
+        encoder,
+        explain,
+        generate,
+        head,
+        jsrelu,
+        learn,
+        recipes,
+        route,
+    )
 
-    modules = (accelerate, checks, explain, generate, head, jsrelu, learn, recipes, route)
+    modules = (accelerate, checks, encoder, explain, generate, head, jsrelu, learn, recipes, route)
     return tuple(module.EXPERIMENT for module in modules)
 
 

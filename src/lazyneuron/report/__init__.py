@@ -5,6 +5,7 @@ a template filled from a ``..._view``. All of it may be restyled; a page stays o
 """
 
 from lazyneuron.report.curves import curves_figure
+from lazyneuron.report.engines import engines_figure
 from lazyneuron.report.figures import density_figure, latency_figure
 from lazyneuron.report.frontier import frontier_figure, frontier_rows
 from lazyneuron.report.page import demo_page, sparsity_page
@@ -15,6 +16,7 @@ __all__ = [
     "curves_figure",
     "demo_page",
     "density_figure",
+    "engines_figure",
     "frontier_figure",
     "frontier_rows",
     "html_table",

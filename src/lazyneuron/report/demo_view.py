@@ -9,6 +9,8 @@ from typing import Any
 
 from lazyneuron.core.record import Record
 from lazyneuron.report.charts import scatter
+from lazyneuron.report.engine_rows import table
+from lazyneuron.report.engines import engine_charts
 from lazyneuron.report.numbers import share
 from lazyneuron.report.reading import read
 
@@ -47,6 +49,8 @@ def view(record: Record) -> dict[str, Any]:
             "states": [_state(k, point) for k, point in enumerate(data.get("frontier") or [], start=1)],
             "notes": list(data.get("notes") or []),
             "cases": [_case(case) for case in data["latency"]],
+            "engines": _engines(data.get("engines") or []),
+            "engine_plots": engine_charts(data.get("engines") or []),
             "max_abs_difference": data["max_abs_difference"],
             "stages": [{"name": k, "seconds": s, "width": s / longest} for k, s in timing.items()],
             "total_s": sum(timing.values()),
@@ -99,6 +103,12 @@ def _state(number: int, point: Mapping[str, Any]) -> dict[str, Any]:
         "cosine": share(point["mean_cosine"]),
         "top-1": share(point["top1_agreement"]),
     }
+
+
+def _engines(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The table of engines in the order of the chart's numbers, those that did not run after them."""
+    shown = [row for row in rows if row["times"]] + [row for row in rows if not row["times"]]
+    return [{"": number, **row} for number, row in enumerate(table(shown, in_order=True), start=1)] if rows else []
 
 
 def _case(case: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,14 +12,16 @@ from lazyneuron.blocks import find_blocks
 from lazyneuron.core.record import Record
 from lazyneuron.experiments.demo.output import PAGE, RECORD, write
 from lazyneuron.experiments.demo.pipeline import Result, run_demo
-from tests.experiments.demo.tiny import SETTINGS, load, sources
+from lazyneuron.experiments.demo.settings import Settings
+from lazyneuron.experiments.engines.engine import Engine
+from tests.experiments.demo.tiny import SETTINGS, load, sources, texts_in
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory) -> tuple[Result, list[tuple[str, float, str]]]:
     shown: list[tuple[str, float, str]] = []
     text = sources(tmp_path_factory.mktemp("text"))
-    return run_demo(SETTINGS, show=lambda *told: shown.append(told), load=load, corpus=text), shown
+    return run_demo(SETTINGS, show=lambda *told: shown.append(told), load=load, texts=texts_in(text)), shown
 
 
 def test_the_record_is_complete(done):
@@ -77,7 +79,7 @@ def test_files_bring_the_model_back(done, tmp_path):
 
 def test_same_seed_same_model(done, tmp_path):
     settings = dataclasses.replace(SETTINGS, closed_form_densities=(), checkpoints=())
-    again = run_demo(settings, load=load, corpus=sources(tmp_path))
+    again = run_demo(settings, load=load, texts=texts_in(sources(tmp_path)))
     state, wanted, untrained = (m.state_dict() for m in (again.model, done[0].model, load().model))
     # evaluating more states on the way changes nothing but the order of sums, which Adam's division blows up where a
     # gradient is next to zero: 3e-5 of the way trained, where another seed ends a quarter of that way apart
@@ -94,7 +96,6 @@ def command(monkeypatch, tmp_path):
     """The command line over the tiny model."""
     import lazyneuron.experiments.demo.pipeline as room
     from lazyneuron.cli.main import app
-    from lazyneuron.experiments.demo.settings import Settings
 
     folder = tmp_path / "text"
     folder.mkdir()
@@ -102,7 +103,11 @@ def command(monkeypatch, tmp_path):
     real = room.run_demo
     quick = dataclasses.replace(SETTINGS, quick=True)
     monkeypatch.setattr(Settings, "quick_run", staticmethod(lambda *, seed=0: dataclasses.replace(quick, seed=seed)))
-    monkeypatch.setattr(room, "run_demo", lambda settings, show: real(settings, show=show, load=load, corpus=folder))
+    monkeypatch.setattr(
+        room,
+        "run_demo",
+        lambda settings, show, data: real(settings, show=show, load=load, texts=texts_in(folder), data=data),
+    )
     return lambda *args: CliRunner().invoke(app, ["demo", "--quick", *args])
 
 
@@ -113,6 +118,20 @@ def test_command(command, tmp_path):
     for wanted in ("density before", "same neighbour", "relu accelerated", "quick run", str(out / PAGE)):
         assert wanted in done.output
     assert Record.from_json((out / RECORD).read_text()).seed == 3
+
+
+def test_engines_stand_in_one_table_and_missing_ones_say_why(command, tmp_path, monkeypatch):
+    absent = Engine(name="Nowhere fp32", worker="no_such_worker.py", format="fp32", needs="export")
+    monkeypatch.setattr("lazyneuron.experiments.demo.comparison.ENGINES", (absent,))
+    small = dataclasses.replace(SETTINGS, engines=True, closed_form_densities=(), checkpoints=())
+    monkeypatch.setattr(Settings, "quick_run", staticmethod(lambda *, seed=0: small))
+    done = command("--out", str(tmp_path / "out"))
+    assert done.exit_code == 0, done.output
+    assert "What one would have picked instead" in done.output and "Nowhere fp32 does not run" in done.output
+    rows = Record.from_json((tmp_path / "out" / RECORD).read_text()).data["engines"]
+    assert {"PyTorch fp32", "ours, exact", "Nowhere fp32"} <= {row["engine"] for row in rows}
+    (original,) = (row for row in rows if row["engine"] == "PyTorch fp32")
+    assert original["quality"]["mean_cosine"] == pytest.approx(1.0) and len(original["times"]) == 3
 
 
 def test_an_unwritable_folder_is_found_out_before_the_work(command, tmp_path, monkeypatch):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
+from lazyneuron.experiments.demo.corpus import library_sources, snippets
 from lazyneuron.experiments.demo.encoder import Encoder
 from lazyneuron.experiments.demo.settings import Settings
+from lazyneuron.experiments.texts.corpus import Texts, read_texts
+from lazyneuron.experiments.texts.kinds import File
 
 SETTINGS = Settings(
     held_out_lines=60,
@@ -25,6 +28,7 @@ SETTINGS = Settings(
     checkpoints=(0.5,),
     latency_seconds=0.05,
     compile=False,
+    engines=False,
 )
 
 
@@ -35,6 +39,16 @@ def sources(folder: Path, *, files: int = 150) -> Path:
         lines = [f'"""{texts[0]}"""', f"# {texts[1]}", *(f"call(first)  # {text[n:]}" for n, text in enumerate(texts))]
         (folder / f"module{k}.py").write_text("\n".join(lines) + "\n")
     return folder
+
+
+def texts_in(folder: Path) -> Callable[..., Texts]:
+    """Collects the text of such files alone."""
+
+    def files():
+        for name, source in library_sources(folder):
+            yield File(name, lambda source=source: [s.text for s in snippets(source, "")])
+
+    return lambda **given: read_texts(**given, kinds={"code": files})
 
 
 def load() -> Encoder:

@@ -17,6 +17,10 @@ from lazyneuron.experiments.demo.held_out import HeldOut
 from lazyneuron.experiments.demo.settings import Settings
 from lazyneuron.experiments.demo.stages import Stages
 from lazyneuron.experiments.demo.variants import compiled, int8
+from lazyneuron.experiments.engines.beside import Effort, beside
+from lazyneuron.experiments.engines.engine import ENGINES
+from lazyneuron.experiments.engines.ours import own
+from lazyneuron.report.engine_rows import reasons
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,12 +29,14 @@ class Comparison:
 
     Attributes:
         latency: one entry a case, as the demo's record holds them.
+        engines: a row for each engine, ours among them, as ``experiments.engines`` makes them.
         max_abs_difference: largest difference between the sparse model executed densely and accelerated.
         computed_shares: by block, the share of neurons that certified execution has to compute.
         notes: sentences about what is missing or limited.
     """
 
     latency: tuple[dict[str, Any], ...]
+    engines: tuple[dict[str, Any], ...]
     max_abs_difference: float
     computed_shares: Mapping[str, float]
     notes: tuple[str, ...]
@@ -41,6 +47,7 @@ def compare(
     sparse: Network,
     *,
     sample: Sequence[Batch],
+    calibration: Sequence[Sequence[int]],
     held_out: HeldOut,
     settings: Settings,
     stages: Stages,
@@ -51,6 +58,7 @@ def compare(
         original: the original.
         sparse: the sparse model.
         sample: inputs on which ``accelerate_`` decides.
+        calibration: token ids of the training lines that other engines' quantisation may look at.
         held_out: the lines to check and to time on.
         settings: how much work to do.
         stages: told the progress.
@@ -86,12 +94,52 @@ def compare(
                     advance=advance,
                 )
             )
+    engines, missing = _engines(
+        original,
+        sparse,
+        inputs,
+        sample=sample,
+        calibration=calibration,
+        held_out=held_out,
+        settings=settings,
+        stages=stages,
+    )
     return Comparison(
         latency=tuple(latency),
+        engines=engines,
         max_abs_difference=difference,
         computed_shares={c.block: _computed(c.details["shares"]) for c in receipt.changes if c.details.get("shares")},
-        notes=(*receipt.notes, *notes),
+        notes=(*receipt.notes, *notes, *missing),
     )
+
+
+def _engines(
+    original: Network,
+    sparse: Network,
+    inputs: Sequence[Case],
+    *,
+    sample: Sequence[Batch],
+    calibration: Sequence[Sequence[int]],
+    held_out: HeldOut,
+    settings: Settings,
+    stages: Stages,
+) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...]]:
+    """What a user would have picked instead, and what of it is not here."""
+    if not settings.engines:
+        return (), ("Other engines were left out: preparing them takes longer than a quick run.",)
+    with stages("other engines"):
+        models, notes = own(original.model, sparse.model, sample)
+        rows = beside(
+            original.model,
+            models,
+            cases=inputs,
+            held_out=held_out.ids,
+            calibration=calibration,
+            effort=Effort(rounds=settings.latency_rounds, runs=2),
+            engines=ENGINES,
+            advance=stages.advance,
+        )
+    return tuple(rows), (*notes, *reasons(rows))
 
 
 def _computed(shares: Mapping[str, Mapping[str, float]]) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lazyneuron.blocks import MLPBlock, find_blocks
+from lazyneuron.blocks import Activation, MLPBlock, find_blocks
 from lazyneuron.core.environment import environment
 from lazyneuron.core.receipt import Receipt
 from lazyneuron.experiments.demo.encoder import Shuffled, by_length, padded, sentence_embedding
@@ -31,8 +32,7 @@ from lazyneuron.induce import (
     sparsify_,
 )
 
-# errors of the layers' outputs count ten times the cosine error of the embedding: measured best of 1, 3, 10
-_LAYERS_WEIGHT = 10.0
+THRESHOLDED = "thresholded_gelu"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,8 +50,8 @@ class Network:
     receipt: Receipt | None = None
 
 
-def layer_errors(student: Any, teacher: Any, batch: Any) -> Tensor:
-    """Ten times the mean relative error of all layers' outputs, plus one minus the cosine of the embeddings."""
+def layer_errors(student: Any, teacher: Any, batch: Any, *, layers: float = 10.0, embedding: float = 1.0) -> Tensor:
+    """The mean relative error of all layers' outputs and one minus the cosine of the embeddings, each by its weight."""
     mask = batch["attention_mask"]
     total = torch.zeros(())
     for ours, theirs in zip(student.hidden_states[1:], teacher.hidden_states[1:], strict=True):
@@ -59,13 +59,13 @@ def layer_errors(student: Any, teacher: Any, batch: Any) -> Tensor:
         total = total + (a - b).square().mean() / b.var()
     ours = sentence_embedding(student.last_hidden_state.float(), mask)
     theirs = sentence_embedding(teacher.last_hidden_state.float(), mask)
-    return _LAYERS_WEIGHT * total / (len(student.hidden_states) - 1) + (1 - (ours * theirs).sum(-1)).mean()
+    return layers * total / (len(student.hidden_states) - 1) + embedding * (1 - (ours * theirs).sum(-1)).mean()
 
 
-def relu_copy(original: Network) -> Network:
-    """A copy with ReLU; whatever is sparse in the demo starts from one, and its blocks are found here alone."""
+def relu_copy(original: Network, recipe: Relufy | None = None) -> Network:
+    """A copy with ReLU or what a recipe says; what is sparse starts from one, and its blocks are found here alone."""
     model, blocks = copy.deepcopy((original.model, original.blocks))
-    receipt = sparsify_(model, Relufy(), blocks=blocks)
+    receipt = sparsify_(model, recipe or Relufy(), blocks=blocks)
     return Network(model=model, blocks=find_blocks(model), receipt=receipt)
 
 
@@ -81,22 +81,40 @@ def closed_form(
     *,
     density: float | None,
     advance: Callable[[float], None],
+    activation: str = "relu",
 ) -> Network:
-    """A ReLU copy of the original that fires with a given density, without any training by gradients.
+    """A copy of the original that fires with a given density, without any training by gradients.
 
     Args:
         original: the model.
         samples: what :func:`sample_blocks` returned.
         density: of each block; None leaves the biases alone.
         advance: told the share that is done.
+        activation: a kind that is zero up to 0, whose biases are shifted, or ``"thresholded_gelu"``, whose threshold
+            is a quantile of what the original's GELU gives.
     """
-    student = relu_copy(original)
+    student = relu_copy(original, _recipe(original, samples, activation=activation, density=density))
     for number, block in enumerate(student.blocks):
-        if density is not None:
+        if density is not None and activation != THRESHOLDED:
             shift_bias_(block, samples[block.name], density=density)
         refit_down_(block, samples[block.name])
         advance((number + 1) / len(student.blocks))
     return student
+
+
+@torch.no_grad()
+def _recipe(original: Network, samples: dict[str, BlockSamples], *, activation: str, density: float | None) -> Relufy:
+    if activation != THRESHOLDED:
+        return Relufy(activation=Activation(activation))
+    assert density is not None, "a threshold comes from a density"
+    found = {}
+    for block in original.blocks:
+        rows = samples[block.name].inputs
+        rows = rows[:: max(1, -(-len(rows) * block.d_hidden // 2**21))]
+        size = block.activation(block.pre_activation(rows)).abs().flatten()
+        limit = float(size.kthvalue(max(1, round((1 - density) * size.numel()))).values)
+        found[block.name] = Activation(THRESHOLDED, (limit,))
+    return Relufy(per_block=found)
 
 
 def end_to_end(
@@ -117,6 +135,7 @@ def end_to_end(
     config = Distillation(
         steps=settings.steps,
         learning_rate=settings.learning_rate,
+        last=settings.last_rate,
         pressure=Pressure(target=target, penalty="firing", scale=0.1),
         seconds=settings.train_seconds,
         bf16=bool({"avx512_bf16", "amx_bf16"}.intersection(environment().isa)),
@@ -130,7 +149,7 @@ def end_to_end(
             batches=batches,
             blocks=student.blocks,
             config=config,
-            compare=layer_errors,
+            compare=functools.partial(layer_errors, layers=settings.layers_weight, embedding=settings.embedding_weight),
             parameters=parameters,
             on_step=on_step,
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,13 @@ from lazyneuron.blocks import find_blocks
 from lazyneuron.core.receipt import Receipt
 from lazyneuron.core.record import Record
 from lazyneuron.experiments.demo.comparison import Comparison, compare
-from lazyneuron.experiments.demo.corpus import read_corpus
 from lazyneuron.experiments.demo.distillation import Network
 from lazyneuron.experiments.demo.encoder import Encoder, load_minilm, padded
 from lazyneuron.experiments.demo.held_out import Evaluation, HeldOut
 from lazyneuron.experiments.demo.settings import Settings
 from lazyneuron.experiments.demo.stages import Show, Stages
 from lazyneuron.experiments.demo.training import Trained, train
+from lazyneuron.experiments.texts.corpus import Texts, read_texts
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,7 +42,8 @@ def run_demo(
     *,
     show: Show = lambda stage, share, note: None,
     load: Callable[[], Encoder] = load_minilm,
-    corpus: Path | None = None,
+    texts: Callable[..., Texts] = read_texts,
+    data: Path | None = None,
 ) -> Result:
     """Do the main job.
 
@@ -51,7 +51,8 @@ def run_demo(
         settings: how much work to do.
         show: told every stage, the share of it that is done, and what was seen.
         load: returns the sentence encoder.
-        corpus: folder of Python sources; the standard library when None.
+        texts: collects the text.
+        data: a file or folder of the user's own text, a kind beside those that the machine has.
 
     Returns:
         The record, the sparse model and its receipt.
@@ -65,8 +66,7 @@ def run_demo(
     stages = Stages(show)
     with stages("load the model and the text"):
         encoder = load()
-        text = read_corpus(corpus)
-        stages.advance(0.6)
+        text = texts(most=settings.kind_lines, data=data, advance=lambda share, kind: stages.advance(0.7 * share, kind))
         lines = text.sample("held_out", settings.held_out_lines, seed=settings.seed + 1)
         held_out = HeldOut(encoder.tokenize(lines, settings.held_out_tokens))
         ids = encoder.tokenize(text.sample("train", settings.train_lines, seed=settings.seed), settings.train_tokens)
@@ -75,22 +75,29 @@ def run_demo(
         before = held_out.evaluate(original, label="original", advance=stages.advance)
     trained = train(original, ids, held_out=held_out, settings=settings, stages=stages)
     sample = [padded(ids[i : i + 16]) for i in range(0, min(64, len(ids)), 16)]
-    comparison = compare(original, trained.network, sample=sample, held_out=held_out, settings=settings, stages=stages)
+    calibration = ids[: settings.calibration_lines]
+    comparison = compare(
+        original,
+        trained.network,
+        sample=sample,
+        calibration=calibration,
+        held_out=held_out,
+        settings=settings,
+        stages=stages,
+    )
     facts = {
         **dataclasses.asdict(settings),
         "model": encoder.name,
-        "text": f"the standard library of Python {sys.version_info.major}.{sys.version_info.minor}"
-        if corpus is None
-        else str(corpus),
-        "train_snippets": len(text.train),
-        "held_out_snippets": len(text.held_out),
+        "text": ", ".join(text.train),
+        "train_lines_found": sum(map(len, text.train.values())),
+        "held_out_lines_found": sum(map(len, text.held_out.values())),
         "steps_made": trained.steps,
         "tokens_trained_on": trained.tokens,
     }
-    data = _data(before, trained, comparison, stages=stages, facts=facts, settings=settings)
+    found = _data(before, trained, comparison, stages=stages, facts=facts, settings=settings)
     receipt = trained.network.receipt
     assert receipt is not None
-    record = Record(kind="demo", data=data, seed=settings.seed)
+    record = Record(kind="demo", data=found, seed=settings.seed)
     return Result(record=record, model=trained.network.model, receipt=receipt)
 
 
@@ -120,6 +127,7 @@ def _data(
         "quality": dataclasses.asdict(after.quality),
         "frontier": [evaluation.to_point() for evaluation in trained.evaluations],
         "latency": list(comparison.latency),
+        "engines": list(comparison.engines),
         "max_abs_difference": comparison.max_abs_difference,
         "timing_s": dict(stages.seconds),
         "settings": facts,

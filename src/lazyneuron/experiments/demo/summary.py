@@ -32,7 +32,7 @@ def summary(record: Record) -> str:
             }
         )
     return (
-        f"all-MiniLM-L6-v2 on Python's standard library: density {density:.3f} (before: 1.000), mean cosine to the "
+        f"all-MiniLM-L6-v2 on {data['settings']['text']}: density {density:.3f} (before: 1.000), mean cosine to the "
         f"original {quality['mean_cosine']:.3f}, top-1 neighbour agreement {quality['top1_agreement']:.3f}, rank "
         f"correlation {quality['rank_correlation']:.3f} on {quality['n_lines']} held-out lines; largest output "
         f"difference between dense and accelerated {data['max_abs_difference']:.1e}. Speed-up is accelerated over the "

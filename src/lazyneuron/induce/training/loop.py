@@ -21,7 +21,8 @@ class Distillation:
 
     Attributes:
         steps: optimiser steps, one batch each.
-        learning_rate: its peak; it rises over the first ``warmup`` of the way and then falls to 0 in a line.
+        learning_rate: its peak; it rises over the first ``warmup`` of the way and falls in a line.
+        last: share of the peak that is left at the end, in [0, 1]; a training in several parts goes on from there.
         warmup: share of the way, in [0, 1).
         pressure: the penalty that silences neurons; None trains for fidelity alone.
         clip: largest norm of the gradient.
@@ -34,6 +35,7 @@ class Distillation:
 
     steps: int
     learning_rate: float = 5e-4
+    last: float = 0.0
     warmup: float = 0.05
     pressure: Pressure | None = None
     clip: float = 1.0
@@ -48,12 +50,18 @@ class Distillation:
                 f"A distillation takes learning_rate > 0, warmup in [0, 1) and clip > 0, got {self.learning_rate}, "
                 f"{self.warmup} and {self.clip}."
             )
+        if not 0 <= self.last <= 1:
+            raise ConfigError(f"`last` is a share of the learning rate in [0, 1], got {self.last}.")
         if self.seconds is not None and not self.seconds > 0:
             raise ConfigError(f"`seconds` is a number > 0 or None, got {self.seconds}.")
 
     def rate_at(self, progress: float) -> float:
         """The learning rate when a share ``progress`` of the way is done."""
-        return self.learning_rate * min(1.0, (progress + 1e-3) / max(self.warmup, 1e-3)) * max(0.0, 1 - progress)
+        return (
+            self.learning_rate
+            * min(1.0, (progress + 1e-3) / max(self.warmup, 1e-3))
+            * max(0.0, 1 - (1 - self.last) * progress)
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

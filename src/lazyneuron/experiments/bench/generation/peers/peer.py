@@ -63,13 +63,14 @@ class Peer:
 
     def decode(self, prompt: list[int], tokens: int) -> list[float]:
         """Milliseconds of each of so many tokens after a prompt."""
-        return self._call("decode", prompt, tokens)
+        return self.call("decode", prompt, tokens)
 
     def prefill(self, prompt: list[int]) -> list[float]:
         """Milliseconds of a prompt."""
-        return self._call("prefill", prompt)
+        return self.call("prefill", prompt)
 
-    def _call(self, name: str, *arguments: Any) -> list[float]:
+    def call(self, name: str, *arguments: Any) -> list[float]:
+        """What a method of the engine answers: milliseconds, if it took any."""
         answer = self._ask({"call": name, "arguments": list(arguments)}, _ANSWER_S)
         self.idle = max(self.idle, answer["idle"])
         found: list[float] = answer["ms"]

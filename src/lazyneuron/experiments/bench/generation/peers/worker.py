@@ -42,6 +42,7 @@ def serve(engine_file: str) -> None:
 
 
 def _load(path: str) -> Any:
+    sys.path.append(os.path.dirname(path))  # last: what the file shares with its neighbours
     spec = importlib.util.spec_from_file_location("engine_of_worker", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
