@@ -65,6 +65,34 @@ inline void keep(Fired* out, int64_t tile, int i, int* kept, int token, float va
   if (value != 0.f) enter(out, tile, i, kept, token, value);  // NaN is kept
 }
 
+// As keep(), for the n values relu(z + bias) of one neuron.
+inline void enter_positive(Fired* out, int64_t tile, int i, int* kept, const uint8_t* token, const float* z, float bias,
+                           int n) {
+#if defined(__AVX512F__)
+  const int32_t before = out->pairs;
+  for (int a = 0; a < n; a += 16) {
+    const __mmask16 there = static_cast<__mmask16>(n - a >= 16 ? 0xffff : (1 << (n - a)) - 1);
+    const __m512 sum = _mm512_add_ps(_mm512_maskz_loadu_ps(there, z + a), _mm512_set1_ps(bias));
+    // true for NaN, which is kept
+    const __mmask16 above = _mm512_mask_cmp_ps_mask(there, sum, _mm512_setzero_ps(), _CMP_NLE_UQ);
+    const int count = __builtin_popcount(above);
+    const __mmask16 stored = static_cast<__mmask16>((1 << count) - 1);
+    const __m512i wide = _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(there, token + a));
+    _mm512_mask_storeu_ps(values_of(out) + out->pairs, stored, _mm512_maskz_compress_ps(above, sum));
+    _mm_mask_storeu_epi8(tokens_of(out, tile) + out->pairs, stored,
+                         _mm512_cvtepi32_epi8(_mm512_maskz_compress_epi32(above, wide)));
+    out->pairs += count;
+  }
+  *kept = out->pairs - before;
+  if (*kept) out->index[out->neurons] = i;
+#else
+  for (int a = 0; a < n; ++a) {
+    const float sum = z[a] + bias;
+    if (!(sum <= 0.f)) enter(out, tile, i, kept, token[a], sum);
+  }
+#endif
+}
+
 inline void close(Fired* out, int kept) {
   if (kept) out->count[out->neurons++] = static_cast<uint8_t>(kept);
 }

@@ -49,7 +49,10 @@ NAMES: dict[Kind, tuple[str, ...]] = {
         "capacity-hypercube",
         "capacity-lipschitz",
     ),
-    "benchmark": ("accelerate", "checks", "explain", "generate", "head", "jsrelu", "learn", "recipes", "route"),
+    "benchmark": (
+        *("accelerate", "checks", "explain", "generate", "head"),
+        *("jsrelu", "learn", "openvino", "recipes", "route"),
+    ),
     "demo": ("demo",),
     "sweep": ("sweep",),
 }
@@ -105,9 +108,20 @@ def _published() -> tuple[Experiment, ...]:
 
 
 def _benchmarks() -> tuple[Experiment, ...]:
-    from lazyneuron.experiments.bench import accelerate, checks, explain, generate, head, jsrelu, learn, recipes, route
+    from lazyneuron.experiments.bench import (
+        accelerate,
+        checks,
+        explain,
+        generate,
+        head,
+        jsrelu,
+        learn,
+        openvino,
+        recipes,
+        route,
+    )
 
-    modules = (accelerate, checks, explain, generate, head, jsrelu, learn, recipes, route)
+    modules = (accelerate, checks, explain, generate, head, jsrelu, learn, openvino, recipes, route)
     return tuple(module.EXPERIMENT for module in modules)
 
 
