@@ -43,6 +43,7 @@ struct Shape {
   bool gated = false, rectify_up = false;
 
   bool quantised() const { return weights == "int8"; }
+  bool panels() const { return quantised() && !gated; }  // the first layer's rows in panels, for products of 8 bits
 
   Dtype dtype() const {
     if (weights == "float32" || weights == "int8") return Dtype::f32;
@@ -76,7 +77,7 @@ struct Shape {
     function();
   }
 
-  int64_t padded_in() const { return quantised() ? (d_in + 63) / 64 * 64 : (d_in + 3) / 4 * 4; }
+  int64_t padded_in() const { return quantised() && gated ? (d_in + 63) / 64 * 64 : (d_in + 3) / 4 * 4; }
   int64_t padded_hidden() const { return (d_hidden + kPanel - 1) / kPanel * kPanel; }
 };
 
@@ -90,15 +91,16 @@ inline Extent extent(const Shape& s, Section which) {
   const int64_t item = s.dtype() == Dtype::f32 ? 4 : 2;
   const bool q = s.quantised();
   const int64_t row = q ? s.padded_in() : s.d_in * item;
+  if (s.panels() && (which == first_scale || which == first_bias)) return {s.padded_hidden() * 4, true};
   switch (which) {
-    case sketch: return {s.padded_hidden() * s.padded_in(), !q};
+    case sketch: return {s.padded_hidden() * s.padded_in(), !q || s.panels()};
     case certificate: return {6 * s.padded_hidden() * 4, !q};
-    case first: return {s.d_hidden * row, true};
+    case first: return {s.d_hidden * row, !s.panels()};
     case first_scale: return {s.d_hidden * 4, q};
     case up: return {s.d_hidden * row, s.gated};
     case up_scale: return {s.d_hidden * 4, q && s.gated};
     case first_bias: case up_bias: return {s.d_hidden * item, false};
-    case down: return {s.d_hidden * s.d_out * (q ? 1 : item), true};
+    case down: return {s.d_hidden * (s.panels() ? (s.d_out + 63) / 64 * 64 : s.d_out * (q ? 1 : item)), true};
     case down_scale: return {s.d_hidden * 4, q};
     default: return {s.d_out * item, false};
   }
@@ -127,7 +129,8 @@ class Block {
  public:
   Block(const Shape& s, const uint8_t* data, int64_t size) : s_(s), data_(data), h_(read_header(s, data, size)) {}
 
-  Problem certified(int64_t tokens, int planes) const {
+  // Kept rows with their certificate, or int8 rows in panels.
+  Problem problem(int64_t tokens, int planes) const {
     Problem p = {};
     p.tokens = tokens;
     p.d_in = s_.d_in;
@@ -145,9 +148,11 @@ class Block {
     p.low = h_.low;
     p.high = h_.high;
     p.sketch = at(sketch);
-    const float* c = reinterpret_cast<const float*>(at(certificate));
     const int64_t n = s_.padded_hidden();
-    p.certificate = {c, c + n, c + 2 * n, c + 3 * n, c + 4 * n, c + 5 * n};
+    const auto floats = [&](Section which) { return reinterpret_cast<const float*>(at(which)); };
+    if (const float* c = floats(certificate)) p.certificate = {c, c + n, c + 2 * n, c + 3 * n, c + 4 * n, c + 5 * n};
+    else p.certificate = {floats(first_scale), floats(first_bias), nullptr, nullptr, nullptr, nullptr};
+    p.down_scale = floats(down_scale);
     p.first_rows = at(first);
     p.up_rows = at(up);
     p.up_bias = at(up_bias);

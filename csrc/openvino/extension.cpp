@@ -16,6 +16,7 @@ namespace lazy {
 namespace LAZY_ISA {
 void kernel(const Problem&, int threads, Parallel);
 void quantised_mlp(const QuantisedProblem&, int threads, Parallel);
+void panels(const Problem&, int threads, Parallel);
 void convert(Dtype from_type, const void* from, Dtype to_type, void* to, int64_t n);
 }  // namespace LAZY_ISA
 
@@ -137,18 +138,19 @@ class SparseMLP : public ov::op::Op {
   void run(const Block& block, int64_t tokens, const void* x, void* y) const {
     const int threads = useful_threads(tokens, s_.padded_hidden(), s_.padded_in());
     int64_t counts[2] = {0, 0};
-    if (s_.quantised()) {
+    if (s_.quantised() && s_.gated) {
       QuantisedProblem p = block.quantised(tokens);
       p.x = x;
       p.y = y;
       p.counts = counts;
       return LAZY_ISA::quantised_mlp(p, threads, run_on_pool);
     }
-    Problem p = block.certified(tokens, s_.planes ? static_cast<int>(s_.planes) : tokens <= kBytesBind ? 2 : 1);
+    const int planes = s_.planes ? static_cast<int>(s_.planes) : tokens <= kBytesBind ? 2 : 1;
+    Problem p = block.problem(tokens, s_.panels() ? 1 : planes);
     p.x = x;
     p.y = y;
     p.counts = counts;
-    LAZY_ISA::kernel(p, threads, run_on_pool);
+    (s_.panels() ? LAZY_ISA::panels : LAZY_ISA::kernel)(p, threads, run_on_pool);
   }
 
   Shape s_;

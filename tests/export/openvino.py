@@ -21,7 +21,7 @@ from tests.kernels import NATIVE
 
 HERE = importlib.util.find_spec("openvino") is not None and NATIVE and shutil.which("c++") is not None
 needs_openvino = pytest.mark.skipif(not HERE, reason="openvino, the native kernels or a compiler is not installed")
-EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
+EXACT = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
 
 
 @functools.cache

@@ -22,8 +22,6 @@ from lazyneuron.ops.native import build
 from tests.cli.command import run as command
 from tests.export.openvino import EXACT, library, needs_openvino
 
-F32 = {**EXACT, "INFERENCE_NUM_THREADS": 1}
-
 
 def mlp(activation: nn.Module | None = None) -> nn.Sequential:
     torch.manual_seed(0)
@@ -83,7 +81,7 @@ def read(folder: Path) -> Any:
 
     core = openvino.Core()
     core.add_extension(folder / "lazyneuron.so")
-    return core.compile_model(folder / "model.xml", "CPU", F32)
+    return core.compile_model(folder / "model.xml", "CPU", EXACT)
 
 
 def feed(batch: Any) -> Any:
@@ -276,7 +274,7 @@ def test_without_openvino_a_sentence_says_what_to_install(tmp_path: Path, monkey
 @needs_openvino
 def test_other_shapes_than_the_traced_ones(tmp_path: Path) -> None:
     compiled = core_with(library()).compile_model(
-        lazy_model := _exported(mlp(), tmp_path), "CPU", F32
+        lazy_model := _exported(mlp(), tmp_path), "CPU", EXACT
     )  # the core of the exporter knows the operator too
     assert lazy_model.get_ops()
     for shape in [(1, 48), (7, 48), (300, 48)]:

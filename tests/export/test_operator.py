@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from lazyneuron.blocks import MLPBlock
 from lazyneuron.blocks.activation import Activation
 from lazyneuron.export.openvino.choice import alone
 from lazyneuron.export.openvino.convert import core_with
-from lazyneuron.export.openvino.layout import on_copies, packed_operator
+from lazyneuron.export.openvino.layout import PackedOperator, on_copies, packed_operator
+from lazyneuron.ops.quantised.format import Format
+from lazyneuron.ops.quantised.quantise import quantise_columns, quantise_rows
 from lazyneuron.ops.sparse_mlp.packed import KERNEL_ACTIVATIONS
 from tests.accelerate.blocks import make_block
 from tests.accelerate.comparison import check_close
@@ -22,6 +26,7 @@ from tests.export import fuzz
 from tests.export.openvino import EXACT, evaluate, library, needs_openvino, run, run_packed
 
 pytestmark = needs_openvino
+SIZES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
 PARAMETERS = {"jsrelu": (0.5, 2.0), "fatrelu": (0.3,)}
 
 
@@ -67,43 +72,119 @@ def test_bf16_rows_are_those_of_the_block_in_bf16() -> None:
     assert not torch.equal(got, run(block, x))
 
 
-def test_int8_rows_differ_by_their_rounding_alone() -> None:
-    block = make_block(96, 200, 64)
-    x = torch.randn(40, 96, generator=torch.Generator().manual_seed(3))
-    wanted = block.forward(x)
-    error = (run(block, x, "int8") - wanted).norm() / wanted.norm()
-    assert 1e-4 < error < 0.02
+def int8_definition(block: MLPBlock, x: Tensor) -> Tensor:
+    """A plain block in int8, in float64: 8 bits a weight with a scale a row, 8 bits an activation with one a token."""
+    form = Format(bits=8)
+    first = quantise_rows(block.up.weight, form).dequantised(torch.float64)
+    down = quantise_columns(block.down.weight, form)
+    bias = [torch.zeros(1) if site.bias is None else site.bias.double() for site in (block.up, block.down)]
+    hidden = block.activation((on_grid(x.double()) @ first.T + bias[0]).float()).double()
+    return on_grid(hidden * down.scale.double()) @ down.bytes.double() + bias[1]
+
+
+def on_grid(rows: Tensor) -> Tensor:
+    step = rows.abs().amax(1, keepdim=True) / 127
+    return torch.where(step > 0, (rows / step).round() * step, rows)
+
+
+@pytest.mark.parametrize("kind", KERNEL_ACTIVATIONS)
+def test_int8_is_its_definition(kind: str) -> None:
+    block = block_with(kind)
+    x = torch.randn(90, 100, generator=torch.Generator().manual_seed(3))
+    close_to_definition(run(block, x, "int8"), block, x)
+
+
+def close_to_definition(got: Tensor, block: MLPBlock, x: Tensor) -> None:
+    """Up to ties of the grids: of 300 neurons and 100 inputs a few may lie half-way in fp32."""
+    wanted = int8_definition(block, x)
+    assert float((got - wanted).norm() / wanted.norm().clamp_min(1e-300)) < 2e-3
+    exact = ((got - wanted).abs() <= 1e-5 * wanted.abs().amax(1, keepdim=True)).double().mean()
+    assert exact > 0.8
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 7, 16, 65, 200])
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (3, 65, 5), (64, 130, 320), (130, 200, 129)], ids=str)
+def test_int8_of_any_shape_and_by_two_threads(sizes: tuple[int, int, int], tokens: int) -> None:
+    block = make_block(*sizes, shift=0.3)
+    x = torch.randn(tokens, sizes[0], generator=torch.Generator().manual_seed(tokens))
+    got = run(block, x, "int8")
+    close_to_definition(got, block, x)
+    model = alone(packed_operator(block, "int8"), library())
+    two = core_with(library()).compile_model(model, "CPU", {**EXACT, "INFERENCE_NUM_THREADS": 2})
+    assert torch.equal(evaluate(two, x), got)
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e-3, 1e3, 1e20])
+def test_int8_of_any_scale(scale: float) -> None:
+    block = make_block(64, 256, 32, bias=False)
+    x = torch.randn(20, 64, generator=torch.Generator().manual_seed(4)) * scale
+    close_to_definition(run(block, x, "int8"), block, x)
+
+
+def test_int8_without_any_neuron_that_fires_and_with_what_is_not_finite() -> None:
+    block = make_block(64, 256, 32, shift=-100.0)
+    x = torch.randn(20, 64, generator=torch.Generator().manual_seed(5))
+    assert torch.equal(run(block, x, "int8"), block.down.bias.expand(20, -1))
+    block = make_block(64, 256, 32)
+    clean = run(block, x, "int8")
+    x[3, 5], x[7, 0] = math.nan, math.inf
+    got = run(block, x, "int8")
+    bad = torch.zeros(20, dtype=torch.bool)
+    bad[[3, 7]] = True
+    assert torch.equal(got[~bad], clean[~bad]) and not torch.isfinite(got[bad]).any()
+
+
+def test_threads_change_no_bit() -> None:
+    for weights, gated in [("keep", False), ("bf16", True), ("int8", True)]:
+        block = make_block(96, 640, 96, gated=gated)
+        x = torch.randn(150, 96, generator=torch.Generator().manual_seed(6))
+        model = alone(packed_operator(block, weights), library())
+        two = core_with(library()).compile_model(model, "CPU", {**EXACT, "INFERENCE_NUM_THREADS": 2})
+        assert torch.equal(evaluate(two, x), run(block, x, weights))
 
 
 def test_blocks_of_any_scale() -> None:
-    tally = fuzz.run(1, range(60))
+    tally = fuzz.run(1, range(25))
     assert not tally.failures, "\n".join(tally.failures)
     assert tally.tokens > 5 * tally.blocks
 
 
 @pytest.mark.slow
 def test_more_blocks_of_any_scale() -> None:
-    tally = fuzz.run(1, range(60, 1000))
+    tally = fuzz.run(1, range(25, 1000))
     assert not tally.failures, "\n".join(tally.failures)
 
 
-def _dropped(block: MLPBlock) -> MLPBlock:
-    copy = on_copies(block, block.up.weight.dtype)
-    copy.down.weight.data[:, 0] = 0
-    return copy
+def _dropped(packed: PackedOperator) -> PackedOperator:
+    """The first neuron's row of `down` is gone."""
+    at, item = int(np.frombuffer(packed.weights[104:112].tobytes(), "<i8")[0]), SIZES[packed.attributes["weights"]]
+    weights = packed.weights.copy()
+    weights[at : at + item * packed.attributes["d_out"]] = 0
+    return dataclasses.replace(packed, weights=weights)
 
 
-def _shifted(block: MLPBlock) -> MLPBlock:
-    copy = on_copies(block, block.up.weight.dtype)
-    if copy.first.bias is not None:
-        copy.first.bias.data.mul_(1.01)
-    return copy
+def _no_slack(packed: PackedOperator) -> PackedOperator:
+    """The certificate's slack and what the grid of x adds are zero."""
+    at = int(np.frombuffer(packed.weights[48:56].tobytes(), "<i8")[0])
+    if at == 0:
+        return packed
+    row = 4 * (-(-packed.attributes["d_hidden"] // 64) * 64)
+    weights = packed.weights.copy()
+    weights[at + 2 * row : at + 4 * row] = 0
+    return dataclasses.replace(packed, weights=weights)
 
 
-@pytest.mark.parametrize("fault", [_dropped, _shifted])
-def test_a_planted_fault_is_found(fault: fuzz.Fault) -> None:
-    for index in range(60):
-        if any(fuzz.OUTPUT in failure for failure in fuzz.run(1, [index], fault).failures):
+def _other_activation(packed: PackedOperator) -> PackedOperator:
+    relu = packed.attributes["activation"] == "relu"
+    return _attribute(packed, activation="squared_relu") if relu else packed
+
+
+@pytest.mark.parametrize("fault, what", [
+    (_dropped, fuzz.OUTPUT), (_other_activation, fuzz.OUTPUT), (_no_slack, fuzz.OUTPUT)
+])  # fmt: skip
+def test_a_planted_fault_is_found(fault: fuzz.Fault, what: str) -> None:
+    for index in range(300):
+        if any(what in failure for failure in fuzz.run(1, [index], fault).failures):
             return
     pytest.fail("the fault was not found")
 

@@ -18,7 +18,7 @@ from lazyneuron.ops.native.load import status
 
 LOADER, OPERATOR = "lazyneuron.so", "lazyneuron-openvino.so"
 MISSING = "Exporting to OpenVINO needs openvino; run pip install 'lazyneuron[peers]'."
-_KERNELS = ("quantised", "kernels", "openvino/convert")
+_KERNELS = ("quantised", "kernels", "openvino/panels", "openvino/convert")
 _PLAIN = ("openvino/extension", "openvino/loader")
 
 

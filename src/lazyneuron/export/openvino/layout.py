@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from lazyneuron.accelerate.execution.packing import pack
+from lazyneuron.accelerate.slack.certificate import inner_zero_set
 from lazyneuron.blocks import LinearSite, MLPBlock
 from lazyneuron.core.errors import ConfigError
-from lazyneuron.ops.quantised.format import Format
+from lazyneuron.ops.quantised.format import Format, Rows
 from lazyneuron.ops.quantised.quantise import quantise_columns, quantise_rows
+from lazyneuron.ops.sparse_mlp.sketch import PANEL
 
 FORMAT = 1  # of the bytes, as in csrc/openvino/block.h
 _MAGIC = b"lazy-mlp"
@@ -89,19 +91,34 @@ def _quantised(block: MLPBlock) -> tuple[dict[str, Tensor | None], tuple[float, 
     form = Format(bits=8)
     first = quantise_rows(block.first.weight, form, what=block.first.name)
     down = quantise_columns(block.down.weight, form, what=block.down.name)
-    parts = {
+    parts: dict[str, Tensor | None] = {"down_scale": down.scale, "down_bias": _float(block.down.bias)}
+    act, zero = block.activation.compared(torch.float32), inner_zero_set(block.activation, torch.float32)
+    mix, cap = (*act.parameters, 0.0, 0.0)[:2]
+    numbers = (mix, cap, zero.left, zero.low, zero.high)
+    if block.gate is None:
+        rows = torch.nn.functional.pad((down.bytes.to(torch.int16) + 128).to(torch.uint8), (0, -block.d_out % PANEL))
+        return parts | {"down": rows} | _in_panels(first, block.first.bias), numbers, "int8"
+    up = quantise_rows(block.up.weight, form, what=block.up.name)
+    parts |= {
+        "down": down.bytes,
         "first": first.bytes,
         "first_scale": first.scale,
         "first_bias": _float(block.first.bias),
-        "down": down.bytes,
-        "down_scale": down.scale,
-        "down_bias": _float(block.down.bias),
     }
-    if block.gate is not None:
-        up = quantise_rows(block.up.weight, form, what=block.up.name)
-        parts |= {"up": up.bytes, "up_scale": up.scale, "up_bias": _float(block.up.bias)}
-    mix, cap = (*block.activation.parameters, 0.0, 0.0)[:2]
-    return parts, (mix, cap, 0.0, 0.0, 0.0), "int8"
+    return parts | {"up": up.bytes, "up_scale": up.scale, "up_bias": _float(block.up.bias)}, numbers, "int8"
+
+
+def _in_panels(rows: Rows, bias: Tensor | None) -> dict[str, Tensor | None]:
+    """Rows, scales and biases of 64 neurons together, four weights of each side by side; padding is zero."""
+    hidden, missing = len(rows.bytes), -len(rows.bytes) % PANEL
+    quads = -(-rows.width // 4)
+    bytes_ = torch.nn.functional.pad(rows.bytes[:, : 4 * quads], (0, 0, 0, missing), value=128)
+    offset = torch.zeros(hidden) if bias is None else bias.detach().float()
+    return {
+        "sketch": bytes_.view(-1, PANEL, quads, 4).permute(0, 2, 1, 3),
+        "first_scale": torch.nn.functional.pad(rows.scale, (0, missing)),
+        "first_bias": torch.nn.functional.pad(offset, (0, missing)),
+    }
 
 
 def _float(bias: Tensor | None) -> Tensor | None:
