@@ -114,7 +114,11 @@ def _build(target: Path, beside: Installed, isa: str) -> None:
         link = [*compiler, "-shared", "-Wl,--no-undefined", "-o"]
         build.run([*link, str(made / OPERATOR), *objects, *libraries])
         build.run([*link, str(made / LOADER), str(_object(place, _PLAIN[1])), "-ldl"])
-        os.replace(made, target)
+        try:
+            os.replace(made, target)
+        except OSError:
+            if not target.is_dir():  # else another process was faster
+                raise
 
 
 def _object(place: str, name: str) -> Path:
