@@ -74,7 +74,7 @@ def test_the_cpp_program(place: Path) -> None:
 
 @needs_openvino
 def test_the_benchmark_tool(place: Path) -> None:
-    (line,) = re.findall(r"^\$ benchmark_app (.*)$", PAGE, re.MULTILINE)
+    (line,) = re.findall(r"^\$ benchmark_app (.*)$", PAGE.replace("\\\n", " "), re.MULTILINE)
     tool = "import sys; from openvino.tools.benchmark.main import main; sys.exit(main())"
     command = [sys.executable, "-c", tool, *shlex.split(line), "-niter", "3"]
     done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=True)

@@ -70,8 +70,9 @@ def t5_base_encoder() -> nn.Module:
     """An encoder in the shape of T5-base, with random weights."""
     from transformers import T5Config, T5EncoderModel
 
-    sizes = {"d_model": 768, "d_ff": 3072, "d_kv": 64, "num_layers": 12, "num_heads": 12, "vocab_size": 30000}
-    return T5EncoderModel(T5Config(**sizes)).eval()  # type: ignore[no-untyped-call]
+    sizes: Any = {"d_model": 768, "d_ff": 3072, "d_kv": 64, "num_layers": 12, "num_heads": 12, "vocab_size": 30000}
+    model: nn.Module = T5EncoderModel(T5Config(**sizes))  # type: ignore[no-untyped-call]
+    return model.eval()
 
 
 def detr_encoder() -> nn.Module:

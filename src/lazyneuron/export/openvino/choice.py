@@ -53,7 +53,7 @@ def times_us(
     inputs = inputs.float()
     own = converted(Alone(block), [], inputs, library)
     if rest == "int8":
-        own = quantised(own, [rows.numpy() for rows in inputs.split(_CALIBRATION_ROWS)])
+        own = quantised(own, [rows.numpy() for rows in torch.split(inputs, _CALIBRATION_ROWS)])
     ours = alone(packed, library)
     core = core_with(library)
     feed, hint = inputs.numpy(), precision(weights, block)
@@ -61,9 +61,13 @@ def times_us(
     for name, model in {"ours": ours, "openvino": own}.items():
         request = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": hint}).create_infer_request()
         request.set_input_tensor(openvino.Tensor(feed, shared_memory=True))
-        calls[name] = lambda _, request=request: request.infer()
+        calls[name] = _call(request)
     times = interleaved(calls, [None], budget_s=0.05, least=_ROUNDS, most=200, warm_up=2)
     return times["ours"].median_us, times["openvino"].median_us
+
+
+def _call(request: Any) -> Callable[[Any], Any]:
+    return lambda _: request.infer()
 
 
 def alone(packed: PackedOperator, library: Path, *, axes: int = 2) -> Any:
