@@ -195,9 +195,11 @@ class Run {
     row_dots(rows + (first + i) * d, d, x, asked, n, z);
     int kept = 0;
     if (!p_.gated) {
-      if (std::is_same_v<T, float> && p_.activation == Activation::relu) {
-        enter_positive(out, l_.tile, i, &kept, asked, z, bias, n);
-        return close(out, kept);
+      if constexpr (!std::is_same_v<T, f16>) {
+        if (p_.activation == Activation::relu) {
+          enter_positive<T>(out, l_.tile, i, &kept, asked, z, bias, n, p_.rounds_twice);
+          return close(out, kept);
+        }
       }
       for (int a = 0; a < n; ++a) keep(out, l_.tile, i, &kept, asked[a], activate<T>(p_, pre_activation(z[a], bias)));
       return close(out, kept);
