@@ -244,6 +244,7 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "engine": ({"to": "tvm"}, ConfigError, "to is one of openvino"),
     "weights": ({"weights": "int4"}, ConfigError, "weights is one of keep, bf16, int8"),
     "rest": ({"rest": "int4"}, ConfigError, "rest is one of keep, int8"),
+    "half precision": ({"model": mlp().bfloat16()}, ConfigError, r"holds bfloat16 weights; export model.float\(\)"),
     "uncalibrated": ({"rest": "int8", "batches": None}, DataError, "calibrated on real inputs"),
     "no batches": ({"batches": []}, DataError, "There are no batches"),
     "one batch": ({"batches": X[0]}, DataError, "wrap it in a list"),
@@ -254,8 +255,9 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_bad_arguments_are_sentences(name: str, tmp_path: Path) -> None:
     options, error, sentence = REFUSED[name]
+    options = dict(options)
     with pytest.raises(error, match=sentence):
-        lazy.export(mlp(), tmp_path / "out", **{"batches": X, **options})
+        lazy.export(options.pop("model", None) or mlp(), tmp_path / "out", **{"batches": X, **options})
     assert list(tmp_path.iterdir()) == []
 
 

@@ -13,7 +13,7 @@ from lazyneuron.accelerate.plan import plan_acceleration
 from lazyneuron.accelerate.sample import MOST_BATCHES
 from lazyneuron.blocks import MLPBlock
 from lazyneuron.core.arguments import check_batches, check_choice, check_folder, check_model
-from lazyneuron.core.errors import DataError
+from lazyneuron.core.errors import ConfigError, DataError
 from lazyneuron.export.example import example_of
 from lazyneuron.export.exported import Exported
 from lazyneuron.export.openvino.folder import write
@@ -87,6 +87,12 @@ def export(
         batches = list(itertools.islice(batches, MOST_BATCHES))
         if not batches:
             raise DataError("There are no batches to trace the model with; pass at least one, or leave them out.")
+    other = {str(p.dtype).removeprefix("torch.") for p in model.parameters() if p.is_floating_point()} - {"float32"}
+    if other:
+        raise ConfigError(
+            f"The model holds {', '.join(sorted(other))} weights; export model.float(), with weights='bf16' to round "
+            "those of the blocks back without loss."
+        )
     given = list(batches or ())
     example = example_of(model, given)
     plan = plan_acceleration(model, example, weights="keep", blocks=blocks)

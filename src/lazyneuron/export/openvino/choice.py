@@ -50,13 +50,12 @@ def times_us(
     """
     import openvino
 
-    inputs = inputs.float()
     own = converted(Alone(block), [], inputs, library)
     if rest == "int8":
         own = quantised(own, [rows.numpy() for rows in torch.split(inputs, _CALIBRATION_ROWS)])
     ours = alone(packed, library)
     core = core_with(library)
-    feed, hint = inputs.numpy(), precision(weights, block)
+    feed, hint = inputs.numpy(), precision(weights)
     calls: dict[str, Callable[[Any], Any]] = {}
     for name, model in {"ours": ours, "openvino": own}.items():
         request = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": hint}).create_infer_request()

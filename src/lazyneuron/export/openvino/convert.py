@@ -28,9 +28,9 @@ _numbers = itertools.count()
 _standing: weakref.WeakValueDictionary[int, Standing] = weakref.WeakValueDictionary()
 
 
-def precision(weights: str, block: MLPBlock) -> str:
+def precision(weights: str) -> str:
     """OpenVINO's name of what a model's products are made in, beside blocks of this format."""
-    return "bf16" if weights == "bf16" or block.up.weight.dtype == torch.bfloat16 else "f32"
+    return "bf16" if weights == "bf16" else "f32"
 
 
 class Standing:

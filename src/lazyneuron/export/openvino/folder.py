@@ -61,7 +61,7 @@ def write(
     if rest == "int8":
         progress("Quantising the rest")
         whole = quantised(whole, feeds)
-    error = _output_error(model, whole, batches or [example], feeds, library, precision(weights, plan.matched[0]))
+    error = _output_error(model, whole, batches or [example], feeds, library, precision(weights))
     _save(whole, library, folder)
     config = {"to": "openvino", "weights": weights, "rest": rest, "every": every, "openvino": openvino.get_version()}
     return Exported(folder=folder, config=config, changes=tuple(changes), output_error=error)
