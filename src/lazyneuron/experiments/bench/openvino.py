@@ -33,7 +33,7 @@ from lazyneuron.report import markdown_table, provenance
 
 FORMATS = {"float32": ("keep", "f32"), "bfloat16": ("bf16", "bf16"), "int8": ("int8", "f32")}
 _ERRORS = {"float32": 1e-4, "bfloat16": 0.05, "int8": 0.2}  # of the output's norm, before anything is timed
-_CALIBRATION = 16
+_CALIBRATION = 8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
