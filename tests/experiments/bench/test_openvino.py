@@ -36,7 +36,7 @@ def test_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
         assert row["error_ours"] < (1e-5 if row["format"] == "float32" else 0.02)
         assert min(row["openvino_ms"], row["ours_ms"], row["ceiling_ms"]) > 0
     text = openvino.EXPERIMENT.sections["docs/export.md"](record)
-    assert "| tiny | 0.1 | 1 x 9 | float32 |" in text
+    assert "| tiny |" in text and "| 1 x 9 | float32 |" in text
 
 
 def test_biases_give_every_block_its_density() -> None:

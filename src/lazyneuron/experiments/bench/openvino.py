@@ -128,7 +128,7 @@ def run(request: Request) -> Record:
     for number, one in enumerate(ready):
         for size in one.case.sizes:
             request.advance(0.5 + number / len(ready) / 2, f"{one.case.name}, {size[0]} x {size[1]}, {one.form}")
-            rows.append(_row(one, size, budget_s=1.0 if request.quick else 4.0))
+            rows.append(_row(one, size, budget_s=1.0 if request.quick else 3.0))
     threads, version = torch.get_num_threads(), openvino.get_version()
     title = f"Exported models in OpenVINO {version.split('-')[0]}, {threads} threads, milliseconds a batch"
     return benchmark_record("openvino", title=title, threads=threads, openvino=version, rows=rows + left_out)
