@@ -16,7 +16,7 @@ from lazyneuron.core.errors import ImplUnavailable
 from lazyneuron.ops.native import build
 from lazyneuron.ops.native.load import status
 
-LOADER, OPERATOR = "lazyneuron.so", "lazyneuron-openvino.so"
+LOADER, OPERATOR = (f"{name}.so" for name in ("lazyneuron", "lazyneuron-openvino"))
 MISSING = "Exporting to OpenVINO needs openvino; run pip install 'lazyneuron[peers]'."
 _KERNELS = ("quantised", "kernels", "openvino/panels", "openvino/convert")
 _PLAIN = ("openvino/extension", "openvino/loader")
