@@ -152,7 +152,6 @@ class Block {
     const auto floats = [&](Section which) { return reinterpret_cast<const float*>(at(which)); };
     if (const float* c = floats(certificate)) p.certificate = {c, c + n, c + 2 * n, c + 3 * n, c + 4 * n, c + 5 * n};
     else p.certificate = {floats(first_scale), floats(first_bias), nullptr, nullptr, nullptr, nullptr};
-    p.down_scale = floats(down_scale);
     p.first_rows = at(first);
     p.up_rows = at(up);
     p.up_bias = at(up_bias);
@@ -160,6 +159,8 @@ class Block {
     p.down_bias = at(down_bias);
     return p;
   }
+
+  const float* scales_of_down() const { return reinterpret_cast<const float*>(at(down_scale)); }
 
   QuantisedProblem quantised(int64_t tokens) const {
     QuantisedProblem p = {};

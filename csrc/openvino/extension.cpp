@@ -21,7 +21,7 @@ namespace lazy {
 namespace LAZY_ISA {
 void kernel(const Problem&, int threads, Parallel);
 void quantised_mlp(const QuantisedProblem&, int threads, Parallel);
-void panels(const Problem&, int threads, Parallel);
+void panels(const Problem&, const float* down_scale, int threads, Parallel);
 void convert(Dtype from_type, const void* from, Dtype to_type, void* to, int64_t n);
 }  // namespace LAZY_ISA
 
@@ -185,7 +185,8 @@ class SparseMLP : public ov::op::Op {
     p.x = x;
     p.y = y;
     p.counts = counts;
-    (s_.panels() ? LAZY_ISA::panels : LAZY_ISA::kernel)(p, threads, run_on_pool);
+    if (s_.panels()) LAZY_ISA::panels(p, block.scales_of_down(), threads, run_on_pool);
+    else LAZY_ISA::kernel(p, threads, run_on_pool);
   }
 
   Shape s_;

@@ -2,7 +2,7 @@
 // layer is both what decides whether its neuron fires, and its value. Compiled for the extension's level.
 //
 // Of the Problem, sketch holds the first layer's own rows, certificate.scale and .bias a number a neuron; planes is 1;
-// down_rows are q + 128, 64 divides their stride, with down_scale; x, biases and y are float32; there is no gate.
+// down_rows are q + 128, 64 divides their stride; x, biases and y are float32; there is no gate.
 #include <algorithm>
 #include <atomic>
 #include <vector>
@@ -26,8 +26,8 @@ struct List {
 
 class Panels {
  public:
-  Panels(const Problem& p, int threads, char* scratch)
-      : p_(p), tile_(tile_of(p, threads)), tiles_((p.tokens + tile_ - 1) / tile_), panels_(panels_of(p)),
+  Panels(const Problem& p, const float* down_scale, int threads, char* scratch)
+      : p_(p), down_scale_(down_scale), tile_(tile_of(p, threads)), tiles_((p.tokens + tile_ - 1) / tile_), panels_(panels_of(p)),
         ranges_(ranges_of(p, threads)), live_(live_of(p, threads)), stride_(up_to(p.d_out, 64)) {
     tokens_ = take<Token>(scratch, p.tokens);
     planes_ = take<int8_t>(scratch, p.tokens * p.padded_in);
@@ -181,10 +181,10 @@ class Panels {
 
   v16f scales(const int32_t* neuron) const {
 #if defined(__AVX512F__)
-    return reinterpret_cast<v16f>(_mm512_i32gather_ps(_mm512_loadu_si512(neuron), p_.down_scale, 4));
+    return reinterpret_cast<v16f>(_mm512_i32gather_ps(_mm512_loadu_si512(neuron), down_scale_, 4));
 #else
     v16f out;
-    for (int l = 0; l < 16; ++l) out[l] = p_.down_scale[neuron[l]];
+    for (int l = 0; l < 16; ++l) out[l] = down_scale_[neuron[l]];
     return out;
 #endif
   }
@@ -270,6 +270,7 @@ class Panels {
 #endif
 
   const Problem& p_;
+  const float* down_scale_;
   const int64_t tile_, tiles_, panels_, ranges_, live_, stride_;
   Token* tokens_;
   int8_t* planes_;
@@ -280,9 +281,9 @@ class Panels {
 
 }  // namespace
 
-void panels(const Problem& p, int threads, Parallel parallel) {
+void panels(const Problem& p, const float* down_scale, int threads, Parallel parallel) {
   thread_local Scratch memory;
-  Panels run(p, threads, memory.at_least(Panels::scratch_bytes(p, threads)));
+  Panels run(p, down_scale, threads, memory.at_least(Panels::scratch_bytes(p, threads)));
   if (threads == 1) run.work();
   else parallel(threads, [](void* context) { static_cast<Panels*>(context)->work(); }, &run);
   p.counts[0] = p.counts[1] = run.fired();

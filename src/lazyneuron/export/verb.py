@@ -95,5 +95,5 @@ def export(
         )
     given = list(batches or ())
     example = example_of(model, given)
-    plan = plan_acceleration(model, example, weights="keep", blocks=blocks)
+    plan = plan_acceleration(model, example, blocks=blocks)
     return write(model, Path(folder), plan, example, given, weights=weights, rest=rest, every=every, progress=progress)
