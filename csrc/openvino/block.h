@@ -177,10 +177,12 @@ class Block {
     p.activation = s_.function();
     p.parameter0 = h_.parameter[0];
     p.parameter1 = h_.parameter[1];
-    p.first = {at(first), at(first_scale), at(first_bias)};
-    p.up = {at(up), at(up_scale), at(up_bias)};
+    p.first = {at(first), s_.padded_in(), at(first_scale), 1, at(first_bias)};
+    p.up = {at(up), s_.padded_in(), at(up_scale), 1, at(up_bias)};
     p.down = at(down);
     p.down_scale = at(down_scale);
+    p.down_stride = s_.d_out;
+    p.down_scale_stride = 1;
     p.down_bias = at(down_bias);
     return p;
   }
