@@ -65,6 +65,52 @@ inline void keep(Fired* out, int64_t tile, int i, int* kept, int token, float va
   if (value != 0.f) enter(out, tile, i, kept, token, value);  // NaN is kept
 }
 
+#if defined(__AVX512F__)
+template <class T>
+LAZY_INLINE __m512 rounded16(__m512 x) {
+  if constexpr (std::is_same_v<T, float>) {
+    return x;
+  } else {  // bfloat16, as narrow() does it
+    const __m512i bits = _mm512_castps_si512(x);
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    const __m512i up = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    const __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+    const __m512i whole = _mm512_mask_or_epi32(up, nan, bits, _mm512_set1_epi32(0x400000));
+    return _mm512_castsi512_ps(_mm512_and_si512(whole, _mm512_set1_epi32(static_cast<int32_t>(0xffff0000u))));
+  }
+}
+#endif
+
+// As keep(), for the n values relu(z + bias) of one neuron, rounded to T (float or bf16); z too where that is asked.
+template <class T>
+void enter_positive(Fired* out, int64_t tile, int i, int* kept, const uint8_t* token, const float* z, float bias, int n,
+                    bool rounds_twice) {
+#if defined(__AVX512F__)
+  const int32_t before = out->pairs;
+  for (int a = 0; a < n; a += 16) {
+    const __mmask16 there = static_cast<__mmask16>(n - a >= 16 ? 0xffff : (1 << (n - a)) - 1);
+    const __m512 dot = _mm512_maskz_loadu_ps(there, z + a);
+    const __m512 sum = rounded16<T>(_mm512_add_ps(rounds_twice ? rounded16<T>(dot) : dot, _mm512_set1_ps(bias)));
+    // true for NaN, which is kept
+    const __mmask16 above = _mm512_mask_cmp_ps_mask(there, sum, _mm512_setzero_ps(), _CMP_NLE_UQ);
+    const int count = __builtin_popcount(above);
+    const __mmask16 stored = static_cast<__mmask16>((1 << count) - 1);
+    const __m512i wide = _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(there, token + a));
+    _mm512_mask_storeu_ps(values_of(out) + out->pairs, stored, _mm512_maskz_compress_ps(above, sum));
+    _mm_mask_storeu_epi8(tokens_of(out, tile) + out->pairs, stored,
+                         _mm512_cvtepi32_epi8(_mm512_maskz_compress_epi32(above, wide)));
+    out->pairs += count;
+  }
+  *kept = out->pairs - before;
+  if (*kept) out->index[out->neurons] = i;
+#else
+  for (int a = 0; a < n; ++a) {
+    const float sum = rounded<T>((rounds_twice ? rounded<T>(z[a]) : z[a]) + bias);
+    if (!(sum <= 0.f)) enter(out, tile, i, kept, token[a], sum);
+  }
+#endif
+}
+
 inline void close(Fired* out, int kept) {
   if (kept) out->count[out->neurons++] = static_cast<uint8_t>(kept);
 }

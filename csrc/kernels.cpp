@@ -164,8 +164,12 @@ class Run {
   }
 
   static void row_dots(const T* row, int64_t d, const X* const* x, const uint8_t* which, int n, float* out) {
-    const X* chosen[4];
+    const X* chosen[8];
     int a = 0;
+    for (; a + 8 <= n; a += 8) {
+      for (int j = 0; j < 8; ++j) chosen[j] = x[which[a + j]];
+      dots<8>(row, chosen, d, out + a);
+    }
     for (; a + 4 <= n; a += 4) {
       for (int j = 0; j < 4; ++j) chosen[j] = x[which[a + j]];
       dots<4>(row, chosen, d, out + a);
@@ -191,6 +195,12 @@ class Run {
     row_dots(rows + (first + i) * d, d, x, asked, n, z);
     int kept = 0;
     if (!p_.gated) {
+      if constexpr (!std::is_same_v<T, f16>) {
+        if (p_.activation == Activation::relu) {
+          enter_positive<T>(out, l_.tile, i, &kept, asked, z, bias, n, p_.rounds_twice);
+          return close(out, kept);
+        }
+      }
       for (int a = 0; a < n; ++a) keep(out, l_.tile, i, &kept, asked[a], activate<T>(p_, pre_activation(z[a], bias)));
       return close(out, kept);
     }

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lazyneuron.core.receipt import Receipt
     from lazyneuron.core.undo import receipts, restore_
     from lazyneuron.explain.report import explain
+    from lazyneuron.export.verb import export
     from lazyneuron.generate.load import load_quantised
     from lazyneuron.induce.compact import compact_
     from lazyneuron.induce.project import project_
@@ -36,6 +37,7 @@ __all__ = [
     "certify_head_",
     "compact_",
     "explain",
+    "export",
     "find_blocks",
     "from_pretrained",
     "head_status",
@@ -63,6 +65,7 @@ import_on_use(
         "certify_head_": "lazyneuron.accelerate.head.transform",
         "compact_": "lazyneuron.induce.compact",
         "explain": "lazyneuron.explain.report",
+        "export": "lazyneuron.export.verb",
         "find_blocks": "lazyneuron.blocks.find",
         "from_pretrained": "lazyneuron.pretrained",
         "head_status": "lazyneuron.accelerate.head.status",

@@ -19,6 +19,7 @@ ALLOWED = {
     "train": {"core", "blocks", "measure", "induce"},
     "accelerate": {"core", "ops", "blocks", "measure"},
     "learn": {"core", "ops", "blocks"},
+    "export": {"core", "ops", "blocks", "accelerate"},
     "generate": {"core", "blocks", "accelerate", "save", "pretrained"},
     "route": {"core", "ops", "blocks", "induce.recipe"},
     "report": {"core"},

@@ -19,6 +19,7 @@ from lazyneuron.cli.bench import bench
 from lazyneuron.cli.demo import demo
 from lazyneuron.cli.doctor import doctor
 from lazyneuron.cli.explain import explain
+from lazyneuron.cli.export import export
 from lazyneuron.cli.generate import generate
 from lazyneuron.cli.interrupted import INTERRUPTED, end_interrupted
 from lazyneuron.cli.learn import learn
@@ -37,6 +38,7 @@ _COMMANDS = {
         demo,
         doctor,
         explain,
+        export,
         generate,
         learn,
         measure,

@@ -51,16 +51,8 @@ NAMES: dict[Kind, tuple[str, ...]] = {
         "capacity-lipschitz",
     ),
     "benchmark": (
-        "accelerate",
-        "checks",
-        "encoder",
-        "explain",
-        "generate",
-        "head",
-        "jsrelu",
-        "learn",
-        "recipes",
-        "route",
+        *("accelerate", "checks", "encoder", "explain", "generate", "head"),
+        *("jsrelu", "learn", "openvino", "recipes", "route"),
     ),
     "demo": ("demo",),
     "sweep": ("sweep",),
@@ -126,11 +118,12 @@ def _benchmarks() -> tuple[Experiment, ...]:
         head,
         jsrelu,
         learn,
+        openvino,
         recipes,
         route,
     )
 
-    modules = (accelerate, checks, encoder, explain, generate, head, jsrelu, learn, recipes, route)
+    modules = (accelerate, checks, encoder, explain, generate, head, jsrelu, learn, openvino, recipes, route)
     return tuple(module.EXPERIMENT for module in modules)
 
 

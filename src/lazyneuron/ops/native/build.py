@@ -86,6 +86,11 @@ def isa_levels() -> tuple[str, ...]:
     return ISA_LEVELS if x86 else ("portable",)
 
 
+def level_flags(source: str, isa: str) -> tuple[str, ...]:
+    """The compiler's flags for one kernel source at one ISA level, without what belongs to torch."""
+    return (*_FLAGS, *_LEVELS.get(source, _ISA_FLAGS)[isa], *_SOURCE_FLAGS.get(source, ()))
+
+
 def _kernel_builds(folder: Path) -> list[tuple[str, str, tuple[str, ...]]]:
     """Source, ISA level and flags of every kernel object; what takes longest comes first."""
     names = sorted((p.stem for p in folder.glob("*.cpp") if not p.stem.endswith("bindings")), reverse=True)
@@ -202,9 +207,9 @@ def build(target: Path, *, force: bool = False) -> bool:
         stamp = here / "stamp.cpp"
         stamp.write_text(_stamp(name, torch.version))
         with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
-            list(pool.map(_run, _compilations(compiler, torch, folder, stamp)))
+            list(pool.map(run, _compilations(compiler, torch, folder, stamp)))
         library = here / "library.so"
-        _run([*compiler, *_link_flags(torch), "-o", str(library), *map(str, sorted(here.glob("*.o"))), *_libraries()])
+        run([*compiler, *_link_flags(torch), "-o", str(library), *map(str, sorted(here.glob("*.o"))), *_libraries()])
         os.replace(library, target)
     return True
 
@@ -246,7 +251,12 @@ def _libraries() -> list[str]:
     return ["-ltorch_cpu", "-lc10", *([] if sys.platform == "darwin" else ["-Wl,--no-undefined"])]
 
 
-def _run(command: list[str]) -> None:
+def run(command: list[str]) -> None:
+    """Run one command of the compiler.
+
+    Raises:
+        BuildError: it failed; the message is its first line that names an error.
+    """
     done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     if done.returncode != 0:
         lines = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit status {done.returncode}"]

@@ -1,0 +1,293 @@
+// A plain block in int8, on activations of 8 bits a token: arithmetic is what many tokens cost. Every product of the first
+// layer is both what decides whether its neuron fires, and its value. Compiled for the extension's level.
+//
+// Of the Problem, sketch holds the first layer's own rows, certificate.scale and .bias a number a neuron; planes is 1;
+// down_rows are q + 128, 64 divides their stride; x, biases and y are float32; there is no gate.
+#include <algorithm>
+#include <atomic>
+#include <vector>
+
+#include "../activation.h"
+#include "../sketch.h"
+#include "../work.h"
+
+namespace lazy {
+namespace LAZY_ISA {
+namespace {
+
+constexpr int64_t kColumns = 256;  // of the output, whose sums stay in registers
+
+// The neurons that may fire for one token within a range of panels, with their pre-activations.
+struct List {
+  int32_t* neuron;
+  float* z;
+  int64_t count;
+};
+
+class Panels {
+ public:
+  Panels(const Problem& p, const float* down_scale, int threads, char* scratch)
+      : p_(p), down_scale_(down_scale), tile_(tile_of(p, threads)), tiles_((p.tokens + tile_ - 1) / tile_), panels_(panels_of(p)),
+        ranges_(ranges_of(p, threads)), live_(live_of(p, threads)), stride_(up_to(p.d_out, 64)) {
+    tokens_ = take<Token>(scratch, p.tokens);
+    planes_ = take<int8_t>(scratch, p.tokens * p.padded_in);
+    lists_ = take<List>(scratch, live_ * ranges_);
+    const int64_t most = range_panels() * kPanel;
+    for (int64_t k = 0; k < live_ * ranges_; ++k) lists_[k] = {take<int32_t>(scratch, most), take<float>(scratch, most), 0};
+  }
+
+  static size_t scratch_bytes(const Problem& p, int threads) {
+    const int64_t ranges = ranges_of(p, threads), lists = live_of(p, threads) * ranges;
+    const int64_t most = (panels_of(p) + ranges - 1) / ranges * kPanel;
+    return up_to(p.tokens * sizeof(Token), 64) + up_to(p.tokens * p.padded_in, 64) + up_to(lists * sizeof(List), 64) +
+           lists * 2 * up_to(most * sizeof(float), 64) + 64;
+  }
+
+  // Any number of threads call this; together they do everything.
+  void work() {
+    thread_local std::vector<float> values;
+    thread_local std::vector<int32_t> neurons;
+    if (ranges_ == 1) {  // tile after tile, each by one worker
+      const int64_t slot = workers_.fetch_add(1, std::memory_order_relaxed);
+      if (slot * tile_ >= live_) return;
+      first_.share(tiles_, [&](int64_t tile) {
+        const int64_t t0 = tile * tile_, count = std::min(tile_, p_.tokens - t0);
+        for (int64_t t = t0; t < t0 + count; ++t) prepare(t);
+        look(t0, count, 0, lists_ + slot * tile_);
+        for (int64_t t = 0; t < count; ++t) add(t0 + t, lists_ + slot * tile_ + t, neurons, values);
+      });
+      return;
+    }
+    zeroth_.share(p_.tokens, [&](int64_t t) { prepare(t); });
+    zeroth_.wait(p_.tokens);
+    first_.share(tiles_ * ranges_, [&](int64_t u) {  // lists of a range lie together: (range, token)
+      const int64_t t0 = u / ranges_ * tile_, range = u % ranges_;
+      look(t0, std::min(tile_, p_.tokens - t0), range, lists_ + range * live_ + t0);
+    });
+    first_.wait(tiles_ * ranges_);
+    second_.share(p_.tokens, [&](int64_t t) { add(t, lists_ + t, neurons, values); });
+  }
+
+  int64_t fired() const { return hits_.load(); }
+
+ private:
+  template <class U>
+  static U* take(char*& scratch, int64_t n) {
+    U* p = reinterpret_cast<U*>(scratch);
+    scratch += up_to(n * static_cast<int64_t>(sizeof(U)), 64);
+    return p;
+  }
+
+  static int64_t panels_of(const Problem& p) { return (p.d_hidden + kPanel - 1) / kPanel; }
+
+  // Few tokens share the panels among workers; more share the tokens.
+  static int64_t ranges_of(const Problem& p, int threads) {
+    return p.tokens >= 8 * threads || threads == 1 ? 1 : std::clamp<int64_t>(panels_of(p), 1, 4 * threads);
+  }
+
+  static int64_t tile_of(const Problem& p, int threads) {
+    const int64_t wanted = p.tokens < 8 * threads ? p.tokens : (p.tokens + 2 * threads - 1) / (2 * threads);
+    return std::clamp<int64_t>(wanted, 1, kMaxTile);
+  }
+
+  static int64_t live_of(const Problem& p, int threads) {
+    return ranges_of(p, threads) == 1 ? tile_of(p, threads) * threads : p.tokens;
+  }
+
+  int64_t range_panels() const { return (panels_ + ranges_ - 1) / ranges_; }
+  const float* row(int64_t t) const { return static_cast<const float*>(p_.x) + t * p_.d_in; }
+
+  void prepare(int64_t t) { tokens_[t] = measure(row(t), p_.d_in, p_.padded_in, 1, planes_ + t * p_.padded_in); }
+
+  // Which neurons of a range of panels may fire, for the tokens of a tile.
+  void look(int64_t t0, int64_t count, int64_t range, List* lists) {
+    const int8_t* planes[kMaxTile];
+    const float* wide[kMaxTile];
+    for (int64_t t = 0; t < count; ++t) {
+      planes[t] = planes_ + (t0 + t) * p_.padded_in;
+      wide[t] = row(t0 + t);
+      lists[t].count = 0;
+    }
+    alignas(64) float z[kMaxTile * kPanel];
+    const int64_t begin = range * range_panels(), end = std::min(begin + range_panels(), panels_);
+    for (int64_t panel = begin; panel < end; ++panel) {
+      const uint8_t* bytes = p_.sketch + panel * kPanel * p_.padded_in;
+      Ahead nothing;
+      sketch_panel(p_, bytes, tokens_ + t0, planes, wide, static_cast<int>(count), z, nothing, 0);
+      for (int64_t t = 0; t < count; ++t) {
+        const Token& token = tokens_[t0 + t];
+        if (token.odd) odd_product(bytes, wide[t], p_.d_in, token.unscale, z + t * kPanel);
+        enter(panel * kPanel, token.unscale, z + t * kPanel, lists[t]);
+      }
+    }
+  }
+
+  void enter(int64_t first, float unscale, const float* products, List& out) const {
+    for (int c = 0; c < kPanel; c += 16) {
+      const v16f z = load16(products + c) * load16(p_.certificate.scale + first + c) * unscale +
+                     load16(p_.certificate.bias + first + c);
+      // comparisons are false for NaN, which fires
+      const v16i silent = (z <= p_.left) | ((z >= p_.low) & (z <= p_.high));
+      const int64_t real = p_.d_hidden - first - c;
+      const uint32_t there = real >= 16 ? 0xffffu : real <= 0 ? 0u : (1u << real) - 1;
+#if defined(__AVX512F__)
+      const uint32_t fires = ~static_cast<uint32_t>(_mm512_movepi32_mask(reinterpret_cast<__m512i>(silent))) & there;
+      const int n = __builtin_popcount(fires);
+      const __mmask16 stored = static_cast<__mmask16>((1u << n) - 1);
+      const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+      const __m512i neuron = _mm512_add_epi32(lanes, _mm512_set1_epi32(static_cast<int32_t>(first + c)));
+      const __mmask16 mask = static_cast<__mmask16>(fires);
+      _mm512_mask_storeu_ps(out.z + out.count, stored, _mm512_maskz_compress_ps(mask, reinterpret_cast<__m512>(z)));
+      _mm512_mask_storeu_epi32(out.neuron + out.count, stored, _mm512_maskz_compress_epi32(mask, neuron));
+      out.count += n;
+#else
+      for (int l = 0; l < 16; ++l) {
+        if (silent[l] || !(there >> l & 1u)) continue;
+        out.z[out.count] = z[l];
+        out.neuron[out.count++] = static_cast<int32_t>(first + c + l);
+      }
+#endif
+    }
+  }
+
+  // The output of a token: what fires, times its rows of `down`. lists: one a range, live_ apart.
+  void add(int64_t t, const List* lists, std::vector<int32_t>& neurons, std::vector<float>& values) {
+    neurons.clear();
+    for (int64_t r = 0; r < ranges_; ++r)
+      neurons.insert(neurons.end(), lists[r * live_].neuron, lists[r * live_].neuron + lists[r * live_].count);
+    const size_t n = neurons.size(), padded = (n + 15) / 16 * 16;
+    neurons.resize(padded, 0);
+    values.assign(padded, 0.f);
+    for (int64_t r = 0, at = 0; r < ranges_; at += lists[r++ * live_].count)
+      std::memcpy(values.data() + at, lists[r * live_].z, static_cast<size_t>(lists[r * live_].count) * sizeof(float));
+    if (p_.activation != Activation::relu)  // of which what was listed is its own value
+      for (size_t k = 0; k < n; ++k) values[k] = activate<float>(p_, values[k]);
+    v16f top = {}, bad = {};
+    for (size_t k = 0; k < padded; k += 16) {
+      const v16f h = load16(&values[k]) * scales(&neurons[k]);
+      const v16f size = h < 0.f ? -h : h;
+      top = size > top ? size : top;
+      bad += h * 0.f;
+      std::memcpy(&values[k], &h, 64);
+    }
+    hits_.fetch_add(static_cast<int64_t>(n), std::memory_order_relaxed);
+    float* y = static_cast<float*>(p_.y) + t * p_.d_out;
+#if LAZY_VNNI
+    const float most = _mm512_reduce_max_ps(reinterpret_cast<__m512>(top));
+    if (reduce(bad) == 0.f && (most == 0.f || (most > kLeast && most < kMost))) return quickly(neurons, values, n, most, y);
+#endif
+    exactly(neurons, values, n, y);
+  }
+
+  v16f scales(const int32_t* neuron) const {
+#if defined(__AVX512F__)
+    return reinterpret_cast<v16f>(_mm512_i32gather_ps(_mm512_loadu_si512(neuron), down_scale_, 4));
+#else
+    v16f out;
+    for (int l = 0; l < 16; ++l) out[l] = down_scale_[neuron[l]];
+    return out;
+#endif
+  }
+
+  float bias(int64_t column) const { return p_.down_bias ? static_cast<const float*>(p_.down_bias)[column] : 0.f; }
+
+  const uint8_t* down(int32_t neuron) const { return static_cast<const uint8_t*>(p_.down_rows) + neuron * stride_; }
+
+  // Hidden activations as they are.
+  void exactly(const std::vector<int32_t>& neurons, const std::vector<float>& values, size_t n, float* y) const {
+    for (int64_t c = 0; c < p_.d_out; ++c) {
+      float sum = 0.f;
+      for (size_t k = 0; k < n; ++k) sum += values[k] * static_cast<float>(down(neurons[k])[c] - 128);
+      y[c] = sum + bias(c);
+    }
+  }
+
+#if LAZY_VNNI
+  // Hidden activations on a grid of 8 bits: four rows at once, their bytes side by side.
+  void quickly(const std::vector<int32_t>& neurons, const std::vector<float>& values, size_t n, float top,
+               float* y) const {
+    thread_local std::vector<int32_t> fours;
+    fours.resize(values.size() / 4);
+    const __m512 inverse = _mm512_set1_ps(top > 0.f ? 127.f / top : 0.f);
+    __m512i sum = _mm512_setzero_si512();
+    for (size_t k = 0; k < values.size(); k += 16) {
+      const __m512i grid = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(&values[k]), inverse));
+      sum = _mm512_add_epi32(sum, grid);
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(&fours[k / 4]), _mm512_cvtepi32_epi8(grid));
+    }
+    fours.resize((n + 3) / 4);
+    const int32_t total = _mm512_reduce_add_epi32(sum);
+    const float step = top / 127.f;
+    int64_t c = 0;
+    for (; c + kColumns <= stride_; c += kColumns) columns<4>(neurons, fours, c, 128 * total, step, y);
+    switch ((stride_ - c) / 64) {
+      case 3: return columns<3>(neurons, fours, c, 128 * total, step, y);
+      case 2: return columns<2>(neurons, fours, c, 128 * total, step, y);
+      case 1: return columns<1>(neurons, fours, c, 128 * total, step, y);
+      default: return;
+    }
+  }
+
+  template <int G>
+  void columns(const std::vector<int32_t>& neurons, const std::vector<int32_t>& fours, int64_t c0, int32_t offset,
+               float step, float* y) const {
+    __m512i acc[G][4];
+#pragma GCC unroll 4
+    for (int g = 0; g < G; ++g)
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; ++j) acc[g][j] = _mm512_setzero_si512();
+    for (size_t k = 0; k < fours.size(); ++k) {
+      const uint8_t* row[4];
+      const size_t later = k + 2 < fours.size() ? 4 * k + 8 : 4 * k;
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; ++j) {
+        row[j] = down(neurons[4 * k + j]) + c0;
+        for (int g = 0; g < G; ++g) __builtin_prefetch(down(neurons[later + j]) + c0 + 64 * g);
+      }
+      const __m512i h = _mm512_set1_epi32(fours[k]);
+#pragma GCC unroll 4
+      for (int g = 0; g < G; ++g) {
+        const __m512i r0 = _mm512_loadu_si512(row[0] + 64 * g), r1 = _mm512_loadu_si512(row[1] + 64 * g);
+        const __m512i r2 = _mm512_loadu_si512(row[2] + 64 * g), r3 = _mm512_loadu_si512(row[3] + 64 * g);
+        const __m512i low01 = _mm512_unpacklo_epi8(r0, r1), high01 = _mm512_unpackhi_epi8(r0, r1);
+        const __m512i low23 = _mm512_unpacklo_epi8(r2, r3), high23 = _mm512_unpackhi_epi8(r2, r3);
+        acc[g][0] = _mm512_dpbusd_epi32(acc[g][0], _mm512_unpacklo_epi16(low01, low23), h);
+        acc[g][1] = _mm512_dpbusd_epi32(acc[g][1], _mm512_unpackhi_epi16(low01, low23), h);
+        acc[g][2] = _mm512_dpbusd_epi32(acc[g][2], _mm512_unpacklo_epi16(high01, high23), h);
+        acc[g][3] = _mm512_dpbusd_epi32(acc[g][3], _mm512_unpackhi_epi16(high01, high23), h);
+      }
+    }
+    for (int g = 0; g < G; ++g) {
+      alignas(64) int32_t sums[4][4][4];  // (product, lane, column): columns 16 * lane + 4 * product + k
+      std::memcpy(sums, acc[g], sizeof(sums));
+      const int64_t begin = c0 + 64 * g, end = std::min<int64_t>(begin + 64, p_.d_out);
+      for (int64_t c = begin; c < end; ++c) {
+        const int64_t k = c - begin;
+        y[c] = static_cast<float>(sums[k / 4 % 4][k / 16][k % 4] - offset) * step + bias(c);
+      }
+    }
+  }
+#endif
+
+  const Problem& p_;
+  const float* down_scale_;
+  const int64_t tile_, tiles_, panels_, ranges_, live_, stride_;
+  Token* tokens_;
+  int8_t* planes_;
+  List* lists_;
+  Counter zeroth_, first_, second_;
+  std::atomic<int64_t> workers_{0}, hits_{0};
+};
+
+}  // namespace
+
+void panels(const Problem& p, const float* down_scale, int threads, Parallel parallel) {
+  thread_local Scratch memory;
+  Panels run(p, down_scale, threads, memory.at_least(Panels::scratch_bytes(p, threads)));
+  if (threads == 1) run.work();
+  else parallel(threads, [](void* context) { static_cast<Panels*>(context)->work(); }, &run);
+  p.counts[0] = p.counts[1] = run.fired();
+}
+
+}  // namespace LAZY_ISA
+}  // namespace lazy

@@ -1,0 +1,1 @@
+"""Export to OpenVINO: the operator's bytes, its extension, the conversion, and the folder."""
