@@ -231,7 +231,8 @@ def test_ctrl_c_while_loading_or_saving_ends_with_130(folders: Path, tmp_path: P
 
 def test_ctrl_c_while_generating_ends_the_command_with_130(folders: Path, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
-        "import pathlib, time\n"
+        "import pathlib, signal, time\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import lazyneuron.generate.decoding as d\n"
         "def wait(*_, **__):\n    pathlib.Path('there').touch(); time.sleep(60)\n"
         "d._Watch.put = wait\n"

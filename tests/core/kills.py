@@ -24,6 +24,7 @@ def in_a_child(body: Callable[[], object]) -> int:
     if child == 0:
         status = 1
         try:
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what a shell runs in the background
             torch.set_num_threads(1)
             body()
             status = 0
