@@ -23,7 +23,7 @@ from torch import nn
 import lazyneuron as lazy
 from lazyneuron.blocks import Activation
 from lazyneuron.core.errors import CheckpointError
-from lazyneuron.experiments.reproduce.peng.regime.text import Bytes, keep_bytes, read_bytes
+from lazyneuron.experiments.reproduce.peng.regime.text import Bytes, digest, keep_bytes, read_bytes
 from lazyneuron.experiments.reproduce.tiny_lm.text import Text, keep_text, read_text
 from lazyneuron.route import BucketTable, load_table, save_table
 from lazyneuron.route.estimators import LSHClassifier, LSHRegressor, load_estimator, save_estimator
@@ -279,15 +279,14 @@ def _texts() -> list[Text]:
 
 def _bytes() -> list[Bytes]:
     streams = [torch.full((n,), k, dtype=torch.uint8) for k, n in enumerate((1000, 2000))]
-    return [Bytes(train=stream, held_out=stream[:9], facts={"k": k}) for k, stream in enumerate(streams)]
+    return [Bytes(train=s, held_out=s[:9], facts={"sha256": digest(s, s[:9])}) for s in streams]
 
 
 def _load_bytes(folder: Path) -> int:
     text = read_bytes(folder)
     if text is None:
         raise CheckpointError("nothing is there")
-    found = {int(text.facts["k"]), *text.train.unique().tolist(), *text.held_out.unique().tolist()}
-    return _one_of(found)
+    return _one_of({*text.train.unique().tolist(), *text.held_out.unique().tolist()})
 
 
 def _load_text(folder: Path) -> int:

@@ -22,7 +22,7 @@ from lazyneuron.experiments.reproduce.peng.regime.case import Case, Job, Setting
 from lazyneuron.experiments.reproduce.peng.regime.look import look_at
 from lazyneuron.experiments.reproduce.peng.regime.table import comparisons
 from lazyneuron.experiments.reproduce.peng.regime.tasks import Augmentation, EndlessDigits, Windows
-from lazyneuron.experiments.reproduce.peng.regime.text import Bytes, keep_bytes, read_bytes
+from lazyneuron.experiments.reproduce.peng.regime.text import Bytes, digest, keep_bytes, read_bytes
 from lazyneuron.experiments.training.images import Images
 from lazyneuron.experiments.training.lora import add_lora_
 from lazyneuron.experiments.training.trainer import Variant
@@ -37,7 +37,11 @@ STEPS = 12
 def text() -> Bytes:
     generator = torch.Generator().manual_seed(0)
     train, held_out = (torch.randint(97, 123, (n,), generator=generator).to(torch.uint8) for n in (40_000, 4_000))
-    return Bytes(train=train, held_out=held_out, facts={"bytes": {"train": 40_000, "held out": 4_000}})
+    return Bytes(
+        train=train,
+        held_out=held_out,
+        facts={"bytes": {"train": 40_000, "held out": 4_000}, "sha256": digest(train, held_out)},
+    )
 
 
 @pytest.fixture

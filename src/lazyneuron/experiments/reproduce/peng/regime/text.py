@@ -53,7 +53,7 @@ def bytes_in(folder: Path, *, limit: int, package_limit: int, library: Path | No
         facts = {
             "bytes": {"train": len(train), "held out": len(held_out)},
             "packages": packages_of(sources.train),
-            "sha256": hashlib.sha256(train.numpy().tobytes() + held_out.numpy().tobytes()).hexdigest(),
+            "sha256": digest(train, held_out),
         }
         kept = Bytes(train=train, held_out=held_out, facts=facts)
         keep_bytes(kept, folder)
@@ -81,11 +81,22 @@ def read_bytes(folder: Path) -> Bytes | None:
     try:
         text = Bytes(**tensors["streams"], facts=dict(facts))
         whole = text.train.dtype == text.held_out.dtype == torch.uint8
+        whole = whole and text.facts["sha256"] == digest(text.train, text.held_out)
     except MALFORMED as error:
         raise CheckpointError(f"The text in {folder} is damaged ({said(error)}); remove the folder.") from error
     if not whole:
-        raise CheckpointError(f"The text in {folder} is damaged: it holds no bytes; remove the folder.")
+        raise CheckpointError(
+            f"The text in {folder} is damaged: it holds other bytes; remove the folder."
+        )
     return text
+
+
+def digest(*streams: Tensor) -> str:
+    """SHA-256 of streams of bytes, one after the other."""
+    found = hashlib.sha256()
+    for stream in streams:
+        found.update(stream.numpy())
+    return found.hexdigest()
 
 
 def _stream(documents: Sequence[Document]) -> Tensor:
