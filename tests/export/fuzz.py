@@ -67,7 +67,7 @@ def _has_int8_beside_torch(block: MLPBlock) -> bool:
 
 def _kept(block: MLPBlock, x: Tensor) -> Judged:
     packed = pack(block)
-    facts = bounds(packed, x, grid=0.0)
+    facts = bounds(packed, x)
     wanted = native.sparse_mlp(packed, x, planes=2 if len(x) <= FEW else 1)
     return wanted, facts.y.low, facts.y.high, facts.clean
 
