@@ -25,6 +25,7 @@ from lazyneuron.generate.load import FINAL
 from lazyneuron.generate.ties import notes_of_copies
 from lazyneuron.pretrained import default_dtype
 
+Places = Mapping[str, tuple[Tensor, Tensor]]  # rows and scales by layer
 _LOADED = "_is_hf_initialized"  # transformers' mark of what it has read, and need not initialise
 
 
@@ -122,11 +123,11 @@ def prepare_(model: nn.Module) -> None:
         to_cpu_(model)
 
 
-def quantised_again_(model: nn.Module, receipt: Receipt) -> tuple[Receipt, dict[str, Tensor]]:
+def quantised_again_(model: nn.Module, receipt: Receipt) -> tuple[Receipt, Places]:
     """Make the empty layers of a saved quantisation in a hollow model.
 
     Returns:
-        The receipt, with the names that this model has, and the memory in which the rows of each layer are to lie.
+        The receipt, with the names that this model has, and the memory in which rows and scales are to lie.
 
     Raises:
         CheckpointError: the receipt does not fit the model.
@@ -139,7 +140,7 @@ def quantised_again_(model: nn.Module, receipt: Receipt) -> tuple[Receipt, dict[
     layers = dict(_quantised(model))
     for layer in layers.values():
         setattr(layer, _LOADED, True)
-    return done, {name: layer.rows for name, layer in layers.items()}
+    return done, {name: (layer.rows, layer.scale) for name, layer in layers.items()}
 
 
 def _for_this_class(model: nn.Module, receipt: Receipt) -> Receipt:
@@ -170,15 +171,15 @@ def _for_this_class(model: nn.Module, receipt: Receipt) -> Receipt:
         "layers": layers,
         "blocks": [move(name) for name in receipt.config["blocks"]],
     }
-    if "norms" in config:
-        norms = {move(name): rule for name, rule in receipt.config["norms"].items()}
-        config["norms"] = {name: rule for name, rule in norms.items() if name in modules}
+    for key in {"norms", "decoders"} & config.keys():
+        named = {move(name): data for name, data in config[key].items()}
+        config[key] = {name: data for name, data in named.items() if name in modules}
     changes = tuple(dataclasses.replace(change, block=move(change.block)) for change in receipt.changes)
     return dataclasses.replace(receipt, config=config, changes=changes)
 
 
-def settle_(model: nn.Module, rows: Mapping[str, Tensor]) -> None:
-    """Copy rows that lie in the pages of their file into memory of their own.
+def settle_(model: nn.Module, places: Places) -> None:
+    """Copy rows and scales that lie in the pages of their file into the memory that was made for them.
 
     Raises:
         CheckpointError: bytes of a layer were not in the files.
@@ -190,11 +191,16 @@ def settle_(model: nn.Module, rows: Mapping[str, Tensor]) -> None:
                 f"{name}.{missing[0]} of this {type(model).__name__} is not in its files; name a folder that "
                 "save_pretrained wrote whole."
             )
-        if layer.rows.shape != rows[name].shape or layer.rows.dtype != rows[name].dtype:
+        pairs = list(zip(_stored(layer), places[name], strict=True))
+        if any(got.shape != own.shape or got.dtype != own.dtype for got, own in pairs):
             raise CheckpointError(f"{name} has other bytes than its receipt says; save the quantised model anew.")
         read = layer.rows
-        layer.rows = rows[name].copy_(read)
+        layer.rows, layer.scale = (own.copy_(got) for got, own in pairs)
         advise_not_needed(read)
+
+
+def _stored(layer: Quantised) -> tuple[Tensor, Tensor]:
+    return layer.rows, layer.scale
 
 
 def _untie_(model: nn.Module) -> None:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers.quantizers.auto import register_quantizer
 from transformers.quantizers.base import HfQuantizer
 
@@ -14,7 +14,7 @@ from lazyneuron.accelerate.transform import accelerate_
 from lazyneuron.core.errors import CheckpointError, ConfigError
 from lazyneuron.core.receipt import Receipt
 from lazyneuron.hf.config import METHOD, LazyConfig
-from lazyneuron.hf.loading import Loading, prepare_, quantised_again_, settle_
+from lazyneuron.hf.loading import Loading, Places, prepare_, quantised_again_, settle_
 from lazyneuron.ops.quantised.operators import operators
 
 try:
@@ -36,7 +36,7 @@ class LazyQuantizer(HfQuantizer):
     def __init__(self, quantization_config: LazyConfig, **others: Any) -> None:
         super().__init__(quantization_config, **others)  # type: ignore[arg-type]
         self._loading: Loading | None = None
-        self._rows: dict[str, Tensor] | None = None
+        self._places: Places | None = None
 
     def validate_environment(self, *args: Any, device_map: Any = None, **others: Any) -> None:
         """Refuse devices without kernels.
@@ -84,7 +84,7 @@ class LazyQuantizer(HfQuantizer):
             raise CheckpointError("The quantization_config of this model has no receipt; quantise the original anew.")
         prepare_(model)
         if receipt is not None:
-            receipt, self._rows = quantised_again_(model, receipt)
+            receipt, self._places = quantised_again_(model, receipt)
             self.quantization_config.receipt = receipt.to_data()
         else:
             self._loading = Loading(model, quantisation)
@@ -101,9 +101,9 @@ class LazyQuantizer(HfQuantizer):
         loading, self._loading = self._loading, None
         if loading is not None:
             self.quantization_config.receipt = loading.finish(model).to_data()
-        if self._rows is not None:
-            settle_(model, self._rows)
-            self._rows = None
+        if self._places is not None:
+            settle_(model, self._places)
+            self._places = None
         if self.quantization_config.weights == "keep":
             accelerate_(model)
         return model

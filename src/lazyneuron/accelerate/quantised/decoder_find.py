@@ -41,9 +41,14 @@ class DecoderLayer:
     index: int
     scale: float
 
+    def to_data(self) -> dict[str, Any]:
+        """What a receipt keeps: JSON-able, for :meth:`of_data`."""
+        data = dataclasses.asdict(self)
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in data.items()}
+
     @classmethod
     def of_data(cls, data: Mapping[str, Any]) -> DecoderLayer:
-        """From what a receipt keeps: ``dataclasses.asdict``, lists for tuples after JSON."""
+        """From what :meth:`to_data` gives."""
         made: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
         return cls(**made)
 

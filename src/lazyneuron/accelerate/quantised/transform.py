@@ -97,7 +97,7 @@ def quantise(
         norms, attention = find_norms(model), takes_part(model)
         decoders = find_decoder_layers(model, norms) if attention else {}
         config |= {"norms": norms, "attention": attention}
-        config |= {"decoders": {name: dataclasses.asdict(layer) for name, layer in decoders.items()}}
+        config |= {"decoders": {name: layer.to_data() for name, layer in decoders.items()}}
     receipt = Receipt(verb=VERB, config=config, changes=tuple(changes), notes=tuple(plan.kept.values()))
     with transaction(model, receipt.id) as change:
         executions = _apply(change, model, whole, new, config)

@@ -85,9 +85,7 @@ def read_bytes(folder: Path) -> Bytes | None:
     except MALFORMED as error:
         raise CheckpointError(f"The text in {folder} is damaged ({said(error)}); remove the folder.") from error
     if not whole:
-        raise CheckpointError(
-            f"The text in {folder} is damaged: it holds other bytes; remove the folder."
-        )
+        raise CheckpointError(f"The text in {folder} is damaged: it holds other bytes; remove the folder.")
     return text
 
 
@@ -95,7 +93,7 @@ def digest(*streams: Tensor) -> str:
     """SHA-256 of streams of bytes, one after the other."""
     found = hashlib.sha256()
     for stream in streams:
-        found.update(stream.numpy())
+        found.update(memoryview(stream.numpy()))
     return found.hexdigest()
 
 
