@@ -64,7 +64,7 @@ inline bool has_rows(const Tensor& t) {
     if (t.size(axis) != 1 && t.stride(axis) != inner) return false;
     inner *= t.size(axis);
   }
-  return t.numel() == 0 || t.size(0) == 1 || t.stride(0) >= inner;
+  return t.dim() == 0 || t.numel() == 0 || t.size(0) == 1 || t.stride(0) >= inner;
 }
 
 inline void check_tensor(const char* what, const Tensor& t, ScalarType type, std::initializer_list<int64_t> shape,

@@ -93,7 +93,7 @@ def digest(*streams: Tensor) -> str:
     """SHA-256 of streams of bytes, one after the other."""
     found = hashlib.sha256()
     for stream in streams:
-        found.update(memoryview(stream.numpy()))
+        found.update(stream.numpy().data)
     return found.hexdigest()
 
 
