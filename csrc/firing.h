@@ -29,8 +29,9 @@ struct Layout {
   size_t fired_bytes;    // one Fired with its tails
   bool independent;      // each tile start to end by one worker, instead of all workers on the same tile
 
-  Layout(int64_t tokens, int64_t d_hidden, int64_t d_out, int threads) {
-    independent = tokens >= 32 * 2 * static_cast<int64_t>(threads);
+  // alone_from: tokens from which each tile is one worker's; 0 for what suits weights that are not quantised.
+  Layout(int64_t tokens, int64_t d_hidden, int64_t d_out, int threads, int64_t alone_from = 0) {
+    independent = tokens >= (alone_from > 0 ? alone_from : 32 * 2 * static_cast<int64_t>(threads));
     const int64_t wanted = independent ? (tokens + 2 * threads - 1) / (2 * threads) : tokens;
     tile = std::clamp<int64_t>(wanted, 1, kMaxTile);
     tiles = (tokens + tile - 1) / tile;

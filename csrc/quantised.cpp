@@ -55,15 +55,21 @@ class Linear {
   Ranges first_;
 };
 
+// A panel that was unpacked serves the tiles of all workers; the lists of more tokens would take much memory.
+constexpr int64_t kAloneFrom = 1024;
+
 // More tokens: what they open is listed first, a panel after the other; then the listed rows of `down` are read.
 template <class T, class Row>
 class ManyTokens {
  public:
   ManyTokens(const QuantisedProblem& p, int threads, char* scratch)
-      : p_(p), l_(p.tokens, p.d_hidden, p.d_out, threads), tokens_(p, scratch), passes_(l_, p.tokens, threads, scratch) {}
+      : p_(p),
+        l_(p.tokens, p.d_hidden, p.d_out, threads, kAloneFrom),
+        tokens_(p, scratch),
+        passes_(l_, p.tokens, threads, scratch) {}
 
   static size_t scratch_bytes(const QuantisedProblem& p, int threads) {
-    const Layout l(p.tokens, p.d_hidden, p.d_out, threads);
+    const Layout l(p.tokens, p.d_hidden, p.d_out, threads, kAloneFrom);
     return GridTokens<T>::scratch_bytes(p) + TwoPasses::scratch_bytes(l, threads) + 256;
   }
 

@@ -146,7 +146,7 @@ def test_a_linear_layer_is_its_definition(form, dtype, isa):
 def test_a_block_is_its_definition(form, gated, isa):
     first, up, down = block(256, 70, 96, bits=form.bits)
     bias, up_bias, down_bias = normal(70, seed=2) - 1, normal(70, seed=3), normal(96, seed=4)
-    for tokens in (0, 1, 2, 5, 66, 300):
+    for tokens in (0, 1, 2, 5, 66, 300, 1100):
         x, counts = on_grid(tokens, 256), torch.zeros(4, dtype=torch.int64)
         second = (up, up_bias) if gated else None
         arguments = operators.block_arguments(
