@@ -70,10 +70,11 @@ LAZY_INLINE int64_t piece(const QuantisedProblem& p, const QuantisedRows& rows) 
   return one_piece(p, rows) ? rows.stride : row_bytes(p);
 }
 
+// The scales of n rows, unless they come with their weights.
 inline void fetch_scales(const QuantisedProblem& p, const QuantisedRows& rows, int64_t row, int64_t n) {
   if (p.bits == 8) {
     __builtin_prefetch(scale_of<float>(rows, row));
-  } else {
+  } else if (!one_piece(p, rows)) {
     for (int64_t r = row; r < row + n; ++r)
       for (int64_t k = 0; k < p.blocks.count * 16; k += 32) __builtin_prefetch(scale_of<bf16>(rows, r) + k);
   }

@@ -133,7 +133,7 @@ inline void tile_dots(const QuantisedProblem& p, const QuantisedRows& rows, int6
     if (p.bits == 4) {
       unpack(p, rows, row, reinterpret_cast<uint8_t*>(scratch),
              reinterpret_cast<float*>(scratch + kTileRows * (p.padded_in + 64)), tile);
-      if (!one_piece(p, rows)) fetch_scales(p, rows, row[0] + kTileRows, kTileRows);
+      fetch_scales(p, rows, row[0] + kTileRows, kTileRows);
     } else {
       alignas(32) float scale[kTileRows];
       for (int r = 0; r < kTileRows; ++r) {

@@ -111,7 +111,7 @@ inline void panel_dots(const QuantisedProblem& p, const QuantisedRows& rows, int
   for (; r < n; r += r + kRows <= n ? kRows : 1) {
     const int64_t row[kRows] = {first + r, first + r + 1, first + r + 2, first + r + 3};
     const uint8_t* ahead = rows.bytes + row[0] * rows.stride + kStreamLead;
-    if (p.bits == 4 && !one_piece(p, rows)) fetch_scales(p, rows, row[0] + kStreamLead / rows.stride, kRows);
+    if (p.bits == 4) fetch_scales(p, rows, row[0] + kStreamLead / rows.stride, kRows);
     if (r + kRows <= n) rows_dots<kRows>(p, rows, row, x, count, decoded, out + r * kGridTile, ahead, fetch);
     else rows_dots<1>(p, rows, row, x, count, decoded, out + r * kGridTile, ahead, fetch);
   }
