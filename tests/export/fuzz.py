@@ -6,10 +6,8 @@ float64 evaluation, and to have the bits that torch's operator has at this level
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import sys
-import time
 from collections.abc import Callable, Iterable
 
 import torch
@@ -23,6 +21,7 @@ from lazyneuron.ops.quantised.format import Format, quantise_columns, quantise_r
 from lazyneuron.ops.sparse_mlp import native
 from tests.accelerate.fuzz.bounds import bounds
 from tests.accelerate.fuzz.case import make_case
+from tests.accelerate.fuzz.command import arguments, fuzz
 from tests.accelerate.fuzz.quantised import Case as QuantisedCase
 from tests.accelerate.fuzz.quantised import differing, known
 from tests.export.openvino import run_packed
@@ -88,23 +87,9 @@ def _int8(block: MLPBlock, x: Tensor) -> Judged:
     return wanted, facts.y.low, facts.y.high, facts.clean
 
 
-def main() -> int:
-    """Run, print the figures, and return 1 when anything was wrong."""
-    parser = argparse.ArgumentParser(prog="python -m tests.export.fuzz", description=__doc__)
-    parser.add_argument("--blocks", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--first", type=int, default=0, help="number of the first block")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    began = time.perf_counter()
-    tally = run(arguments.seed, range(arguments.first, arguments.first + arguments.blocks))
-    print(*tally.failures[:40], sep="\n")
-    print(
-        f"seed {arguments.seed}, {tally.blocks} blocks, {tally.tokens} tokens compared, "
-        f"{time.perf_counter() - began:.0f} s, {len(tally.failures)} failures"
-    )
-    return 1 if tally.failures else 0
+def _said(tally: Tally) -> str:
+    return f"{tally.blocks} blocks, {tally.tokens} tokens compared"
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(fuzz(arguments("tests.export.fuzz", __doc__), run, _said))

@@ -6,10 +6,8 @@ the grid of the inputs and float32 sums may add, says what their output, and the
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from types import SimpleNamespace
@@ -22,6 +20,7 @@ from lazyneuron.ops.quantised import operators
 from lazyneuron.ops.quantised.format import GROUPS, Columns, Format, Rows, quantise_columns, quantise_rows
 from tests.accelerate.fuzz.bounds import Range, _output, activated, product, sums
 from tests.accelerate.fuzz.case import DTYPES, Dice, _activation, _bias, _inputs, _offsets
+from tests.accelerate.fuzz.command import arguments, fuzz
 from tests.accelerate.fuzz.judge import levels
 
 WIDTHS, HIDDEN, OUT, TOKENS = (1, 3, 37, 64, 130, 320), (1, 7, 64, 65, 200), (1, 5, 33, 96), (1, 2, 5, 17, 66, 130)
@@ -176,23 +175,11 @@ def run(seed: int, indices: Iterable[int], fault: Fault | None = None) -> Tally:
     return tally
 
 
-def main() -> int:
-    """Run, print the figures, and return 1 when anything was wrong."""
-    parser = argparse.ArgumentParser(prog="python -m tests.accelerate.fuzz.quantised", description=__doc__)
-    parser.add_argument("--blocks", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--first", type=int, default=0, help="number of the first block")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    began = time.perf_counter()
-    tally = run(arguments.seed, range(arguments.first, arguments.first + arguments.blocks))
-    print(*tally.failures[:40], sep="\n")
-    print(
-        f"seed {arguments.seed}, {tally.blocks} blocks, {tally.tokens} tokens compared, {tally.pairs} pairs of which "
-        f"{tally.fired} surely fire, {time.perf_counter() - began:.0f} s, {len(tally.failures)} failures"
+def _said(tally: Tally) -> str:
+    return (
+        f"{tally.blocks} blocks, {tally.tokens} tokens compared, {tally.pairs} pairs of which {tally.fired} surely fire"
     )
-    return 1 if tally.failures else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(fuzz(arguments("tests.accelerate.fuzz.quantised", __doc__), run, _said))
