@@ -21,7 +21,10 @@ NAMES: dict[Kind, tuple[str, ...]] = {
         "peng-shifted",
         "peng-identity",
         "peng-marchenko-pastur",
-        *(f"peng-regime-{part}" for part in ("language", "t5", "vision", "wide", "finetune", "pressure", "long")),
+        *(
+            f"peng-regime-{part}"
+            for part in ("language", "t5", "vision", "wide", "finetune", "beginnings", "pressure", "long")
+        ),
         "minilm-frontier",
         "encoder-frontier",
         "tiny-lm",

@@ -186,7 +186,10 @@ def test_the_catalogue() -> None:
         "peng-shifted",
         "peng-identity",
         "peng-marchenko-pastur",
-        *(f"peng-regime-{part}" for part in ("language", "t5", "vision", "wide", "finetune", "pressure", "long")),
+        *(
+            f"peng-regime-{part}"
+            for part in ("language", "t5", "vision", "wide", "finetune", "beginnings", "pressure", "long")
+        ),
     }
     assert "minilm-frontier" in papers
     assert all(one.differs and one.source for one in papers.values())

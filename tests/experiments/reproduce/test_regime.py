@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -224,8 +225,22 @@ def test_digits_are_new_each_time_and_the_same_again(few: Images) -> None:
     assert bool((erased == 0).any()) and not bool((held_out["pixel_values"] == 0).any())
 
 
+def test_first_weights_are_those_that_were_asked_for(setting: Setting) -> None:
+    for begin, embedded, tied in (("torch", 0.02, True), ("unit", 1.0, False), ("gpt2", 0.02, True)):
+        torch.manual_seed(0)
+        model: Any = task_of("decoder", setting, begin=begin).new_model()  # type: ignore[arg-type]
+        first, second = model.transformer.h[0].mlp.c_fc.weight, model.transformer.h[0].mlp.c_proj.weight
+        reach = 0.25, 32**-0.5  # torch's linear layers: even, up to one over the root of their inputs
+        for weight, most in zip((first, second), reach, strict=True):
+            assert (float(weight.detach().abs().max()) == pytest.approx(most, rel=0.05)) == (begin != "gpt2")
+        assert float(model.transformer.wte.weight.detach().std()) == pytest.approx(embedded, rel=0.1)
+        assert (model.lm_head.weight is model.transformer.wte.weight) == tied
+        if begin == "gpt2":
+            assert float(first.detach().std()) == pytest.approx(0.02, rel=0.1)
+
+
 def test_lora_trains_adapters_and_vectors_alone(setting: Setting) -> None:
-    task = task_of("decoder", setting)
+    task = task_of("decoder", setting, begin="unit")  # whose head has a matrix of its own
     torch.manual_seed(0)
     model = task.new_model()
     batch = task.batch_at(0, 0)
@@ -287,7 +302,14 @@ def test_the_regime_is_the_one_that_was_asked_for() -> None:
     assert [c.variant.name for c in cases][:2] == ["vanilla", "all three"] and len({c.name for c in cases}) == 7
     assert setting.looks(plan.LONG_STEPS)[:5] == [250, 500, 1000, 2000, 3000]
     assert setting.looks(plan.STEPS) == [s for s in setting.looks(plan.LONG_STEPS) if s <= plan.STEPS]
-    everything = [*cases, *plan.pressed(9), *plan.tuned(9, 9), *plan.other_optimizer(9), *plan.wide(9)]
+    everything = [
+        *cases,
+        *plan.pressed(9),
+        *plan.tuned(9, 9),
+        *plan.other_optimizer(9),
+        *plan.wide(9),
+        *plan.beginnings(9),
+    ]
     by_name = {case.name: {json.dumps(c.data()) for c in everything if c.name == case.name} for case in everything}
     assert all(len(data) == 1 for data in by_name.values())  # no two trainings share a folder
     assert math.isclose(plan.RAMP * plan.TUNING_STEPS, 3000)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from lazyneuron.experiments.reproduce.peng.regime.tasks import ByteDecoder, ByteSpans, Endless, EndlessDigits
+from lazyneuron.experiments.reproduce.peng.regime.tasks import Begin, ByteDecoder, ByteSpans, Endless, EndlessDigits
 from lazyneuron.experiments.reproduce.peng.regime.text import bytes_in
 from lazyneuron.experiments.training.images import digits
 from lazyneuron.experiments.training.language import LanguageSize
@@ -20,6 +20,7 @@ from lazyneuron.induce import parameter_groups
 
 Kind = Literal["decoder", "spans", "vision", "wide"]
 Tuning = Literal["scratch", "full", "lora"]
+_USUAL = ("adamw", "scratch", "torch")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,6 +102,7 @@ class Case:
         tuning: from new weights, or on from the vanilla model with all weights (``"full"``) or by adapters
             (``"lora"``).
         start: steps of the vanilla training that fine-tuning goes on from.
+        begin: the first weights of a decoder.
     """
 
     kind: Kind
@@ -109,11 +111,12 @@ class Case:
     optimizer: Literal["adamw", "adafactor"] = "adamw"
     tuning: Tuning = "scratch"
     start: int = 0
+    begin: Begin = "torch"
 
     @property
     def name(self) -> str:
-        """As in folders: task, optimiser and tuning where they are not the usual ones, variant."""
-        apart = [part for part in (self.optimizer, self.tuning) if part not in ("adamw", "scratch")]
+        """As in folders: task, optimiser, tuning and first weights where they are not the usual ones, variant."""
+        apart = [part for part in (self.optimizer, self.tuning, self.begin) if part not in _USUAL]
         return "-".join([self.kind, *apart, *self.variant.name.replace(",", "").split()])
 
     def data(self) -> dict[str, Any]:
@@ -125,6 +128,7 @@ class Case:
             "optimizer": self.optimizer,
             "tuning": self.tuning,
             "start": self.start,
+            "begin": self.begin,
         }
         plain: dict[str, Any] = json.loads(json.dumps(found))
         return plain
@@ -162,7 +166,7 @@ def weights_name(steps: int) -> str:
     return f"weights-{steps}.safetensors"
 
 
-def task_of(kind: Kind, setting: Setting) -> Endless:
+def task_of(kind: Kind, setting: Setting, *, begin: Begin = "torch") -> Endless:
     """The task, with the text that the folder keeps.
 
     Raises:
@@ -181,7 +185,7 @@ def task_of(kind: Kind, setting: Setting) -> Endless:
         if kind == "spans":
             task = ByteSpans(text, setting.spans)
         else:
-            task = ByteDecoder(text, setting.language if kind == "decoder" else setting.wide)
+            task = ByteDecoder(text, setting.language if kind == "decoder" else setting.wide, begin=begin)
     task.device = torch.device(setting.device)
     return task
 

@@ -125,6 +125,11 @@ EXPERIMENTS = (
     ),
     _experiment("finetune", "The modules in fine-tuning, LoRA included", _tuned),
     _experiment(
+        "beginnings",
+        "The modules in a decoder from three kinds of first weights",
+        lambda request: plan.beginnings(plan.steps_of(request, plan.BEGINNING_STEPS)),
+    ),
+    _experiment(
         "pressure",
         "The modules with a density-controlled penalty, in a decoder",
         lambda request: plan.pressed(plan.steps_of(request, plan.STEPS)),

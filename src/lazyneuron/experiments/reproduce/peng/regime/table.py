@@ -28,6 +28,8 @@ _TASKS = {
     "wide": "next byte, K K^T of full rank",
 }
 _HOW = {"scratch": "from scratch", "full": "fine-tuned", "lora": "fine-tuned by LoRA"}
+_OPTIMIZERS = {"adamw": "AdamW", "adafactor": "Adafactor"}
+_BEGIN = {"torch": "", "gpt2": "first weights as GPT-2's, ", "unit": "embeddings of deviation 1, "}
 _MOMENTS = (0.05, 0.25, 1.0)  # shares of the steps at which factors are shown
 
 
@@ -46,6 +48,12 @@ class Comparison:
         self.step = max(map(shared_step, both), default=0)
         self.pairs = [pair for pair in both if self.step and shared_step(pair) == self.step]
 
+    @property
+    def trained(self) -> str:
+        """First weights where they are not the usual ones, from scratch or on, optimiser."""
+        case = self.case
+        return f"{_BEGIN[case.begin]}{_HOW[case.tuning]}, {_OPTIMIZERS[case.optimizer]}"
+
     def mean(self, value: Callable[[list[Look], list[Look]], float | None]) -> float | None:
         """The mean over seeds of what is made of a pair; None if there is none, or a value is."""
         found = [value(mine, theirs) for mine, theirs in self.pairs]
@@ -57,7 +65,7 @@ class Comparison:
         case, step = self.case, self.step
         return {
             "task": _TASKS[case.kind],
-            "trained": f"{_HOW[case.tuning]}, {'Adafactor' if case.optimizer == 'adafactor' else 'AdamW'}",
+            "trained": self.trained,
             "variant": case.variant.name,
             "steps": step,
             "of": case.steps,
@@ -83,7 +91,8 @@ class Comparison:
             if step and step not in [row["steps"] for row in made]:
                 found = [factor_ratios(mine, theirs, step) for mine, theirs in self.pairs]
                 means = {key: statistics.geometric_mean(one[key] for one in found) for key in found[0]}
-                start = {"task": _TASKS[self.case.kind], "variant": self.case.variant.name, "steps": step}
+                start = {"task": _TASKS[self.case.kind], "trained": self.trained}
+                start |= {"variant": self.case.variant.name, "steps": step}
                 made.append(start | means)
         return made
 
@@ -93,7 +102,9 @@ class Comparison:
         if not steps:
             return None
         runs = [[k["density"] for k in mine if k["step"] in steps] for mine, _ in self.pairs]
-        return band(self.case.variant.name, x=steps, runs=runs)
+        usual = self.trained == f"{_HOW['scratch']}, {_OPTIMIZERS['adamw']}"
+        name = self.case.variant.name
+        return band(name if usual else f"{name}, {self.trained}", x=steps, runs=runs)
 
 
 def shown(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,7 +116,7 @@ def shown(row: Mapping[str, Any]) -> dict[str, Any]:
 def comparisons(cases: Sequence[Case], found: Sequence[Sequence[Course | None]]) -> list[Comparison]:
     """Each case beside the first of its kind."""
     firsts: dict[Any, int] = {}
-    numbers = [firsts.setdefault((c.kind, c.optimizer, c.tuning), n) for n, c in enumerate(cases)]
+    numbers = [firsts.setdefault((c.kind, c.optimizer, c.tuning, c.begin), n) for n, c in enumerate(cases)]
     return [
         Comparison(case, found[n], found[first]) for n, (case, first) in enumerate(zip(cases, numbers, strict=True))
     ]

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,7 @@ from lazyneuron.experiments.training.task import Batch
 from lazyneuron.experiments.training.text import Tokens
 from lazyneuron.experiments.training.vision import VisionSize, VisionTask
 
+Begin = Literal["torch", "gpt2", "unit"]
 _HELD_OUT, _AT_ONCE = 512, 64  # windows that a look measures, and in one batch
 
 
@@ -84,21 +86,24 @@ class _ByteTask:
 class ByteDecoder(_ByteTask, DecoderTask):
     """The next byte.
 
-    Weights begin as torch's own layers do, embeddings with deviation 1 as T5's: with GPT-2's 0.02, which is meant for
-    ten times the width, half as many neurons fire after 500 steps, and the modules cut nothing in 7000 (one seed).
+    Args:
+        text: the bytes.
+        size: of model and batches.
+        begin: the first weights: ``"gpt2"`` with deviation 0.02 everywhere and the embedding as the head's matrix;
+            ``"torch"`` the same, but linear layers as torch makes them; ``"unit"`` these, embeddings of deviation 1 and
+            a head of its own. What becomes of the modules' cut with each stands in docs/regime.md.
     """
 
-    tied = False
-
-    def __init__(self, text: Bytes, size: LanguageSize) -> None:
+    def __init__(self, text: Bytes, size: LanguageSize, *, begin: Begin = "torch") -> None:
         super().__init__(_tokens(text), size)
+        self.begin, self.tied = begin, begin != "unit"
         self._windows_at = Windows(text.train, length=size.length, batch=size.batch)
 
     def new_model(self) -> nn.Module:
         """A pre-norm decoder with ReLU and learned positions."""
         model = super().new_model()
-        for module in model.modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
+        for module in model.modules() if self.begin != "gpt2" else ():
+            if self.begin == "unit" and isinstance(module, nn.Linear | nn.Embedding):
                 module.reset_parameters()
             elif type(module).__name__ == "Conv1D":  # a linear layer with its matrix transposed
                 reach = len(module.get_parameter("weight")) ** -0.5

@@ -128,7 +128,7 @@ def train(job: Job, advance: _Advance) -> dict[str, Any]:
         if kept["diverged"] or done_in(kept) > steps or (done_in(kept) == steps and weights):
             advance(1.0)
             return kept
-    task = task_of(job.case.kind, job.setting)
+    task = task_of(job.case.kind, job.setting, begin=job.case.begin)
     model = _new_model(job, task)
     course = Course(settings_of(job))
     run = _Run(job, task, model, course)
