@@ -16,7 +16,7 @@ ALLOWED = {
     "measure": {"core", "blocks"},
     "explain": {"core", "blocks", "measure"},
     "induce": {"core", "ops", "blocks", "measure"},
-    "train": {"core", "blocks", "measure", "induce"},
+    "train": {"core", "ops", "blocks", "measure", "induce"},
     "accelerate": {"core", "ops", "blocks", "measure"},
     "learn": {"core", "ops", "blocks"},
     "export": {"core", "ops", "blocks", "accelerate"},

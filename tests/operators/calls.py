@@ -105,6 +105,15 @@ def candidates() -> Arguments:
     return {**made, "rows": 70, "k": 3, "isa": -1}
 
 
+def _bits() -> Tensor:
+    """Which of 70 neurons fire for each of 5 tokens."""
+    return definitions.packed_marks(normal(70, 5, dtype=torch.float32).T > 0.5)
+
+
+def _fired(bits: Tensor) -> int:
+    return sum(int(byte).bit_count() for byte in bits.flatten())
+
+
 def quantising(*, bits: int, by_neuron: bool) -> Arguments:
     """Rows to be quantised in groups of 64, and memory for them, filled with something else."""
     rows, width = 70, 384
@@ -186,6 +195,14 @@ CALLS: dict[str, Callable[[], Arguments]] = {
     "jsrelu_backward": lambda: {
         "gradient": normal(17, 3, dtype=torch.float32).T, "x": normal(3, 17, dtype=torch.float32), "mix": 0.5,
         "cap": 1.0, "isa": -1,
+    },
+    "mark_fired": lambda: {
+        "z": normal(5, 70, dtype=torch.float32), "factor": normal(5, 70, dtype=torch.float32).flip(0), "left": 0.0,
+        "low": 0.5, "high": 0.75, "isa": -1,
+    },
+    "gather_fired": lambda: {"dense": normal(5, 70, dtype=torch.float32), "bits": _bits(), "isa": -1},
+    "scatter_fired": lambda: {
+        "bits": _bits(), "values": normal(_fired(_bits()), dtype=torch.float32), "width": 70, "isa": -1,
     },
     "fingerprint": lambda: {"memory": _memory()},
     "first_change": lambda: {

@@ -52,6 +52,34 @@ def _pieces(memory: Tensor) -> list[np.ndarray]:
     return list(data) if data.ndim == 2 else [data[k : k + 4096] for k in range(0, len(data), 4096)]
 
 
+def packed_marks(kept: Tensor) -> Tensor:
+    """Rows of booleans as bits, the first in the lowest place of the first byte."""
+    return torch.from_numpy(np.packbits(kept.contiguous().numpy(), axis=1, bitorder="little"))
+
+
+def _marks(bits: Tensor, width: int) -> Tensor:
+    return torch.from_numpy(np.unpackbits(bits.numpy(), axis=1, bitorder="little")[:, :width].astype(bool))
+
+
+def mark_fired(z: Tensor, factor: Tensor | None, left: float, low: float, high: float, isa: int) -> Written:
+    x = z.float().numpy()
+    with np.errstate(over="ignore"):
+        kept = ~((x <= np.float32(left)) | ((x >= np.float32(low)) & (x <= np.float32(high))))
+    if factor is not None:
+        kept &= ~(factor.float().numpy() <= 0)
+    return (packed_marks(torch.from_numpy(kept)),)
+
+
+def gather_fired(dense: Tensor, bits: Tensor, isa: int) -> Written:
+    return (dense[_marks(bits, dense.shape[1])],)
+
+
+def scatter_fired(bits: Tensor, values: Tensor, width: int, isa: int) -> Written:
+    dense = torch.zeros(len(bits), width, dtype=values.dtype)
+    dense[_marks(bits, width)] = values
+    return (dense,)
+
+
 def quantised_linear(x: Tensor, rows: Tensor, scale: Tensor, bias: Tensor, bits: int, group: int, isa: int) -> Written:
     weight = decode_rows(rows, scale, width=x.shape[-1], bits=bits, group=group)
     return ((x.double() @ weight.T + bias.double()).to(x.dtype),)

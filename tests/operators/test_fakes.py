@@ -11,6 +11,7 @@ from lazyneuron.ops.candidates import operators as candidates
 from lazyneuron.ops.decoding import operators as decoding
 from lazyneuron.ops.fingerprint import fingerprint
 from lazyneuron.ops.jsrelu import native as jsrelu
+from lazyneuron.ops.packing import operators as packing
 from lazyneuron.ops.quantised import operators as quantised
 from lazyneuron.ops.sparse_mlp import native as sparse_mlp
 from tests.kernels import needs_kernels
@@ -25,7 +26,7 @@ NUMBERS = {"best_isa", "best_boolean_isa", "bucket_insert", "first_change", "qua
 @pytest.fixture(autouse=True, scope="module")
 def registered() -> None:
     rooms = (boolean.operators, fingerprint.native_ops, buckets.native_ops, jsrelu.register, quantised.operators)
-    for register in (*rooms, candidates.operator, decoding.operators, sparse_mlp.op):
+    for register in (*rooms, packing.operators, candidates.operator, decoding.operators, sparse_mlp.op):
         register()
 
 

@@ -171,3 +171,16 @@ def test_an_accelerated_model_is_evaluated_with_the_weights_that_the_default_opt
     assert abs(losses["plain"][0] - losses["plain"][1]) > 1e-2
     assert losses["accelerated"] == pytest.approx(losses["plain"], rel=1e-5)
     assert all(block.fallbacks.get("training mode") for block in lazy.status(model).blocks)
+
+
+def test_packing_changes_no_loss_and_is_given_back(tmp_path):
+    losses = []
+    for packs in (False, True):
+        model = vit()
+        callback = SparsityCallback(model, every=4, pack=packs)
+        done = trainer(model, tmp_path / str(packs), callbacks=[callback], logging_steps=1)
+        done.train()
+        losses.append([entry["loss"] for entry in done.state.log_history if "loss" in entry])
+        assert any("saved_bytes" in entry for entry in done.state.log_history) == packs
+        assert not any("forward" in module.__dict__ for module in model.modules())
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4) and len(losses[0]) == 8

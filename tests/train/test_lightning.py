@@ -107,3 +107,16 @@ def test_a_bad_loss_stops_it_before_the_weights_change(tmp_path):
         fit(task, tmp_path, callbacks=[SparsityCallback(task.net), keeper], bad=True, enable_checkpointing=True)
     assert all(bool(v.isfinite().all()) for v in task.state_dict().values())
     assert not task.net._forward_hooks and not task.net._forward_pre_hooks
+
+
+def test_packing_changes_no_weight_and_is_given_back(tmp_path):
+    weights = []
+    for packs in (False, True):
+        torch.manual_seed(0)
+        task = Task()
+        callback = SparsityCallback(task.net, every=4, pack=packs)
+        fit(task, tmp_path, callbacks=[callback])
+        weights.append(torch.cat([p.detach().flatten() for p in task.parameters()]))
+        assert bool(callback.monitor.readings[0].kept_bytes) == packs
+        assert not any("forward" in module.__dict__ for module in task.modules())
+    torch.testing.assert_close(weights[1], weights[0], rtol=1e-3, atol=1e-4)

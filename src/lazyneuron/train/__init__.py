@@ -9,5 +9,15 @@ from lazyneuron.train.guard import LossGuard
 from lazyneuron.train.hooks import TrainingHooks
 from lazyneuron.train.monitor import Reading, SparsityMonitor
 from lazyneuron.train.order import BatchOrder, OrderedLoader
+from lazyneuron.train.packing.transform import pack_activations_
 
-__all__ = ["BatchOrder", "Checkpoints", "LossGuard", "OrderedLoader", "Reading", "SparsityMonitor", "TrainingHooks"]
+__all__ = [
+    "BatchOrder",
+    "Checkpoints",
+    "LossGuard",
+    "OrderedLoader",
+    "Reading",
+    "SparsityMonitor",
+    "TrainingHooks",
+    "pack_activations_",
+]

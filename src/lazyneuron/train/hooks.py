@@ -11,12 +11,14 @@ from torch import Tensor, nn
 from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.blocks.find import blocks_of
 from lazyneuron.core.errors import ConfigError, DivergedError
+from lazyneuron.core.undo import restore_
 from lazyneuron.induce.project import has_recipe, project_
 from lazyneuron.induce.training.controller import DensityController
 from lazyneuron.induce.training.pressure import Pressure, pre_activations, total_pressure
 from lazyneuron.train.checkpoint import Checkpoints
 from lazyneuron.train.guard import LossGuard
 from lazyneuron.train.monitor import Reading, ScalarWriter, SparsityMonitor
+from lazyneuron.train.packing.transform import pack_activations_
 from lazyneuron.train.random_state import noise_generators, set_noise
 
 
@@ -35,6 +37,7 @@ class TrainingHooks:
         pressure: what :meth:`penalty` is, and the density that its strength is to reach.
         checkpoints: where to save and resume; with a pressure its controller is saved as the part ``controller``.
         save_every: save after the steps that are multiples of this; 0 for never.
+        pack: keep for the backward only what fires, by :func:`pack_activations_`, from now until :meth:`stop`.
 
     Attributes:
         monitor: holds the readings; None if there are none to be.
@@ -42,8 +45,9 @@ class TrainingHooks:
         kept: the last good checkpoint, for the message about a bad loss, where a trainer writes them.
 
     Raises:
-        NoBlocksError: the model has no MLP block.
-        ConfigError: a number out of range, or the checkpoints have a part ``controller`` already.
+        NoBlocksError: the model has no MLP block, or none that can be packed.
+        ConfigError: a number out of range, a model that is packed already, or the checkpoints have a part
+            ``controller`` already.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class TrainingHooks:
         pressure: Pressure | None = None,
         checkpoints: Checkpoints | None = None,
         save_every: int = 0,
+        pack: bool = False,
     ) -> None:
         if save_every < 0 or (save_every and checkpoints is None):
             raise ConfigError(f"`save_every` is a number of steps >= 0 and needs checkpoints, got {save_every!r}.")
@@ -71,6 +76,7 @@ class TrainingHooks:
         self.kept: str | None = None
         self.until_stopped = contextlib.ExitStack()
         self._begun: int | None = None
+        self._packs, self._packed = pack, pack_activations_(model, blocks=self.blocks) if pack else None
         self._guard: LossGuard | None = None
         self._caught: dict[str, Tensor] = {}
 
@@ -96,7 +102,9 @@ class TrainingHooks:
         Args:
             step: optimiser steps made so far.
         """
-        self.stop()
+        self.until_stopped.close()
+        if self._packs and self._packed is None:
+            self._packed = pack_activations_(self.model, blocks=self.blocks)
         self._guard = LossGuard(self.model, blocks=self.blocks, kept=self._last_kept)
         self.until_stopped.callback(self._guard.remove)
         if self.pressure is not None:
@@ -159,6 +167,9 @@ class TrainingHooks:
         """Take everything off the model; :meth:`start` begins anew."""
         self.until_stopped.close()
         self._guard, self._begun = None, None
+        if self._packed is not None:
+            restore_(self.model, self._packed)
+            self._packed = None
 
     def state_dict(self) -> dict[str, Any]:
         """What a trainer's own checkpoints lack: the states of noise generators and of the controller."""

@@ -31,12 +31,13 @@ class SparsityCallback(Callback):  # type: ignore[misc]
         writer: told the numbers too, as a ``SummaryWriter`` of TensorBoard.
         blocks: the blocks to watch; None finds all.
         pressure: for ``callback.hooks.penalty(...)``, which ``training_step`` may add to the loss.
+        pack: keep for the backward only what fires, as ``pack_activations_`` does, until the training ends.
 
     Attributes:
         hooks: what is called, as in a loop of one's own.
 
     Raises:
-        NoBlocksError: the model has no MLP block.
+        NoBlocksError: the model has no MLP block, or none that can be packed.
         ImplUnavailable: lightning is not installed (on import).
     """
 
@@ -48,8 +49,9 @@ class SparsityCallback(Callback):  # type: ignore[misc]
         writer: ScalarWriter | None = None,
         blocks: Sequence[MLPBlock] | None = None,
         pressure: Pressure | None = None,
+        pack: bool = False,
     ) -> None:
-        self.hooks = TrainingHooks(model, every=every, writer=writer, blocks=blocks, pressure=pressure)
+        self.hooks = TrainingHooks(model, every=every, writer=writer, blocks=blocks, pressure=pressure, pack=pack)
         self.monitor = self.hooks.monitor
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:

@@ -18,6 +18,7 @@ from lazyneuron.core.batch import padding_mask
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.measure.masks import BatchMask
 from lazyneuron.measure.watch import BlockWatch
+from lazyneuron.train.packing.overrides import tally_of
 
 
 class ScalarWriter(Protocol):
@@ -35,23 +36,40 @@ class Reading:
         step: the step.
         density: for each block that ran, the share of hidden activations that were not zero.
         derivative_sparsity: for each block that ran, the share of (token, neuron) pairs whose derivative is zero.
+        kept_bytes: for each block that :func:`pack_activations_` packed, what was kept of its hidden layer.
+        dense_bytes: for the same blocks, what their own code would have kept of it.
     """
 
     step: int
     density: Mapping[str, float]
     derivative_sparsity: Mapping[str, float]
+    kept_bytes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    dense_bytes: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def mean_density(self) -> float:
         """Mean over the blocks."""
         return sum(self.density.values()) / len(self.density)
 
+    @property
+    def saved_bytes(self) -> int:
+        """Bytes that packing saved in all blocks together."""
+        return sum(self.dense_bytes.values()) - sum(self.kept_bytes.values())
+
     def scalars(self) -> dict[str, float]:
-        """The numbers by tag: ``density/BLOCK``, ``derivative_sparsity/BLOCK``, and the mean of each."""
+        """The numbers by tag: ``density/BLOCK``, ``derivative_sparsity/BLOCK``, and the mean of each.
+
+        Where blocks are packed also ``kept_share/BLOCK`` and its mean, and ``saved_bytes`` of all of them.
+        """
         found: dict[str, float] = {}
         for kind, values in (("density", self.density), ("derivative_sparsity", self.derivative_sparsity)):
             found |= {f"{kind}/{name}": value for name, value in values.items()}
             found[f"{kind}/mean"] = sum(values.values()) / len(values)
+        if sum(self.dense_bytes.values()):
+            shares = {name: self.kept_bytes[name] / dense for name, dense in self.dense_bytes.items() if dense}
+            found |= {f"kept_share/{name}": share for name, share in shares.items()}
+            found["kept_share/mean"] = sum(shares.values()) / len(shares)
+            found["saved_bytes"] = self.saved_bytes
         return found
 
 
@@ -144,6 +162,8 @@ class SparsityMonitor:
             step=step,
             density={s.block.name: s.density for s in seen},
             derivative_sparsity={s.block.name: 1 - s.derivative_density for s in seen},
+            kept_bytes={s.block.name: s.kept_bytes for s in seen if s.dense_bytes},
+            dense_bytes={s.block.name: s.dense_bytes for s in seen if s.dense_bytes},
         )
         self.readings.append(reading)
         if self.writer is not None:
@@ -165,7 +185,7 @@ class SparsityMonitor:
 
     def _after(self, *_: Any) -> None:
         for seen in self._seen:
-            seen.watch.on = False
+            seen.end()
 
 
 class _Seen:
@@ -176,10 +196,21 @@ class _Seen:
         self.watch = BlockWatch(model, block)
         self._flat = _current(block).flat
         self._sloped = self._pairs = torch.zeros((), dtype=torch.int64)
+        self._tally = tally_of(block)
+        self._before = (0, 0)
+        self.kept_bytes = self.dense_bytes = 0
 
     def begin(self, mask: BatchMask) -> None:
         self.watch.mask = mask
         self.watch.on = True
+        if self._tally is not None:
+            self._before = self._tally.kept_bytes, self._tally.tokens
+
+    def end(self) -> None:
+        if self.watch.on and self._tally is not None:
+            self.kept_bytes += self._tally.kept_bytes - self._before[0]
+            self.dense_bytes += (self._tally.tokens - self._before[1]) * self._tally.dense_bytes
+        self.watch.on = False
 
     def count_slopes(self, _: MLPBlock, p: Tensor) -> None:
         if not self.watch.on:

@@ -68,7 +68,7 @@ def splice_(change: Transaction, block: MLPBlock, run: Run, *, model: nn.Module 
     if any("forward" in module.__dict__ for module in modules):
         raise ConfigError(f"The execution of {block.name} was replaced already; restore that change first.")
     if container is not None:
-        change.set(container, "forward", Whole(container, run, _first_parameter(container)))
+        change.set(container, "forward", Whole(container, run, first_parameter(container)))
         return Wiring(block, model)
     return _splice_spread(change, block, run, model)
 
@@ -98,7 +98,8 @@ def _splice_spread(change: Transaction, block: MLPBlock, run: Run, model: nn.Mod
     return wiring
 
 
-def _first_parameter(module: nn.Module) -> str:
+def first_parameter(module: nn.Module) -> str:
+    """The name of what a module's ``forward`` takes first."""
     return list(inspect.signature(type(module).forward).parameters)[1]
 
 

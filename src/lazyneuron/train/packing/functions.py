@@ -1,0 +1,171 @@
+"""Activation, dropout and `down` with gradients from what fires alone; each equals torch's own to rounding."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from lazyneuron.blocks.interval import ZeroInterval
+from lazyneuron.core.errors import ConfigError
+from lazyneuron.ops.packing.operators import gather_fired, mark_fired, scatter_fired
+from lazyneuron.train.packing.packed import ITSELF, Kept, Packed, Rule, attach, pack
+
+_NOT_KEPT = ZeroInterval(0.0)
+
+
+class _Once(Function):
+    """Lets gradients through, and says that they have none of their own."""
+
+    @staticmethod
+    def forward(ctx: Any, anchor: Tensor, *gradients: Tensor) -> tuple[Tensor, ...]:
+        return tuple(g.view_as(g) for g in gradients)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        raise ConfigError(
+            "Packed activations have no gradients of gradients; restore the model with the receipt of "
+            "pack_activations_ where these are wanted."
+        )
+
+
+def once(*gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+    """Gradients that a backward pass with ``create_graph=True`` may give on, but not differentiate."""
+    if not torch.is_grad_enabled():
+        return gradients
+    there = [g for g in gradients if g is not None]
+    marked = iter(_Once.apply(torch.empty(0, requires_grad=True), *there) if there else ())  # type: ignore[no-untyped-call]
+    return tuple(None if g is None else next(marked) for g in gradients)
+
+
+class _Activate(Function):
+    """``s(z)``, or ``s(z) * u`` of a gated block."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, u: Tensor | None, function: Callable[[Tensor], Tensor], rule: Rule) -> Any:
+        h = function(z)
+        if u is not None:
+            h = h * (u.relu() if rule.rectifies_up else u)
+        packed = pack(rule, z, u)
+        ctx.packed = packed.without_tensors()
+        ctx.save_for_backward(*packed.tensors)
+        ctx.mark_non_differentiable(*(t for t in packed.tensors if t is not None))
+        ctx.set_materialize_grads(False)
+        return (h, *packed.tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> Any:
+        given = gradients[0]
+        if given is None:
+            return None, None, None, None
+        packed: Packed = ctx.packed.having(ctx.saved_tensors)
+        with torch.no_grad():
+            g = gather_fired(given.to(packed.values.dtype), packed.bits)
+            values, u = packed.values, packed.factors
+            along = g if u is None else g * u
+            to_z = scatter_fired(packed.bits, packed.rule.times_slope(along, values), packed.shape)
+            to_u = None if u is None else scatter_fired(packed.bits, g * packed.rule.value(values), packed.shape)
+        return (*once(to_z, to_u), None, None)
+
+
+def activate(function: Callable[[Tensor], Tensor], rule: Rule, z: Tensor, u: Tensor | None = None) -> Tensor:
+    """The hidden activation (..., neurons), which carries its packed form.
+
+    Args:
+        function: the activation, as the model has it.
+        rule: the same as a fact.
+        z: pre-activations.
+        u: what a gated block multiplies by, before it is rectified.
+    """
+    h, *tensors = _Activate.apply(z, u, function, rule)  # type: ignore[no-untyped-call]
+    bits, values, factors, _ = tensors
+    return attach(h, Packed(rule=rule, shape=tuple(z.shape), bits=bits, values=values, factors=factors))
+
+
+class _Drop(Function):
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, noise: Tensor) -> Any:
+        kept = mark_fired(noise, _NOT_KEPT)
+        ctx.scale = float(noise.amax()) if noise.numel() else 0.0
+        ctx.count = int(torch.count_nonzero(noise))
+        ctx.shape = tuple(h.shape)
+        ctx.save_for_backward(kept)
+        ctx.mark_non_differentiable(kept)
+        ctx.set_materialize_grads(False)
+        return h * noise, kept
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> Any:
+        given = gradients[0]
+        if given is None:
+            return None, None
+        with torch.no_grad():
+            kept = Kept(bits=ctx.saved_tensors[0], count=ctx.count, scale=ctx.scale)
+            result = given * kept.noise(given, ctx.shape)
+        return once(result)[0], None
+
+
+def drop(h: Tensor, packed: Packed, dropout: Callable[[Tensor], Tensor]) -> Tensor:
+    """A hidden activation after dropout, which draws the random numbers that it would have drawn for ``h``."""
+    with torch.no_grad():
+        noise = dropout(torch.ones_like(h))
+        scale = float(noise.amax()) if noise.numel() else 0.0
+        count = int(torch.count_nonzero(noise))
+    dropped, bits = _Drop.apply(h, noise)  # type: ignore[no-untyped-call]
+    return attach(dropped, dataclasses.replace(packed, kept=Kept(bits=bits, count=count, scale=scale)))
+
+
+class _Down(Function):
+    """A linear layer that keeps its input packed."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, h: Tensor, weight: Tensor, bias: Tensor | None, linear: Callable[[Tensor], Tensor], packed: Packed
+    ) -> Tensor:
+        y = linear(h)
+        ctx.packed, ctx.types = packed.without_tensors(), (h.dtype, weight.dtype, None if bias is None else bias.dtype)
+        ctx.save_for_backward(weight, *(packed.tensors if ctx.needs_input_grad[1] else (None,) * 4))
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        (g,) = gradients
+        weight, *tensors = ctx.saved_tensors
+        to_h = to_weight = to_bias = None
+        of_h, of_weight, of_bias = ctx.types
+        with torch.no_grad():
+            rows = g.reshape(-1, g.shape[-1])
+            if ctx.needs_input_grad[0]:
+                to_h = (g @ weight.to(g.dtype)).to(of_h)
+            if ctx.needs_input_grad[1]:
+                h = ctx.packed.having(tuple(tensors)).hidden()
+                to_weight = (rows.t() @ h.reshape(-1, h.shape[-1]).to(g.dtype)).to(of_weight)
+            if ctx.needs_input_grad[2]:
+                to_bias = rows.sum(0).to(of_bias)
+        return (*once(to_h, to_weight, to_bias), None, None)
+
+
+def down(
+    h: Tensor, packed: Packed, *, weight: Tensor, bias: Tensor | None, linear: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """What a linear layer makes of a hidden activation.
+
+    Args:
+        h: (..., neurons).
+        packed: the same, packed.
+        weight: of the layer, (out, neurons), with the graph that leads to its parameter.
+        bias: of the layer.
+        linear: the layer's own code.
+    """
+    y: Tensor = _Down.apply(h, weight, bias, linear, packed)  # type: ignore[no-untyped-call]
+    return y
+
+
+def pack_itself(h: Tensor) -> Packed:
+    """The non-zero numbers of a hidden activation of which nothing else is known."""
+    with torch.no_grad():
+        return pack(ITSELF, h)

@@ -1,0 +1,143 @@
+"""What fires of a hidden activation, as bits and values, and all that a backward pass makes of it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from lazyneuron.blocks.activation import Activation
+from lazyneuron.blocks.interval import ZeroInterval
+from lazyneuron.ops.packing.operators import gather_fired, mark_fired, scatter_fired
+
+_AS_IS = ("relu", "fatrelu", "identity")  # where these are not zero, their slope is one
+NOT_ZERO = ZeroInterval(low=0.0, high=0.0)
+_ATTRIBUTE = "_lazyneuron_packed"
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """How a hidden activation follows from what was kept.
+
+    Attributes:
+        activation: the function.
+        rectifies_up: whether a gated block's ``up`` is rectified.
+    """
+
+    activation: Activation
+    rectifies_up: bool = False
+
+    @property
+    def zero(self) -> ZeroInterval:
+        """Where a pre-activation is not kept."""
+        return NOT_ZERO if self.activation.kind == "identity" else self.activation.zero
+
+    def value(self, values: Tensor) -> Tensor:
+        """The activation at kept pre-activations."""
+        return values if self.activation.kind in _AS_IS else self.activation(values)
+
+    def times_slope(self, gradient: Tensor, values: Tensor) -> Tensor:
+        """A gradient in the activation's values as one in the pre-activations."""
+        return gradient if self.activation.kind in _AS_IS else gradient * self.activation.derivative(values)
+
+
+ITSELF = Rule(Activation("identity"))  # of what is kept as it stands
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Kept:
+    """Which of the hidden activations a dropout kept, and what it multiplied them by."""
+
+    bits: Tensor
+    count: int
+    scale: float
+
+    def noise(self, like: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """What the dropout multiplied by."""
+        return scatter_fired(self.bits, like.new_full((self.count,), self.scale), shape)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Packed:
+    """A hidden activation (..., neurons) as what its backward needs.
+
+    Attributes:
+        rule: how it follows from the rest.
+        shape: of the activation.
+        bits: uint8 (tokens, ceil(neurons / 8)), which pre-activations are kept.
+        values: these, (kept,).
+        factors: the values of a gated block's ``up`` at the same places, else None.
+        kept: what a dropout behind the activation left, or None.
+        version: of the tensor that this belongs to.
+    """
+
+    rule: Rule
+    shape: tuple[int, ...]
+    bits: Tensor
+    values: Tensor
+    factors: Tensor | None = None
+    kept: Kept | None = None
+    version: int = 0
+
+    @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        """All that is kept, for autograd."""
+        return self.bits, self.values, self.factors, None if self.kept is None else self.kept.bits
+
+    def having(self, tensors: tuple[Tensor | None, ...]) -> Packed:
+        """The same with these in the place of :attr:`tensors`."""
+        bits, values, factors, kept = tensors
+        assert bits is not None and values is not None
+        dropout = None if self.kept is None or kept is None else dataclasses.replace(self.kept, bits=kept)
+        return dataclasses.replace(self, bits=bits, values=values, factors=factors, kept=dropout)
+
+    def without_tensors(self) -> Packed:
+        """The same without what is kept: autograd alone holds that."""
+        nothing = self.bits.new_empty(0)
+        return self.having((nothing, nothing, None, None if self.kept is None else nothing))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what is kept."""
+        return sum(t.numel() * t.element_size() for t in self.tensors if t is not None)
+
+    def hidden(self) -> Tensor:
+        """The activation, dense."""
+        h = self.rule.value(self.values)
+        dense = scatter_fired(self.bits, h if self.factors is None else h * self.factors, self.shape)
+        return dense if self.kept is None else dense.mul_(self.kept.noise(dense, self.shape))
+
+
+def pack(rule: Rule, z: Tensor, u: Tensor | None = None) -> Packed:
+    """Keep what fires of pre-activations (..., neurons), and of a gated block's ``up``."""
+    bits = mark_fired(z, rule.zero, factor=u if rule.rectifies_up else None)
+    factors = None if u is None else gather_fired(u, bits)
+    return Packed(rule=rule, shape=tuple(z.shape), bits=bits, values=gather_fired(z, bits), factors=factors)
+
+
+def attach(h: Tensor, packed: Packed) -> Tensor:
+    """Let a hidden activation carry its packed form on."""
+    setattr(h, _ATTRIBUTE, dataclasses.replace(packed, version=h._version))
+    return h
+
+
+def attached(h: Tensor) -> Packed | None:
+    """What :func:`attach` gave to this tensor, unless it was written since."""
+    found = getattr(h, _ATTRIBUTE, None)
+    return found if isinstance(found, Packed) and found.version == h._version else None
+
+
+def is_packable(x: object) -> bool:
+    """Is this a tensor that autograd would keep, of a kind whose numbers can be moved?"""
+    return (
+        type(x) is Tensor
+        and torch.is_grad_enabled()
+        and x.layout is torch.strided
+        and x.is_floating_point()
+        and x.dim() > 0
+        and not x.is_nested
+        and not torch._C._are_functorch_transforms_active()
+        and torch._C._get_tracing_state() is None
+        and not torch.compiler.is_exporting()
+    )
