@@ -199,7 +199,7 @@ def test_fully_sharded(tmp_path):
         found = find(model)
         reasons = [b.refusal for b in found.blocks] + [r.reason for r in found.rejected]
         assert len(reasons) == 1
-        assert "The weight of mlp.0 is a DTensor; only plain tensors are supported." in reasons[0]
+        assert "The weight of mlp.0 is a DTensor; only plain tensors are supported (find the blocks" in reasons[0]
     finally:
         distributed.destroy_process_group()
 

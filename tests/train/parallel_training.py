@@ -16,14 +16,17 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel
 
 import lazyneuron as lazy
-from lazyneuron.induce import parameter_groups
+from lazyneuron.induce import DensityController, Pressure, TargetDensity, parameter_groups, pre_activations
+from lazyneuron.induce.training.pressure import total_pressure
 from lazyneuron.train import BatchOrder, Checkpoints, LossGuard, SparsityMonitor
 from tests.train.networks import data, net
 
 STEPS, RESUMED, BOUND = 12, 7, 0.03
+PRESSURE = Pressure(target=TargetDensity(density=0.2, reach=0.5, strength=0.01, gain=0.2), penalty="l1")
 
 
 def sparsified(*, ramp: int = 6) -> nn.Module:
@@ -35,22 +38,30 @@ def sparsified(*, ramp: int = 6) -> nn.Module:
     return model
 
 
-def train(model: nn.Module, wrapped: nn.Module, folder: Path, *, rank: int, processes: int, first: bool) -> dict:
+def train(
+    model: nn.Module, wrapped: nn.Module, folder: Path, *, rank: int, processes: int, shares: bool, first: bool
+) -> dict:
+    """``shares``: each process has a share of the batch, else a share of the neurons."""
     x, y = data(samples=48)
-    optimizer = torch.optim.AdamW(parameter_groups(model, 0.1), 1e-2)
-    order = BatchOrder(len(x), batch_size=16, seed=0, rank=rank, processes=processes)
+    optimizer = torch.optim.AdamW(parameter_groups(model, 0.1), 1e-2, foreach=False)
+    order = BatchOrder(len(x), batch_size=16, seed=0, **({"rank": rank, "processes": processes} if shares else {}))
     alike, apart = torch.Generator().manual_seed(7), torch.Generator().manual_seed(rank)
-    checkpoints = Checkpoints(folder, model, optimizer=optimizer, order=order, alike=alike, apart=apart)
+    controller, blocks = DensityController(PRESSURE.target), model.blocks
+    parts = {"order": order, "alike": alike, "apart": apart, "controller": controller}
+    checkpoints = Checkpoints(folder, model, optimizer=optimizer, **parts)
     done = checkpoints.resume_()
     resumed = _digest(model, optimizer)
     monitor, guard = model.watched
     losses: list[float] = []
+    strengths: list[float] = []
     for step in range(done + 1, (RESUMED if first else STEPS) + 1):
         rows = next(order)
-        with monitor.watching(step):
+        with monitor.watching(step), pre_activations(blocks) as caught:
             loss = (wrapped(x[rows]) - y[rows]).square().mean()
         guard.check(loss, step=step)
-        loss.backward()
+        penalty, density = total_pressure(PRESSURE, blocks, caught=caught, mask=None)
+        strengths.append(controller.update(density, progress=step / STEPS))
+        (loss + strengths[-1] * penalty).backward()
         optimizer.step()
         optimizer.zero_grad()
         receipt = lazy.project_(model, step=step)
@@ -71,6 +82,7 @@ def train(model: nn.Module, wrapped: nn.Module, folder: Path, *, rank: int, proc
     densities = [r.mean_density for r in monitor.readings]
     return {
         "losses": losses,
+        "strengths": strengths,
         "scales": scales,
         "biases": biases,
         "largest_scale": max(float(v.abs().max()) for k, v in whole.items() if k.endswith("norm.weight")),
@@ -100,6 +112,7 @@ def _full(value: Tensor) -> Tensor:
 
 def wrap(model: nn.Module, kind: str) -> nn.Module:
     model.__dict__["watched"] = SparsityMonitor(model, every=1), LossGuard(model)
+    model.__dict__["blocks"] = lazy.find_blocks(model)
     if kind == "ddp":
         return DistributedDataParallel(model)
     if kind == "fsdp":
@@ -107,6 +120,10 @@ def wrap(model: nn.Module, kind: str) -> nn.Module:
         for layer in model.layers:
             fully_shard(layer, mesh=mesh)
         fully_shard(model, mesh=mesh)
+    if kind == "tensor":
+        mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+        for layer in model.layers:
+            parallelize_module(layer.mlp, mesh, {"0": ColwiseParallel(), "3": RowwiseParallel()})
     return model
 
 
@@ -115,7 +132,8 @@ def run(kind: str, folder: Path, *, rank: int = 0, processes: int = 1, which: st
     for first in {"both": (True, False), "first": (True,), "second": (False,)}[which]:  # in fresh objects
         model = sparsified()
         wrapped = wrap(model, kind)
-        found.append(train(model, wrapped, folder, rank=rank, processes=processes, first=first))
+        shares = kind != "tensor"
+        found.append(train(model, wrapped, folder, rank=rank, processes=processes, shares=shares, first=first))
     return found
 
 

@@ -1,4 +1,5 @@
-"""Two processes train as one does: DDP and FSDP2, with a recipe, its projection, and a resume on the way."""
+"""Two processes train as one does: DDP, FSDP2 and tensor parallelism, with a recipe, its projection, a penalty whose
+strength follows the density of all, and a resume on the way."""
 
 from __future__ import annotations
 
@@ -37,21 +38,23 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def runs(folder):
-    """What one process, DDP and FSDP2 did; each was stopped once and resumed from its checkpoint."""
-    found = train(folder, ("ddp", "fsdp"), processes=2, which="both")
+    """What one process and several did; each training was stopped once and resumed from its checkpoint."""
+    found = train(folder, ("ddp", "fsdp", "tensor"), processes=2, which="both")
     return {**found, "one": train(folder, ("one",), processes=1, which="both")["one"]}
 
 
-@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+@pytest.mark.parametrize("kind", ["ddp", "fsdp", "tensor"])
 def test_losses_are_those_of_one_process(runs, kind):
     for part in (0, 1):
+        assert runs[kind][part]["strengths"] == pytest.approx(runs["one"][part]["strengths"], rel=1e-4)
+        assert len(set(runs[kind][part]["strengths"])) > 4
         assert runs[kind][part]["losses"] == pytest.approx(runs["one"][part]["losses"], abs=1e-5)
         assert runs[kind][part]["sum"] == pytest.approx(runs["one"][part]["sum"], rel=1e-6)
     assert len(runs[kind][0]["losses"]) == runs[kind][1]["resumed"] == RESUMED
     assert len(runs[kind][1]["losses"]) == STEPS - RESUMED
 
 
-@pytest.mark.parametrize("kind", ["one", "ddp", "fsdp"])
+@pytest.mark.parametrize("kind", ["one", "ddp", "fsdp", "tensor"])
 def test_constraints_hold_and_bite(runs, kind):
     last = runs[kind][1]
     assert min(last["scales"]) == 1.0 and min(last["moved"]) > 0
@@ -60,7 +63,7 @@ def test_constraints_hold_and_bite(runs, kind):
 
 
 def test_as_many_processes_resume_bit_for_bit(runs):
-    for kind in ("one", "ddp", "fsdp"):
+    for kind in ("one", "ddp", "fsdp", "tensor"):
         first, second = runs[kind]
         assert second["state"] == first["state"]
 
@@ -88,8 +91,9 @@ def resharded(runs, folder, place, *, kind: str, onto: str, processes: int) -> N
         assert len(set(apart)) == processes and not saved & set(apart)
 
 
-def test_a_single_process_resumes_what_two_shards_saved(runs, folder, tmp_path):
-    resharded(runs, folder, tmp_path, kind="fsdp", onto="one", processes=1)
+@pytest.mark.parametrize("kind", ["fsdp", "tensor"])
+def test_a_single_process_resumes_what_two_shards_saved(runs, folder, tmp_path, kind):
+    resharded(runs, folder, tmp_path, kind=kind, onto="one", processes=1)
 
 
 @pytest.mark.slow
@@ -102,6 +106,9 @@ def test_a_single_process_resumes_what_two_shards_saved(runs, folder, tmp_path):
         ("fsdp", "ddp", 2),
         ("ddp", "one", 1),
         ("ddp", "fsdp", 4),
+        ("tensor", "tensor", 4),
+        ("tensor", "fsdp", 2),
+        ("fsdp", "tensor", 2),
     ],
 )
 def test_another_number_of_processes_resumes(runs, folder, tmp_path, kind, onto, processes):

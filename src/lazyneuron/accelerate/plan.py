@@ -9,9 +9,11 @@ from typing import Any
 from torch import nn
 
 from lazyneuron.accelerate.execution.freshness import unwatchable
+from lazyneuron.accelerate.tensor_parallel import refusal
 from lazyneuron.blocks import MLPBlock
 from lazyneuron.blocks.find import found_in
 from lazyneuron.blocks.identify import identify
+from lazyneuron.blocks.sharded import is_sharded
 from lazyneuron.core.arguments import check_model
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.core.receipt import BlockChange
@@ -91,6 +93,8 @@ def why_dense(block: MLPBlock) -> str | None:
         return f"Its activation ({block.activation.kind}) is zero nowhere; sparsify it first, for example with Relufy."
     if block.activation.kind not in KERNEL_ACTIVATIONS:
         return f"There is no kernel for its activation ({block.activation.kind})."
+    if is_sharded(block):
+        return refusal(block)
     if block.up.weight.device.type != "cpu":
         return f"There is no kernel for the device {block.up.weight.device.type!r}."
     return unwatchable(block)

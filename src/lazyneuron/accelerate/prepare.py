@@ -52,8 +52,15 @@ def prepare(
     progress: Callable[[str], None],
     *,
     model: nn.Module,
+    kind: type[BlockExecution] | None = None,
 ) -> tuple[BlockChange, BlockExecution | None]:
-    """Pack and decide; a block that cannot be packed is skipped with the reason."""
+    """Pack and decide; a block that cannot be packed is skipped with the reason.
+
+    Args:
+        block, inputs, options, isa, progress: as in :func:`lazyneuron.accelerate_`.
+        model: the block is in it.
+        kind: what executes the block; one that is named is there even where dense always wins.
+    """
     try:
         freshness = Freshness(block)  # before the weights are read
         packed = pack(block)
@@ -77,9 +84,9 @@ def prepare(
     details = _details(block, packed, decision, table, named=named) | report
     if inputs is not None:
         details["output_error"] = _output_error(block, packed, paths[0], inputs, isa)
-    if set(table) == {DENSE} and not any(map(decision.candidates.worth_probing, range(BUCKETS))):
+    if kind is None and set(table) == {DENSE} and not any(map(decision.candidates.worth_probing, range(BUCKETS))):
         return BlockChange(block=block.name, action="dense", reason="Dense is faster here.", details=details), None
-    execution = BlockExecution(
+    execution = (kind or BlockExecution)(
         block,
         packed,
         freshness=freshness,

@@ -15,8 +15,10 @@ from lazyneuron.accelerate.prepare import Guarantee, Options, prepare
 from lazyneuron.accelerate.quantised.plan import Quantisation
 from lazyneuron.accelerate.quantised.transform import Bits, quantisation_of, quantise
 from lazyneuron.accelerate.sample import MOST_BATCHES, block_inputs
+from lazyneuron.accelerate.tensor_parallel import prepare_share
 from lazyneuron.blocks import MLPBlock, find, splice_
 from lazyneuron.blocks.find import found_in
+from lazyneuron.blocks.sharded import is_sharded
 from lazyneuron.blocks.splice.override import Mode
 from lazyneuron.core.arguments import check_batches, described
 from lazyneuron.core.errors import (
@@ -184,7 +186,8 @@ def _accelerate(
     prepared: list[tuple[MLPBlock, BlockExecution]] = []
     for block in plan.matched:
         progress(f"Packing and timing {block.name or 'the block'}")
-        change, execution = prepare(block, inputs.get(block.name), options, isa, progress, model=model)
+        prepared_by = prepare_share if is_sharded(block) else prepare
+        change, execution = prepared_by(block, inputs.get(block.name), options, isa, progress, model=model)
         changes.append(change)
         if execution is not None:
             prepared.append((block, execution))

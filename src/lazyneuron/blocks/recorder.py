@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lazyneuron.blocks.block import LinearSite, MLPBlock
+from lazyneuron.blocks.sharded import is_sharded, whole
 
 Seen = Callable[[MLPBlock, Any], Any]
 
@@ -39,8 +40,8 @@ def recording(
         factors: what a gated block's ``s(gate)`` is multiplied by, (..., d_hidden).
         hidden: what ``down`` receives, (..., d_hidden).
         outputs: what ``down`` returns, (..., d_out).
-        graph: hand tensors over with the graph that autograd is building; else detached, and nothing that is computed
-            of them enters it.
+        graph: hand tensors over with the graph that autograd is building, of a block that tensor parallelism has
+            sharded this process's neurons; else detached and whole, and nothing that is computed of them enters it.
     """
     with contextlib.ExitStack() as stack:
 
@@ -85,7 +86,8 @@ class _Hook:
         if self.graph:
             return self.seen(self.block, value)
         with torch.no_grad():
-            return self.seen(self.block, value.detach() if isinstance(value, Tensor) else value)
+            value = value.detach() if isinstance(value, Tensor) else value
+            return self.seen(self.block, whole(self.block, value) if is_sharded(self.block) else value)
 
 
 class _Before(_Hook):

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from lazyneuron.core.arguments import check_folder
 from lazyneuron.core.errors import MALFORMED, CheckpointError, ConfigError, DataError, LazyNeuronError, said
+from lazyneuron.core.ranks import failing_together, is_distributed, rank, wait_for_all
 from lazyneuron.core.sealed import write_sealed
 from lazyneuron.induce.project import recipe_facts
 from lazyneuron.train.random_state import noise_generators, random_state, set_random_state
-from lazyneuron.train.ranks import failing_together, is_distributed, rank, wait_for_all
 from lazyneuron.train.saved import SavedStep, open_step
 from lazyneuron.train.steps import DOCUMENT, MOST_STEPS, clean, folder_of, read_newest, whole_steps
 from lazyneuron.train.tree import encode

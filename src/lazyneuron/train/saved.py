@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from lazyneuron.core.errors import MALFORMED, CheckpointError, said
+from lazyneuron.core.ranks import is_distributed, processes, rank
 from lazyneuron.core.sealed import read_sealed
 from lazyneuron.core.tensor_part import Tensors
-from lazyneuron.train.ranks import is_distributed, processes, rank
 from lazyneuron.train.steps import DOCUMENT
 from lazyneuron.train.tree import decode, encode
 

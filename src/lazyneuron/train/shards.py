@@ -30,9 +30,9 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.checkpoint.storage import StorageReader, StorageWriter, WriteResult
 from torch.futures import Future
 
+from lazyneuron.core.ranks import is_distributed, rank
 from lazyneuron.core.sealed import seal
 from lazyneuron.core.tensor_part import Tensors, write_part
-from lazyneuron.train.ranks import is_distributed, rank
 
 State = tuple[Any, Tensors]  # as train.tree.encode takes one apart
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from lazyneuron.core.errors import MALFORMED, CheckpointError
+from lazyneuron.core.ranks import failing_together, gather_from_all
 from lazyneuron.core.record import to_disk
-from lazyneuron.train.ranks import failing_together, gather_from_all
 
 DOCUMENT = "checkpoint.json"
 MOST_STEPS = 10**10 - 1  # what a folder's name has room for

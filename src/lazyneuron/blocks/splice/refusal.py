@@ -47,7 +47,9 @@ def refusal_of_linear(site: LinearSite, *, entrance: bool = False) -> str | None
     if not weight.is_floating_point():
         return f"The weight of {site.name} is quantised ({weight.dtype}), not floating point."
     if type(weight.data) is not torch.Tensor:
-        return f"The weight of {site.name} is a {type(weight.data).__name__}; only plain tensors are supported."
+        kind = type(weight.data).__name__
+        how = " (find the blocks before the model is sharded)" if kind == "DTensor" else ""
+        return f"The weight of {site.name} is a {kind}; only plain tensors are supported{how}."
     if hooks_of(module, before=not entrance):
         return f"{site.name} has hooks, which would not be called; remove them first."
     return None

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 
 from lazyneuron.core.errors import ConfigError, DataError
+from lazyneuron.core.ranks import gather_from_all
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,11 @@ class TargetDensity:
 
 
 class DensityController:
-    """The coefficient of a penalty, step by step."""
+    """The coefficient of a penalty, step by step.
+
+    Under ``torch.distributed`` each step's density is the mean of all processes', so that all use the same coefficient:
+    every process calls :meth:`update` at every step.
+    """
 
     def __init__(self, target: TargetDensity) -> None:
         self.target = target
@@ -78,7 +83,8 @@ class DensityController:
         """
         if not 0 <= density <= 1:
             raise DataError(f"A density is a fraction between 0 and 1, got {density}; check the model for NaN.")
-        density = max(density, 1e-6)
+        seen = gather_from_all(density)
+        density = max(sum(seen) / len(seen), 1e-6)
         if self.observed is None:
             self.observed = self._start = density
         past = self.target.smoothing

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,14 +56,23 @@ class Pressure:
             mask: nonzero where a token is real; the leading axes of ``z``.
 
         Returns:
-            A scalar.
+            A scalar; under tensor parallelism this process's part of it, so that the parts add up to the whole block's.
 
         Raises:
-            ConfigError: the penalty is ``"firing"`` and the activation has no zero interval.
+            ConfigError: the penalty is ``"firing"`` and the activation has no zero interval, or ``"hoyer"`` where each
+                process has some of the neurons only.
             ShapeError: the mask does not fit.
             DataError: no token is real.
         """
-        z = z.float()
+        share = z.shape[-1] / block.d_hidden
+        if share < 1 and self.penalty == "hoyer":
+            raise ConfigError(
+                f"The hoyer penalty couples all neurons of {block.name}, of which each process has some only; use "
+                "another penalty."
+            )
+        return share * self._of(block, z.float(), mask)
+
+    def _of(self, block: MLPBlock, z: Tensor, mask: Tensor | None) -> Tensor:
         if self.penalty == "firing":
             if block.activation.zero.empty:
                 raise ConfigError(
@@ -73,10 +83,19 @@ class Pressure:
             left = block.activation.zero.left
             return firing_penalty(z, scale=self.scale, end=left if end is None else end, mask=mask)
         h = block.activation(z)
-        weight = block.down.weight.detach().float().norm(dim=0) if self.weighted else None
+        weight = _column_norms(block, h.shape[-1]) if self.weighted else None
         if self.penalty == "log":
             return log_penalty(h, scale=self.scale, mask=mask, weight=weight)
         return (l1_penalty if self.penalty == "l1" else hoyer_penalty)(h, mask=mask, weight=weight)
+
+
+def _column_norms(block: MLPBlock, neurons: int) -> Tensor:
+    """Norms of the columns of ``down``, of the neurons that this process has."""
+    norms: Any = block.down.weight.detach().float().norm(dim=0)
+    if isinstance(norms, Tensor) and not hasattr(norms, "full_tensor"):
+        return norms
+    found: Tensor = norms.to_local() if neurons < block.d_hidden else norms.full_tensor()
+    return found
 
 
 def density_of(block: MLPBlock, z: Tensor, *, mask: Tensor | None = None) -> float:

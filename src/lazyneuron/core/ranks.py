@@ -1,4 +1,4 @@
-"""This process among those of a training under torch.distributed; without that, the only one."""
+"""This process among those that run under torch.distributed; without that, the only one."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def wait_for_all() -> None:
         dist.barrier()
 
 
-def gather_from_all(value: T) -> list[T]:
-    """The value of every process, by rank, in every process."""
+def gather_from_all(value: T, group: Any = None) -> list[T]:
+    """The value of every process, by rank, in every process; of those of a group, where one is given."""
     if not is_distributed():
         return [value]
-    found: list[Any] = [None] * processes()
-    dist.all_gather_object(found, value)
+    found: list[Any] = [None] * dist.get_world_size(group)
+    dist.all_gather_object(found, value, group=group)
     return found
 
 
