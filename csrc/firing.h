@@ -29,18 +29,20 @@ struct Layout {
   size_t fired_bytes;    // one Fired with its tails
   bool independent;      // each tile start to end by one worker, instead of all workers on the same tile
 
-  // alone_from: tokens from which each tile is one worker's; 0 for what suits weights that are not quantised.
-  Layout(int64_t tokens, int64_t d_hidden, int64_t d_out, int threads, int64_t alone_from = 0) {
+  // alone_from: tokens from which each tile is one worker's; 0 for what suits weights that are not quantised. Shares of
+  // columns are multiples of `step`, and as many as `most` where that is given.
+  Layout(int64_t tokens, int64_t d_hidden, int64_t d_out, int threads, int64_t alone_from = 0, int64_t step = 32,
+         int64_t most = 0) {
     independent = tokens >= (alone_from > 0 ? alone_from : 32 * 2 * static_cast<int64_t>(threads));
     const int64_t wanted = independent ? (tokens + 2 * threads - 1) / (2 * threads) : tokens;
     tile = std::clamp<int64_t>(wanted, 1, kMaxTile);
     tiles = (tokens + tile - 1) / tile;
     panels = (d_hidden + kPanel - 1) / kPanel;
     stretch = independent ? panels : std::clamp<int64_t>(panels / (8 * threads), 1, 8);
-    const int64_t most = std::max<int64_t>(32, kAccumulators / tile / 32 * 32);
+    if (most == 0) most = std::max<int64_t>(32, kAccumulators / tile / 32 * 32);
     int64_t tasks = independent ? 1 : threads;
-    while (up_to((d_out + tasks - 1) / tasks, 32) > most) tasks += independent ? 1 : threads;
-    columns = up_to((d_out + tasks - 1) / tasks, 32);
+    while (up_to((d_out + tasks - 1) / tasks, step) > most) tasks += independent ? 1 : threads;
+    columns = up_to((d_out + tasks - 1) / tasks, step);
     column_tasks = (d_out + columns - 1) / columns;
     fired_bytes = up_to(sizeof(Fired) + kPanel * tile * (sizeof(float) + 1), 64);
   }
@@ -116,17 +118,12 @@ inline void close(Fired* out, int kept) {
   if (kept) out->count[out->neurons++] = static_cast<uint8_t>(kept);
 }
 
-constexpr int64_t kScaledColumns = 512;  // whose scales a row makes ready at once
-
 // A piece of a row of `down`, W a number.
 template <class W>
 struct PlainRow {
-  static constexpr int kVectors = 1;  // of 16 columns, that are loaded together
-  struct Scales {};                   // none: they are folded into what the row is multiplied with
   const W* at;
 
-  LAZY_INLINE void scales(int64_t, int64_t, Scales&) const {}
-  LAZY_INLINE void load(int64_t k, const Scales&, v16f* out) const { *out = load16(at + k); }
+  LAZY_INLINE v16f load(int64_t k) const { return load16(at + k); }
   LAZY_INLINE float one(int64_t k) const { return to_float(at[k]); }
   static constexpr int64_t kLine = 64 / sizeof(W);  // columns of a cache line
 
@@ -166,7 +163,6 @@ class Accumulation {
 
  private:
   static constexpr size_t kRowsAhead = 4;
-  static constexpr int kV = Row::kVectors;
 
   template <class Ahead>
   LAZY_INLINE void add_all(const std::vector<Wanted<Row>>& wanted, const Ahead& ahead) {
@@ -180,29 +176,21 @@ class Accumulation {
   // y[token] += value * row for the tokens that the neuron fired for; pieces of the row stay in registers.
   template <class Ahead>
   void add_row(const Wanted<Row>& entry, size_t e, const Ahead& ahead) {
-    alignas(64) typename Row::Scales scales;
     int64_t k = 0;
-    for (; k + 128 <= width_; k += 128) {
-      if (k % kScaledColumns == 0) entry.row.scales(k, width_, scales);
-      add_piece<8>(entry, e, ahead, scales, k);
-    }
-    if (k % kScaledColumns == 0 && k < width_) entry.row.scales(k, width_, scales);
-    if (k + 64 <= width_) { add_piece<4>(entry, e, ahead, scales, k); k += 64; }
-    if (k + 32 <= width_) { add_piece<2>(entry, e, ahead, scales, k); k += 32; }
-    if constexpr (kV == 1) {
-      if (k + 16 <= width_) { add_piece<1>(entry, e, ahead, scales, k); k += 16; }
-      for (; k < width_; ++k)
-        for (int a = 0; a < entry.count; ++a) sums_[entry.token[a] * stride_ + k] += entry.value[a] * entry.row.one(k);
-    }
+    for (; k + 128 <= width_; k += 128) add_piece<8>(entry, e, ahead, k);
+    if (k + 64 <= width_) { add_piece<4>(entry, e, ahead, k); k += 64; }
+    if (k + 32 <= width_) { add_piece<2>(entry, e, ahead, k); k += 32; }
+    if (k + 16 <= width_) { add_piece<1>(entry, e, ahead, k); k += 16; }
+    for (; k < width_; ++k)
+      for (int a = 0; a < entry.count; ++a) sums_[entry.token[a] * stride_ + k] += entry.value[a] * entry.row.one(k);
   }
 
   template <int U, class Ahead>
-  LAZY_INLINE void add_piece(const Wanted<Row>& entry, size_t e, const Ahead& ahead, const typename Row::Scales& scales,
-                             int64_t k) {
+  LAZY_INLINE void add_piece(const Wanted<Row>& entry, size_t e, const Ahead& ahead, int64_t k) {
     v16f w[U];
 #pragma GCC unroll 8
-    for (int u = 0; u < U; u += kV) {
-      entry.row.load(k + 16 * u, scales, w + u);
+    for (int u = 0; u < U; ++u) {
+      w[u] = entry.row.load(k + 16 * u);
       ahead(e, k + 16 * u);
     }
     for (int a = 0; a < entry.count; ++a) {
@@ -219,28 +207,19 @@ class Accumulation {
   // One token: four rows together, so that the running sum is read and written once for four rows.
   template <class Ahead>
   void add_four(const Wanted<Row>* entry, size_t e, const Ahead& ahead) {
-    alignas(64) typename Row::Scales scales[4];
     int64_t k = 0;
     const v16f v[4] = {splat(*entry[0].value), splat(*entry[1].value), splat(*entry[2].value), splat(*entry[3].value)};
-    for (; k + 16 * kV <= width_; k += 16 * kV) {
-      v16f sum[kV], w[kV];
-      if (k % kScaledColumns == 0)
-        for (int j = 0; j < 4; ++j) entry[j].row.scales(k, width_, scales[j]);
-#pragma GCC unroll 2
-      for (int u = 0; u < kV; ++u) sum[u] = load16(sums_ + k + 16 * u);
+    for (; k + 16 <= width_; k += 16) {
+      v16f sum = load16(sums_ + k);
 #pragma GCC unroll 4
       for (int j = 0; j < 4; ++j) {
-        entry[j].row.load(k, scales[j], w);
-#pragma GCC unroll 2
-        for (int u = 0; u < kV; ++u) sum[u] += v[j] * w[u];
+        sum += v[j] * entry[j].row.load(k);
         ahead(e + static_cast<size_t>(j), k);
       }
-#pragma GCC unroll 2
-      for (int u = 0; u < kV; ++u) std::memcpy(sums_ + k + 16 * u, &sum[u], 64);
+      std::memcpy(sums_ + k, &sum, 64);
     }
-    if constexpr (kV == 1)
-      for (; k < width_; ++k)
-        for (int j = 0; j < 4; ++j) sums_[k] += *entry[j].value * entry[j].row.one(k);
+    for (; k < width_; ++k)
+      for (int j = 0; j < 4; ++j) sums_[k] += *entry[j].value * entry[j].row.one(k);
   }
 
   float* sums_;

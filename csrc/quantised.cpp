@@ -5,6 +5,7 @@
 #include <atomic>
 
 #include "quantised_few.h"
+#include "quantised_many.h"
 
 namespace lazy {
 namespace LAZY_ISA {
@@ -25,24 +26,30 @@ class Linear {
     tokens_.prepare_together();
     Ranges::Seat seat = first_.seat();
     int64_t panel = first_.take(seat);
-    if (panel >= 0 && streams(p_.tokens)) fetch_start(p_, p_.first, panel * kPanel, p_.d_hidden);
-    for (; panel >= 0; panel = first_.take(seat)) one_panel(panel);
+    thread_local Lines lines;
+    lines.clear();
+    if (panel >= 0 && streams(p_.tokens)) {
+      want_panel(p_, p_.first, panel, lines);
+      lines.fetch(kStreamLead);
+    }
+    for (; panel >= 0; panel = first_.take(seat)) one_panel(panel, lines);
   }
 
   void counts(int64_t*) const {}
 
  private:
-  void one_panel(int64_t panel) {
+  void one_panel(int64_t panel, Lines& lines) {
     alignas(64) float out[kPanel * kGridTile];
     thread_local std::vector<float> decoded;
     decoded.resize(static_cast<size_t>(p_.d_in));
     const int64_t first = panel * kPanel, n = std::min<int64_t>(kPanel, p_.d_hidden - first);
     T* y = static_cast<T*>(p_.y);
+    if (streams(p_.tokens)) want_panel(p_, p_.first, panel + 1, lines);
     for (int64_t t0 = 0; t0 < p_.tokens; t0 += kGridTile) {
       const int count = static_cast<int>(std::min<int64_t>(kGridTile, p_.tokens - t0));
       const GridToken* x[kGridTile];
       for (int t = 0; t < count; ++t) x[t] = &tokens_[t0 + t];
-      panel_dots(p_, p_.first, first, n, x, count, decoded.data(), out, Fetch{});
+      panel_dots(p_, p_.first, first, n, x, count, decoded.data(), out, lines);
       for (int t = 0; t < count; ++t)
         for (int64_t r = 0; r < n; ++r)
           y[(t0 + t) * p_.d_hidden + first + r] = narrow(out[r * kGridTile + t] + bias_of<T>(p_.first, first + r), T{});
@@ -59,17 +66,17 @@ class Linear {
 constexpr int64_t kAloneFrom = 1024;
 
 // More tokens: what they open is listed first, a panel after the other; then the listed rows of `down` are read.
-template <class T, class Row>
+template <class T>
 class ManyTokens {
  public:
   ManyTokens(const QuantisedProblem& p, int threads, char* scratch)
       : p_(p),
-        l_(p.tokens, p.d_hidden, p.d_out, threads, kAloneFrom),
+        l_(layout(p, threads)),
         tokens_(p, scratch),
         passes_(l_, p.tokens, threads, scratch) {}
 
   static size_t scratch_bytes(const QuantisedProblem& p, int threads) {
-    const Layout l(p.tokens, p.d_hidden, p.d_out, threads, kAloneFrom);
+    const Layout l = layout(p, threads);
     return GridTokens<T>::scratch_bytes(p) + TwoPasses::scratch_bytes(l, threads) + 256;
   }
 
@@ -92,7 +99,7 @@ class ManyTokens {
   // come from memory, then their products.
   struct Pipeline {
     Open open[2];
-    Ahead ahead;
+    Lines ahead;
     std::vector<float> decoded;
     int64_t steps;
     int64_t tile, panel;  // what waits for its products; nothing when tile < 0
@@ -105,6 +112,11 @@ class ManyTokens {
       tile = -1;
     }
   };
+
+  static Layout layout(const QuantisedProblem& p, int threads) {
+    if (p.bits == 8) return {p.tokens, p.d_hidden, p.d_out, threads, kAloneFrom};
+    return {p.tokens, p.d_hidden, p.d_out, threads, kAloneFrom, kNibbleShareStep, kNibbleShare};
+  }
 
   bool given() const { return p_.first.bytes == nullptr; }
 
@@ -146,13 +158,13 @@ class ManyTokens {
     const int count = tile_tokens(tile, x);
     const int64_t first = panel * kPanel, n = std::min<int64_t>(kPanel, p_.d_hidden - first);
     alignas(64) float z[kPanel * kGridTile];
-    panel_dots(p_, p_.first, first, n, x, count, w.decoded.data(), z, Fetch{&w.ahead, piece(p_, p_.up)});
+    panel_dots(p_, p_.first, first, n, x, count, w.decoded.data(), z, w.ahead);
     Open& now = w.open[w.steps & 1];
     decide<T>(p_, first, n, x, count, z, now);
     w.ahead.clear();
     if (p_.gated)
       for (uint64_t left = now.any; left; left &= left - 1)
-        w.ahead.want(p_.up.bytes + (first + __builtin_ctzll(left)) * p_.up.stride);
+        w.ahead.want(p_.up.bytes + (first + __builtin_ctzll(left)) * p_.up.stride, piece(p_, p_.up));
     finish(w);
     ++w.steps;
     w.tile = tile;
@@ -167,6 +179,7 @@ class ManyTokens {
     const int64_t first = w.panel * kPanel;
     const Open& open = w.open[(w.steps - 1) & 1];
     Fired* out = l_.fired(w.lists, w.panel);
+    Lines none;
     out->neurons = out->pairs = 0;
     for (uint64_t left = open.any; left; left &= left - 1) {
       const int i = __builtin_ctzll(left);
@@ -176,7 +189,7 @@ class ManyTokens {
       if (p_.gated) {
         const GridToken* chosen[kGridTile];
         for (int a = 0; a < n; ++a) chosen[a] = x[open.token[i][a]];
-        rows_dots<1>(p_, p_.up, &row, chosen, n, w.decoded.data(), up, nullptr, Fetch{});
+        rows_dots<1>(p_, p_.up, &row, chosen, n, w.decoded.data(), up, none);
       }
       int kept = 0;
       for (int a = 0; a < n; ++a)
@@ -189,7 +202,9 @@ class ManyTokens {
   }
 
   void second_pass(int64_t tile, int64_t task, char* lists) const {
-    const auto row = [&](int64_t neuron, int64_t c0) { return down_row<Row>(p_, neuron, c0); };
+    if (p_.bits == 4) return NibbleShare<T>(p_, l_, tile, task, lists).work();
+    using Row = PlainRow<int8_t>;
+    const auto row = [&](int64_t neuron, int64_t c0) { return Row{reinterpret_cast<const int8_t*>(down_row(p_, neuron, c0))}; };
     accumulate<T, Row>(l_, tile, task, lists, p_.tokens, p_.d_out, p_.down_bias, p_.y, kSegment, row);
   }
 
@@ -210,16 +225,11 @@ void run(const QuantisedProblem& p, int threads, Parallel parallel) {
   if (p.counts) r.counts(p.counts);
 }
 
-template <class T, class Row>
-void run_block(const QuantisedProblem& p, int threads, Parallel parallel) {
-  if (p.first.bytes && streams(p.tokens)) run<FewTokens<T, Row>>(p, threads, parallel);
-  else run<ManyTokens<T, Row>>(p, threads, parallel);
-}
-
 template <class T>
-void run_rows(const QuantisedProblem& p, int threads, Parallel parallel) {
-  if (p.bits == 8) run_block<T, PlainRow<int8_t>>(p, threads, parallel);
-  else run_block<T, NibbleRow>(p, threads, parallel);
+void run_block(const QuantisedProblem& p, int threads, Parallel parallel) {
+  if (p.first.bytes == nullptr || !streams(p.tokens)) run<ManyTokens<T>>(p, threads, parallel);
+  else if (p.bits == 8) run<FewTokens<T, ByteSecond>>(p, threads, parallel);
+  else run<FewTokens<T, NibbleSecond>>(p, threads, parallel);
 }
 
 }  // namespace
@@ -234,9 +244,9 @@ void quantised_linear(const QuantisedProblem& p, int threads, Parallel parallel)
 
 void quantised_mlp(const QuantisedProblem& p, int threads, Parallel parallel) {
   switch (p.dtype) {
-    case Dtype::bf16: return run_rows<bf16>(p, threads, parallel);
-    case Dtype::f16: return run_rows<f16>(p, threads, parallel);
-    default: return run_rows<float>(p, threads, parallel);
+    case Dtype::bf16: return run_block<bf16>(p, threads, parallel);
+    case Dtype::f16: return run_block<f16>(p, threads, parallel);
+    default: return run_block<float>(p, threads, parallel);
   }
 }
 

@@ -1,23 +1,22 @@
 // A quantised block on few tokens: bytes from memory are what it costs.
 //
-// A worker walks its panels once. While the first layer's rows of one panel are multiplied, the rows of `up` that the
-// panel before opened and the rows of `down` that the one before that wants are on their way; there is no second pass.
+// A worker walks its panels once; there is no second pass. After the first layer's rows of a panel it reads the rows of
+// `down` that the panel before the last one wants, then the rows of `up` that the last one opened: in this order all of
+// them come from memory, whichever is multiplied meanwhile.
 #pragma once
-#include "quantised_down.h"
 #include "quantised_first.h"
 
 namespace lazy {
 namespace LAZY_ISA {
 
-template <class T, class Row>
+template <class T, class Second>
 class FewTokens {
  public:
   FewTokens(const QuantisedProblem& p, int threads, char* scratch)
       : p_(p),
         panels_((p.d_hidden + kPanel - 1) / kPanel),
         segments_((panels_ + kSegment - 1) / kSegment),
-        stride_(up_to(p.d_out, 16) + 16),
-        down_piece_(down_piece(p)),
+        stride_(sums_stride(p)),
         threads_(threads),
         tokens_(p, scratch),
         sums_(reinterpret_cast<float*>(scratch)),
@@ -25,7 +24,7 @@ class FewTokens {
 
   static size_t scratch_bytes(const QuantisedProblem& p, int) {
     const int64_t panels = (p.d_hidden + kPanel - 1) / kPanel, segments = (panels + kSegment - 1) / kSegment;
-    return GridTokens<T>::scratch_bytes(p) + segments * p.tokens * (up_to(p.d_out, 16) + 16) * sizeof(float) + 256;
+    return GridTokens<T>::scratch_bytes(p) + segments * p.tokens * sums_stride(p) * sizeof(float) + 256;
   }
 
   void prepare_inline() { tokens_.prepare_inline(); }
@@ -37,7 +36,7 @@ class FewTokens {
     if (segment >= 0) {
       thread_local Way way;
       way.clear(p_);
-      fetch_start(p_, p_.first, segment * kSegment * kPanel, p_.d_hidden);
+      want_panel(p_, p_.first, segment * kSegment, way.lines);
       for (; segment >= 0; segment = first_.take(seat), ++mine) {
         float* sums = sums_ + segment * p_.tokens * stride_;
         std::memset(sums, 0, static_cast<size_t>(p_.tokens * stride_) * sizeof(float));
@@ -55,14 +54,14 @@ class FewTokens {
   void counts(int64_t* out) const { out[0] = out[1] = hits_.load(); }
 
  private:
+  // Whole vectors of columns; a power of two would share cache sets.
+  static int64_t sums_stride(const QuantisedProblem& p) { return up_to(p.d_out, kNibbleColumns) + 16; }
+
   // What a worker has under way.
   struct Way {
     Open open[2];
-    Ahead up, down;
-    Stream stream;
-    std::vector<Wanted<Row>> wanted;
-    float values[kPanel][kStreamTokens];
-    uint8_t tokens[kPanel][kStreamTokens];
+    Lines lines;
+    Second second;
     std::vector<float> decoded;
     int64_t steps, hits;
     int64_t opened;        // panel whose values are still to be made, or -1
@@ -70,12 +69,12 @@ class FewTokens {
     float* wanted_sums;
 
     void clear(const QuantisedProblem& p) {
-      up.clear();
-      down.clear();
-      wanted.clear();
+      lines.clear();
+      second.clear();
       decoded.resize(static_cast<size_t>(p.d_in));
       steps = hits = 0;
       opened = -1;
+      opened_sums = wanted_sums = nullptr;
     }
   };
 
@@ -84,24 +83,31 @@ class FewTokens {
     const int count = all_tokens(x);
     const int64_t first = panel * kPanel, n = std::min<int64_t>(kPanel, p_.d_hidden - first);
     alignas(64) float z[kPanel * kGridTile];
-    panel_dots(p_, p_.first, first, n, x, count, w.decoded.data(), z,
-               Fetch{&w.up, piece(p_, p_.up), &w.down, down_piece_});
+    w.lines.resume(n * p_.first.stride, kStreamLead);
+    want_opened(w);
+    want_panel(p_, p_.first, panel + 1, w.lines);
+    panel_dots(p_, p_.first, first, n, x, count, w.decoded.data(), z, w.lines);
     Open& now = w.open[w.steps & 1];
     decide<T>(p_, first, n, x, count, z, now);
-    const int64_t next = std::min(first + kPanel, p_.d_hidden), end = std::min(next + kPanel, p_.d_hidden);
-    w.stream = {p_.first.bytes + next * p_.first.stride + kStreamLead, p_.first.bytes + end * p_.first.stride};
     advance(w);
-    w.up.clear();
     for (uint64_t left = now.any; left; left &= left - 1) {
       const int64_t neuron = first + __builtin_ctzll(left);
-      if (down_piece_ == p_.d_out * p_.bits / 8) fetch_down_scale(p_, neuron);
+      if (p_.bits == 8) fetch_down_scale(p_, neuron, 0, p_.d_out);
       if (!p_.gated) continue;
-      w.up.want(p_.up.bytes + neuron * p_.up.stride);
       fetch_beside(p_, p_.up, neuron);
     }
     ++w.steps;
     w.opened = panel;
     w.opened_sums = sums;
+  }
+
+  // What is read after the panel that is multiplied now.
+  void want_opened(Way& w) const {
+    if (!waits(w)) w.second.want(p_, w.lines);
+    if (w.opened < 0 || !p_.gated) return;
+    const Open& open = w.open[(w.steps - 1) & 1];
+    for (uint64_t left = open.any; left; left &= left - 1)
+      w.lines.want(p_.up.bytes + (w.opened * kPanel + __builtin_ctzll(left)) * p_.up.stride, piece(p_, p_.up));
   }
 
   // What was fetched is used: rows of `down`, then those of `up`, whose values want rows of `down` in turn.
@@ -111,13 +117,20 @@ class FewTokens {
   }
 
   void finish(Way& w) {
+    want_opened(w);
+    w.lines.fetch(kStreamLead);
     advance(w);
+    w.opened_sums = nullptr;
+    want_opened(w);
+    w.lines.fetch(kStreamLead);
     add(w);
   }
 
+  // Whether what fired so far waits for the panel that was opened last.
+  bool waits(const Way& w) const { return w.second.waits(w.opened_sums == w.wanted_sums); }
+
   // Hidden activations of the panel that was opened last: they want rows of `down`.
   void value(Way& w) {
-    w.down.clear();
     if (w.opened < 0) return;
     const GridToken* x[kStreamTokens];
     all_tokens(x);
@@ -128,7 +141,7 @@ class FewTokens {
       int64_t row[kRows];
       int n = 0;
       for (; n < kRows && left; left &= left - 1) row[n++] = first + __builtin_ctzll(left);
-      if (p_.gated) up_products(row, n, x, w.decoded.data(), up, Fetch{.stream = &w.stream});
+      if (p_.gated) up_products(row, n, x, w.decoded.data(), up, w.lines);
       for (int r = 0; r < n; ++r) want_down(w, open, first, static_cast<int>(row[r] - first), up + r * kGridTile);
     }
     w.wanted_sums = w.opened_sums;
@@ -136,33 +149,31 @@ class FewTokens {
   }
 
   // All tokens with n rows of `up`: what a token did not open costs no byte.
-  void up_products(const int64_t* row, int n, const GridToken* const* x, float* decoded, float* up, Fetch fetch) const {
+  void up_products(const int64_t* row, int n, const GridToken* const* x, float* decoded, float* up, Lines& lines) const {
     const int count = static_cast<int>(p_.tokens);
-    if (n == kRows) return rows_dots<kRows>(p_, p_.up, row, x, count, decoded, up, nullptr, fetch);
+    if (n == kRows) return rows_dots<kRows>(p_, p_.up, row, x, count, decoded, up, lines);
     for (int r = 0; r < n; ++r)
-      rows_dots<1>(p_, p_.up, row + r, x, count, decoded, up + r * kGridTile, nullptr, fetch);
+      rows_dots<1>(p_, p_.up, row + r, x, count, decoded, up + r * kGridTile, lines);
   }
 
   void want_down(Way& w, const Open& open, int64_t first, int i, const float* up) {
+    float values[kStreamTokens];
+    uint8_t tokens[kStreamTokens];
     int kept = 0;
     for (int a = 0; a < open.count[i]; ++a) {
       const int t = open.token[i][a];
       const float value = hidden_value<T>(p_, first + i, open.value[i][a], up[t]);
       if (value == 0.f && !p_.every) continue;  // NaN is kept
-      w.values[i][kept] = value;
-      w.tokens[i][kept++] = static_cast<uint8_t>(t);
+      values[kept] = value;
+      tokens[kept++] = static_cast<uint8_t>(t);
     }
     if (kept == 0) return;
     w.hits += kept;
-    const Row row = down_row<Row>(p_, first + i, 0);
-    w.wanted.push_back({row, w.values[i], w.tokens[i], kept});
-    w.down.want(row.at);
+    w.second.keep(p_, first + i, values, tokens, kept);
   }
 
   void add(Way& w) {
-    if (w.wanted.empty()) return;
-    Accumulation<Row>(w.wanted_sums, stride_, p_.d_out, p_.tokens).add_fetched(w.wanted, w.stream);
-    w.wanted.clear();
+    if (!w.second.empty() && !waits(w)) w.second.add(p_, w.wanted_sums, stride_, w.lines);
   }
 
   int all_tokens(const GridToken** x) const {
@@ -191,7 +202,7 @@ class FewTokens {
   }
 
   const QuantisedProblem& p_;
-  int64_t panels_, segments_, stride_, down_piece_;
+  int64_t panels_, segments_, stride_;
   int threads_;
   GridTokens<T> tokens_;
   float* sums_;  // (segments, tokens, stride)

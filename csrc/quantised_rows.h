@@ -1,6 +1,7 @@
 // Dot products of quantised rows with tokens. Tokens are kept on a grid of 16 bits, as two int8 planes.
 #pragma once
 #include "quantised.h"
+#include "quantised_lines.h"
 #include "sketch.h"
 
 namespace lazy {
@@ -80,40 +81,30 @@ inline void fetch_scales(const QuantisedProblem& p, const QuantisedRows& rows, i
   }
 }
 
-// What comes after the rows that are multiplied next, fetched from inside the work that waits for no memory.
-struct Stream {
-  const uint8_t* at = nullptr;
-  const uint8_t* end = nullptr;
-
-  LAZY_INLINE void operator()() {
-    if (at >= end) return;
-    __builtin_prefetch(at, 0, 2);
-    at += 64;
-  }
-};
-
-// Rows that are wanted soon: fetched a line of each list at a time, from inside products of other rows.
-struct Fetch {
-  Ahead* up = nullptr;
-  int64_t up_bytes = 0;
-  Ahead* down = nullptr;
-  int64_t down_bytes = 0;
-  Stream* stream = nullptr;
-
-  LAZY_INLINE void operator()() const {
-    if (stream) (*stream)();
-    if (up) up->fetch(up_bytes);
-    if (down) down->fetch(down_bytes);
-  }
-};
-
 #if LAZY_VNNI
 
-// out[r][t] = row r . token t, for R int8 rows and T tokens. `ahead`: what is used soon, fetched a line after the other
-// in the order of memory; null when others fetch.
-template <int R, int T>
+// Fetches what is read next: a run of lines whose number is known, or whatever `lines` says.
+template <bool Run>
+struct Fetch {
+  const char* at;
+  Lines& lines;
+
+  LAZY_INLINE void operator()() {
+    if constexpr (Run) {
+      __builtin_prefetch(at);
+      at += 64;
+    } else {
+      lines();
+    }
+  }
+};
+
+// out[r][t] = row r . token t, for R int8 rows and T tokens.
+template <int R, int T, class Fetch>
 LAZY_INLINE void int8_dots(const uint8_t* const* rows, const float* const* scale, const GridToken* const* x,
-                           int64_t padded, float (*out)[T], const uint8_t* ahead, Fetch fetch) {
+                           int64_t padded, float (*out)[T], Fetch fetch) {
+  const int8_t* planes[T];
+  for (int t = 0; t < T; ++t) planes[t] = x[t]->planes;
   __m512i acc[R][2 * T];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
@@ -124,16 +115,15 @@ LAZY_INLINE void int8_dots(const uint8_t* const* rows, const float* const* scale
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       w[r] = _mm512_loadu_si512(rows[r] + k);
-      if (ahead) __builtin_prefetch(ahead + R * k + 64 * r);
       fetch();
     }
 #pragma GCC unroll 8
     for (int t = 0; t < T; ++t) {
-      const __m512i high = _mm512_loadu_si512(x[t]->planes + k), low = _mm512_loadu_si512(x[t]->planes + padded + k);
+      const __m512i high = _mm512_loadu_si512(planes[t] + k), low = _mm512_loadu_si512(planes[t] + padded + k);
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
-        acc[r][2 * t] = _mm512_dpbusd_epi32(acc[r][2 * t], w[r], high);
-        acc[r][2 * t + 1] = _mm512_dpbusd_epi32(acc[r][2 * t + 1], w[r], low);
+        acc[r][2 * t] = add_byte_products(acc[r][2 * t], w[r], high);
+        acc[r][2 * t + 1] = add_byte_products(acc[r][2 * t + 1], w[r], low);
       }
     }
   }
@@ -152,50 +142,53 @@ LAZY_INLINE __m512 add_block(__m512 sum, __m512i high, __m512i low, __m512i base
   return _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(exact), step), s, sum);
 }
 
-template <int R, int T>
+template <int R, int T, class Fetch>
 LAZY_INLINE void int4_dots(const uint8_t* const* rows, const bf16* const* scale, const Blocks& blocks,
-                           const GridToken* const* x, int64_t padded, float (*out)[T], const uint8_t* ahead,
-                           bool one_piece, Fetch fetch) {
+                           const GridToken* const* x, int64_t padded, float (*out)[T], bool one_piece, Fetch fetch) {
   const __m512i mask = _mm512_set1_epi8(15);
   constexpr int kChains = R == 1 ? 2 : 1;  // a single row has to hide its own latency
+  const int8_t* planes[T];
+  for (int t = 0; t < T; ++t) planes[t] = x[t]->planes;
   __m512 sum[R][T] = {};
   int64_t at = 0;
   for (int b = 0; b < blocks.count; ++b) {
-    __m512i acc[R][2 * T], more[R][2 * T];
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 8
-      for (int t = 0; t < 2 * T; ++t) acc[r][t] = more[r][t] = _mm512_setzero_si512();
-    for (int j = 0; j < blocks.steps[b]; j += 2, at += 64) {
+    __m512i acc[kChains][R][2 * T];
+#pragma GCC unroll 16
+    for (int i = 0; i < kChains * R * 2 * T; ++i) acc[i / (R * 2 * T)][i / (2 * T) % R][i % (2 * T)] = _mm512_setzero_si512();
+    for (const int64_t end = at + 32 * blocks.steps[b]; at < end; at += 64) {
+      __m512i x_of[T][4];
+#pragma GCC unroll 4
+      for (int t = 0; t < T; ++t)
+#pragma GCC unroll 4
+        for (int c = 0; c < 4; ++c) x_of[t][c] = _mm512_loadu_si512(planes[t] + (c & 1) * padded + 2 * at + (c & 2) * 32);
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
         const __m512i pair = _mm512_loadu_si512(rows[r] + at);
-        if (ahead) __builtin_prefetch(ahead += 64);
         fetch();
         const __m512i even = _mm512_and_si512(pair, mask), odd = _mm512_and_si512(_mm512_srli_epi16(pair, 4), mask);
-#pragma GCC unroll 8
-        for (int t = 0; t < T; ++t) {
-          const int8_t* high = x[t]->planes + 2 * at;
-          const int8_t* low = high + padded;
-          acc[r][2 * t] = _mm512_dpbusd_epi32(acc[r][2 * t], even, _mm512_loadu_si512(high));
-          acc[r][2 * t + 1] = _mm512_dpbusd_epi32(acc[r][2 * t + 1], even, _mm512_loadu_si512(low));
-          auto& next = kChains == 2 ? more : acc;
-          next[r][2 * t] = _mm512_dpbusd_epi32(next[r][2 * t], odd, _mm512_loadu_si512(high + 64));
-          next[r][2 * t + 1] = _mm512_dpbusd_epi32(next[r][2 * t + 1], odd, _mm512_loadu_si512(low + 64));
-        }
+#pragma GCC unroll 4
+        for (int t = 0; t < T; ++t)
+#pragma GCC unroll 2
+          for (int c = 0; c < 2; ++c) {
+            acc[0][r][2 * t + c] = add_byte_products(acc[0][r][2 * t + c], even, x_of[t][c]);
+            auto& next = acc[kChains - 1][r][2 * t + c];
+            next = add_byte_products(next, odd, x_of[t][c + 2]);
+          }
       }
     }
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const __m512 s = reinterpret_cast<__m512>(load16(scale[r] + 16 * b));
-      if (ahead && one_piece && b % 2 == 0) __builtin_prefetch(ahead += 64);  // scales of two blocks are a line
-#pragma GCC unroll 8
+      if (one_piece && b % 2 == 0) fetch();  // scales of two blocks are a line
+#pragma GCC unroll 4
       for (int t = 0; t < T; ++t) {
-        if constexpr (kChains == 2) {
-          acc[r][2 * t] = _mm512_add_epi32(acc[r][2 * t], more[r][2 * t]);
-          acc[r][2 * t + 1] = _mm512_add_epi32(acc[r][2 * t + 1], more[r][2 * t + 1]);
+        __m512i both[2];
+#pragma GCC unroll 2
+        for (int c = 0; c < 2; ++c) {
+          both[c] = acc[0][r][2 * t + c];
+          if constexpr (kChains == 2) both[c] = _mm512_add_epi32(both[c], acc[1][r][2 * t + c]);
         }
-        sum[r][t] = add_block(sum[r][t], acc[r][2 * t], acc[r][2 * t + 1], _mm512_loadu_si512(x[t]->base + 16 * b),
+        sum[r][t] = add_block(sum[r][t], both[0], both[1], _mm512_loadu_si512(x[t]->base + 16 * b),
                               _mm512_set1_ps(x[t]->step), s);
       }
     }
@@ -227,21 +220,33 @@ inline void reorder(const Blocks& blocks, int64_t padded, const int8_t* planes, 
   }
 }
 
+// Cache lines that R rows are.
+template <int R>
+LAZY_INLINE int64_t lines_of(const QuantisedProblem& p, bool one_piece) {
+  if (p.bits == 8) return R * p.padded_in / 64;
+  return R * (p.padded_in / 128 + (one_piece ? (p.blocks.count + 1) / 2 : 0));
+}
+
 // Rows row[0], row[1] .. with T tokens.
 template <int R, int T>
 LAZY_INLINE void grid_dots(const QuantisedProblem& p, const QuantisedRows& rows, const int64_t* row,
-                           const GridToken* const* x, float (*out)[T], const uint8_t* ahead, Fetch fetch) {
+                           const GridToken* const* x, float (*out)[T], Lines& lines) {
+  const bool one = one_piece(p, rows);
   const uint8_t* bytes[R];
   for (int r = 0; r < R; ++r) bytes[r] = rows.bytes + row[r] * rows.stride;
-  if (p.bits == 8) {
-    const float* scale[R];
-    for (int r = 0; r < R; ++r) scale[r] = scale_of<float>(rows, row[r]);
-    int8_dots<R, T>(bytes, scale, x, p.padded_in, out, ahead, fetch);
-  } else {
-    const bf16* scale[R];
-    for (int r = 0; r < R; ++r) scale[r] = scale_of<bf16>(rows, row[r]);
-    int4_dots<R, T>(bytes, scale, p.blocks, x, p.padded_in, out, ahead, one_piece(p, rows), fetch);
-  }
+  const auto go = [&](auto fetch) __attribute__((always_inline)) {
+    if (p.bits == 8) {
+      const float* scale[R];
+      for (int r = 0; r < R; ++r) scale[r] = scale_of<float>(rows, row[r]);
+      int8_dots<R, T>(bytes, scale, x, p.padded_in, out, fetch);
+    } else {
+      const bf16* scale[R];
+      for (int r = 0; r < R; ++r) scale[r] = scale_of<bf16>(rows, row[r]);
+      int4_dots<R, T>(bytes, scale, p.blocks, x, p.padded_in, out, one, fetch);
+    }
+  };
+  if (const char* run = lines.run(lines_of<R>(p, one))) go(Fetch<true>{run, lines});
+  else go(Fetch<false>{nullptr, lines});
 }
 
 #endif
@@ -249,15 +254,15 @@ LAZY_INLINE void grid_dots(const QuantisedProblem& p, const QuantisedRows& rows,
 // R rows of a matrix with the tokens of a tile: out[r * kGridTile + t].
 template <int R>
 inline void rows_dots(const QuantisedProblem& p, const QuantisedRows& rows, const int64_t* row,
-                      const GridToken* const* x, int count, float* decoded, float* out, const uint8_t* ahead,
-                      Fetch fetch) {
+                      const GridToken* const* x, int count, float* decoded, float* out, Lines& lines) {
   bool odd = false;
   for (int t = 0; t < count; ++t) odd |= x[t]->odd;
 #if LAZY_VNNI
   constexpr int kTogether = R >= 4 ? 2 : 3;
+  Lines none;  // the first tokens fetch for all
   auto go = [&]<int T>(std::integral_constant<int, T>, int t) {
     float part[R][T];
-    grid_dots<R, T>(p, rows, row, x + t, part, t == 0 ? ahead : nullptr, t == 0 ? fetch : Fetch{});
+    grid_dots<R, T>(p, rows, row, x + t, part, t == 0 ? lines : none);
     for (int r = 0; r < R; ++r)
       for (int u = 0; u < T; ++u) out[r * kGridTile + t + u] = part[r][u];
   };

@@ -89,8 +89,8 @@ LAZY_INLINE void add_products(const RowTile& tile, const int8_t* high, const int
 #pragma GCC unroll 8
   for (int r = 0; r < kTileRows; ++r) {
     const __m512i w = _mm512_loadu_si512(tile.row[r] + at);
-    acc[0][r] = _mm512_dpbusd_epi32(acc[0][r], w, h);
-    acc[1][r] = _mm512_dpbusd_epi32(acc[1][r], w, l);
+    acc[0][r] = add_byte_products(acc[0][r], w, h);
+    acc[1][r] = add_byte_products(acc[1][r], w, l);
   }
 }
 
@@ -122,7 +122,7 @@ inline __m256 int4_tile_dot(const RowTile& tile, const GridToken& x, const Block
 // The products of n consecutive rows with the tokens of a tile: out[row * kGridTile + token]. The row after the last is
 // the last again.
 inline void tile_dots(const QuantisedProblem& p, const QuantisedRows& rows, int64_t first, int64_t n,
-                      const GridToken* const* x, int count, float* out, Fetch fetch) {
+                      const GridToken* const* x, int count, float* out, Lines& fetch) {
   thread_local Scratch memory;
   char* scratch = memory.at_least(static_cast<size_t>(kTileRows * (p.padded_in + 64) + p.blocks.count * kTileRows * 64));
   const int64_t lines = (kTileRows * rows.stride / 64 + count - 1) / count;

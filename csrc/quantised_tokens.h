@@ -2,6 +2,7 @@
 #pragma once
 #include <algorithm>
 
+#include "quantised_second.h"
 #include "quantised_tile.h"
 #include "work.h"
 
@@ -9,7 +10,6 @@ namespace lazy {
 namespace LAZY_ISA {
 
 constexpr int kRows = 4;  // that are multiplied together: one alone waits for its own sums; 64 is a multiple
-constexpr int kStreamTokens = 4;  // up to which bytes are what a block costs
 constexpr int64_t kStreamLead = 12288;  // bytes
 
 // Tokens on their grid, made by whoever is free.
@@ -92,28 +92,26 @@ inline void fetch_beside(const QuantisedProblem& p, const QuantisedRows& rows, i
   if (rows.bias) __builtin_prefetch(static_cast<const char*>(rows.bias) + row * (p.dtype == Dtype::f32 ? 4 : 2));
 }
 
-// The start of a stream, which nobody fetched ahead.
-inline void fetch_start(const QuantisedProblem& p, const QuantisedRows& rows, int64_t row, int64_t end) {
-  const uint8_t* at = rows.bytes + row * rows.stride;
-  const int64_t n = std::min(kStreamLead, (end - row) * rows.stride);
-  for (int64_t k = 0; k < n; k += 64) __builtin_prefetch(at + k);
+// All rows of a panel are wanted.
+inline void want_panel(const QuantisedProblem& p, const QuantisedRows& rows, int64_t panel, Lines& lines) {
+  const int64_t first = panel * kPanel, n = std::min<int64_t>(kPanel, p.d_hidden - first);
+  lines.want(rows.bytes + first * rows.stride, n * rows.stride);
 }
 
 // The products of one panel of rows with the tokens of a tile: out[row * kGridTile + token].
 inline void panel_dots(const QuantisedProblem& p, const QuantisedRows& rows, int64_t first, int64_t n,
-                       const GridToken* const* x, int count, float* decoded, float* out, Fetch fetch) {
+                       const GridToken* const* x, int count, float* decoded, float* out, Lines& lines) {
 #if LAZY_VNNI
   bool odd = false;
   for (int t = 0; t < count; ++t) odd |= x[t]->odd;
-  if (count > kStreamTokens && !odd) return tile_dots(p, rows, first, n, x, count, out, fetch);
+  if (count > kStreamTokens && !odd) return tile_dots(p, rows, first, n, x, count, out, lines);
 #endif
   int64_t r = 0;
   for (; r < n; r += r + kRows <= n ? kRows : 1) {
     const int64_t row[kRows] = {first + r, first + r + 1, first + r + 2, first + r + 3};
-    const uint8_t* ahead = rows.bytes + row[0] * rows.stride + kStreamLead;
     if (p.bits == 4) fetch_scales(p, rows, row[0] + kStreamLead / rows.stride, kRows);
-    if (r + kRows <= n) rows_dots<kRows>(p, rows, row, x, count, decoded, out + r * kGridTile, ahead, fetch);
-    else rows_dots<1>(p, rows, row, x, count, decoded, out + r * kGridTile, ahead, fetch);
+    if (r + kRows <= n) rows_dots<kRows>(p, rows, row, x, count, decoded, out + r * kGridTile, lines);
+    else rows_dots<1>(p, rows, row, x, count, decoded, out + r * kGridTile, lines);
   }
 }
 

@@ -178,14 +178,14 @@ def test_every_activation(form, kind, rectify_up):
 @needs_kernels
 @pytest.mark.parametrize("form", FORMATS, ids=str)
 def test_skipping_changes_no_bit_and_no_token_changes_another(form):
-    first, up, down = block(256, 200, 128, bits=form.bits, group=form.group)
+    first, up, down = block(256, 600, 128, bits=form.bits, group=form.group)  # more than one segment of neurons
     x, counts = normal(150, 256), torch.zeros(4, dtype=torch.int64)
 
     def run(tokens: torch.Tensor, *, every: bool = False) -> torch.Tensor:
         return operators.mlp(
             tokens,
             *operators.block_arguments(
-                (first, normal(200) - 2), (down, None), activation=RELU, counts=counts, up=(up, None), every=every
+                (first, normal(600) - 2), (down, None), activation=RELU, counts=counts, up=(up, None), every=every
             ),
         )
 
@@ -203,6 +203,60 @@ def test_down_alone_takes_given_activations(form, tokens):
     hidden = normal(tokens, 70).relu()
     bias = normal(96, seed=1)
     check_close(operators.down(hidden, down, bias), reference.down(hidden, down, bias).float(), length=70)
+
+
+@needs_kernels
+@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("tokens", [1, 3, 70])
+def test_no_level_and_no_order_of_neurons_changes_a_bit_of_int4_down(group, tokens):
+    best = int(quantise.choose(plain="torch").operators.best_isa())
+    for d_hidden, d_out in ((1, group), (70, 3 * group), (256, 128), (600, 1152)):
+        *_, down = block(128, d_hidden, d_out, bits=4, group=group)
+        hidden = normal(tokens, d_hidden).relu() * 10 ** normal(1, d_hidden, seed=1)
+        got = operators.down(hidden, down)
+        check_close(got, reference.down(hidden, down).float(), length=d_hidden)
+        for isa in range(best + 1):
+            assert torch.equal(got, operators.down(hidden, down, isa=isa))
+        order = torch.cat([start + torch.randperm(min(256, d_hidden - start)) for start in range(0, d_hidden, 256)])
+        moved = dataclasses.replace(down, bytes=down.bytes[order], scale=down.scale[order])
+        assert torch.equal(got, operators.down(hidden[:, order], moved))
+        fires = (hidden != 0).any(0)  # what is zero is no part of a segment
+        fewer = torch.where(fires[:, None], down.bytes, 0)
+        assert torch.equal(got, operators.down(hidden, dataclasses.replace(down, bytes=fewer)))
+
+
+@needs_kernels
+@pytest.mark.parametrize("isa", range(-1, len(isa_levels())))
+def test_hidden_activations_of_any_size_before_int4_down(isa):
+    *_, down = block(128, 300, 160, bits=4)
+    hidden = normal(6, 300).relu()
+    hidden[0] *= 1e-36
+    hidden[1] *= 1e36
+    hidden[2, ::7] *= 1e-30
+    hidden[3, 5], hidden[4, 299] = torch.inf, torch.nan
+    hidden[5] = 0
+    got, wanted = operators.down(hidden, down, isa=isa), reference.down(hidden, down)
+    for row, factor in ((0, 1e36), (1, 1e-36), (2, 1.0)):
+        check_close(got[row] * factor, (wanted[row] * factor).float(), length=300)
+    # the products that are not finite; the others of the same token are as ever
+    assert torch.equal(got[3:5].isnan(), wanted[3:5].isnan()) and torch.equal(got[3:5].isinf(), wanted[3:5].isinf())
+    torch.testing.assert_close(got[3:5], wanted[3:5].float(), rtol=1e-4, atol=1e-4, equal_nan=True)
+    assert not got[5].any()
+
+
+@needs_kernels
+def test_a_neuron_far_larger_than_its_segment_costs_the_others_few_bits():
+    """The step of a segment's grid is 2^-29 of its largest product."""
+    *_, down = block(128, 256, 128, bits=4)
+    hidden = normal(1, 256).relu()
+    hidden[0, 17] = 2.0**14
+    data = down.bytes.clone()
+    data[17] = 0x88  # its weights are zero: what is left is what the others add
+    alone = dataclasses.replace(down, bytes=data)
+    got, wanted = operators.down(hidden, alone).double(), reference.down(hidden, alone)
+    step = 2.0**14 * float(down.scale[17].float().abs().max()) * 2.0**-29
+    assert float((got - wanted).abs().max()) <= 8 * 256 * step
+    assert float((got - wanted).norm() / wanted.norm()) < 1e-3
 
 
 @needs_kernels
