@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as _torch_module
 
 from lazyneuron.accelerate.quantised.decoder_find import DecoderLayer
+from lazyneuron.accelerate.quantised.growing import growing_kinds, is_left_out
 from lazyneuron.accelerate.quantised.modules import QuantisedLinear
 from lazyneuron.accelerate.quantised.room import keep_one_more, room_behind
 from lazyneuron.blocks.splice.override import Override
@@ -64,16 +65,16 @@ class LayerForward(Override):
         self._bind()
 
     def _bind(self) -> None:
-        from transformers.cache_utils import DynamicCache, DynamicLayer
+        from transformers.cache_utils import DynamicLayer
 
-        self._cache_kind, self._held_kind = DynamicCache, DynamicLayer
+        self._kinds, self._held_kind = growing_kinds(), DynamicLayer
         self._call = operators().attention_step.default
         self._number, self._whole = next(_numbers), whole_step()
         _layers[self._number] = self
         self._joined = False  # before the first token: what is loaded until then may lie anywhere
 
     def __getstate__(self) -> dict[str, Any]:
-        left_out = ("_call", "_cache_kind", "_held_kind", "_number", "_whole")
+        left_out = ("_call", "_kinds", "_held_kind", "_number", "_whole")
         return {key: value for key, value in self.__dict__.items() if key not in left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -82,6 +83,10 @@ class LayerForward(Override):
 
     def __call__(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         """As the layer's own forward."""
+        if torch.compiler.is_compiling() and is_left_out(kwargs, self._kinds):
+            from lazyneuron.accelerate.quantised import uncompiled
+
+            return uncompiled.run(self, (hidden_states, *args), kwargs)
         held = None if args else self._held(hidden_states, kwargs)
         if held is None:
             return type(self.module).forward(self.module, hidden_states, *args, **kwargs)
@@ -124,7 +129,7 @@ class LayerForward(Override):
         if self._why_not(x) is None:
             keys, values = room_behind(held, exact=True)
             return self.step(x, angles, (keys, values), held.keys.shape[2]), keys, values
-        cache = self._cache_kind()
+        cache = self._kinds[0]()
         cache.layers = [held] * (self.index + 1)
         given = {"attention_mask": None, "position_embeddings": angles, "past_key_values": cache, "use_cache": True}
         return type(self.module).forward(self.module, x, **given), held.keys, held.values
@@ -134,7 +139,7 @@ class LayerForward(Override):
         cache = kwargs.get("past_key_values")
         if (
             kwargs.get("attention_mask") is not None
-            or type(cache) is not self._cache_kind
+            or type(cache) is not self._kinds[0]
             or cache.offloading
             or len(cache.layers) <= self.index
             or x.ndim != 3
