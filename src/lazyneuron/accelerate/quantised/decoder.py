@@ -136,7 +136,7 @@ class LayerForward(Override):
 
     def _held(self, x: Tensor, kwargs: Mapping[str, Any]) -> Any | None:
         """What the cache holds of this layer, if this is a call for one token a sequence that follows it."""
-        cache = kwargs.get("past_key_values")
+        cache: Any = kwargs.get("past_key_values")
         if (
             kwargs.get("attention_mask") is not None
             or type(cache) is not self._kinds[0]

@@ -62,7 +62,7 @@ def is_left_out(kwargs: Mapping[str, Any], kinds: tuple[type, type]) -> bool:
     """
     if not torch.compiler.is_dynamo_compiling() or torch.compiler.is_exporting():
         return False
-    cache = kwargs.get("past_key_values")
+    cache: Any = kwargs.get("past_key_values")
     if type(cache) is kinds[1]:
         cache = cache.self_attention_cache
     if type(cache) is not kinds[0]:

@@ -8,10 +8,14 @@ from typing import Any
 import torch
 
 
-@torch.compiler.disable(reason="With a growing cache, a quantised model runs its operators outside of graphs.")
-def run(forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _run(forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """``forward(*args, **kwargs)``, as if nobody compiled."""
     return forward(*args, **kwargs)
+
+
+run: Callable[..., Any] = torch.compiler.disable(  # type: ignore[no-untyped-call]
+    _run, reason="With a growing cache, a quantised model runs its operators outside of graphs."
+)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
