@@ -58,8 +58,8 @@ class LayerForward(Override):
         form: Any = self._layers[0].format
         self._form = (form.bits, form.group)
         held = ((module, (*found.norms, found.attention)), (attention, (*found.linears, *found.head_norms)))
-        self._links = tuple((parent, key, c := parent._modules[key], type(c)) for parent, keys in held for key in keys)
-        self._forwards = tuple(child.__dict__.get("forward") for _, _, child, _ in self._links)
+        links = [(parent, key, parent.get_submodule(key)) for parent, keys in held for key in keys]
+        self._links = tuple((*link, type(link[2]), link[2].__dict__.get("forward")) for link in links)
         self._settings = self._plain_attributes()
         self._other_settings, self._calls = False, 0
         self._bind()
@@ -148,7 +148,10 @@ class LayerForward(Override):
             or self.module.training
             or _is_grad_enabled()
             or torch.compiler.is_exporting()
-            or any(key not in _KNOWN and value is not None and value is not False for key, value in kwargs.items())
+            or (
+                not kwargs.keys() <= _KNOWN
+                and any(key not in _KNOWN and value is not None and value is not False for key, value in kwargs.items())
+            )
         ):
             return None
         held: Any = cache.layers[self.index]
@@ -173,7 +176,7 @@ class LayerForward(Override):
             return "another kind of call"
         if self._other_settings or _torch_module._global_forward_hooks or _torch_module._global_forward_pre_hooks:
             return "other settings, or hooks on all modules"
-        for (parent, key, child, kind), forward in zip(self._links, self._forwards, strict=True):
+        for parent, key, child, kind, forward in self._links:
             own = child.__dict__
             if (
                 parent._modules.get(key) is not child
