@@ -43,14 +43,14 @@ class ModelForward(Override):
         return type(self.module).forward(self.module, *args, **kwargs)
 
 
-def growing_kinds() -> tuple[type, type]:
+def growing_kinds() -> tuple[Any, Any]:
     """transformers' cache that grows, and its pair of caches of a decoder that attends to an encoder."""
     from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
     return DynamicCache, EncoderDecoderCache
 
 
-def is_left_out(kwargs: Mapping[str, Any], kinds: tuple[type, type]) -> bool:
+def is_left_out(kwargs: Mapping[str, Any], kinds: tuple[Any, Any]) -> bool:
     """Asked while a call is compiled: does it run outside of graphs?
 
     Calls without a cache or with a static one are compiled as ever, and so are all where ``fullgraph=True`` or
