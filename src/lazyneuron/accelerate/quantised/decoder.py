@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as _torch_module
 
 from lazyneuron.accelerate.quantised.decoder_find import DecoderLayer
+from lazyneuron.accelerate.quantised.growing import growing_kinds, is_left_out
 from lazyneuron.accelerate.quantised.modules import QuantisedLinear
 from lazyneuron.accelerate.quantised.room import keep_one_more, room_behind
 from lazyneuron.blocks.splice.override import Override
@@ -57,23 +58,23 @@ class LayerForward(Override):
         form: Any = self._layers[0].format
         self._form = (form.bits, form.group)
         held = ((module, (*found.norms, found.attention)), (attention, (*found.linears, *found.head_norms)))
-        self._links = tuple((parent, key, c := parent._modules[key], type(c)) for parent, keys in held for key in keys)
-        self._forwards = tuple(child.__dict__.get("forward") for _, _, child, _ in self._links)
+        links = [(parent, key, parent.get_submodule(key)) for parent, keys in held for key in keys]
+        self._links = tuple((*link, type(link[2]), link[2].__dict__.get("forward")) for link in links)
         self._settings = self._plain_attributes()
         self._other_settings, self._calls = False, 0
         self._bind()
 
     def _bind(self) -> None:
-        from transformers.cache_utils import DynamicCache, DynamicLayer
+        from transformers.cache_utils import DynamicLayer
 
-        self._cache_kind, self._held_kind = DynamicCache, DynamicLayer
+        self._kinds, self._held_kind = growing_kinds(), DynamicLayer
         self._call = operators().attention_step.default
         self._number, self._whole = next(_numbers), whole_step()
         _layers[self._number] = self
         self._joined = False  # before the first token: what is loaded until then may lie anywhere
 
     def __getstate__(self) -> dict[str, Any]:
-        left_out = ("_call", "_cache_kind", "_held_kind", "_number", "_whole")
+        left_out = ("_call", "_kinds", "_held_kind", "_number", "_whole")
         return {key: value for key, value in self.__dict__.items() if key not in left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -82,6 +83,10 @@ class LayerForward(Override):
 
     def __call__(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         """As the layer's own forward."""
+        if torch.compiler.is_compiling() and is_left_out(kwargs, self._kinds):
+            from lazyneuron.accelerate.quantised import uncompiled
+
+            return uncompiled.run(self, (hidden_states, *args), kwargs)
         held = None if args else self._held(hidden_states, kwargs)
         if held is None:
             return type(self.module).forward(self.module, hidden_states, *args, **kwargs)
@@ -124,17 +129,17 @@ class LayerForward(Override):
         if self._why_not(x) is None:
             keys, values = room_behind(held, exact=True)
             return self.step(x, angles, (keys, values), held.keys.shape[2]), keys, values
-        cache = self._cache_kind()
+        cache = self._kinds[0]()
         cache.layers = [held] * (self.index + 1)
         given = {"attention_mask": None, "position_embeddings": angles, "past_key_values": cache, "use_cache": True}
         return type(self.module).forward(self.module, x, **given), held.keys, held.values
 
     def _held(self, x: Tensor, kwargs: Mapping[str, Any]) -> Any | None:
         """What the cache holds of this layer, if this is a call for one token a sequence that follows it."""
-        cache = kwargs.get("past_key_values")
+        cache: Any = kwargs.get("past_key_values")
         if (
             kwargs.get("attention_mask") is not None
-            or type(cache) is not self._cache_kind
+            or type(cache) is not self._kinds[0]
             or cache.offloading
             or len(cache.layers) <= self.index
             or x.ndim != 3
@@ -143,7 +148,10 @@ class LayerForward(Override):
             or self.module.training
             or _is_grad_enabled()
             or torch.compiler.is_exporting()
-            or any(key not in _KNOWN and value is not None and value is not False for key, value in kwargs.items())
+            or (
+                not kwargs.keys() <= _KNOWN
+                and any(key not in _KNOWN and value is not None and value is not False for key, value in kwargs.items())
+            )
         ):
             return None
         held: Any = cache.layers[self.index]
@@ -168,7 +176,7 @@ class LayerForward(Override):
             return "another kind of call"
         if self._other_settings or _torch_module._global_forward_hooks or _torch_module._global_forward_pre_hooks:
             return "other settings, or hooks on all modules"
-        for (parent, key, child, kind), forward in zip(self._links, self._forwards, strict=True):
+        for parent, key, child, kind, forward in self._links:
             own = child.__dict__
             if (
                 parent._modules.get(key) is not child

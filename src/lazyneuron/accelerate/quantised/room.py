@@ -12,7 +12,7 @@ _ATTRIBUTE = "_lazyneuron_room"
 _LEAST = 64  # tokens
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(slots=True)
 class Room:
     """What one layer of a cache holds, and the memory that it lies in.
 

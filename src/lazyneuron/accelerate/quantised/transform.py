@@ -22,6 +22,7 @@ from lazyneuron.accelerate.quantised.exchange import (
     requantised,
 )
 from lazyneuron.accelerate.quantised.execution import SPARSE, QuantisedExecution
+from lazyneuron.accelerate.quantised.growing import leave_growing_caches_out_
 from lazyneuron.accelerate.quantised.modules import Quantised
 from lazyneuron.accelerate.quantised.norms import find_norms, fuse_norms_
 from lazyneuron.accelerate.quantised.plan import Quantisation, plan_quantisation, why_layers
@@ -154,6 +155,8 @@ def _apply(
         replace_attention_(change, model)
     exchange_(change, model, new)
     fuse_decoder_layers_(change, model, around.get("decoders", {}), around.get("norms", {}))
+    if "norms" in around:
+        leave_growing_caches_out_(change, model, around.get("decoders", {}))
     executions = {}
     for block in whole:
         quantised = requantised(block, new)
