@@ -220,3 +220,4 @@ STABLE_TORCH_LIBRARY_IMPL(lazyneuron, CompositeExplicitAutograd, m) { m.impl("be
 #include "quantise_bindings.h"
 #include "attention_step_bindings.h"
 #include "packing_bindings.h"
+#include "fired_bindings.h"

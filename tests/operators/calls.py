@@ -204,6 +204,18 @@ CALLS: dict[str, Callable[[], Arguments]] = {
     "scatter_fired": lambda: {
         "bits": _bits(), "values": normal(_fired(_bits()), dtype=torch.float32), "width": 70, "isa": -1,
     },
+    "fired_rows": lambda: {
+        "bits": _bits(), "values": normal(_fired(_bits()), dtype=torch.float32),
+        "rows": normal(70, 48, dtype=torch.float32), "isa": -1,
+    },
+    "fired_columns": lambda: {
+        "bits": _bits(), "values": normal(_fired(_bits()), dtype=torch.float32),
+        "dense": normal(5, 48, dtype=torch.float32), "neurons": 70, "isa": -1,
+    },
+    "fired_dots": lambda: {
+        "bits": _bits(), "dense": normal(5, 48, dtype=torch.float32), "rows": normal(70, 48, dtype=torch.float32),
+        "isa": -1,
+    },
     "fingerprint": lambda: {"memory": _memory()},
     "first_change": lambda: {
         "memory": _memory(), "wanted": operator("fingerprint")(_memory()), "turn": 1, "turns": 4, "parts": 2

@@ -80,6 +80,25 @@ def scatter_fired(bits: Tensor, values: Tensor, width: int, isa: int) -> Written
     return (dense,)
 
 
+def fired_rows(bits: Tensor, values: Tensor, rows: Tensor, isa: int) -> Written:
+    out = torch.zeros(len(bits), rows.shape[1], dtype=torch.float64)
+    for value, (t, j) in zip(values.double(), _marks(bits, len(rows)).nonzero(), strict=True):
+        out[t] += value * rows[j].double()
+    return (out.float(),)
+
+
+def fired_columns(bits: Tensor, values: Tensor, dense: Tensor, neurons: int, isa: int) -> Written:
+    out = torch.zeros(neurons, dense.shape[1], dtype=torch.float64)
+    for value, (t, j) in zip(values.double(), _marks(bits, neurons).nonzero(), strict=True):
+        out[j] += value * dense[t].double()
+    return (out.float(),)
+
+
+def fired_dots(bits: Tensor, dense: Tensor, rows: Tensor, isa: int) -> Written:
+    pairs = _marks(bits, len(rows)).nonzero()
+    return ((dense.double()[pairs[:, 0]] * rows.double()[pairs[:, 1]]).sum(1).float(),)
+
+
 def quantised_linear(x: Tensor, rows: Tensor, scale: Tensor, bias: Tensor, bits: int, group: int, isa: int) -> Written:
     weight = decode_rows(rows, scale, width=x.shape[-1], bits=bits, group=group)
     return ((x.double() @ weight.T + bias.double()).to(x.dtype),)

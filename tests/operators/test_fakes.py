@@ -10,6 +10,7 @@ from lazyneuron.ops.buckets import operators as buckets
 from lazyneuron.ops.candidates import operators as candidates
 from lazyneuron.ops.decoding import operators as decoding
 from lazyneuron.ops.fingerprint import fingerprint
+from lazyneuron.ops.fired import operators as fired
 from lazyneuron.ops.jsrelu import native as jsrelu
 from lazyneuron.ops.packing import operators as packing
 from lazyneuron.ops.quantised import operators as quantised
@@ -26,7 +27,14 @@ NUMBERS = {"best_isa", "best_boolean_isa", "bucket_insert", "first_change", "qua
 @pytest.fixture(autouse=True, scope="module")
 def registered() -> None:
     rooms = (boolean.operators, fingerprint.native_ops, buckets.native_ops, jsrelu.register, quantised.operators)
-    for register in (*rooms, packing.operators, candidates.operator, decoding.operators, sparse_mlp.op):
+    for register in (
+        *rooms,
+        packing.operators,
+        fired.operators,
+        candidates.operator,
+        decoding.operators,
+        sparse_mlp.op,
+    ):
         register()
 
 

@@ -101,6 +101,8 @@ class _Before(_Hook):
 class _After(_Hook):
     """After a layer: shows what a site contributed to its output."""
 
+    only_output = True  # not what the layer received
+
     def __init__(self, block: MLPBlock, seen: Seen, graph: bool, site: LinearSite) -> None:
         super().__init__(block, seen, graph)
         self.site = site

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +28,7 @@ def demo(
     data: Annotated[
         Path | None, typer.Option("--data", help="A file or folder of your own text, beside what the machine has.")
     ] = None,
+    pack: Annotated[bool, typer.Option("--pack", help="Keep for the training's backward only what fires.")] = False,
     seed: Seed = 0,
 ) -> None:
     """Make a pretrained sentence encoder run only the neurons that fire, and show what that is worth."""
@@ -37,7 +39,7 @@ def demo(
     from lazyneuron.experiments.demo.pipeline import run_demo
     from lazyneuron.experiments.demo.settings import Settings
 
-    settings = Settings.quick_run(seed=seed) if quick else Settings(seed=seed)
+    settings = dataclasses.replace(Settings.quick_run(seed=seed) if quick else Settings(seed=seed), pack=pack)
     with removed_if_empty(out):
         check_folder(out)
         with _Bars(Console(stderr=True)) as bars:

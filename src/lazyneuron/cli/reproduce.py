@@ -34,6 +34,9 @@ def reproduce(
     with_plain: Annotated[
         bool, typer.Option("--with-plain", help="tiny-lm: a ReLU model trained on the loss alone too.")
     ] = False,
+    pack: Annotated[
+        bool, typer.Option("--pack", help="tiny-lm: the ReLU model once more, keeping for its backward what fires.")
+    ] = False,
     quick: Quick = False,
     json_file: JsonFile = None,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write the table to this file.")] = None,
@@ -52,7 +55,7 @@ def reproduce(
     wanted = experiment(name, "reproduce")
     check_writable(json_file, csv_file, figure)
     request = {"data": data, "seeds": seeds or wanted.seeds, "quick": quick, "folder": folder, "with_plain": with_plain}
-    record = _run(wanted, request | {"device": _device(device), "so_far": so_far})
+    record = _run(wanted, request | {"pack": pack, "device": _device(device), "so_far": so_far})
     _print(wanted, record)
     write_record(json_file, record)
     if csv_file is not None:

@@ -55,7 +55,7 @@ NAMES: dict[Kind, tuple[str, ...]] = {
     ),
     "benchmark": (
         *("accelerate", "checks", "encoder", "explain", "generate", "head"),
-        *("jsrelu", "learn", "openvino", "recipes", "route"),
+        *("jsrelu", "learn", "openvino", "recipes", "route", "training"),
     ),
     "demo": ("demo",),
     "sweep": ("sweep",),
@@ -124,9 +124,10 @@ def _benchmarks() -> tuple[Experiment, ...]:
         openvino,
         recipes,
         route,
+        training,
     )
 
-    modules = (accelerate, checks, encoder, explain, generate, head, jsrelu, learn, openvino, recipes, route)
+    modules = (accelerate, checks, encoder, explain, generate, head, jsrelu, learn, openvino, recipes, route, training)
     return tuple(module.EXPERIMENT for module in modules)
 
 

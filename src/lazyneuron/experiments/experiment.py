@@ -26,6 +26,7 @@ class Request:
         folder: where an experiment that keeps its models puts them; None takes the user's cache folder.
         so_far: train nothing, show what the folder holds; of experiments whose trainings take days.
         with_plain: train what is compared once more without its recipe, where an experiment offers that.
+        pack: train what can be packed once more with packed activations, where an experiment offers that.
         device: where trainings run; on anything but the CPU those that have a larger size take it.
         begun: the record of an earlier run that was interrupted; benchmarks of several parts go on from there.
         advance: told the share that is done, and what is going on.
@@ -40,6 +41,7 @@ class Request:
     folder: Path | None = None
     so_far: bool = False
     with_plain: bool = False
+    pack: bool = False
     device: str = "cpu"
     begun: Record | None = None
     only: tuple[str, ...] = ()

@@ -111,6 +111,7 @@ class LossGuard:
             if isinstance(output, Tensor):
                 self._sums[name].leaving = _sum(output)
 
+        hook.only_output = True  # type: ignore[attr-defined]
         return hook
 
 

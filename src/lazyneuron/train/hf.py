@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.core.errors import ImplUnavailable
 from lazyneuron.induce.training.pressure import Pressure
-from lazyneuron.train.hooks import TrainingHooks
+from lazyneuron.train.hooks import Packing, TrainingHooks
 from lazyneuron.train.monitor import ScalarWriter
 from lazyneuron.train.tree import read_tree, write_tree
 
@@ -37,7 +37,8 @@ class SparsityCallback(TrainerCallback):  # type: ignore[misc]
         writer: told the numbers too, as a ``SummaryWriter`` of TensorBoard.
         blocks: the blocks to watch; None finds all.
         pressure: for ``callback.hooks.penalty(...)``, which the Trainer's ``compute_loss_func`` may add to the loss.
-        pack: keep for the backward only what fires, as ``pack_activations_`` does, until the training ends.
+        pack: keep for the backward only what fires, and compute with it alone where that is faster, until the training
+            ends; see :class:`TrainingHooks`.
 
     Attributes:
         hooks: what is called, as in a loop of one's own.
@@ -55,7 +56,7 @@ class SparsityCallback(TrainerCallback):  # type: ignore[misc]
         writer: ScalarWriter | None = None,
         blocks: Sequence[MLPBlock] | None = None,
         pressure: Pressure | None = None,
-        pack: bool = False,
+        pack: Packing = False,
     ) -> None:
         self.hooks = TrainingHooks(model, every=every, writer=writer, blocks=blocks, pressure=pressure, pack=pack)
         self.monitor = self.hooks.monitor

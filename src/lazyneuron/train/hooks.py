@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.blocks.find import blocks_of
 from lazyneuron.core.errors import ConfigError, DivergedError
+from lazyneuron.core.receipt import Receipt
 from lazyneuron.core.undo import restore_
 from lazyneuron.induce.project import has_recipe, project_
 from lazyneuron.induce.training.controller import DensityController
@@ -18,8 +19,10 @@ from lazyneuron.induce.training.pressure import Pressure, pre_activations, total
 from lazyneuron.train.checkpoint import Checkpoints
 from lazyneuron.train.guard import LossGuard
 from lazyneuron.train.monitor import Reading, ScalarWriter, SparsityMonitor
-from lazyneuron.train.packing.transform import pack_activations_
+from lazyneuron.train.packing.transform import Arithmetic, pack_activations_
 from lazyneuron.train.random_state import noise_generators, set_noise
+
+Packing = bool | Arithmetic
 
 
 class TrainingHooks:
@@ -37,7 +40,8 @@ class TrainingHooks:
         pressure: what :meth:`penalty` is, and the density that its strength is to reach.
         checkpoints: where to save and resume; with a pressure its controller is saved as the part ``controller``.
         save_every: save after the steps that are multiples of this; 0 for never.
-        pack: keep for the backward only what fires, by :func:`pack_activations_`, from now until :meth:`stop`.
+        pack: keep for the backward only what fires, by :func:`pack_activations_`, from now until :meth:`stop`: True, or
+            its ``arithmetic`` by name, which for True is ``"auto"``.
 
     Attributes:
         monitor: holds the readings; None if there are none to be.
@@ -60,7 +64,7 @@ class TrainingHooks:
         pressure: Pressure | None = None,
         checkpoints: Checkpoints | None = None,
         save_every: int = 0,
-        pack: bool = False,
+        pack: Packing = False,
     ) -> None:
         if save_every < 0 or (save_every and checkpoints is None):
             raise ConfigError(f"`save_every` is a number of steps >= 0 and needs checkpoints, got {save_every!r}.")
@@ -76,7 +80,8 @@ class TrainingHooks:
         self.kept: str | None = None
         self.until_stopped = contextlib.ExitStack()
         self._begun: int | None = None
-        self._packs, self._packed = pack, pack_activations_(model, blocks=self.blocks) if pack else None
+        self._packs = pack
+        self._packed = self._pack()
         self._guard: LossGuard | None = None
         self._caught: dict[str, Tensor] = {}
 
@@ -103,8 +108,7 @@ class TrainingHooks:
             step: optimiser steps made so far.
         """
         self.until_stopped.close()
-        if self._packs and self._packed is None:
-            self._packed = pack_activations_(self.model, blocks=self.blocks)
+        self._packed = self._packed or self._pack()
         self._guard = LossGuard(self.model, blocks=self.blocks, kept=self._last_kept)
         self.until_stopped.callback(self._guard.remove)
         if self.pressure is not None:
@@ -187,6 +191,12 @@ class TrainingHooks:
         set_noise(self.model, state.get("noise", {}) if named else state)
         if self.controller is not None and "controller" in state:
             self.controller.load_state_dict(state["controller"])
+
+    def _pack(self) -> Receipt | None:
+        if not self._packs:
+            return None
+        arithmetic: Arithmetic = "auto" if self._packs is True else self._packs
+        return pack_activations_(self.model, arithmetic=arithmetic, blocks=self.blocks)
 
     def _project(self, step: int) -> None:
         self.step = step

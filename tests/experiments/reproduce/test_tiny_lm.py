@@ -74,6 +74,15 @@ class Killed(Exception):
     """Stands for a kill at some step."""
 
 
+def test_packed_activations_change_no_loss(text: Path, tmp_path: Path) -> None:
+    _, plain = train(job(text, tmp_path / "plain"), lambda share: None)
+    model, packed = train(job(text, tmp_path / "packed", pack=True), lambda share: None)
+    assert [row["loss"] for row in packed] == pytest.approx([row["loss"] for row in plain], rel=2e-3)
+    assert not any("forward" in module.__dict__ for module in model.modules())
+    extra = [one for one in jobs_of(PLAN, text, tmp_path, seeds=1, pack=True) if one.pack]
+    assert [one.name for one in extra] == [experiment.PACKED]
+
+
 def test_a_killed_training_goes_on_bit_for_bit(text: Path, tmp_path: Path) -> None:
     whole, rows = train(job(text, tmp_path / "whole"), lambda share: None)
 

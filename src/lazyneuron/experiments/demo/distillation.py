@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from lazyneuron.blocks import Activation, MLPBlock, find_blocks
 from lazyneuron.core.environment import environment
 from lazyneuron.core.receipt import Receipt
+from lazyneuron.core.undo import restore_
 from lazyneuron.experiments.demo.encoder import Shuffled, by_length, padded, sentence_embedding
 from lazyneuron.experiments.demo.settings import Settings
 from lazyneuron.induce import (
@@ -31,6 +33,7 @@ from lazyneuron.induce import (
     shift_bias_,
     sparsify_,
 )
+from lazyneuron.train import pack_activations_
 
 THRESHOLDED = "thresholded_gelu"
 
@@ -142,7 +145,7 @@ def end_to_end(
     )
     parameters = [p for name, p in student.model.named_parameters() if not name.startswith(("embeddings.", "pooler."))]
     # torch's fused attention has a slow backward for short lines on a CPU: 38 % of a step, 2026-11, Zen 5
-    with sdpa_kernel(SDPBackend.MATH):
+    with sdpa_kernel(SDPBackend.MATH), _packed(student) if settings.pack else contextlib.nullcontext():
         return distill(
             student.model,
             original,
@@ -153,3 +156,12 @@ def end_to_end(
             parameters=parameters,
             on_step=on_step,
         )
+
+
+@contextlib.contextmanager
+def _packed(student: Network) -> Iterator[None]:
+    receipt = pack_activations_(student.model, arithmetic="auto", blocks=student.blocks)
+    try:
+        yield
+    finally:
+        restore_(student.model, receipt)

@@ -35,6 +35,7 @@ class Settings:
         calibration_lines: training lines that the quantisation of other engines looks at.
         engines: whether other engines are run beside; those that are not installed are rows that say so.
         compile: whether ``torch.compile`` is among the variants.
+        pack: whether end-to-end training keeps for its backward only what fires.
     """
 
     seed: int = 0
@@ -62,6 +63,7 @@ class Settings:
     compile: bool = True
     calibration_lines: int = 100
     engines: bool = True
+    pack: bool = False
 
     @staticmethod
     def quick_run(*, seed: int = 0) -> Settings:

@@ -13,7 +13,16 @@ from torch.autograd import Function
 from lazyneuron.blocks.interval import ZeroInterval
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.ops.packing.operators import gather_fired, mark_fired, scatter_fired
-from lazyneuron.train.packing.packed import ITSELF, Kept, Packed, Rule, attach, pack
+from lazyneuron.train.packing.packed import (
+    ITSELF,
+    Kept,
+    Packed,
+    Rule,
+    attach,
+    attach_gradient,
+    attached_gradient,
+    pack,
+)
 
 _NOT_KEPT = ZeroInterval(0.0)
 
@@ -64,15 +73,27 @@ class _Activate(Function):
             return None, None, None, None
         packed: Packed = ctx.packed.having(ctx.saved_tensors)
         with torch.no_grad():
-            g = gather_fired(given.to(packed.values.dtype), packed.bits)
             values, u = packed.values, packed.factors
-            along = g if u is None else g * u
-            to_z = scatter_fired(packed.bits, packed.rule.times_slope(along, values), packed.shape)
-            to_u = None if u is None else scatter_fired(packed.bits, g * packed.rule.value(values), packed.shape)
+            known = attached_gradient(given)
+            if known is not None and known.bits.data_ptr() == packed.bits.data_ptr():
+                g = known.values
+            else:
+                known, g = None, gather_fired(given.to(values.dtype), packed.bits)
+            along = packed.rule.times_slope(g if u is None else g * u, values)
+            to_z = _spread(packed, along, carried=known is not None)
+            to_u = None if u is None else _spread(packed, g * packed.rule.value(values), carried=known is not None)
         return (*once(to_z, to_u), None, None)
 
 
-def activate(function: Callable[[Tensor], Tensor], rule: Rule, z: Tensor, u: Tensor | None = None) -> Tensor:
+def _spread(packed: Packed, values: Tensor, *, carried: bool) -> Tensor:
+    """A gradient that is zero where nothing fires; a sparse step hands its values on."""
+    dense = scatter_fired(packed.bits, values, packed.shape)
+    return attach_gradient(dense, packed.bits, values) if carried else dense
+
+
+def activate(
+    function: Callable[[Tensor], Tensor], rule: Rule, z: Tensor, u: Tensor | None = None, *, watched: bool = False
+) -> Tensor:
     """The hidden activation (..., neurons), which carries its packed form.
 
     Args:
@@ -80,10 +101,12 @@ def activate(function: Callable[[Tensor], Tensor], rule: Rule, z: Tensor, u: Ten
         rule: the same as a fact.
         z: pre-activations.
         u: what a gated block multiplies by, before it is rectified.
+        watched: whether hooks see the result.
     """
     h, *tensors = _Activate.apply(z, u, function, rule)  # type: ignore[no-untyped-call]
     bits, values, factors, _ = tensors
-    return attach(h, Packed(rule=rule, shape=tuple(z.shape), bits=bits, values=values, factors=factors))
+    packed = Packed(rule=rule, shape=tuple(z.shape), bits=bits, values=values, factors=factors, watched=watched)
+    return attach(h, packed)
 
 
 class _Drop(Function):

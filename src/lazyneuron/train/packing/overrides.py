@@ -8,14 +8,50 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook as _any_hook
 
 from lazyneuron.blocks.activation import Activation, DeclaresActivation
 from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.blocks.splice.override import Override
+from lazyneuron.train.packing.costs import BlockShape, costs_for
 from lazyneuron.train.packing.functions import activate, down, drop, pack_itself
-from lazyneuron.train.packing.packed import Rule, attached, is_packable
+from lazyneuron.train.packing.packed import Packed, Rule, attached, is_packable
+from lazyneuron.train.packing.sparse import sparse_down, up
 
 _REASON = "lazyneuron packs what fires between the compiled parts of a model"
+
+
+def takes_sparse(x: Tensor) -> bool:
+    """Are these numbers that sparse products take as they are?"""
+    return x.dtype == torch.float32 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+
+
+def is_watched(module: nn.Module) -> bool:
+    """Do hooks see what a module receives? Those that say ``only_output = True`` do not."""
+    own = module.__dict__
+    if own["_forward_pre_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"] or _any_hook():  # type: ignore[no-untyped-call]
+        return True
+    return not all(getattr(hook, "only_output", False) for hook in own["_forward_hooks"].values())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SparseSteps:
+    """When a block's step is computed by what fires alone.
+
+    Attributes:
+        shape: of the block.
+        always: whatever it costs.
+    """
+
+    shape: BlockShape
+    always: bool = False
+
+    def pay(self, h: Tensor, packed: Packed) -> bool:
+        """Is this call to be sparse: possible, with nobody watching the gradient, and faster?"""
+        if not takes_sparse(h) or packed.kept is not None or packed.watched or h._backward_hooks or h.retains_grad:
+            return False
+        tokens = packed.bits.shape[0]
+        return self.always or costs_for(self.shape, tokens).is_sparse_faster(tokens, packed.values.numel())
 
 
 @dataclasses.dataclass
@@ -26,11 +62,15 @@ class Tally:
         kept_bytes: of its hidden layer, packed.
         tokens: that went through ``down``.
         dense_bytes: what its own code keeps of the hidden layer for one token.
+        sparse_calls: of ``down``, that were computed by what fires alone.
+        dense_calls: the others.
     """
 
     kept_bytes: int = 0
     tokens: int = 0
     dense_bytes: int = 0
+    sparse_calls: int = 0
+    dense_calls: int = 0
 
 
 class PackedActivation(Override):
@@ -75,7 +115,7 @@ class PackedActivation(Override):
         if wanted and is_packable(z) and (u is None or is_packable(u)):
             rule = self.rule()
             if not rule.zero.empty or rule.activation.kind == "identity":
-                return activate(self.original, rule, z, u)
+                return activate(self.original, rule, z, u, watched=self._is_module and bool(self.module._forward_hooks))
         h = self.original(z)
         return h if u is None else h * (u.relu() if self.rectifies_up else u)
 
@@ -112,10 +152,13 @@ class PackedDropout(Override):
 class PackedDown(Override):
     """Stands for the ``forward`` of a linear layer that takes a hidden activation."""
 
-    def __init__(self, module: nn.Module, tally: Tally, *, transposed: bool = False) -> None:
+    def __init__(
+        self, module: nn.Module, tally: Tally, *, transposed: bool = False, sparse: SparseSteps | None = None
+    ) -> None:
         self.module = module
         self.tally = tally
         self.transposed = transposed
+        self.sparse = sparse
 
     def _original(self, h: Tensor) -> Tensor:
         y: Tensor = type(self.module).forward(self.module, h)
@@ -132,15 +175,20 @@ class PackedDown(Override):
         bias: Any = self.module.bias
         if not is_packable(h) or type(weight.data) is not Tensor:
             return self._original(h)
-        packed = attached(h)
-        if packed is None and not weight.requires_grad:
+        known = attached(h)
+        if known is None and not weight.requires_grad:
             return self._original(h)  # which keeps nothing of it
-        packed = pack_itself(h) if packed is None else packed
+        packed = pack_itself(h) if known is None else known
         self.tally.kept_bytes += packed.nbytes
         self.tally.tokens += packed.bits.shape[0]
         if not weight.requires_grad:
             return self._original(h)
         rows = weight.t() if self.transposed else weight
+        steps = None if known is None or is_watched(self.module) else self.sparse
+        if steps is not None and steps.pay(h, packed):
+            self.tally.sparse_calls += 1
+            return sparse_down(h, packed, weight=rows, bias=bias)
+        self.tally.dense_calls += 1
         return down(h, packed, weight=rows, bias=bias, linear=self._original)
 
 
@@ -151,6 +199,31 @@ def tally_of(block: MLPBlock) -> Tally | None:
         if isinstance(override, PackedDown):
             return override.tally
     return None
+
+
+class PackedUp(Override):
+    """Stands for the ``forward`` of a layer in front of the activation: its gradients take only what fires."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def _original(self, x: Tensor) -> Tensor:
+        z: Tensor = type(self.module).forward(self.module, x)
+        return z
+
+    def __call__(self, x: Tensor) -> Any:
+        """The layer's own output."""
+        if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
+            return outside_graph(self._output, x)
+        return self._output(x)
+
+    def _output(self, x: Tensor) -> Tensor:
+        weight: Any = self.module.weight
+        bias: Any = self.module.bias
+        wanted = x.requires_grad or weight.requires_grad
+        if not wanted or not is_packable(x) or not takes_sparse(x) or type(weight.data) is not Tensor:
+            return self._original(x)
+        return up(x, weight=weight, bias=bias, linear=self._original)
 
 
 class GatedRun:

@@ -70,6 +70,7 @@ class Packed:
         factors: the values of a gated block's ``up`` at the same places, else None.
         kept: what a dropout behind the activation left, or None.
         version: of the tensor that this belongs to.
+        watched: whether hooks see the activation, whose gradient has to be whole then.
     """
 
     rule: Rule
@@ -79,6 +80,7 @@ class Packed:
     factors: Tensor | None = None
     kept: Kept | None = None
     version: int = 0
+    watched: bool = False
 
     @property
     def tensors(self) -> tuple[Tensor | None, ...]:
@@ -102,10 +104,14 @@ class Packed:
         """Bytes of what is kept."""
         return sum(t.numel() * t.element_size() for t in self.tensors if t is not None)
 
+    def hidden_values(self) -> Tensor:
+        """The activation where it was kept, before dropout."""
+        h = self.rule.value(self.values)
+        return h if self.factors is None else h * self.factors
+
     def hidden(self) -> Tensor:
         """The activation, dense."""
-        h = self.rule.value(self.values)
-        dense = scatter_fired(self.bits, h if self.factors is None else h * self.factors, self.shape)
+        dense = scatter_fired(self.bits, self.hidden_values(), self.shape)
         return dense if self.kept is None else dense.mul_(self.kept.noise(dense, self.shape))
 
 
@@ -126,6 +132,27 @@ def attached(h: Tensor) -> Packed | None:
     """What :func:`attach` gave to this tensor, unless it was written since."""
     found = getattr(h, _ATTRIBUTE, None)
     return found if isinstance(found, Packed) and found.version == h._version else None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FiredGradient:
+    """A gradient (..., neurons) that matters only where a neuron fires, as the values there."""
+
+    bits: Tensor
+    values: Tensor
+    version: int
+
+
+def attach_gradient(gradient: Tensor, bits: Tensor, values: Tensor) -> Tensor:
+    """Let a dense gradient carry its values where neurons fire."""
+    setattr(gradient, _ATTRIBUTE, FiredGradient(bits=bits, values=values, version=gradient._version))
+    return gradient
+
+
+def attached_gradient(gradient: Tensor) -> FiredGradient | None:
+    """What :func:`attach_gradient` gave to this tensor, unless it was written since, or others were added to it."""
+    found = getattr(gradient, _ATTRIBUTE, None)
+    return found if isinstance(found, FiredGradient) and found.version == gradient._version else None
 
 
 def is_packable(x: object) -> bool:

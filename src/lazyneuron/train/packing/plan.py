@@ -14,6 +14,7 @@ from lazyneuron.blocks.find import found_in
 from lazyneuron.core.arguments import check_model
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.core.receipt import BlockChange
+from lazyneuron.ops.fired.operators import STEP, has_kernel
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,19 +57,9 @@ def stands_whole(block: MLPBlock) -> bool:
 
 def why_not(block: MLPBlock, model: nn.Module) -> str | None:
     """Why a block goes on keeping its hidden activations densely, as a sentence, or None."""
-    activation = block.activation
-    if not activation.elementwise:
-        return f"What fires under {activation.kind} depends on the whole token, so no interval says what is kept."
-    if activation.kind == "other":
-        return "Its activation is none of the known kinds, so where it is zero is not known."
-    if activation.zero.empty:
-        return f"Its activation ({activation.kind}) is zero nowhere; sparsify it first, for example with Relufy."
-    weights = [w for w in (site.weight for site in block.linears) if isinstance(w, Tensor)]
-    devices = sorted({str(w.device) for w in weights})
-    if len(devices) > 1:
-        return f"Its weights lie on several devices ({', '.join(devices)}); move the block to one."
-    if not all(w.is_floating_point() for w in weights):
-        return "Its weights are quantised, and have no gradients."
+    reason = _why_not_at_all(block)
+    if reason is not None:
+        return reason
     if not targets(block):
         kind = type(block.down.module).__name__
         return f"The code of {block.down.name} ({kind}) is none of the linear layers whose gradient is known."
@@ -86,6 +77,41 @@ def why_not(block: MLPBlock, model: nn.Module) -> str | None:
         return "Its execution was replaced already; restore that change first."
     if isinstance(held, nn.Module) and any(True for _ in held.parameters()):
         return f"Its activation ({type(held).__name__}) learns numbers of its own, which need their gradients."
+    return None
+
+
+def _why_not_at_all(block: MLPBlock) -> str | None:
+    """What stands in the way in the activation or the weights, as a sentence, or None."""
+    activation = block.activation
+    if not activation.elementwise:
+        return f"What fires under {activation.kind} depends on the whole token, so no interval says what is kept."
+    if activation.kind == "other":
+        return "Its activation is none of the known kinds, so where it is zero is not known."
+    if activation.zero.empty:
+        return f"Its activation ({activation.kind}) is zero nowhere; sparsify it first, for example with Relufy."
+    weights = [w for w in (site.weight for site in block.linears) if isinstance(w, Tensor)]
+    foreign = next((w for w in weights if type(w.data) is not Tensor), None)
+    if foreign is not None:
+        return f"Its weights are {type(foreign.data).__name__}s; pack the model before these are made."
+    devices = sorted({str(w.device) for w in weights})
+    if len(devices) > 1:
+        return f"Its weights lie on several devices ({', '.join(devices)}); move the block to one."
+    if not all(w.is_floating_point() for w in weights):
+        return "Its weights are quantised, and have no gradients."
+    return None
+
+
+def why_dense(block: MLPBlock) -> str | None:
+    """Why a packed block's products are dense at every density, as a sentence, or None."""
+    weights = [site.weight for site in block.linears]
+    if any(site.transposed or site.rows is not None for site in block.linears) or len(targets(block)) != 1:
+        return "Its layers are merged, transposed or adapted, which the sparse products do not know."
+    if any(type(site.module).forward is not nn.Linear.forward for site in block.linears):
+        return "The code of its layers is none that the sparse products know."
+    if not all(has_kernel(w.dtype, w.device, block.d_in, block.d_out) for w in weights):
+        return f"The sparse products take float32 on the CPU and widths that {STEP} divides."
+    if any("forward" in site.module.__dict__ for site in block.linears):
+        return "The forward of one of its layers was replaced by other code."
     return None
 
 

@@ -62,7 +62,10 @@ QUICK = Plan(
 )
 
 
-def jobs_of(plan: Plan, text: Path, folder: Path, *, seeds: int, plain: bool = False) -> list[Job]:
+PACKED = "ReLU, pressure, packed"
+
+
+def jobs_of(plan: Plan, text: Path, folder: Path, *, seeds: int, plain: bool = False, pack: bool = False) -> list[Job]:
     """A ReLU model under pressure and a SiLU model on the loss alone, of the same size and on the same batches.
 
     Args:
@@ -71,10 +74,13 @@ def jobs_of(plan: Plan, text: Path, folder: Path, *, seeds: int, plain: bool = F
         folder: for a folder of each training.
         seeds: runs of each.
         plain: a ReLU model on the loss alone too.
+        pack: the ReLU model under pressure once more, with packed activations: the same losses, another time.
     """
     variants = [("ReLU, pressure", "relu", PRESSURE, "relu"), ("SiLU", "silu", None, "silu")]
     if plain:
         variants.append(("ReLU, loss alone", "relu", None, "relu-plain"))
+    if pack:
+        variants.append((PACKED, "relu", PRESSURE, "relu-packed"))
     return [
         Job(
             name=name,
@@ -85,6 +91,7 @@ def jobs_of(plan: Plan, text: Path, folder: Path, *, seeds: int, plain: bool = F
             seed=seed,
             text=text,
             folder=folder / f"seed-{seed}" / own,
+            pack=name == PACKED,
         )
         for seed in range(seeds)
         for name, gate, pressure, own in variants
@@ -105,7 +112,7 @@ def run(request: Request, plan: Plan | None = None) -> Finding:
         sources = read_sources(limit=plan.characters, library=request.data)
         text = make_text(sources, vocabulary=plan.size.vocabulary)
         keep_text(text, folder / "text")
-    jobs = jobs_of(plan, folder / "text", folder, seeds=request.seeds, plain=request.with_plain)
+    jobs = jobs_of(plan, folder / "text", folder, seeds=request.seeds, plain=request.with_plain, pack=request.pack)
     histories = run_jobs(train_and_save, jobs, advance=_part(request, 0.0, 0.8, "train"))
     found = run_jobs(evaluate, [_evaluation(job, plan) for job in jobs], advance=_part(request, 0.8, 0.97, "measure"))
     request.advance(0.97, "time decoding")

@@ -19,11 +19,12 @@ from torch import Tensor
 from lazyneuron.blocks import find_blocks
 from lazyneuron.core.errors import CheckpointError, DataError
 from lazyneuron.core.record import write_text
+from lazyneuron.core.undo import restore_
 from lazyneuron.experiments.reproduce.tiny_lm.model import Gate, Size, new_model, quiet
 from lazyneuron.experiments.reproduce.tiny_lm.text import batch_of, read_text, tokenizer_of
 from lazyneuron.induce import DensityController, Pressure, TargetDensity, pre_activations
 from lazyneuron.induce.training.pressure import density_of, total_pressure
-from lazyneuron.train import Checkpoints, LossGuard
+from lazyneuron.train import Checkpoints, LossGuard, pack_activations_
 
 TRAINED = "trained.json"  # written last: a folder with it holds a trained model
 _WATCHED_EVERY = 20  # steps between two looks at the density of a model without pressure
@@ -76,6 +77,7 @@ class Job:
         seed: of weights and order.
         text: folder with the token ids.
         folder: for the checkpoints and the trained model.
+        pack: keep for the backward only what fires.
     """
 
     name: str
@@ -86,6 +88,7 @@ class Job:
     seed: int
     text: Path
     folder: Path
+    pack: bool = False
 
 
 def optimizers(model: Any, schedule: Schedule) -> dict[str, torch.optim.Optimizer]:
@@ -146,6 +149,7 @@ def train(job: Job, advance: Callable[[float], None]) -> tuple[Any, list[dict[st
     checkpoints = Checkpoints(job.folder / "checkpoints", model, keep=1, **parts)
     done = checkpoints.resume_()
     model.train()
+    packed = pack_activations_(model, arithmetic="auto") if job.pack else None
     guard = LossGuard(model)
     for step in range(done, job.schedule.steps):
         begun = time.process_time(), time.perf_counter()
@@ -162,6 +166,8 @@ def train(job: Job, advance: Callable[[float], None]) -> tuple[Any, list[dict[st
             checkpoints.save(step + 1)
         advance((step + 1) / job.schedule.steps)
     guard.remove()
+    if packed is not None:
+        restore_(model, packed)
     return model.eval(), history.rows
 
 
