@@ -81,9 +81,7 @@ def make(
     weight = torch.randn(d_out, d_hidden, generator=g) / d_hidden**0.5
     columns = None if form is None else quantise_columns(weight, form)
     kept = weight.t().contiguous().to(dtype) if columns is None else columns.bytes
-    down = Layer(
-        rows=kept.to(DEVICE), scale=None if columns is None else columns.scale.to(DEVICE), bias=vector(d_out)
-    )
+    down = Layer(rows=kept.to(DEVICE), scale=None if columns is None else columns.scale.to(DEVICE), bias=vector(d_out))
     return Block(
         first=first, up=up, down=down, activation=activation or Activation("relu"), form=form, rectify_up=rectify_up
     )
