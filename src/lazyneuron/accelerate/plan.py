@@ -9,11 +9,8 @@ from typing import Any
 from torch import nn
 
 from lazyneuron.accelerate.execution.freshness import unwatchable
-<<<<<<< HEAD
-from lazyneuron.accelerate.tensor_parallel import refusal
-=======
 from lazyneuron.accelerate.gpu.packing import why_not_here
->>>>>>> ee5fa9a (accelerate_ on CUDA devices: packing, measuring, following densities, quantised blocks; bench gpu, docs, extra)
+from lazyneuron.accelerate.tensor_parallel import refusal
 from lazyneuron.blocks import MLPBlock
 from lazyneuron.blocks.find import found_in
 from lazyneuron.blocks.identify import identify
@@ -97,13 +94,7 @@ def why_dense(block: MLPBlock) -> str | None:
         return f"Its activation ({block.activation.kind}) is zero nowhere; sparsify it first, for example with Relufy."
     if block.activation.kind not in KERNEL_ACTIVATIONS:
         return f"There is no kernel for its activation ({block.activation.kind})."
-<<<<<<< HEAD
     if is_sharded(block):
         return refusal(block)
-    if block.up.weight.device.type != "cpu":
-        return f"There is no kernel for the device {block.up.weight.device.type!r}."
-    return unwatchable(block)
-=======
     devices = {site.weight.device.type for site in block.linears}
     return unwatchable(block) if devices == {"cpu"} else why_not_here(block)
->>>>>>> ee5fa9a (accelerate_ on CUDA devices: packing, measuring, following densities, quantised blocks; bench gpu, docs, extra)

@@ -198,16 +198,15 @@ def _accelerate(
     prepared: list[tuple[MLPBlock, BlockExecution | GpuExecution]] = []
     for block in plan.matched:
         progress(f"Packing and timing {block.name or 'the block'}")
-<<<<<<< HEAD
-        prepared_by = prepare_share if is_sharded(block) else prepare
-        change, execution = prepared_by(block, inputs.get(block.name), options, isa, progress, model=model)
-=======
         seen = inputs.get(block.name)
-        if runs_on_gpu(block, options.impl):
+        if is_sharded(block):
+            if options.impl == TRITON.name:
+                raise ConfigError(f"{block.name} is sharded, and shares run on CPUs only; use impl='auto' with it.")
+            change, execution = prepare_share(block, seen, options, isa, progress, model=model)
+        elif runs_on_gpu(block, options.impl):
             change, execution = gpu.prepare(block, seen, options.impl, progress)
         else:
             change, execution = prepare(block, seen, options, isa, progress, model=model)
->>>>>>> ee5fa9a (accelerate_ on CUDA devices: packing, measuring, following densities, quantised blocks; bench gpu, docs, extra)
         changes.append(change)
         if execution is not None:
             prepared.append((block, execution))
