@@ -8,6 +8,8 @@ from hypothesis import settings
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # read when torch is loaded; on two busy cores spinning tripled the CPU time of small tests
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+if not torch.cuda.is_available():  # read when triton is imported: kernels for GPUs run in its interpreter
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 settings.register_profile("lazyneuron", deadline=None)
 settings.load_profile("lazyneuron")
 

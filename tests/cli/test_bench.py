@@ -65,8 +65,8 @@ def test_methods_are_shown_beside_their_quality(monkeypatch, capsys):
         (["--quick", "--tokens", 1], "--quick measures fixed cases"),
         (
             ["nothing"],
-            "There is no benchmark 'nothing'; there are accelerate, checks, encoder, explain, generate, head, jsrelu, "
-            "learn, openvino, recipes, route.",
+            "There is no benchmark 'nothing'; there are accelerate, checks, encoder, explain, generate, gpu, head, "
+            "jsrelu, learn, openvino, recipes, route.",
         ),
         (["checks", "--tokens", 1], "Only the benchmark accelerate takes shapes"),
         (["checks", "--only", "x"], "Only the benchmark generate takes --only"),

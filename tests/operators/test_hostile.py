@@ -22,7 +22,9 @@ pytestmark = needs_kernels
 
 NUMBERS = (-(2**63), -2, -1, 0, 1, 2, 3, 99, 2**31, 2**40, 2**62, 2**63 - 1)
 TABLE = {"index", "keys", "count", "state"}  # an index that belongs to other keys finds what it finds
-IN_PYTHON = {"decoder_layer", "execute_block", "exported_block", "quantised_selected"}  # made at first use, for graphs
+# made at first use, for graphs; those of GPUs have their own tests
+IN_PYTHON = {"decoder_layer", "execute_block", "exported_block", "quantised_selected"}
+IN_PYTHON |= {"gpu_mlp", "gpu_linear", "gpu_down"}
 CODES = ("NOT_FINITE", "BUCKET_OVERFLOW")  # route turns them into sentences of its own
 
 

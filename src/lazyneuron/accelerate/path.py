@@ -36,7 +36,7 @@ class Path:
             counts: what a certified path adds to, from :func:`lazyneuron.ops.sparse_mlp.native.new_counts`.
             isa: kernel level, or -1 for the best.
         """
-        assert self is not DENSE, "dense runs on the model's own modules"
+        assert self not in (DENSE, TRITON), "dense runs on the model's own modules, triton by its own execution"
         if self is GATHER:
             return functools.partial(gather.sparse_mlp, packed)
         arguments = native.arguments(packed, counts, planes=self.planes, isa=isa)
@@ -54,7 +54,8 @@ DENSE = Path("dense")
 GATHER = Path("gather")
 CERTIFIED_2 = Path("certified-2", planes=2)
 CERTIFIED_1 = Path("certified-1", planes=1)
-PATHS = {path.name: path for path in (DENSE, CERTIFIED_2, CERTIFIED_1, GATHER)}
+TRITON = Path("triton")  # on a GPU; `gpu/execution.py` runs it
+PATHS = {path.name: path for path in (DENSE, CERTIFIED_2, CERTIFIED_1, GATHER, TRITON)}
 
 
 class Shares(NamedTuple):

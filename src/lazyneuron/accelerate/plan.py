@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from lazyneuron.accelerate.execution.freshness import unwatchable
+from lazyneuron.accelerate.gpu.packing import why_not_here
 from lazyneuron.accelerate.tensor_parallel import refusal
 from lazyneuron.blocks import MLPBlock
 from lazyneuron.blocks.find import found_in
@@ -95,6 +96,5 @@ def why_dense(block: MLPBlock) -> str | None:
         return f"There is no kernel for its activation ({block.activation.kind})."
     if is_sharded(block):
         return refusal(block)
-    if block.up.weight.device.type != "cpu":
-        return f"There is no kernel for the device {block.up.weight.device.type!r}."
-    return unwatchable(block)
+    devices = {site.weight.device.type for site in block.linears}
+    return unwatchable(block) if devices == {"cpu"} else why_not_here(block)

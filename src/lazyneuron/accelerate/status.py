@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping
 from torch import nn
 
 from lazyneuron.accelerate.execution.execution import BlockExecution
-from lazyneuron.accelerate.path import DENSE, PATHS, Path
+from lazyneuron.accelerate.gpu.costs import BUCKETS
+from lazyneuron.accelerate.gpu.execution import GpuExecution
+from lazyneuron.accelerate.path import DENSE, PATHS, TRITON, Path
 from lazyneuron.accelerate.quantised.execution import EVERY, SPARSE, QuantisedExecution, accelerated_blocks
 from lazyneuron.accelerate.quantised.transform import VERB
 from lazyneuron.core.arguments import check_model
@@ -17,6 +19,7 @@ from lazyneuron.core.receipt import BlockChange, Receipt
 from lazyneuron.core.undo import receipts
 
 VERBS = ("accelerate_", VERB)
+Run = BlockExecution | GpuExecution | QuantisedExecution
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,7 +38,8 @@ class BlockStatus:
         path_by_tokens: the path that is chosen at present for up to this many tokens at once.
         why_by_tokens: of a quantised block, one sentence why, where a call was looked at.
         repacked: how often changed weights were packed anew.
-        calls_to_see_all: within how many calls of one token a write that nothing announces is noticed.
+        calls_to_see_all: within how many calls of one token a write that nothing announces is noticed; 0 for never, as
+            on a GPU, where :func:`refresh_` looks.
     """
 
     block: str
@@ -100,7 +104,7 @@ def status(model: nn.Module) -> Status:
     check_model(model)
     quantised = any(receipt.verb == VERB for receipt in receipts(model))
     runs = accelerated_blocks(model) if quantised else _runs(model)
-    blocks = tuple(_block_status(run) if isinstance(run, BlockExecution) else _quantised_status(run) for run in runs)
+    blocks = tuple(map(_status_of, runs))
     return Status(blocks=blocks, dense=_dense(model, {block.block for block in blocks}))
 
 
@@ -108,6 +112,12 @@ def _dense(model: nn.Module, executed: set[str]) -> dict[str, str]:
     """Blocks that the changes in force left as they were, and why, by the latest that says so."""
     changes = [change for receipt in receipts(model) if receipt.verb in VERBS for change in receipt.changes]
     return {change.block: change.reason for change in changes if change.block not in executed}
+
+
+def _status_of(run: Run) -> BlockStatus:
+    if isinstance(run, GpuExecution):
+        return _gpu_status(run)
+    return _block_status(run) if isinstance(run, BlockExecution) else _quantised_status(run)
 
 
 def executions(model: nn.Module) -> list[BlockExecution]:
@@ -120,7 +130,7 @@ def executions(model: nn.Module) -> list[BlockExecution]:
     return [run for run in _runs(model) if isinstance(run, BlockExecution)]
 
 
-def _runs(model: nn.Module) -> list[BlockExecution | QuantisedExecution]:
+def _runs(model: nn.Module) -> list[Run]:
     check_model(model)
     found = accelerated_blocks(model)
     if not found:
@@ -150,9 +160,10 @@ def refresh_(model: nn.Module, *, progress: Callable[[str], None] = lambda messa
         One pass over the weights, and the packing of those that changed.
     """
     changes = []
-    for run in executions(model):
-        progress(f"Looking at {run.block.name or 'the block'}")
-        changes.append(_refreshed(run))
+    for run in _runs(model):
+        if not isinstance(run, QuantisedExecution):
+            progress(f"Looking at {run.block.name or 'the block'}")
+            changes.append(_gpu_refreshed(run) if isinstance(run, GpuExecution) else _refreshed(run))
     return Receipt(verb="refresh_", config={}, changes=tuple(changes))
 
 
@@ -169,6 +180,37 @@ def _refreshed(run: BlockExecution) -> BlockChange:
     if same:
         return BlockChange(block=name, action="current", reason="Every byte is what was packed.")
     return BlockChange(block=name, action="packed", reason="The weights had changed.")
+
+
+def _gpu_refreshed(run: GpuExecution) -> BlockChange:
+    name, standing = run.block.name, run.standing()
+    if standing is not None:
+        return BlockChange(block=name, action="dense", reason=standing)
+    if run.check():
+        return BlockChange(block=name, action="current", reason="Every byte is what was packed.")
+    if run.packed() is None:
+        return BlockChange(block=name, action="dense", reason=run.why())
+    return BlockChange(block=name, action="packed", reason="The weights had changed.")
+
+
+def _gpu_status(run: GpuExecution) -> BlockStatus:
+    fired, tokens, _ = run.densities.totals()
+    ran = dict(run.ran)
+    share = fired / (tokens * run.d_hidden) if tokens else None
+    return BlockStatus(
+        block=run.block.name,
+        last=str(run.standing() or run.last),
+        calls=sum(ran.values()),
+        sparse_calls=ran.get(TRITON, 0),
+        computed=share,
+        fired=share,
+        paths={path.name: ran[path] for path in (DENSE, TRITON) if path in ran},
+        fallbacks={why: count for why, count in ran.items() if not isinstance(why, Path)},
+        path_by_tokens={2**k: (TRITON if run.tables["captured"][k] else DENSE).name for k in range(BUCKETS)},
+        why_by_tokens={},
+        repacked=run.repacked,
+        calls_to_see_all=0,
+    )
 
 
 def _block_status(run: BlockExecution) -> BlockStatus:

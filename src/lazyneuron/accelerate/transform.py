@@ -7,9 +7,14 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 from lazyneuron.accelerate.execution.execution import BlockExecution
+from lazyneuron.accelerate.gpu import prepare as gpu
+from lazyneuron.accelerate.gpu.execution import GpuExecution
+from lazyneuron.accelerate.gpu.prepare import runs_on_gpu
+from lazyneuron.accelerate.path import TRITON
 from lazyneuron.accelerate.plan import check_uncompiled, plan_acceleration
 from lazyneuron.accelerate.prepare import Guarantee, Options, prepare
 from lazyneuron.accelerate.quantised.plan import Quantisation
@@ -25,13 +30,15 @@ from lazyneuron.core.errors import (
     CheckpointError,
     ConfigError,
     DataError,
+    ImplUnavailable,
     NoBlocksError,
     TimingWarning,
 )
 from lazyneuron.core.receipt import BlockChange, Receipt
 from lazyneuron.core.replay import replays
 from lazyneuron.core.undo import PARTS, restore_, transaction
-from lazyneuron.ops.choice import choose
+from lazyneuron.ops.choice import BEST, choose
+from lazyneuron.ops.gpu_mlp.available import why_not
 
 
 def accelerate_(
@@ -64,7 +71,7 @@ def accelerate_(
         rest: of all other linear layers, the language-model head included: ``"keep"``, ``"int8"`` or ``"int4"``.
         group: weights along a row that share a scale when they have 4 bits: 32, 64 or 128.
         impl: ``"auto"``; ``"native"``, ``"gather"`` or a kernel level (``"avx2"`` ...), which runs or raises and is
-            then used for every token count.
+            then used for every token count; ``"triton"``, the kernels of GPUs, for up to 16 tokens.
         blocks: those to accelerate, as :func:`lazyneuron.find_blocks` found them in this model; None finds all of them.
         progress: called with a sentence when something takes long.
 
@@ -97,8 +104,8 @@ def accelerate_(
         raise ConfigError("guarantee='calibrated' needs batches to calibrate on.")
     check_uncompiled(model)
     quantisation = quantisation_of(weights, rest, group)
-    if quantisation is not None and impl not in ("auto", "native"):
-        raise ConfigError(f"Quantised layers run by impl='auto' or 'native', got {impl!r}.")
+    if quantisation is not None and impl not in ("auto", "native", TRITON.name):
+        raise ConfigError(f"Quantised layers run by impl='auto', 'native' or 'triton', got {impl!r}.")
     if guarantee == "calibrated" and weights != "keep":
         raise ConfigError(f"weights={weights!r} has no slack to calibrate; use guarantee='exact' with it.")
     options = Options(guarantee=guarantee, impl=impl)
@@ -126,7 +133,10 @@ def _quantised(
             raise DataError("There are no batches to measure on; pass at least one, or leave them out.")
     example = batches[0] if isinstance(batches, list) else None
     found = find(model, example, norms=False) if blocks is None else found_in(model, blocks)
-    first = quantise(model, found, quantisation, batches, progress)
+    interpret = options.impl == TRITON.name and all(p.device.type == "cpu" for p in model.parameters())
+    if interpret and (reason := why_not(torch.device("cpu"))) is not None:
+        raise ImplUnavailable(reason)
+    first = quantise(model, found, quantisation, batches, progress, interpret=interpret)
     if quantisation.blocks is not None or not found.blocks:
         return first
     try:
@@ -183,11 +193,20 @@ def _accelerate(
     changes: list[BlockChange] = []
     config: dict[str, Any] = {"guarantee": options.guarantee, "weights": "keep", "impl": options.impl}
     config |= {"with_batches": batches is not None} | ({PARTS: list(parts)} if parts else {})
-    prepared: list[tuple[MLPBlock, BlockExecution]] = []
+    change: BlockChange
+    execution: BlockExecution | GpuExecution | None
+    prepared: list[tuple[MLPBlock, BlockExecution | GpuExecution]] = []
     for block in plan.matched:
         progress(f"Packing and timing {block.name or 'the block'}")
-        prepared_by = prepare_share if is_sharded(block) else prepare
-        change, execution = prepared_by(block, inputs.get(block.name), options, isa, progress, model=model)
+        seen = inputs.get(block.name)
+        if is_sharded(block):
+            if options.impl == TRITON.name:
+                raise ConfigError(f"{block.name} is sharded, and shares run on CPUs only; use impl='auto' with it.")
+            change, execution = prepare_share(block, seen, options, isa, progress, model=model)
+        elif runs_on_gpu(block, options.impl):
+            change, execution = gpu.prepare(block, seen, options.impl, progress)
+        else:
+            change, execution = prepare(block, seen, options, isa, progress, model=model)
         changes.append(change)
         if execution is not None:
             prepared.append((block, execution))
@@ -230,6 +249,10 @@ def _nothing_to_do(skipped: Sequence[BlockChange]) -> NoBlocksError:
 def _check(options: Options) -> int:
     if options.guarantee not in ("exact", "calibrated"):
         raise ConfigError(f"guarantee is 'exact' or 'calibrated', got {options.guarantee!r}.")
+    if options.impl == TRITON.name:
+        if options.guarantee != "exact":
+            raise ConfigError(f"impl={TRITON.name!r} has no slack to calibrate; use guarantee='exact' with it.")
+        return BEST
     return choose(options.impl, plain="gather", levels=True).isa
 
 

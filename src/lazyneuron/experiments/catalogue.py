@@ -54,7 +54,7 @@ NAMES: dict[Kind, tuple[str, ...]] = {
         "capacity-lipschitz",
     ),
     "benchmark": (
-        *("accelerate", "checks", "encoder", "explain", "generate", "head"),
+        *("accelerate", "checks", "encoder", "explain", "generate", "gpu", "head"),
         *("jsrelu", "learn", "openvino", "recipes", "route", "training"),
     ),
     "demo": ("demo",),
@@ -118,6 +118,7 @@ def _benchmarks() -> tuple[Experiment, ...]:
         encoder,
         explain,
         generate,
+        gpu,
         head,
         jsrelu,
         learn,
@@ -127,7 +128,10 @@ def _benchmarks() -> tuple[Experiment, ...]:
         training,
     )
 
-    modules = (accelerate, checks, encoder, explain, generate, head, jsrelu, learn, openvino, recipes, route, training)
+    modules = (
+        *(accelerate, checks, encoder, explain, generate, gpu, head),
+        *(jsrelu, learn, openvino, recipes, route, training),
+    )
     return tuple(module.EXPERIMENT for module in modules)
 
 

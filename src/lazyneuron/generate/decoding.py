@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lazyneuron.accelerate.gpu.execution import GpuExecution
 from lazyneuron.accelerate.head.status import certified_head
 from lazyneuron.accelerate.path import DENSE
 from lazyneuron.accelerate.quantised.execution import (
@@ -220,6 +221,10 @@ class _Watch:
                 pairs, _, tokens, _ = (run.counts + run.counts_of_every).tolist()
                 hidden = run.block.d_hidden
                 others = sum(n for why, n in run.ran.items() if why not in (SPARSE, EVERY))
+            elif isinstance(run, GpuExecution):
+                pairs, tokens, _ = run.densities.totals()
+                hidden = run.d_hidden
+                others = sum(n for why, n in run.ran.items() if isinstance(why, str) or why is DENSE)
             else:
                 pairs, _, tokens, _ = run.current.totals()
                 hidden = run.following.d_hidden

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -43,17 +44,22 @@ def _count_steps() -> None:
     optimizer.register_optimizer_step_post_hook(count)
 
 
-def unwatchable(block: Watched) -> str | None:
-    """Why changes of a block's weights could not be noticed, as a sentence, or None when they could."""
+def unwatchable(block: Watched, *, devices: Sequence[str] = ("cpu",)) -> str | None:
+    """Why changes of a block's weights could not be noticed, as a sentence, or None when they could.
+
+    Args:
+        block: the block.
+        devices: types of those that its weights may be on.
+    """
     for site in block.linears:
         for name in ("weight", "bias"):
-            reason = _unwatchable(site, name)
+            reason = _unwatchable(site, name, devices)
             if reason is not None:
                 return reason
     return None
 
 
-def _unwatchable(site: LinearSite, name: str) -> str | None:
+def _unwatchable(site: LinearSite, name: str, devices: Sequence[str]) -> str | None:
     parameter = site.module._parameters.get(name)
     if parameter is None:
         is_there = name == "weight" or getattr(site.module, name, None) is not None
@@ -62,7 +68,7 @@ def _unwatchable(site: LinearSite, name: str) -> str | None:
     plain = kind is Tensor or kind.__torch_function__ is nn.Parameter.__torch_function__
     if not plain or kind.__torch_dispatch__ is not Tensor.__torch_dispatch__ or parameter.layout is not torch.strided:
         return f"The {name} of {site.name} is a {kind.__name__} of its own layout; only plain tensors are supported."
-    if not parameter.is_cpu:
+    if parameter.device.type not in devices:
         return f"There is no kernel for the device {parameter.device.type!r}."
     if parameter.is_inference():
         return "Its weights are inference tensors, whose changes cannot be noticed; load them outside inference_mode."

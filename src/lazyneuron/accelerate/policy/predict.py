@@ -42,7 +42,8 @@ class MachineCost:
 def machine_cost(blocks: Sequence[MLPBlock]) -> MachineCost | None:
     """A cost for these blocks, or None when this machine's cost model was not measured for all of their dtypes."""
     dtypes = {block.up.weight.dtype for block in blocks}
-    return MachineCost() if all(d in DTYPES and costs.are_known(d) for d in dtypes) else None
+    here = all(block.up.weight.device.type == "cpu" for block in blocks)
+    return MachineCost() if here and all(d in DTYPES and costs.are_known(d) for d in dtypes) else None
 
 
 def _cost_model(dtype: torch.dtype) -> CostModel:

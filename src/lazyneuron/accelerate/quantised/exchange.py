@@ -12,6 +12,7 @@ from torch import nn
 from lazyneuron.accelerate.quantised.modules import Quantised, QuantisedDown, QuantisedLinear
 from lazyneuron.blocks.block import LinearSite, MLPBlock
 from lazyneuron.core.undo import Transaction
+from lazyneuron.ops.gpu_mlp.available import why_not as why_not_on
 from lazyneuron.ops.quantised.format import GROUPS, Format
 from lazyneuron.ops.sparse_mlp.packed import DTYPES
 
@@ -85,10 +86,10 @@ def why_not(site: LinearSite) -> str | None:
         return f"{site.name} is a {type(module).__name__}, which may do more than multiply."
     if weight is None or type(weight) is not nn.Parameter or "parametrizations" in module._modules:
         return f"The weight of {site.name} is no plain parameter."
-    if weight.dtype not in DTYPES or weight.device.type != "cpu":
-        return (
-            f"The weight of {site.name} is {weight.dtype} on {weight.device}; the kernels take 16 and 32 bits on a CPU."
-        )
+    if weight.dtype not in DTYPES:
+        return f"The weight of {site.name} is {weight.dtype} on {weight.device}; the kernels take 16 and 32 bits."
+    if not weight.is_cpu and (reason := why_not_on(weight.device)) is not None:
+        return reason
     if module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__:
         return f"{site.name} has hooks or a forward of its own, which would be lost."
     return None

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from lazyneuron.accelerate.execution.execution import BlockExecution
+from lazyneuron.accelerate.gpu import quantised as gpu
+from lazyneuron.accelerate.gpu.execution import GpuExecution
 from lazyneuron.accelerate.path import DENSE
 from lazyneuron.accelerate.policy.choice import BUCKETS
 from lazyneuron.accelerate.quantised.choice import Choice
@@ -18,6 +20,7 @@ from lazyneuron.accelerate.quantised.modules import Quantised
 from lazyneuron.blocks.block import LinearSite, MLPBlock
 from lazyneuron.blocks.splice.wiring import Wiring
 from lazyneuron.core.undo import changed_modules
+from lazyneuron.ops.gpu_mlp import operators as gpu_operators
 from lazyneuron.ops.quantised import operators, selected
 from lazyneuron.ops.sparse_mlp.packed import KERNEL_ACTIVATIONS
 
@@ -42,8 +45,11 @@ class QuantisedExecution:
         choices: [bucket of token counts] whether calls skip rows where not all are asked for.
     """
 
-    def __init__(self, block: MLPBlock) -> None:
+    def __init__(self, block: MLPBlock, *, interpret: bool = False) -> None:
         self.block = block
+        self._interpret = interpret
+        self._limit: float | None = None  # of the kernels of GPUs
+        self._gpu_operator: Callable[..., Tensor] | None = None
         self.counts = torch.zeros(4, dtype=torch.int64)
         self.counts_of_every = torch.zeros(4, dtype=torch.int64)
         self.wiring: Wiring | None = None
@@ -60,6 +66,7 @@ class QuantisedExecution:
         self._calls = 0
         self._bind()
         self._other_settings = False
+        self._prepare_for_gpu()
 
     def _bind(self) -> None:
         """Look the operator up once, so that compilers see it and nothing around it."""
@@ -68,11 +75,12 @@ class QuantisedExecution:
 
     def __getstate__(self) -> dict[str, Any]:
         return {
-            key: value for key, value in self.__dict__.items() if key not in ("_call", "_select")
+            key: value for key, value in self.__dict__.items() if key not in ("_call", "_select", "_gpu_operator")
         }  # operators cannot be pickled
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self._gpu_operator = None
         self._bind()
 
     def notice(self) -> None:
@@ -94,7 +102,8 @@ class QuantisedExecution:
     def __call__(self, x: Tensor) -> Tensor | None:
         """The block's output, or None for "run the layers"."""
         if torch.compiler.is_compiling():
-            return None if self._why_not(x) is not None else self.run(x)
+            unready = self._on_gpu and (self._limit is None or self._gpu_operator is None)
+            return None if unready or self._why_not(x) is not None else self.run(x)
         self._calls += 1
         if self._calls % SETTINGS_EVERY == 0:
             self._look_at_settings()
@@ -103,6 +112,8 @@ class QuantisedExecution:
             self.last = why
             self.ran[why] += 1
             return None
+        if self._on_gpu:
+            return self._call_on_gpu(x)
         if self.every or torch._C._get_tracing_state() is not None:  # the size of what is traced is no number
             return self._note(self.run(x), every=self.every)
         tokens = x.numel() // self._first.in_features
@@ -113,6 +124,41 @@ class QuantisedExecution:
         y = choice.look(x, self.run, lambda: int(self.counts[1]), tokens * self.block.d_hidden)
         return self._note(y, every=int(self.counts_of_every[3]) > calls)
 
+    @property
+    def _on_gpu(self) -> bool:
+        return self._interpret or not self._first.rows.is_cpu
+
+    def _call_on_gpu(self, x: Tensor) -> Tensor | None:
+        """The block's output, or None where its layers run one by one."""
+        if self.every:
+            self.last = EVERY
+            self.ran[EVERY] += 1
+            return None
+        self._prepare_for_gpu()
+        return self._note(self.run(x), every=False)
+
+    def _prepare_for_gpu(self) -> None:
+        """Find out, outside graphs and compilers, what waits for the device."""
+        if not self._on_gpu:
+            return
+        if self.counts.device != self._first.rows.device:
+            self.counts = self.counts.to(self._first.rows.device)
+        self._gpu_operator = gpu_operators.op("mlp")
+        if self._limit is None:
+            width, dtype = self._first.in_features, self._first.dtype
+            up = None if self._up is None else _part(self.block.up, self._up)
+            self._limit = float("inf") if up is None else gpu.limit_of(up, self._form, width, dtype)
+
+    def _run_on_gpu(self, x: Tensor) -> Tensor:
+        block, down = self.block, self._down
+        up = None if self._up is None else _part(block.up, self._up)
+        assert self._limit is not None and self._gpu_operator is not None
+        return gpu.run(
+            self._gpu_operator, x, _part(block.first, self._first), up, (down.rows, down.scale, down.bias),
+            activation=block.activation, rectify_up=block.rectifies_up, form=self._form, limit=self._limit,
+            counts=self.counts,
+        )  # fmt: skip
+
     def _note(self, y: Tensor, *, every: bool) -> Tensor:
         self.last = EVERY if every else SPARSE
         self.ran[self.last] += 1
@@ -120,6 +166,8 @@ class QuantisedExecution:
 
     def run(self, x: Tensor, every: bool | None = None) -> Tensor:
         """The block's output by the operator; ``every``: whether all rows are read, default as ``self.every``."""
+        if self._on_gpu:
+            return self._run_on_gpu(x)
         every = self.every if every is None else every
         first, up, form = self._first, self._up, self._form
         counts = self.counts_of_every if every else self.counts
@@ -143,11 +191,13 @@ class QuantisedExecution:
         standing = self.standing()
         if standing is not None:
             return standing
-        if not isinstance(x, Tensor) or not x.is_cpu or x.dtype != self._first.dtype:
+        if self._on_gpu and self._select is not None:
+            return "an activation that depends on the whole token, for which there is no kernel of a GPU"
+        if not isinstance(x, Tensor) or x.device != self._first.rows.device or x.dtype != self._first.dtype:
             return "an input of another device or dtype"
         if x.ndim == 0 or x.shape[-1] != self._first.in_features:
             return "an input of another width"
-        if torch.is_autocast_enabled("cpu"):
+        if torch.is_autocast_enabled(x.device.type):
             return "autocast"
         if torch.is_grad_enabled() and x.requires_grad:
             return "a gradient is wanted"
@@ -174,6 +224,9 @@ def every_neuron(model: nn.Module) -> Iterator[None]:
             if isinstance(run, QuantisedExecution):
                 stack.callback(setattr, run, "every", run.every)
                 run.every = True
+            elif isinstance(run, GpuExecution):
+                stack.callback(setattr, run, "off", run.off)
+                run.off = True
             else:
                 stack.enter_context(_only_dense(run))
         yield
@@ -192,11 +245,11 @@ def _only_dense(run: BlockExecution) -> Iterator[None]:
             run.current.state = run.with_runs(state)
 
 
-def accelerated_blocks(model: nn.Module) -> list[BlockExecution | QuantisedExecution]:
+def accelerated_blocks(model: nn.Module) -> list[BlockExecution | GpuExecution | QuantisedExecution]:
     """The executions of a model's blocks, in the order of the acceleration."""
     modules = (*changed_modules(model), *model.modules())  # a replaced module is not part of the model any more
     runs = (getattr(module.__dict__.get("train"), "run", None) for module in modules)
-    return [run for run in dict.fromkeys(runs) if isinstance(run, BlockExecution | QuantisedExecution)]
+    return [run for run in dict.fromkeys(runs) if isinstance(run, BlockExecution | GpuExecution | QuantisedExecution)]
 
 
 def _layer(site: LinearSite) -> Quantised:

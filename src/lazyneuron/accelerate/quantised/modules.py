@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from lazyneuron.ops.gpu_mlp import operators as gpu
 from lazyneuron.ops.quantised import operators
 from lazyneuron.ops.quantised.format import Columns, Format, Rows, blocks
 from lazyneuron.ops.quantised.layout import laid_out, zeros
@@ -40,26 +41,29 @@ class Quantised(nn.Module):
     rows: Tensor
     scale: Tensor
     bias: Tensor | None
+    _gpu_name: str  # of the operator on a GPU
 
     def __init__(self, weight: Tensor, bias: Tensor | None, form: Format, *, what: str = "A layer") -> None:
         super().__init__()
-        self.format, self.dtype, self._call = form, weight.dtype, self._operator()
+        self.format, self.dtype = form, weight.dtype
         self.out_features, self.in_features = weight.shape
-        rows, scale = laid_out(*self._quantise(weight, what))
+        rows, scale = (t.to(weight.device) for t in laid_out(*self._quantise(weight.cpu(), what)))
         for name, tensor in (("rows", rows), ("scale", scale), ("bias", None if bias is None else bias.detach())):
             self.register_buffer(name, tensor)
+        self._bind()
 
     @classmethod
     def empty(cls, sizes: tuple[int, int], dtype: torch.dtype, form: Format, *, bias: bool) -> Self:
         """A layer of these sizes (in_features, out_features) whose weights are zero until they are loaded."""
         layer = cls.__new__(cls)
         nn.Module.__init__(layer)
-        layer.format, layer.dtype, layer._call = form, dtype, layer._operator()
+        layer.format, layer.dtype = form, dtype
         layer.in_features, layer.out_features = sizes
         stored = layer.stored_shapes()
         for name, tensor in zip(("rows", "scale"), zeros(stored["rows"], stored["scale"]), strict=True):
             layer.register_buffer(name, tensor)
         layer.register_buffer("bias", torch.zeros(sizes[1], dtype=dtype) if bias else None)
+        layer._bind()
         return layer
 
     @property
@@ -72,9 +76,13 @@ class Quantised(nn.Module):
         """Bytes of weights and scales."""
         return sum(t.numel() * t.element_size() for t in (self.rows, self.scale))
 
+    def _bind(self) -> None:
+        """Look the operators up once, so that compilers see them and nothing around them."""
+        self._call, self._call_on_gpu = self._operator(), gpu.op(self._gpu_name) if self.rows.is_cuda else None
+
     @abc.abstractmethod
     def _operator(self) -> Callable[..., Tensor]:
-        """What multiplies; bound once, so that compilers see an operator and nothing around it."""
+        """What multiplies on a CPU."""
 
     @abc.abstractmethod
     def _quantise(self, weight: Tensor, what: str) -> tuple[Tensor, Tensor]:
@@ -89,13 +97,15 @@ class Quantised(nn.Module):
         """The weights that the bytes mean: (out_features, in_features) float32."""
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {key: value for key, value in self.__dict__.items() if key != "_call"}  # operators cannot be pickled
+        state = {
+            key: value for key, value in self.__dict__.items() if not key.startswith("_call")
+        }  # operators cannot be pickled
         state["_buffers"] = {key: _one_piece(value) for key, value in self._buffers.items()}
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self._call = self._operator()
+        self._bind()
         if self.rows.device.type == "cpu":
             self._buffers["rows"], self._buffers["scale"] = laid_out(self.rows, self.scale)
 
@@ -112,10 +122,13 @@ class Quantised(nn.Module):
             self._buffers["scale"] = scale
         if self.bias is not None:
             self.dtype = self.bias.dtype
+        self._bind()
         return self
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) to (..., out_features)."""
+        if self._call_on_gpu is not None:
+            return self._call_on_gpu(x, self.rows, self.scale, self.bias, self.format.bits, self.format.group)
         return self._call(x, self.rows, self.scale, self.bias, self.format.bits, self.format.group, -1)
 
     def extra_repr(self) -> str:
@@ -131,6 +144,8 @@ def _one_piece(tensor: Tensor | None) -> Tensor | None:
 
 class QuantisedLinear(Quantised):
     """A linear layer whose rows run along the input."""
+
+    _gpu_name = "linear"
 
     def _operator(self) -> Callable[..., Tensor]:
         call: Callable[..., Tensor] = operators.operators().quantised_linear.default
@@ -162,6 +177,8 @@ class QuantisedLinear(Quantised):
 
 class QuantisedDown(Quantised):
     """The second layer of an MLP block, stored by neuron: rows of neurons that are zero are not read."""
+
+    _gpu_name = "down"
 
     def _operator(self) -> Callable[..., Tensor]:
         call: Callable[..., Tensor] = operators.operators().quantised_down.default

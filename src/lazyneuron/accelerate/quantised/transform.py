@@ -67,6 +67,7 @@ def quantise(
     batches: Iterable[Any] | None,
     progress: Callable[[str], None],
     make: Make = quantise_layers,
+    interpret: bool = False,
 ) -> Receipt:
     """Quantise in place, all or nothing; blocks that can be silent are executed as one operator each.
 
@@ -77,6 +78,7 @@ def quantise(
         batches: inputs on which the receipt reports the relative output error of each block.
         progress: told what is being done.
         make: gives the quantised layers by name; of a model that has no weights yet, it reads them.
+        interpret: run blocks on a CPU by the kernels of GPUs, in Triton's interpreter.
 
     Raises:
         ImplUnavailable: the kernels are not built here.
@@ -94,14 +96,14 @@ def quantise(
     changes = [_change(block, whole, new) for block in found.blocks]
     changes += [BlockChange(block=r.name, action="skipped", reason=r.reason) for r in found.rejected]
     config = quantisation.config() | {"layout": LAYOUT, "layers": data, "blocks": [block.name for block in whole]}
-    if quantisation.rest is not None:
+    if quantisation.rest is not None and all(p.device.type != "cuda" for p in model.parameters()):
         norms, attention = find_norms(model), takes_part(model)
         decoders = find_decoder_layers(model, norms) if attention else {}
         config |= {"norms": norms, "attention": attention}
         config |= {"decoders": {name: layer.to_data() for name, layer in decoders.items()}}
     receipt = Receipt(verb=VERB, config=config, changes=tuple(changes), notes=tuple(plan.kept.values()))
     with transaction(model, receipt.id) as change:
-        executions = _apply(change, model, whole, new, config)
+        executions = _apply(change, model, whole, new, config, interpret=interpret)
         measured = {name: _measured(executions[name], inputs[name], wanted[name]) for name in wanted}
         changes = [dataclasses.replace(c, details={**c.details, **measured.get(c.block, {})}) for c in receipt.changes]
         change.receipt = receipt = dataclasses.replace(receipt, changes=tuple(changes))
@@ -149,6 +151,8 @@ def _apply(
     whole: Sequence[MLPBlock],
     new: Mapping[str, Quantised],
     around: Mapping[str, Any],
+    *,
+    interpret: bool = False,
 ) -> dict[str, QuantisedExecution]:
     fuse_norms_(change, model, around.get("norms", {}))
     if around.get("attention"):
@@ -160,7 +164,7 @@ def _apply(
     executions = {}
     for block in whole:
         quantised = requantised(block, new)
-        execution = QuantisedExecution(quantised)
+        execution = QuantisedExecution(quantised, interpret=interpret)
         execution.wiring = splice_(change, quantised, execution, model=model)
         module = quantised.down.module
         change.set(module, "train", Mode(module, execution))

@@ -82,8 +82,8 @@ class Rows:
         if self.format.bits == 8:
             return self.bytes.to(torch.int16) - 128, self.scale[:, None]
         rows, padded = self.bytes.shape[0], 2 * self.bytes.shape[1]
-        q = torch.empty(rows, padded, dtype=torch.int16)
-        scale = torch.empty(rows, padded)
+        q = torch.empty(rows, padded, dtype=torch.int16, device=self.bytes.device)
+        scale = torch.empty(rows, padded, device=self.bytes.device)
         start = 0
         for number, steps in enumerate(blocks(padded, self.format.group)):
             size = 64 * steps
