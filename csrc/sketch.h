@@ -7,14 +7,19 @@
 namespace lazy {
 namespace LAZY_ISA {
 
+constexpr int kLoud = 8;  // fours of entries that may lie beyond a grid of one plane
+
 // What the certificate needs to know of one token.
 struct Token {
   float norm;       // >= ||x||, NaN when nothing may be certified
   float error;      // >= ||x - quantised x||
   float step;       // x ~ step * (256 * high + low), or step * high with one plane
   float unscale;    // the sketch product is of x / unscale
-  int32_t sum[2];   // sums of the planes, to undo the offset of 128 in the sketch bytes
+  int32_t sum[2];   // sums of the planes, to undo the offset of 128 in the sketch bytes; with one plane, of all of it
   bool odd;         // the grid cannot hold x: odd_product takes the place of the panel product
+  int loud;         // with one plane: how many times four entries there are that its grid does not reach,
+  uint16_t place[kLoud];  // where they lie, in fours,
+  int32_t above[kLoud];   // and four bytes of 256 steps for each
 };
 
 #if defined(__AVX512VNNI__) && defined(__AVX512F__)
@@ -23,6 +28,7 @@ struct Token {
 #define LAZY_VNNI 0
 #endif
 
+constexpr int64_t kMostFours = 32768 / 4;      // of the widest input that the kernels take
 constexpr float kSmallest = 0x1p-126f;           // what is below may be flushed to zero
 constexpr float kLeast = 0x1p-100f, kMost = 0x1p100f;  // largest entries between which no sketch sum leaves fp32
 constexpr float kOddFactor = 0x1p-64f;           // what brings the others back
@@ -62,13 +68,38 @@ LAZY_INLINE float power_near(float magnitude) {
 
 #if LAZY_VNNI
 
+// How far the grid of one plane reaches: at most kLoud fours of entries lie beyond. Few features of a transformer are many
+// times as large as the others, whose steps they would stretch: on MiniLM, .21 of all products were computed, now .11.
+LAZY_INLINE float reach(const float* x, int64_t n, float largest) {
+  alignas(64) float most[kMostFours];
+  int64_t fours = 0;
+  for (int64_t k = 0; k < n; k += 16, fours += 4) {
+    const __mmask16 there = static_cast<__mmask16>(n - k >= 16 ? 0xffff : (1 << (n - k)) - 1);
+    __m512 v = _mm512_abs_ps(_mm512_maskz_loadu_ps(there, x + k));
+    v = _mm512_max_ps(v, _mm512_permute_ps(v, 0b10110001));
+    v = _mm512_max_ps(v, _mm512_permute_ps(v, 0b01001110));
+    _mm_storeu_ps(most + fours, _mm512_castps512_ps128(_mm512_maskz_compress_ps(0x1111, v)));
+  }
+  for (; fours % 16; ++fours) most[fours] = 0.f;
+  float found = largest;
+  for (float tried = .8f * largest; tried > largest / 200.f; tried *= .8f) {  // a byte of 256 steps reaches 256 times as far
+    int beyond = 0;
+    for (int64_t k = 0; k < fours; k += 16)
+      beyond += __builtin_popcount(_mm512_cmp_ps_mask(_mm512_load_ps(most + k), _mm512_set1_ps(tried), _CMP_GT_OQ));
+    if (beyond > kLoud) break;
+    found = tried;
+  }
+  return found;
+}
+
 // The grid of x. planes: padded_in bytes each, high first. Everything is measured on x * factor, whose largest entry is
 // between 1 and 2: squares of the misses of a small x would underflow, and hide them.
-LAZY_INLINE void quantise(const float* x, int64_t n, int64_t padded, int planes, float factor, float largest,
-                          float margin, int8_t* out, Token& t) {
-  const float levels = planes == 2 ? 32512.f : 127.f;
-  const float step = largest * factor / levels;
-  const float inverse = levels / (largest * factor);
+LAZY_INLINE void quantise(const float* x, int64_t n, int64_t padded, int planes, bool may_be_loud, float factor,
+                          float largest, float margin, int8_t* out, Token& t) {
+  const float top = (planes == 1 && may_be_loud ? reach(x, n, largest) : largest) * factor;
+  const float in_top = planes == 2 ? 32512.f : 127.f, levels = 32512.f;
+  const float step = top / in_top;
+  const float inverse = in_top / top;
   const v16f magic = splat(12582912.f);  // adding 1.5 * 2^23 rounds to the nearest integer
   v16f miss = {};
   v16i high_sum = {}, low_sum = {};
@@ -81,15 +112,23 @@ LAZY_INLINE void quantise(const float* x, int64_t n, int64_t padded, int planes,
     if (lanes == 16) miss += f * f;
     else for (int i = 0; i < lanes; ++i) miss_tail += f[i] * f[i];
     v16i p = __builtin_convertvector(q, v16i);
-    v16i high = planes == 2 ? (p + 128) >> 8 : p;
+    v16i high = (p + 128) >> 8;
     v16i low = p - high * 256;
-    v16b hb = __builtin_convertvector(high, v16b);
-    std::memcpy(out + k, &hb, static_cast<size_t>(lanes));
-    high_sum += high;
+    v16b hb = __builtin_convertvector(high, v16b), lb = __builtin_convertvector(low, v16b);
     if (planes == 2) {
-      v16b lb = __builtin_convertvector(low, v16b);
+      std::memcpy(out + k, &hb, static_cast<size_t>(lanes));
       std::memcpy(out + padded + k, &lb, static_cast<size_t>(lanes));
+      high_sum += high;
       low_sum += low;
+      return;
+    }
+    std::memcpy(out + k, &lb, static_cast<size_t>(lanes));
+    high_sum += p;
+    for (uint32_t left = _mm512_test_epi32_mask((__m512i)high, (__m512i)high); left;) {
+      const int four = __builtin_ctz(left) / 4;
+      left &= ~(0xfu << 4 * four);
+      t.place[t.loud] = static_cast<uint16_t>(k / 4 + four);
+      std::memcpy(&t.above[t.loud++], reinterpret_cast<const char*>(&hb) + 4 * four, 4);
     }
   };
   int64_t k = 0;
@@ -107,8 +146,9 @@ LAZY_INLINE void quantise(const float* x, int64_t n, int64_t padded, int planes,
 
 #endif
 
-// Bounds carry a relative margin far above the rounding made here, and what flushing to zero could hide.
-inline Token measure(const float* x, int64_t n, int64_t padded, int planes, int8_t* out) {
+// Bounds carry a relative margin far above the rounding made here, and what flushing to zero could hide. may_be_loud: of one
+// plane, whether a few entries may lie beyond its grid.
+inline Token measure(const float* x, int64_t n, int64_t padded, int planes, int8_t* out, bool may_be_loud = true) {
   Token t = {};
   bool finite = false;
   const float largest = largest_magnitude(x, n, &finite);
@@ -125,7 +165,7 @@ inline Token measure(const float* x, int64_t n, int64_t padded, int planes, int8
   }
   t.error = flushed;
 #if LAZY_VNNI
-  if (largest != 0.f) quantise(x, n, padded, planes, factor, largest, margin, out, t);
+  if (largest != 0.f) quantise(x, n, padded, planes, may_be_loud, factor, largest, margin, out, t);
 #endif
   return t;
 }
@@ -145,21 +185,22 @@ inline void odd_product(const uint8_t* panel, const float* x, int64_t n, float u
 constexpr int kStreamAhead = 4096;  // bytes; one core's share of bandwidth times the memory's latency
 
 // acc[r][c] += panel column c . plane row r, over all of padded_in; rows are planes of tokens. The first product with a
-// panel fetches it from memory, and the beginning of the next one.
+// panel fetches it from memory, and the beginning of the next one. tokens: of the rows, when each has one plane.
 template <int R, bool First>
-LAZY_INLINE void panel_product(const uint8_t* panel, const int8_t* const* rows, int64_t padded, int32_t* out,
-                               Ahead& ahead, int64_t row_bytes, int lines) {
+LAZY_INLINE void panel_product(const uint8_t* const panel, const int8_t* const* rows, int64_t padded, const Token* tokens,
+                               int32_t* out, Ahead& ahead, int64_t row_bytes, int lines) {
   __m512i acc[R][4];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
     for (int c = 0; c < 4; ++c) acc[r][c] = _mm512_setzero_si512();
-  for (int64_t k = 0; k < padded; k += 4, panel += 256) {
+  const uint8_t* four = panel;
+  for (int64_t k = 0; k < padded; k += 4, four += 256) {
     __m512i w[4];
 #pragma GCC unroll 4
-    for (int c = 0; c < 4; ++c) w[c] = _mm512_loadu_si512(panel + 64 * c);
+    for (int c = 0; c < 4; ++c) w[c] = _mm512_loadu_si512(four + 64 * c);
     if constexpr (First)
-      for (int c = 0; c < 4; ++c) __builtin_prefetch(panel + kStreamAhead + 64 * c);
+      for (int c = 0; c < 4; ++c) __builtin_prefetch(four + kStreamAhead + 64 * c);
     for (int l = 0; l < lines; ++l) ahead.fetch(row_bytes);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
@@ -169,16 +210,27 @@ LAZY_INLINE void panel_product(const uint8_t* panel, const int8_t* const* rows, 
     }
   }
 #pragma GCC unroll 8
-  for (int r = 0; r < R; ++r)
+  for (int r = 0; r < R; ++r) {
+    if (tokens && tokens[r].loud) {
+      __m512i beyond[4] = {};
+      for (int l = 0; l < tokens[r].loud; ++l) {
+        const __m512i x = _mm512_set1_epi32(tokens[r].above[l]);
+        const uint8_t* at = panel + 256 * static_cast<int64_t>(tokens[r].place[l]);
+#pragma GCC unroll 4
+        for (int c = 0; c < 4; ++c) beyond[c] = _mm512_dpbusd_epi32(beyond[c], _mm512_loadu_si512(at + 64 * c), x);
+      }
+#pragma GCC unroll 4
+      for (int c = 0; c < 4; ++c) acc[r][c] = _mm512_add_epi32(acc[r][c], _mm512_slli_epi32(beyond[c], 8));
+    }
 #pragma GCC unroll 4
     for (int c = 0; c < 4; ++c) _mm512_storeu_si512(out + 64 * r + 16 * c, acc[r][c]);
+  }
 }
 
-// Sketch dot products without the row scale, for `count` tokens: out is (count, 64) floats. Meanwhile the rows in
-// `ahead` are fetched, row_bytes each.
-inline void sketch_panel(const Problem& p, const uint8_t* panel, const Token* tokens, const int8_t* const* planes,
-                         const float* const*, int count, float* out, Ahead& ahead, int64_t row_bytes) {
-  alignas(64) int32_t product[2 * kMaxTile][kPanel];
+// The integer products of a panel and the planes of `count` tokens, (count, p.planes, 64): offsets are not undone. Meanwhile
+// the rows in `ahead` are fetched, row_bytes each.
+LAZY_INLINE void panel_products(const Problem& p, const uint8_t* panel, const Token* tokens, const int8_t* const* planes,
+                                int count, int32_t* out, Ahead& ahead, int64_t row_bytes) {
   const int8_t* rows[2 * kMaxTile];
   const int n = count * p.planes;
   for (int t = 0; t < count; ++t)
@@ -187,8 +239,9 @@ inline void sketch_panel(const Problem& p, const uint8_t* panel, const Token* to
   const int lines = static_cast<int>((ahead.lines(row_bytes) + steps - 1) / steps);
   int r = 0;
   auto go = [&]<int R>(std::integral_constant<int, R>) {
-    if (r == 0) panel_product<R, true>(panel, rows, p.padded_in, product[0], ahead, row_bytes, lines);
-    else panel_product<R, false>(panel, rows + r, p.padded_in, product[r], ahead, row_bytes, lines);
+    const Token* whose = p.planes == 1 ? tokens + r : nullptr;
+    if (r == 0) panel_product<R, true>(panel, rows, p.padded_in, whose, out, ahead, row_bytes, lines);
+    else panel_product<R, false>(panel, rows + r, p.padded_in, whose, out + r * kPanel, ahead, row_bytes, lines);
   };
   for (; r + 6 <= n; r += 6) go(std::integral_constant<int, 6>{});
   switch (n - r) {
@@ -199,6 +252,13 @@ inline void sketch_panel(const Problem& p, const uint8_t* panel, const Token* to
     case 1: go(std::integral_constant<int, 1>{}); break;
     default: break;
   }
+}
+
+// Sketch dot products without the row scale, for `count` tokens: out is (count, 64) floats.
+inline void sketch_panel(const Problem& p, const uint8_t* panel, const Token* tokens, const int8_t* const* planes,
+                         const float* const*, int count, float* out, Ahead& ahead, int64_t row_bytes) {
+  alignas(64) int32_t product[2 * kMaxTile][kPanel];
+  panel_products(p, panel, tokens, planes, count, product[0], ahead, row_bytes);
   for (int t = 0; t < count; ++t)
     for (int c = 0; c < kPanel; c += 16) {
       v16f value;

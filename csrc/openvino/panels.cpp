@@ -32,13 +32,13 @@ class Panels {
     tokens_ = take<Token>(scratch, p.tokens);
     planes_ = take<int8_t>(scratch, p.tokens * p.padded_in);
     lists_ = take<List>(scratch, live_ * ranges_);
-    const int64_t most = range_panels() * kPanel;
+    const int64_t most = room(range_panels());
     for (int64_t k = 0; k < live_ * ranges_; ++k) lists_[k] = {take<int32_t>(scratch, most), take<float>(scratch, most), 0};
   }
 
   static size_t scratch_bytes(const Problem& p, int threads) {
     const int64_t ranges = ranges_of(p, threads), lists = live_of(p, threads) * ranges;
-    const int64_t most = (panels_of(p) + ranges - 1) / ranges * kPanel;
+    const int64_t most = room((panels_of(p) + ranges - 1) / ranges);
     return up_to(p.tokens * sizeof(Token), 64) + up_to(p.tokens * p.padded_in, 64) + up_to(lists * sizeof(List), 64) +
            lists * 2 * up_to(most * sizeof(float), 64) + 64;
   }
@@ -94,10 +94,13 @@ class Panels {
     return ranges_of(p, threads) == 1 ? tile_of(p, threads) * threads : p.tokens;
   }
 
+  // Entries of a list; vectors are stored whole.
+  static int64_t room(int64_t panels) { return (panels + 1) * kPanel; }
+
   int64_t range_panels() const { return (panels_ + ranges_ - 1) / ranges_; }
   const float* row(int64_t t) const { return static_cast<const float*>(p_.x) + t * p_.d_in; }
 
-  void prepare(int64_t t) { tokens_[t] = measure(row(t), p_.d_in, p_.padded_in, 1, planes_ + t * p_.padded_in); }
+  void prepare(int64_t t) { tokens_[t] = measure(row(t), p_.d_in, p_.padded_in, 1, planes_ + t * p_.padded_in, false); }
 
   // Which neurons of a range of panels may fire, for the tokens of a tile.
   void look(int64_t t0, int64_t count, int64_t range, List* lists) {
@@ -108,19 +111,78 @@ class Panels {
       wide[t] = row(t0 + t);
       lists[t].count = 0;
     }
-    alignas(64) float z[kMaxTile * kPanel];
     const int64_t begin = range * range_panels(), end = std::min(begin + range_panels(), panels_);
     for (int64_t panel = begin; panel < end; ++panel) {
       const uint8_t* bytes = p_.sketch + panel * kPanel * p_.padded_in;
-      Ahead nothing;
-      sketch_panel(p_, bytes, tokens_ + t0, planes, wide, static_cast<int>(count), z, nothing, 0);
+      Ahead ahead;
+#if LAZY_VNNI
+      if (count > 6 && panel + 1 < end)  // the first products wait for memory, the others fetch for the next panel's
+        for (int i = 0; i < kPanel; ++i) ahead.want(bytes + (kPanel + i) * p_.padded_in);
+      alignas(64) int32_t products[kMaxTile * kPanel];
+      panel_products(p_, bytes, tokens_ + t0, planes, static_cast<int>(count), products, ahead, p_.padded_in);
+      uint64_t fired = 0;
       for (int64_t t = 0; t < count; ++t) {
         const Token& token = tokens_[t0 + t];
-        if (token.odd) odd_product(bytes, wide[t], p_.d_in, token.unscale, z + t * kPanel);
-        enter(panel * kPanel, token.unscale, z + t * kPanel, lists[t]);
+        if (token.odd) enter_odd(panel, bytes, wide[t], token, lists[t]);
+        else if (relu_) fired |= enter_whole<true>(panel * kPanel, token, products + t * kPanel, lists[t]);
+        else fired |= enter_whole<false>(panel * kPanel, token, products + t * kPanel, lists[t]);
       }
+      for (; fired; fired &= fired - 1) {
+        const uint8_t* row = down(static_cast<int32_t>(panel * kPanel + __builtin_ctzll(fired)));
+        for (int64_t k = 0; k < stride_; k += 64) __builtin_prefetch(row + k, 0, 2);
+      }
+#else
+      alignas(64) float z[kMaxTile * kPanel];
+      sketch_panel(p_, bytes, tokens_ + t0, planes, wide, static_cast<int>(count), z, ahead, 0);
+      for (int64_t t = 0; t < count; ++t) {
+        const Token& token = tokens_[t0 + t];
+        if (token.odd) enter_odd(panel, bytes, wide[t], token, lists[t]);
+        else enter(panel * kPanel, token.unscale, z + t * kPanel, lists[t]);
+      }
+#endif
     }
   }
+
+  void enter_odd(int64_t panel, const uint8_t* bytes, const float* wide, const Token& token, List& out) const {
+    alignas(64) float z[kPanel];
+    odd_product(bytes, wide, p_.d_in, token.unscale, z);
+    enter(panel * kPanel, token.unscale, z, out);
+  }
+
+#if LAZY_VNNI
+  // Lists what fires of a panel, from its integer products; a bit for each neuron. relu: nothing above `left` is silent.
+  template <bool relu>
+  LAZY_INLINE uint64_t enter_whole(int64_t first, const Token& token, const int32_t* products, List& out) const {
+    const __m512i offset = _mm512_set1_epi32(128 * token.sum[0]);
+    const __m512 step = _mm512_set1_ps(token.step), left = _mm512_set1_ps(p_.left);
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const int64_t real = p_.d_hidden - first;
+    const uint64_t there = real >= kPanel ? ~uint64_t{0} : (uint64_t{1} << real) - 1;
+    int64_t count = out.count;
+    uint64_t all = 0;
+#pragma GCC unroll 4
+    for (int c = 0; c < kPanel; c += 16) {
+      const __m512i whole = _mm512_sub_epi32(_mm512_load_si512(products + c), offset);
+      const __m512 scale = _mm512_mul_ps(_mm512_loadu_ps(p_.certificate.scale + first + c), step);
+      const __m512 z = _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole), scale, _mm512_loadu_ps(p_.certificate.bias + first + c));
+      __mmask16 fires = _mm512_cmp_ps_mask(z, left, _CMP_NLE_UQ);
+      if constexpr (!relu) {
+        const __mmask16 inner = _mm512_cmp_ps_mask(z, _mm512_set1_ps(p_.low), _CMP_GE_OQ) &
+                                _mm512_cmp_ps_mask(z, _mm512_set1_ps(p_.high), _CMP_LE_OQ);
+        fires &= static_cast<__mmask16>(~inner);
+      }
+      fires &= static_cast<__mmask16>(there >> c);
+      const __m512i neuron = _mm512_add_epi32(lanes, _mm512_set1_epi32(static_cast<int32_t>(first + c)));
+      // what lies behind is written over by the next ones
+      _mm512_storeu_ps(out.z + count, _mm512_maskz_compress_ps(fires, z));
+      _mm512_storeu_si512(out.neuron + count, _mm512_maskz_compress_epi32(fires, neuron));
+      count += __builtin_popcount(fires);
+      all |= static_cast<uint64_t>(fires) << c;
+    }
+    out.count = count;
+    return all;
+  }
+#endif
 
   void enter(int64_t first, float unscale, const float* products, List& out) const {
     for (int c = 0; c < kPanel; c += 16) {
@@ -272,6 +334,7 @@ class Panels {
   const Problem& p_;
   const float* down_scale_;
   const int64_t tile_, tiles_, panels_, ranges_, live_, stride_;
+  const bool relu_ = !(p_.low <= p_.high);  // nothing above `left` is silent
   Token* tokens_;
   int8_t* planes_;
   List* lists_;

@@ -120,6 +120,25 @@ def test_threads_and_repetition_do_not_matter() -> None:
 
 
 @needs_kernels
+def test_a_few_large_features_do_not_widen_the_grid_of_all_others() -> None:
+    """With one plane eight fours of features may lie beyond the grid, whose reach is searched in steps of a fifth."""
+    if best_isa() < 3:
+        pytest.skip("no integer products on this processor, so inputs lie on no grid")
+    d_in, tokens = 256, 48
+    packed = pack(make_block(d_in, 640, 16, shift=-1.5))
+    x = inputs(tokens, d_in, torch.float32)
+    x[:, :4] *= 30
+    counts = native.new_counts()
+    native.sparse_mlp(packed, x, planes=1, counts=counts)
+    largest_of_fours = x.abs().view(tokens, -1, 4).amax(2).sort(dim=1, descending=True).values
+    step = largest_of_fours[:, 8:9].double() / 0.8 / 127
+    _, bias, slack, quantised, absolute, _ = packed.sketch.certificate[:, :640].double()
+    bound = slack * x.double().norm(dim=1, keepdim=True) + quantised * step / 2 * d_in**0.5 + absolute
+    z = x.double() @ packed.first_rows.double().T + bias
+    assert int((z > 0).sum()) <= int(counts[0]) <= int((z + 2.01 * bound > 0).sum()) < 0.7 * z.numel()
+
+
+@needs_kernels
 def test_counts_are_of_what_happened() -> None:
     packed = pack(make_block(64, 256, 64))
     x, counts = inputs(50, 64, torch.float32), native.new_counts()
