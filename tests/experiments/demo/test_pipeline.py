@@ -123,7 +123,7 @@ def test_command(command, tmp_path):
 def test_engines_stand_in_one_table_and_missing_ones_say_why(command, tmp_path, monkeypatch):
     absent = Engine(name="Nowhere fp32", worker="no_such_worker.py", format="fp32", needs="export")
     monkeypatch.setattr("lazyneuron.experiments.demo.comparison.ENGINES", (absent,))
-    small = dataclasses.replace(SETTINGS, engines=True, closed_form_densities=(), checkpoints=())
+    small = dataclasses.replace(SETTINGS, engines=True, exports=(), closed_form_densities=(), checkpoints=())
     monkeypatch.setattr(Settings, "quick_run", staticmethod(lambda *, seed=0: small))
     done = command("--out", str(tmp_path / "out"))
     assert done.exit_code == 0, done.output

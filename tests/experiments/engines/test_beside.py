@@ -15,6 +15,8 @@ from lazyneuron.experiments.demo.quality import quality
 from lazyneuron.experiments.engines import engine as room
 from lazyneuron.experiments.engines.beside import Effort, Own, beside
 from lazyneuron.experiments.engines.engine import ENGINES, Engine
+from lazyneuron.experiments.engines.ours import exported
+from tests.kernels import needs_kernels
 
 HERE = Path(__file__).parent
 IDS = [[1 + (7 * k + j) % 30 for j in range(3 + k % 5)] for k in range(40)]
@@ -92,14 +94,40 @@ def test_real_engines_agree_with_a_small_encoder(engine):
     packages = {"openvino_worker.py": ("openvino", "nncf"), "onnxruntime_worker.py": ("onnxruntime", "onnx")}
     for package in packages[engine.worker]:
         pytest.importorskip(package)
-    from transformers import BertConfig, BertModel
-
-    torch.manual_seed(0)
-    shape = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
-    model = BertModel(BertConfig(vocab_size=64, **shape)).eval()
+    model = small_encoder("gelu")
     (row,) = beside(
         model, {}, cases=CASES, held_out=IDS, calibration=IDS, effort=Effort(rounds=1, runs=1), engines=[engine]
     )
     assert "note" not in row, row
-    least = {"fp32": 1 - 1e-6, "bf16": 0.999, "int8": 0.98}[engine.format]
-    assert row["quality"]["mean_cosine"] >= least
+    assert row["quality"]["mean_cosine"] >= LEAST[engine.format]
+
+
+LEAST = {"fp32": 1 - 1e-6, "bf16": 0.999, "int8": 0.98}
+
+
+def small_encoder(activation: str) -> nn.Module:
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(0)
+    shape = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
+    return BertModel(BertConfig(vocab_size=64, hidden_act=activation, **shape)).eval()
+
+
+@pytest.mark.slow
+@needs_kernels
+def test_the_sparse_model_runs_in_openvino():
+    """What was exported answers as the sparse model in torch, from a process without lazyneuron."""
+    for package in ("openvino", "nncf"):
+        pytest.importorskip(package)
+    sparse = small_encoder("relu")
+    with exported(sparse, [padded(IDS[i : i + 5]) for i in (0, 5)]) as (engines, notes):
+        assert not notes and [engine.format for engine in engines] == ["fp32", "bf16", "int8"]
+        folders = [engine.exported for engine in engines]
+        rows = beside(
+            sparse, {}, cases=CASES, held_out=IDS, calibration=IDS, effort=Effort(rounds=1, runs=1), engines=engines
+        )
+    assert not any(folder.exists() for folder in folders)
+    for row, engine in zip(rows, engines, strict=True):
+        assert "note" not in row, row
+        assert row["ours"] and row["times"]
+        assert row["quality"]["mean_cosine"] >= LEAST[engine.format]

@@ -14,7 +14,8 @@ from lazyneuron.experiments.demo.distillation import Network, closed_form, sampl
 from lazyneuron.experiments.demo.encoder import Encoder, load_minilm, padded
 from lazyneuron.experiments.demo.held_out import HeldOut
 from lazyneuron.experiments.engines.beside import Effort, beside
-from lazyneuron.experiments.engines.ours import own
+from lazyneuron.experiments.engines.engine import ENGINES
+from lazyneuron.experiments.engines.ours import exported, own
 from lazyneuron.experiments.experiment import SEED, Experiment, Request, benchmark_record
 from lazyneuron.experiments.texts.corpus import read_texts
 from lazyneuron.report import engines_figure, markdown_table, provenance
@@ -38,16 +39,19 @@ def run(request: Request) -> Record:
     models, notes = own(encoder.model, sparse.model, batches)
     state = HeldOut(held_out)
     state.evaluate(Network(model=encoder.model, blocks=find_blocks(encoder.model)), label="original")
-    rows = beside(
-        encoder.model,
-        models,
-        cases=cases(encoder.tokenize(texts.sample("held_out", 4_000, seed=SEED + 2), 128)),
-        held_out=held_out,
-        calibration=train[:160],
-        python=request.peers_python,
-        effort=Effort(rounds=2, runs=2) if request.quick else Effort(),
-        advance=lambda share, note: request.advance(0.2 + 0.8 * share, note),
-    )
+    request.advance(0.2, "export")
+    with exported(sparse.model, [padded(train[i : i + 20]) for i in range(0, 160, 20)]) as (engines, more):
+        rows = beside(
+            encoder.model,
+            models,
+            cases=cases(encoder.tokenize(texts.sample("held_out", 4_000, seed=SEED + 2), 128)),
+            held_out=held_out,
+            calibration=train[:160],
+            python=request.peers_python,
+            effort=Effort(rounds=2, runs=2) if request.quick else Effort(),
+            engines=(*ENGINES, *engines),
+            advance=lambda share, note: request.advance(0.25 + 0.75 * share, note),
+        )
     facts: dict[str, Any] = {
         "model": encoder.name,
         "sparse": how,
@@ -57,7 +61,7 @@ def run(request: Request) -> Record:
         "threads": torch.get_num_threads(),
         "quick": request.quick,
     }
-    return benchmark_record("encoder", title=TITLE, rows=rows, settings=facts, notes=list(notes))
+    return benchmark_record("encoder", title=TITLE, rows=rows, settings=facts, notes=[*notes, *more])
 
 
 def _sparse(encoder: Encoder, train: list[list[int]], request: Request) -> tuple[Network, str]:

@@ -12,14 +12,14 @@ from torch import nn
 from lazyneuron.accelerate import accelerate_
 from lazyneuron.experiments.demo.cases import ACCELERATED, COMPILED, DENSE, INT8, ORIGINAL, Case, cases, timed
 from lazyneuron.experiments.demo.distillation import Network
-from lazyneuron.experiments.demo.encoder import Batch
+from lazyneuron.experiments.demo.encoder import Batch, padded
 from lazyneuron.experiments.demo.held_out import HeldOut
 from lazyneuron.experiments.demo.settings import Settings
 from lazyneuron.experiments.demo.stages import Stages
 from lazyneuron.experiments.demo.variants import compiled, int8
 from lazyneuron.experiments.engines.beside import Effort, beside
 from lazyneuron.experiments.engines.engine import ENGINES
-from lazyneuron.experiments.engines.ours import own
+from lazyneuron.experiments.engines.ours import exported, own
 from lazyneuron.report.engine_rows import reasons
 
 
@@ -129,17 +129,19 @@ def _engines(
         return (), ("Other engines were left out: preparing them takes longer than a quick run.",)
     with stages("other engines"):
         models, notes = own(original.model, sparse.model, sample)
-        rows = beside(
-            original.model,
-            models,
-            cases=inputs,
-            held_out=held_out.ids,
-            calibration=calibration,
-            effort=Effort(rounds=settings.latency_rounds, runs=2),
-            engines=ENGINES,
-            advance=stages.advance,
-        )
-    return tuple(rows), (*notes, *reasons(rows))
+        lines = [padded(calibration[i : i + 20]) for i in range(0, len(calibration), 20)]
+        with exported(sparse.model, lines, formats=settings.exports) as (engines, more):
+            rows = beside(
+                original.model,
+                models,
+                cases=inputs,
+                held_out=held_out.ids,
+                calibration=calibration,
+                effort=Effort(rounds=settings.latency_rounds, runs=2),
+                engines=(*ENGINES, *engines),
+                advance=stages.advance,
+            )
+    return tuple(rows), (*notes, *more, *reasons(rows))
 
 
 def _computed(shares: Mapping[str, Mapping[str, float]]) -> float:

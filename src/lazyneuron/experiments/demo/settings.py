@@ -32,6 +32,7 @@ class Settings:
         checkpoints: shares of the training steps after which a point of the frontier is measured.
         latency_seconds: time spent on each latency case.
         latency_rounds: turns of each variant in a case, even when they take longer than that.
+        exports: formats in which the sparse model is exported to OpenVINO, where other engines run.
         calibration_lines: training lines that the quantisation of other engines looks at.
         engines: whether other engines are run beside; those that are not installed are rows that say so.
         compile: whether ``torch.compile`` is among the variants.
@@ -61,6 +62,7 @@ class Settings:
     latency_seconds: float = 7.0
     latency_rounds: int = 5
     compile: bool = True
+    exports: tuple[str, ...] = ("int8",)
     calibration_lines: int = 100
     engines: bool = True
     pack: bool = False

@@ -92,7 +92,7 @@ def beside(
     with _peers(original, cases, held_out, calibration, python=python, engines=engines, advance=advance) as begun:
         turns: dict[str, Callable[[Case], Turn]] = {n: _own_turn(o.model, effort) for n, o in own.items()}
         for engine, peer in begun:
-            rows[engine.name] = _row(engine.name, engine.needs, False)
+            rows[engine.name] = _row(engine.name, engine.needs, engine.exported is not None)
             try:
                 if isinstance(peer, str):
                     raise ImplUnavailable(peer)

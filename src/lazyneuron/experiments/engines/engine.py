@@ -18,12 +18,14 @@ class Engine:
         worker: the file with its ``Engine``.
         format: what it computes in, as the worker knows it.
         needs: what a user has to do first.
+        exported: the folder of a model of ours that it runs in place of the encoder's; None for the encoder itself.
     """
 
     name: str
     worker: str
     format: str
     needs: str
+    exported: Path | None = None
 
     @property
     def file(self) -> Path:
@@ -31,13 +33,13 @@ class Engine:
         return _HERE / self.worker
 
 
-_ORT, _OV = "onnxruntime_worker.py", "openvino_worker.py"
+_ORT, OPENVINO = "onnxruntime_worker.py", "openvino_worker.py"
 ENGINES = (
     Engine(name="ONNX Runtime fp32", worker=_ORT, format="fp32", needs="export"),
     Engine(name="ONNX Runtime dynamic int8", worker=_ORT, format="int8", needs="export"),
-    Engine(name="OpenVINO fp32", worker=_OV, format="fp32", needs="export"),
-    Engine(name="OpenVINO bf16", worker=_OV, format="bf16", needs="export"),
-    Engine(name="OpenVINO int8 (NNCF)", worker=_OV, format="int8", needs="export, calibration lines"),
+    Engine(name="OpenVINO fp32", worker=OPENVINO, format="fp32", needs="export"),
+    Engine(name="OpenVINO bf16", worker=OPENVINO, format="bf16", needs="export"),
+    Engine(name="OpenVINO int8 (NNCF)", worker=OPENVINO, format="int8", needs="export, calibration lines"),
 )
 
 
@@ -52,4 +54,4 @@ def wanted(engine: Engine, *, model: Path, folder: Path, inputs: Path, threads: 
         threads: that it uses.
     """
     made = {"model": str(model), "folder": str(folder), "inputs": str(inputs), "threads": threads}
-    return made | {"format": engine.format}
+    return made | {"format": engine.format, "exported": None if engine.exported is None else str(engine.exported)}

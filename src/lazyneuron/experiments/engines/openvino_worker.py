@@ -1,4 +1,7 @@
-"""A Hugging Face encoder in OpenVINO: fp32, bf16, or int8 by NNCF's post-training quantisation. No lazyneuron here."""
+"""A Hugging Face encoder in OpenVINO: fp32, bf16, or int8 by NNCF's post-training quantisation; or a model of ours.
+
+No lazyneuron here: an exported model needs its folder alone.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,10 @@ class Engine:
         self._inputs = shared.Inputs(wanted["inputs"])
         versions = {"openvino": metadata.version("openvino")}
         core = ov.Core()
-        saved = os.path.join(wanted["folder"], "openvino.xml")
+        ours = wanted.get("exported")
+        if ours:
+            core.add_extension(os.path.join(ours, "lazyneuron.so"))
+        saved = os.path.join(ours, "model.xml") if ours else os.path.join(wanted["folder"], "openvino.xml")
         if not os.path.exists(saved):
             model = ov.convert_model(shared.torch_model(wanted["model"]), example_input=shared.example())
             ov.save_model(model, saved, compress_to_fp16=False)
@@ -29,7 +35,7 @@ class Engine:
         }  # fmt: skip
         if wanted["format"] in _HINTS:
             settings["INFERENCE_PRECISION_HINT"] = _HINTS[wanted["format"]]
-        else:
+        elif not ours:
             nncf = importlib.import_module("nncf")
             versions["nncf"] = metadata.version("nncf")
             lines = self._inputs.calibration

@@ -1,10 +1,13 @@
-"""The models in this process that stand beside the other engines."""
+"""Ours beside the other engines: models in this process, and the sparse one exported to OpenVINO."""
 
 from __future__ import annotations
 
 import copy
+import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -13,8 +16,15 @@ from lazyneuron.accelerate import accelerate_
 from lazyneuron.core.errors import LazyNeuronError, TimingWarning
 from lazyneuron.experiments.demo.variants import int8
 from lazyneuron.experiments.engines.beside import Own
+from lazyneuron.experiments.engines.engine import OPENVINO, Engine
+from lazyneuron.export import export
 
 TORCH, EXACT, QUANTISED = "PyTorch fp32", "ours, exact", "ours, int8"
+_EXPORTS: dict[str, dict[str, Any]] = {
+    "fp32": {},
+    "bf16": {"weights": "bf16"},
+    "int8": {"weights": "int8", "rest": "int8"},
+}
 
 
 def own(original: nn.Module, sparse: nn.Module, batches: Sequence[Any]) -> tuple[dict[str, Own], tuple[str, ...]]:
@@ -44,3 +54,31 @@ def own(original: nn.Module, sparse: nn.Module, batches: Sequence[Any]) -> tuple
             continue
         found[name] = Own(model=model, needs="a sparse model", ours=True)
     return found, tuple(notes)
+
+
+@contextmanager
+def exported(
+    sparse: nn.Module, batches: Sequence[Any], *, formats: Sequence[str] = tuple(_EXPORTS)
+) -> Iterator[tuple[tuple[Engine, ...], tuple[str, ...]]]:
+    """The sparse model in OpenVINO, its MLP blocks as operators of ours; the folders are gone afterwards.
+
+    Args:
+        sparse: the one that was made sparse; it stays as it is.
+        batches: what the export decides and calibrates on.
+        formats: of ``"fp32"``, ``"bf16"`` and ``"int8"``.
+
+    Yields:
+        An engine for each, and a sentence for each that cannot be had here.
+    """
+    with tempfile.TemporaryDirectory(prefix="lazyneuron-exported-") as name:
+        engines, notes = [], []
+        for form in formats:
+            called, folder = f"ours in OpenVINO, {form}", Path(name) / form
+            try:
+                export(sparse, folder, batches=batches, **_EXPORTS[form])
+            except LazyNeuronError as error:
+                notes.append(f"{called} does not run: {error}")
+                continue
+            needs = "a sparse model, export" + (", calibration lines" if form == "int8" else "")
+            engines.append(Engine(name=called, worker=OPENVINO, format=form, needs=needs, exported=folder))
+        yield tuple(engines), tuple(notes)
