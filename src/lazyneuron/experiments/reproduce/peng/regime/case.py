@@ -33,11 +33,11 @@ class Setting:
         characters, package_characters: of text to read at most, and of one package.
         language, spans, vision, wide: sizes of models and batches; the wide decoder has fewer neurons than features, so
             that ``K K^T`` has full rank and no effective gradient can hide in its kernel.
-        warmup: steps in which the learning rate rises.
+        warmup: steps in which the learning rate rises; 1 for none.
         learning_rate, weight_decay: of AdamW.
         adafactor_rate: of Adafactor, relative to the scale of each matrix.
         smoothing: of the labels of images.
-        clip: largest norm of the gradient.
+        clip: largest norm of the gradient; None for any.
         first_looks, look_every: steps of the first looks, and between two; see :meth:`looks`.
         device: where to train.
     """
@@ -58,12 +58,12 @@ class Setting:
     wide: LanguageSize = dataclasses.field(
         default_factory=lambda: LanguageSize(width=128, layers=6, heads=4, hidden=64, length=64, batch=16)
     )
-    warmup: int = 100
+    warmup: int = 1
     learning_rate: float = 2e-3
     weight_decay: float = 0.1
     adafactor_rate: float = 1e-2
     smoothing: float = 0.1
-    clip: float = 1.0
+    clip: float | None = None
     first_looks: tuple[int, ...] = (250, 500)
     look_every: int = 1000
     device: str = "cpu"

@@ -47,7 +47,7 @@ class Course:
         for name, value in values.items():
             self._since[name].append(value)
 
-    def add(self, look: Mapping[str, Any], *, clip: float) -> None:
+    def add(self, look: Mapping[str, Any], *, clip: float | None) -> None:
         """Note a look at the model, with the means of training since the one before."""
         since = self._since
         squares = _mean([norm * norm for norm in since["gradient"]])
@@ -57,7 +57,7 @@ class Course:
                 "train_loss": _mean(since["loss"]),
                 "train_density": _mean(since["density"]),
                 "gradient_norm": None if squares is None else math.sqrt(squares),
-                "clipped": _mean([float(norm > clip) for norm in since["gradient"]]),
+                "clipped": _mean([float(clip is not None and norm > clip) for norm in since["gradient"]]),
             }
         )
         self._since = {name: [] for name in since}
@@ -214,7 +214,8 @@ class _Run:
         guard.check(whole, step=step)
         self.optimizer.zero_grad(set_to_none=True)
         whole.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.setting.clip)
+        most = math.inf if self.setting.clip is None else self.setting.clip
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), most)
         self.optimizer.step()
         if self.case.variant.recipe is not None:
             project_(self.model, step=step)
