@@ -91,9 +91,8 @@ class Comparison:
             if step and step not in [row["steps"] for row in made]:
                 found = [factor_ratios(mine, theirs, step) for mine, theirs in self.pairs]
                 means = {key: statistics.geometric_mean(one[key] for one in found) for key in found[0]}
-                start = {"task": _TASKS[self.case.kind], "trained": self.trained}
-                start |= {"variant": self.case.variant.name, "steps": step}
-                made.append(start | means)
+                start = {"task": _TASKS[self.case.kind], "trained": self.trained, "variant": self.case.variant.name}
+                made.append({**start, "steps": step, **means})
         return made
 
     def curve(self) -> dict[str, Any] | None:
