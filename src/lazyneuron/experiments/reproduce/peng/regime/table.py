@@ -50,9 +50,10 @@ class Comparison:
 
     @property
     def trained(self) -> str:
-        """First weights where they are not the usual ones, from scratch or on, optimiser."""
+        """First weights where they are not the usual ones, from scratch or on, optimiser, clipping."""
         case = self.case
-        return f"{_BEGIN[case.begin]}{_HOW[case.tuning]}, {_OPTIMIZERS[case.optimizer]}"
+        clipped = ", clipped" if case.clipped else ""
+        return f"{_BEGIN[case.begin]}{_HOW[case.tuning]}, {_OPTIMIZERS[case.optimizer]}{clipped}"
 
     def mean(self, value: Callable[[list[Look], list[Look]], float | None]) -> float | None:
         """The mean over seeds of what is made of a pair; None if there is none, or a value is."""
@@ -115,7 +116,7 @@ def shown(row: Mapping[str, Any]) -> dict[str, Any]:
 def comparisons(cases: Sequence[Case], found: Sequence[Sequence[Course | None]]) -> list[Comparison]:
     """Each case beside the first of its kind."""
     firsts: dict[Any, int] = {}
-    numbers = [firsts.setdefault((c.kind, c.optimizer, c.tuning, c.begin), n) for n, c in enumerate(cases)]
+    numbers = [firsts.setdefault((c.kind, c.optimizer, c.tuning, c.begin, c.clipped), n) for n, c in enumerate(cases)]
     return [
         Comparison(case, found[n], found[first]) for n, (case, first) in enumerate(zip(cases, numbers, strict=True))
     ]
