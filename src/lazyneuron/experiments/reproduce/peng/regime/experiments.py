@@ -19,10 +19,10 @@ from lazyneuron.report import markdown_table, provenance
 _SOURCE = "Peng, Qi, Shi, Gao (2023), arXiv 2309.03004, abstract; Peng et al. (2026), arXiv 2605.25612, abstract"
 _DIFFERS = (
     "Transformers of width 64 and 3 layers (2 and 2 with an encoder) in place of ViT-B/16 on ImageNet-1k and T5-base "
-    "on C4, at a constant rate from the first step on, gradients not clipped: bytes of Python sources, each window once "
-    "in an epoch, 1024 bytes a step; digits on a larger canvas, moved and disturbed anew each time. Numbers at a step "
-    "are means of the three looks up to it. The published relative cut is read from an abstract that does not say which "
-    "sparsity it means."
+    "on C4, at a constant rate from the first step on, gradients not clipped: bytes of Python sources, each window "
+    "once in an epoch, 1024 bytes a step; digits on a larger canvas, moved and disturbed anew each time. Numbers at a "
+    "step are means of the three looks up to it. The published relative cut is read from an abstract that does not say "
+    "which sparsity it means."
 )
 Cases = Callable[[Request], Sequence[Case]]
 
