@@ -200,6 +200,8 @@ def test_tables_of_what_there_is_so_far(setting: Setting, tmp_path: Path) -> Non
     found = [training.read_course(job(setting, variant)) for variant in (plan.VANILLA, plan.ALL_THREE)]
     means = [sum(k["density"] for k in each["looks"] if k["step"] <= 10) / 2 for each in found if each]
     assert all_three["cut"] == pytest.approx(1 - means[1] / means[0]) and all_three["paper"]
+    losses = [sum(k["loss"] for k in each["looks"] if k["step"] <= 10) / 2 for each in found if each]
+    assert all_three["loss change"] == pytest.approx(losses[1] / losses[0] - 1)  # at the step that both have reached
     assert "slope s'^2" in one.sections["docs/regime.md"](record)
     json.loads(record.to_json())
 
