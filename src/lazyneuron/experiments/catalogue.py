@@ -23,7 +23,7 @@ NAMES: dict[Kind, tuple[str, ...]] = {
         "peng-marchenko-pastur",
         *(
             f"peng-regime-{part}"
-            for part in ("language", "t5", "vision", "wide", "finetune", "beginnings", "pressure", "long")
+            for part in ("language", "t5", "vision", "wide", "finetune", "clipping", "pressure", "long")
         ),
         "minilm-frontier",
         "encoder-frontier",

@@ -188,7 +188,7 @@ def test_the_catalogue() -> None:
         "peng-marchenko-pastur",
         *(
             f"peng-regime-{part}"
-            for part in ("language", "t5", "vision", "wide", "finetune", "beginnings", "pressure", "long")
+            for part in ("language", "t5", "vision", "wide", "finetune", "clipping", "pressure", "long")
         ),
     }
     assert "minilm-frontier" in papers

@@ -200,6 +200,8 @@ def test_tables_of_what_there_is_so_far(setting: Setting, tmp_path: Path) -> Non
     found = [training.read_course(job(setting, variant)) for variant in (plan.VANILLA, plan.ALL_THREE)]
     means = [sum(k["density"] for k in each["looks"] if k["step"] <= 10) / 2 for each in found if each]
     assert all_three["cut"] == pytest.approx(1 - means[1] / means[0]) and all_three["paper"]
+    losses = [sum(k["loss"] for k in each["looks"] if k["step"] <= 10) / 2 for each in found if each]
+    assert all_three["loss change"] == pytest.approx(losses[1] / losses[0] - 1)  # at the step that both have reached
     assert "slope s'^2" in one.sections["docs/regime.md"](record)
     json.loads(record.to_json())
 
@@ -237,6 +239,19 @@ def test_first_weights_are_those_that_were_asked_for(setting: Setting) -> None:
         assert (model.lm_head.weight is model.transformer.wte.weight) == tied
         if begin == "gpt2":
             assert float(first.detach().std()) == pytest.approx(0.02, rel=0.1)
+
+
+@pytest.mark.parametrize("clipped", [False, True])
+def test_clipping_comes_with_a_warm_up_and_is_counted(setting: Setting, clipped: bool) -> None:
+    """Adam's first step moves every weight that has a gradient by the rate; 2 steps of warm-up halve it."""
+    one = dataclasses.replace(setting, clip=1e-3, weight_decay=0.0, first_looks=(1,))
+    found = training.train(job(one, steps=1, clipped=clipped), lambda share: None)
+    assert found["looks"][0]["clipped"] == float(clipped) and found["looks"][0]["gradient_norm"] > 1e-3
+    after = load_file(job(one, clipped=clipped).folder / weights_name(1))["transformer.wpe.weight"]
+    torch.manual_seed(0)
+    before = task_of("decoder", one).new_model().get_parameter("transformer.wpe.weight").detach()
+    moved = (after - before).abs().max()
+    assert float(moved) == pytest.approx(1e-3 if clipped else 2e-3, rel=0.02)
 
 
 def test_lora_trains_adapters_and_vectors_alone(setting: Setting) -> None:
@@ -308,7 +323,7 @@ def test_the_regime_is_the_one_that_was_asked_for() -> None:
         *plan.tuned(9, 9),
         *plan.other_optimizer(9),
         *plan.wide(9),
-        *plan.beginnings(9),
+        *plan.clipping(9),
     ]
     by_name = {case.name: {json.dumps(c.data()) for c in everything if c.name == case.name} for case in everything}
     assert all(len(data) == 1 for data in by_name.values())  # no two trainings share a folder

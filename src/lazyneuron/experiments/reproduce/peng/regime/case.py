@@ -20,7 +20,7 @@ from lazyneuron.induce import parameter_groups
 
 Kind = Literal["decoder", "spans", "vision", "wide"]
 Tuning = Literal["scratch", "full", "lora"]
-_USUAL = ("adamw", "scratch", "torch")
+_USUAL = ("adamw", "scratch", "torch", "")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,11 +33,11 @@ class Setting:
         characters, package_characters: of text to read at most, and of one package.
         language, spans, vision, wide: sizes of models and batches; the wide decoder has fewer neurons than features, so
             that ``K K^T`` has full rank and no effective gradient can hide in its kernel.
-        warmup: steps in which the learning rate rises.
+        warmup: steps in which the learning rate of clipped trainings rises.
         learning_rate, weight_decay: of AdamW.
         adafactor_rate: of Adafactor, relative to the scale of each matrix.
         smoothing: of the labels of images.
-        clip: largest norm of the gradient.
+        clip: largest norm of the gradient of clipped trainings.
         first_looks, look_every: steps of the first looks, and between two; see :meth:`looks`.
         device: where to train.
     """
@@ -103,6 +103,7 @@ class Case:
             (``"lora"``).
         start: steps of the vanilla training that fine-tuning goes on from.
         begin: the first weights of a decoder.
+        clipped: cut gradients at a norm, after a warm-up, as is usual.
     """
 
     kind: Kind
@@ -112,11 +113,13 @@ class Case:
     tuning: Tuning = "scratch"
     start: int = 0
     begin: Begin = "torch"
+    clipped: bool = False
 
     @property
     def name(self) -> str:
         """As in folders: task, optimiser, tuning and first weights where they are not the usual ones, variant."""
-        apart = [part for part in (self.optimizer, self.tuning, self.begin) if part not in _USUAL]
+        special = (self.optimizer, self.tuning, self.begin, "clipped" if self.clipped else "")
+        apart = [part for part in special if part not in _USUAL]
         return "-".join([self.kind, *apart, *self.variant.name.replace(",", "").split()])
 
     def data(self) -> dict[str, Any]:
@@ -129,6 +132,7 @@ class Case:
             "tuning": self.tuning,
             "start": self.start,
             "begin": self.begin,
+            "clipped": self.clipped,
         }
         plain: dict[str, Any] = json.loads(json.dumps(found))
         return plain

@@ -19,9 +19,10 @@ from lazyneuron.report import markdown_table, provenance
 _SOURCE = "Peng, Qi, Shi, Gao (2023), arXiv 2309.03004, abstract; Peng et al. (2026), arXiv 2605.25612, abstract"
 _DIFFERS = (
     "Transformers of width 64 and 3 layers (2 and 2 with an encoder) in place of ViT-B/16 on ImageNet-1k and T5-base "
-    "on C4, at a constant rate after the warm-up: bytes of Python sources, each window once in an epoch, 1024 bytes a "
-    "step; digits on a larger canvas, moved and disturbed anew each time. Numbers at a step are means of the three "
-    "looks up to it. The published relative cut is read from an abstract that does not say which sparsity it means."
+    "on C4, at a constant rate from the first step on, gradients not clipped: bytes of Python sources, each window "
+    "once in an epoch, 1024 bytes a step; digits on a larger canvas, moved and disturbed anew each time. Numbers at a "
+    "step are means of the three looks up to it. The published relative cut is read from an abstract that does not say "
+    "which sparsity it means."
 )
 Cases = Callable[[Request], Sequence[Case]]
 
@@ -41,7 +42,6 @@ def _run(request: Request, cases: Cases) -> Finding:
     facts = {
         "learning_rate": setting.learning_rate,
         "weight_decay": setting.weight_decay,
-        "warmup": setting.warmup,
         "seeds": request.seeds,
         "bytes": None if text is None else text.facts["bytes"],
         "epochs of text": None if text is None else _epochs(compared, setting.language, text.facts),
@@ -125,9 +125,9 @@ EXPERIMENTS = (
     ),
     _experiment("finetune", "The modules in fine-tuning, LoRA included", _tuned),
     _experiment(
-        "beginnings",
-        "The modules in a decoder from three kinds of first weights",
-        lambda request: plan.beginnings(plan.steps_of(request, plan.BEGINNING_STEPS)),
+        "clipping",
+        "The modules in a decoder with and without clipping, from three kinds of first weights",
+        lambda request: plan.clipping(plan.steps_of(request, plan.CLIPPING_STEPS)),
     ),
     _experiment(
         "pressure",

@@ -16,7 +16,7 @@ from lazyneuron.experiments.training.trainer import Variant
 from lazyneuron.experiments.training.vision import VisionSize
 from lazyneuron.induce import DoublyBiased, Pressure, TargetDensity
 
-STEPS, LONG_STEPS, TUNING_STEPS, BEGINNING_STEPS = 20_000, 100_000, 10_000, 10_000
+STEPS, LONG_STEPS, TUNING_STEPS, CLIPPING_STEPS = 20_000, 100_000, 10_000, 10_000
 RAMP = 0.3  # of the steps of fine-tuning, as 3000 of 10 000
 TARGETS = (0.05, 0.03)
 _OFF: dict[str, Any] = {"jsrelu": False, "zeroth_bias": False, "norm_floor": None}
@@ -53,11 +53,14 @@ def other_optimizer(steps: int) -> tuple[Case, ...]:
     )
 
 
-def beginnings(steps: int) -> tuple[Case, ...]:
-    """Vanilla and all three in a decoder from each kind of first weights."""
+def clipping(steps: int) -> tuple[Case, ...]:
+    """Vanilla and all three in a decoder, with and without clipping, from each kind of first weights."""
     begins: tuple[Begin, ...] = ("torch", "unit", "gpt2")
     return tuple(
-        Case(kind="decoder", variant=v, steps=steps, begin=begin) for begin in begins for v in (VANILLA, ALL_THREE)
+        Case(kind="decoder", variant=v, steps=steps, begin=begin, clipped=clipped)
+        for begin in begins
+        for clipped in (False, True)
+        for v in (VANILLA, ALL_THREE)
     )
 
 

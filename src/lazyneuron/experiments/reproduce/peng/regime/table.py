@@ -50,9 +50,10 @@ class Comparison:
 
     @property
     def trained(self) -> str:
-        """First weights where they are not the usual ones, from scratch or on, optimiser."""
+        """First weights where they are not the usual ones, from scratch or on, optimiser, clipping."""
         case = self.case
-        return f"{_BEGIN[case.begin]}{_HOW[case.tuning]}, {_OPTIMIZERS[case.optimizer]}"
+        clipped = ", clipped" if case.clipped else ""
+        return f"{_BEGIN[case.begin]}{_HOW[case.tuning]}, {_OPTIMIZERS[case.optimizer]}{clipped}"
 
     def mean(self, value: Callable[[list[Look], list[Look]], float | None]) -> float | None:
         """The mean over seeds of what is made of a pair; None if there is none, or a value is."""
@@ -74,6 +75,7 @@ class Comparison:
             "density": self.mean(lambda mine, _: at(mine, step, "density")),
             "in training": self.mean(lambda mine, _: in_training(mine, step)),
             "loss": self.mean(lambda mine, _: at(mine, step, "loss")),
+            "loss change": self.mean(lambda mine, theirs: at(mine, step, "loss") / at(theirs, step, "loss") - 1),
             "accuracy": self.mean(lambda mine, _: at(mine, step, "accuracy")),
             "cut": self.mean(lambda mine, theirs: cut(at(mine, step, "density"), at(theirs, step, "density"))),
             "cut in training": self.mean(lambda mine, theirs: cut(in_training(mine, step), in_training(theirs, step))),
@@ -115,7 +117,7 @@ def shown(row: Mapping[str, Any]) -> dict[str, Any]:
 def comparisons(cases: Sequence[Case], found: Sequence[Sequence[Course | None]]) -> list[Comparison]:
     """Each case beside the first of its kind."""
     firsts: dict[Any, int] = {}
-    numbers = [firsts.setdefault((c.kind, c.optimizer, c.tuning, c.begin), n) for n, c in enumerate(cases)]
+    numbers = [firsts.setdefault((c.kind, c.optimizer, c.tuning, c.begin, c.clipped), n) for n, c in enumerate(cases)]
     return [
         Comparison(case, found[n], found[first]) for n, (case, first) in enumerate(zip(cases, numbers, strict=True))
     ]
@@ -126,14 +128,10 @@ def sentence(compared: Sequence[Comparison], seeds: int) -> str:
     rows = [one.row() for one in compared]
     said = [
         f"{row['task']}, {row['trained']}: by {row['cut']:.2f} in inference and {row['cut in training']:.2f} in "
-        f"training, at {100 * (row['loss'] / _first(rows, row)['loss'] - 1):+.1f} % of loss"
+        f"training, at {100 * row['loss change']:+.1f} % of loss"
         for row in rows
         if row["variant"] == "all three" and row["cut"] is not None
     ]
     unfinished = sum(row["steps"] < row["of"] or row["seeds"] + row["diverged"] < seeds for row in rows)
     whole = "" if not unfinished else f" Unfinished: {unfinished} of {len(rows)} rows, which say how far they are."
     return f"All three modules cut the density: {'; '.join(said) or 'nothing is trained yet'}.{whole}"
-
-
-def _first(rows: Sequence[dict[str, Any]], row: Mapping[str, Any]) -> dict[str, Any]:
-    return next(one for one in rows if (one["task"], one["trained"]) == (row["task"], row["trained"]))

@@ -170,6 +170,7 @@ class _Run:
         self.job, self.task, self.model, self.course = job, task, model, course
         self.setting: Setting = job.setting
         self.case: Case = job.case
+        self.clip = job.setting.clip if job.case.clipped else math.inf
         self.blocks = find_blocks(model)
         self.optimizer = optimizer_of(job.case, model, job.setting)
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
@@ -191,7 +192,7 @@ class _Run:
             if step in looks:
                 self.model.eval()
                 found = look_at(self.model, self.task, step=step, blocks=self.blocks)
-                self.course.add(found, clip=self.setting.clip)
+                self.course.add(found, clip=self.clip)
                 self.model.train()
             if step in looks or time.monotonic() - saved > _SAVED_EVERY_S:
                 self.checkpoints.save(step)
@@ -204,7 +205,7 @@ class _Run:
 
     def _step(self, step: int, guard: LossGuard) -> None:
         batch = self.task.here(self.task.batch_at(step - 1, self.job.seed))
-        rise = min(1.0, step / self.setting.warmup)
+        rise = min(1.0, step / self.setting.warmup) if self.case.clipped else 1.0
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rise * rate
         smoothing = self.setting.smoothing if self.case.kind == "vision" else 0.0
@@ -214,7 +215,7 @@ class _Run:
         guard.check(whole, step=step)
         self.optimizer.zero_grad(set_to_none=True)
         whole.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.setting.clip)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
         self.optimizer.step()
         if self.case.variant.recipe is not None:
             project_(self.model, step=step)
