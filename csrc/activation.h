@@ -28,6 +28,7 @@ LAZY_INLINE float activate(const P& p, float z) {
                                         : z + mix * (0.5f * inside * inside + cap * (z - inside)));
     }
     case Activation::fatrelu: return z <= t ? 0.f : z;
+    case Activation::offset_gelu: return z <= t ? 0.f : rounded<T>(rounded<T>(smooth_gelu(z)) - p.parameter1);
     default: break;
   }
   const float s = rounded<T>(p.activation == Activation::thresholded_silu   ? smooth_silu(z)

@@ -133,7 +133,7 @@ Tensor sparse_mlp(Tensor x, Tensor sketch, Tensor certificate, Tensor first_rows
                   std::optional<Tensor> down_bias, Tensor counts, int64_t activation, double parameter0,
                   double parameter1, double left, double low, double high, int64_t planes, int64_t isa) {
   LAZY_CHECK(planes == 1 || planes == 2, "planes is 1 or 2, got ", planes, ".");
-  LAZY_CHECK(activation >= 0 && activation <= 6, "An activation is a number from 0 to 6, got ", activation, ".");
+  LAZY_CHECK(activation >= 0 && activation <= 7, "An activation is a number from 0 to 7, got ", activation, ".");
   Problem p = {};
   const Weights weights = {sketch, certificate, first_rows, down_rows, up_rows, up_bias, down_bias};
   read_shapes(x, weights, p);

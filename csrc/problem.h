@@ -13,7 +13,7 @@ enum class Dtype : int { f32 = 0, bf16 = 1, f16 = 2, i8 = 3 };
 
 enum class Activation : int {
   relu = 0, squared_relu = 1, jsrelu = 2, fatrelu = 3,
-  thresholded_silu = 4, thresholded_gelu = 5, thresholded_gelu_tanh = 6,
+  thresholded_silu = 4, thresholded_gelu = 5, thresholded_gelu_tanh = 6, offset_gelu = 7,
 };
 
 // Per-neuron numbers of the certificate, each an array of padded_hidden floats.

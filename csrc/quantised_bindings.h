@@ -128,7 +128,7 @@ Tensor quantised_mlp(Tensor x, Tensor first, Tensor first_scale, std::optional<T
                      bool rectify_up, Tensor down, Tensor down_scale, std::optional<Tensor> down_bias, Tensor counts,
                      int64_t bits, int64_t group, int64_t activation, double parameter0, double parameter1, bool every,
                      int64_t isa) {
-  LAZY_CHECK(activation >= 0 && activation <= 6, "An activation is a number from 0 to 6, got ", activation, ".");
+  LAZY_CHECK(activation >= 0 && activation <= 7, "An activation is a number from 0 to 7, got ", activation, ".");
   QuantisedProblem p = quantised_problem(x, bits, group);
   const ScalarType type = x.scalar_type();
   LAZY_CHECK(first.dim() == 2, "Quantised rows are a matrix, one row a neuron.");

@@ -55,7 +55,8 @@ struct Shape {
 
   Activation function() const {
     constexpr const char* kNames[] = {"relu", "squared_relu", "jsrelu", "fatrelu",
-                                      "thresholded_silu", "thresholded_gelu", "thresholded_gelu_tanh"};
+                                      "thresholded_silu", "thresholded_gelu", "thresholded_gelu_tanh",
+                                      "offset_gelu"};
     int k = 0;
     for (const char* name : kNames) {
       if (activation == name) return static_cast<Activation>(k);

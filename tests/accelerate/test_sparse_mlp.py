@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from lazyneuron.accelerate.execution.packing import pack
 from lazyneuron.blocks.activation import Activation
+from lazyneuron.blocks.thresholded import gelu
 from lazyneuron.core.errors import AssumptionError
 from lazyneuron.ops.sparse_mlp import gather, native, reference
 from lazyneuron.ops.sparse_mlp.packed import PackedBlock
@@ -31,6 +32,8 @@ ACTIVATIONS = (
     Activation("thresholded_silu", (0.4,)),
     Activation("thresholded_gelu", (0.05,)),
     Activation("thresholded_gelu_tanh", (0.05,)),
+    Activation("offset_gelu", (-0.2, -0.1)),
+    Activation("offset_gelu", (0.4, gelu(0.4))),
 )
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -51,7 +54,7 @@ def test_native_is_the_definition(data: st.DataObject) -> None:
     d_in, d_hidden, d_out = (data.draw(st.sampled_from([1, 3, 16, 37, 64, 130])) for _ in range(3))
     dtype = data.draw(st.sampled_from(DTYPES))
     activation = data.draw(st.sampled_from(ACTIVATIONS))
-    smooth = activation.kind.startswith("thresholded")
+    smooth = activation.kind.startswith(("thresholded", "offset"))
     block = make_block(
         d_in,
         d_hidden,

@@ -27,7 +27,7 @@ from tests.export.openvino import EXACT, evaluate, library, needs_openvino, run,
 
 pytestmark = needs_openvino
 SIZES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
-PARAMETERS = {"jsrelu": (0.5, 2.0), "fatrelu": (0.3,)}
+PARAMETERS = {"jsrelu": (0.5, 2.0), "fatrelu": (0.3,), "offset_gelu": (-0.2, -0.05)}
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -81,13 +81,13 @@ def test_the_benchmark_tool(place: Path) -> None:
     assert "Throughput" in done.stdout
 
 
-@pytest.mark.parametrize("kind", ["relu", "thresholded_gelu", "squared_relu"])
+@pytest.mark.parametrize("kind", ["relu", "thresholded_gelu", "offset_gelu", "squared_relu"])
 def test_a_sparsified_model_runs_in_onnx_runtime(kind: str, tmp_path: Path) -> None:
     runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     pytest.importorskip("onnxscript", reason="onnxscript is not installed")
     torch.manual_seed(0)
     made = nn.Sequential(nn.Linear(32, 96), nn.GELU(), nn.Linear(96, 32), nn.LayerNorm(32)).eval()
-    parameters = (0.1,) if kind.startswith("thresholded") else ()
+    parameters = {"thresholded_gelu": (0.1,), "offset_gelu": (-0.2, -0.05)}.get(kind, ())
     lazy.sparsify_(made, lazy.Relufy(activation=Activation(kind, parameters)))
     x = torch.randn(6, 32)
     with warnings.catch_warnings():

@@ -7,7 +7,16 @@ from torch import nn
 
 from lazyneuron.blocks import Activation, find_blocks
 from lazyneuron.core.errors import ConfigError, DataError
-from lazyneuron.induce import BlockSamples, Relufy, block_samples, refit_down_, shift_bias_, sparsify_, thresholds_for
+from lazyneuron.induce import (
+    BlockSamples,
+    Relufy,
+    block_samples,
+    offsets_for,
+    refit_down_,
+    shift_bias_,
+    sparsify_,
+    thresholds_for,
+)
 from tests.induce.networks import Masked, gelu_mlp, inputs
 
 
@@ -58,6 +67,40 @@ def test_thresholds_give_the_density(density):
         assert (h != 0).float().mean().item() == pytest.approx(density, abs=2e-3)
 
 
+@pytest.mark.parametrize("density", [0.1, 0.4])
+def test_offsets_keep_gelu_where_it_fires_and_its_mean_where_it_does_not(density):
+    model = gelu_mlp(hidden=40)
+    blocks = find_blocks(model)
+    samples = block_samples(model, blocks, batches=[inputs(rows=500)])
+    found = offsets_for(blocks, samples, density={block.name: density for block in blocks})
+    for block in blocks:
+        z = F.linear(samples[block.name].inputs, block.up.weight, block.up.bias).detach()
+        gelu, h = F.gelu(z), found[block.name](z)
+        silent = h == 0
+        assert (~silent).float().mean().item() == pytest.approx(density, abs=2e-3)
+        assert z[silent].max() < z[~silent].min()
+        mean = gelu[silent].mean()
+        assert torch.allclose(h[~silent], gelu[~silent] - mean, atol=1e-5)
+        # no other constant in the place of the silent ones would lose less
+        assert (gelu - torch.where(silent, mean, gelu)).square().mean() <= (gelu - h - mean).square().mean() + 1e-9
+
+
+def test_offset_gelu_loses_less_of_a_block_than_a_shifted_relu():
+    errors = {}
+    for kind in ("offset_gelu", "relu"):
+        torch.manual_seed(0)
+        model = gelu_mlp(hidden=40)
+        samples = block_samples(model, find_blocks(model), batches=[inputs(rows=2000)])
+        cut = offsets_for(find_blocks(model), samples, density=0.3) if kind == "offset_gelu" else {}
+        sparsify_(model, Relufy(per_block=cut))
+        for block in find_blocks(model):
+            if kind == "relu":
+                shift_bias_(block, samples[block.name], density=0.3)
+            errors[kind, block.name] = refit_down_(block, samples[block.name])[1]
+    for name in ("0", "2"):
+        assert errors["offset_gelu", name] < 0.9 * errors["relu", name]
+
+
 def test_refit_is_the_least_squares_solution():
     model = gelu_mlp(d=3, hidden=8).double()
     x = inputs(rows=400, d=3).double()
@@ -96,6 +139,12 @@ def test_errors():
         thresholds_for(blocks, samples, density=1.5)
     with pytest.raises(DataError, match="no samples for block 0"):
         thresholds_for(blocks, {}, density=0.5)
+    with pytest.raises(ConfigError, match="no density for 2"):
+        offsets_for(blocks, samples, density={"0": 0.5})
+    with pytest.raises(DataError, match="no samples for block 0"):
+        offsets_for(blocks, {}, density=0.5)
+    with pytest.raises(ConfigError, match="activation relu; only GELU"):
+        offsets_for(find_blocks(nn.Sequential(nn.Linear(3, 7), nn.ReLU(), nn.Linear(7, 3))), {}, density=0.5)
     with pytest.raises(ConfigError, match="number > 0"):
         refit_down_(blocks[0], samples["0"], ridge=0.0)
     bare = nn.Sequential(nn.Linear(3, 7, bias=False), nn.ReLU(), nn.Linear(7, 3))

@@ -14,6 +14,7 @@ from lazyneuron.ops.native.build import isa_levels
 from lazyneuron.ops.quantised import operators, quantise, reference
 from lazyneuron.ops.quantised.format import GROUPS, Columns, Format, Rows, quantise_columns, quantise_rows
 from lazyneuron.ops.quantised.layout import laid_out
+from lazyneuron.ops.sparse_mlp.packed import KERNEL_ACTIVATIONS
 from tests.accelerate.comparison import check_close
 from tests.kernels import needs_kernels
 from tests.operators.quantised import block, decode_columns, decode_rows, on_grid
@@ -161,11 +162,12 @@ def test_a_block_is_its_definition(form, gated, isa):
 
 @needs_kernels
 @pytest.mark.parametrize("form", FORMATS[:2], ids=str)
-@pytest.mark.parametrize("kind", ["relu", "squared_relu", "jsrelu", "fatrelu", "thresholded_silu", "thresholded_gelu"])
+@pytest.mark.parametrize("kind", KERNEL_ACTIVATIONS)
 @pytest.mark.parametrize("rectify_up", [False, True])
 def test_every_activation(form, kind, rectify_up):
-    parameters = {"jsrelu": (0.5, 1.0), "fatrelu": (0.3,), "thresholded_silu": (0.1,), "thresholded_gelu": (0.1,)}
-    activation = Activation(kind=kind, parameters=parameters.get(kind, ()))
+    parameters = {"jsrelu": (0.5, 1.0), "fatrelu": (0.3,), "offset_gelu": (-0.2, -0.05)}
+    own = (0.1,) if kind.startswith("thresholded") else parameters.get(kind, ())
+    activation = Activation(kind=kind, parameters=own)
     first, up, down = block(128, 130, 64, bits=form.bits)
     x, counts = on_grid(9, 128), torch.zeros(4, dtype=torch.int64)
     arguments = operators.block_arguments(

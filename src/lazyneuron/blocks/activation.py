@@ -24,9 +24,9 @@ class Activation:
 
     Attributes:
         kind: a key of :data:`KINDS`, or ``"other"`` for a function that we can call but know nothing of.
-        parameters: the kind's numbers: shift ``t`` of ``fatrelu``, threshold ``t`` of the thresholded kinds,
-            ``(mix, cap)`` of ``jsrelu``, ``(h, dx, dy)`` of the shifted kinds, ``k``, ``(k, size)`` and the density of
-            the top-k kinds.
+        parameters: the kind's numbers: shift ``t`` of ``fatrelu``, threshold ``t`` of the thresholded kinds, ``(t, c)``
+            of ``offset_gelu``, which is ``gelu(z) - c`` above ``t``, ``(mix, cap)`` of ``jsrelu``, ``(h, dx, dy)`` of
+            the shifted kinds, ``k``, ``(k, size)`` and the density of the top-k kinds.
         function: the callable itself, needed only for ``"other"``.
     """
 
@@ -78,6 +78,9 @@ class Activation:
         Raises:
             ConfigError: the threshold is beyond what ``dtype`` holds.
         """
+        if self.kind == "offset_gelu":  # what is subtracted stays a float32 number
+            limit, offset = (torch.tensor(p) for p in self.parameters)
+            return Activation(self.kind, (limit.to(dtype).item(), offset.item()))
         if self.kind != "fatrelu" and not self.kind.startswith("thresholded"):
             return self
         # F.threshold compares 16-bit numbers in float32, a comparison operator in their own dtype
@@ -144,6 +147,10 @@ def _fatrelu(z: Tensor, t: float) -> Tensor:
     return F.threshold(z, t, 0.0)
 
 
+def _offset_gelu(z: Tensor, t: float, c: float) -> Tensor:
+    return torch.where(z <= t, torch.zeros_like(z), F.gelu(z) - c)
+
+
 def _smooth(*_: float) -> ZeroInterval:
     return NOWHERE
 
@@ -156,6 +163,11 @@ def _check_threshold(t: float) -> None:
 def _check_shift(t: float) -> None:
     if not math.isfinite(t):
         raise ConfigError(f"A shift is a finite number, got {t}.")
+
+
+def _check_offset(t: float, c: float) -> None:
+    if not (math.isfinite(t) and math.isfinite(c)):
+        raise ConfigError(f"A threshold and what is subtracted above it are finite numbers, got {t} and {c}.")
 
 
 def _check_jsrelu(mix: float, cap: float) -> None:
@@ -189,6 +201,7 @@ KINDS: dict[str, _Kind] = {
         ("t",),
         _check_threshold,
     ),
+    "offset_gelu": _Kind(_offset_gelu, lambda t, c: ZeroInterval(t), ("t", "c"), _check_offset),
     "shifted_squared_relu": _Kind(
         _shifted(lambda z: F.relu(z).square()), _shifted_zero, ("h", "dx", "dy"), _check_shifted, _shifted_flat
     ),

@@ -30,7 +30,7 @@ from lazyneuron.induce.training.layerwise import distill_layerwise
 from lazyneuron.induce.training.loop import Distillation, Step
 from lazyneuron.induce.training.penalty import firing_penalty, hoyer_penalty, l1_penalty, log_penalty, real_rows
 from lazyneuron.induce.training.pressure import Pressure, pre_activations
-from lazyneuron.induce.training.refit import refit_down_, shift_bias_, thresholds_for
+from lazyneuron.induce.training.refit import offsets_for, refit_down_, shift_bias_, thresholds_for
 from lazyneuron.induce.training.samples import BlockSamples, block_samples
 from lazyneuron.induce.training.schedule import Constant, Linear, Progressive
 
@@ -75,6 +75,7 @@ __all__ = [
     "hoyer_penalty",
     "l1_penalty",
     "log_penalty",
+    "offsets_for",
     "parameter_groups",
     "plan",
     "pre_activations",

@@ -33,6 +33,7 @@ _SMOOTH = {
     "thresholded_silu": (F.silu, -1.2784645, 0.0),
     "thresholded_gelu": (gelu, -0.7517916, 2.0**-20),
     "thresholded_gelu_tanh": (gelu_tanh, -0.7524614, 2.0**-20),
+    "offset_gelu": (gelu, -0.7517916, 2.0**-20),
 }
 
 
@@ -115,7 +116,7 @@ def activated(act: Activation, z: Range, dtype: torch.dtype) -> tuple[Range, Ten
             z = dataclasses.replace(z, overflows=z.overflows | (steep > FLOAT_MAX / 4))
         grain = 8 * UNIT
         return _stored(low * (1 - grain), high * (1 + grain) + SMALLEST * (high > 0), z, dtype), z.high <= 0
-    (t,) = act.parameters
+    t, *rest = act.parameters
     if act.kind == "fatrelu":
         low, high = z.low, z.high
         silent, may = high <= t, low <= t
@@ -130,6 +131,10 @@ def activated(act: Activation, z: Range, dtype: torch.dtype) -> tuple[Range, Ten
             errors = torch.where(points <= -8, errors.maximum(values.abs()), errors)
         low, high = (values - errors).amin(0), (values + errors).amax(0)
         may = (values.abs() - errors).amin(0).to(dtype).double() <= t  # compared after rounding
+        if rest:  # the pre-activation is compared, and what is rounded is subtracted from
+            silent, may = z.high <= t, z.low <= t
+            low, high = (e.to(dtype).double() - rest[0] for e in (low, high))
+            low, high = low - 2 * UNIT * low.abs() - SMALLEST, high + 2 * UNIT * high.abs() + SMALLEST
         if noise:  # torch has evaluations that differ at infinity
             z = dataclasses.replace(z, overflows=z.overflows | torch.isinf(z.low) | torch.isinf(z.high))
     zero = torch.zeros_like(low)

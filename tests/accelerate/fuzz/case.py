@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lazyneuron.blocks.activation import Activation
 from lazyneuron.blocks.block import LinearSite, MLPBlock
+from lazyneuron.blocks.thresholded import gelu
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 TOKENS = (1, 2, 5, 17, 64)
@@ -25,6 +26,7 @@ KINDS = (
     "thresholded_silu",
     "thresholded_gelu",
     "thresholded_gelu_tanh",
+    "offset_gelu",
 )
 
 
@@ -113,6 +115,9 @@ def _activation(dice: Dice) -> Activation:
         return Activation(kind, (mix, dice.choices.choice([math.inf, 1.0, 10 ** uniform(-3, 3)])))
     if kind == "fatrelu":
         return Activation(kind, (dice.choices.choice([0.0, 3.5, 1.0, -1.0]) * 10 ** uniform(-3, 3),))
+    if kind == "offset_gelu":
+        t = dice.choices.choice([-0.3, 0.0, 0.5, uniform(-9, 9)])
+        return Activation(kind, (t, dice.choices.choice([0.0, -0.1, gelu(t), 10 ** uniform(-6, 3)])))
     if kind.startswith("thresholded"):
         t = dice.choices.choice([0.1, 0.169, 10 ** uniform(-7, -1), 10 ** uniform(-7, -1), 10 ** uniform(-45, 4)])
         return Activation(kind, (t,))

@@ -10,7 +10,7 @@ from lazyneuron.blocks import find_blocks
 from lazyneuron.core.record import Record
 from lazyneuron.experiments.bench.generation.peers.peer import check_interpreter
 from lazyneuron.experiments.demo.cases import cases
-from lazyneuron.experiments.demo.distillation import Network, closed_form, sample_blocks
+from lazyneuron.experiments.demo.distillation import Network, closed_form, sample_blocks, spread
 from lazyneuron.experiments.demo.encoder import Encoder, load_minilm, padded
 from lazyneuron.experiments.demo.held_out import HeldOut
 from lazyneuron.experiments.engines.beside import Effort, beside
@@ -22,7 +22,7 @@ from lazyneuron.report.engine_rows import front, reasons, table, versions
 from lazyneuron.save import load_
 
 TITLE = "A sentence encoder in several engines"
-_CLOSED_FORM = "its biases shifted and its second layers refitted to density 0.3, without training"
+_CLOSED_FORM = "GELU cut and offset at density 0.3, its second layers refitted, without training"
 
 
 def run(request: Request) -> Record:
@@ -68,7 +68,13 @@ def _sparse(encoder: Encoder, train: list[list[int]], request: Request) -> tuple
         return Network(model=model, blocks=find_blocks(model)), "as it was trained and saved"
     original = Network(model=encoder.model, blocks=find_blocks(encoder.model))
     samples = sample_blocks(original, train)
-    made = closed_form(original, samples, density=0.3, advance=lambda share: request.advance(0.2 * share, "sparsify"))
+    made = closed_form(
+        original,
+        samples,
+        density=spread(original.blocks, 0.3),
+        activation="offset_gelu",
+        advance=lambda share: request.advance(0.2 * share, "sparsify"),
+    )
     return made, _CLOSED_FORM
 
 

@@ -19,7 +19,8 @@ class Settings:
         train_tokens: longest training line; longer ones are cut.
         sample_lines: training lines whose block inputs and outputs the layer-wise part keeps.
         closed_form_densities: densities at which the layer-wise part alone is measured for the frontier.
-        start_density: density of each block after the layer-wise part, where end-to-end training starts.
+        activation: of the sparse model, as :func:`~lazyneuron.experiments.demo.distillation.closed_form` takes it.
+        start_density: mean density of the blocks after the layer-wise part, where end-to-end training starts.
         target_density: mean density to arrive at.
         steps: end-to-end training steps.
         step_tokens: tokens a step, padding included.
@@ -47,8 +48,9 @@ class Settings:
     train_tokens: int = 64
     sample_lines: int = 900
     closed_form_densities: tuple[float, ...] = (0.1,)
-    start_density: float = 0.25
-    target_density: float = 0.25
+    activation: str = "offset_gelu"
+    start_density: float = 0.29
+    target_density: float = 0.29
     steps: int = 1500
     step_tokens: int = 512
     learning_rate: float = 1e-4

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from lazyneuron.experiments.demo.distillation import Network, closed_form, end_to_end, relu_copy, sample_blocks
+from lazyneuron.experiments.demo.distillation import Network, closed_form, end_to_end, relu_copy, sample_blocks, spread
 from lazyneuron.experiments.demo.held_out import Evaluation, HeldOut
 from lazyneuron.experiments.demo.settings import Settings
 from lazyneuron.experiments.demo.stages import Stages
@@ -79,7 +79,12 @@ def _layer_by_layer(
         def advance(share: float, number: int = number) -> None:
             stages.advance((number + share) / len(densities))
 
-        network = closed_form(original, samples, density=density, advance=advance)
-        state = "refitted" if density is None else f"biases shifted to {density:g}, refitted"
-        evaluations.append(held_out.evaluate(network, label=state))
+        network = closed_form(
+            original,
+            samples,
+            density=spread(original.blocks, density),
+            activation=settings.activation,
+            advance=advance,
+        )
+        evaluations.append(held_out.evaluate(network, label=f"{settings.activation} at {density:g}, refitted"))
     return evaluations, network

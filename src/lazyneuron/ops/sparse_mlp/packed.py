@@ -19,6 +19,7 @@ KERNEL_ACTIVATIONS = (
     "thresholded_silu",
     "thresholded_gelu",
     "thresholded_gelu_tanh",
+    "offset_gelu",
 )
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 MAX_D_IN = 32768
