@@ -98,7 +98,7 @@ def _read(request: Request) -> tuple[Data, dict[str, Any]]:
     original = Network(model=encoder.model, blocks=find_blocks(encoder.model))
     held_out = HeldOut(encoder.tokenize([line for found in lines.values() for line in found], 128))
     held_out.evaluate(original, label="original")
-    samples = sample_blocks(original, train[: 100 if request.quick else 1_500])
+    samples = sample_blocks(original, train[: 100 if request.quick else 900])
     kinds = {kind: len(found) for kind, found in lines.items()}
     facts = {
         "model": encoder.name,
