@@ -53,7 +53,7 @@ class Settings:
     target_density: float = 0.29
     steps: int = 1500
     step_tokens: int = 512
-    learning_rate: float = 1e-4
+    learning_rate: float = 5e-5
     last_rate: float = 0.0
     layers_weight: float = 3.0
     embedding_weight: float = 10.0
