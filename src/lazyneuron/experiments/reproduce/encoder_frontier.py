@@ -29,8 +29,8 @@ NAME = "encoder-frontier"
 _DIFFERS = (
     "Nothing is published for this model: the goal is ours, a mean cosine of 0.99 and 0.90 of the nearest neighbours "
     "at a density of at most 0.30 within 20 minutes on two cores. Time is processor time: two cores give two minutes "
-    "of it a minute. Quality is agreement with the original's own embeddings, not that of a task; the nearest neighbour "
-    "is looked for among all held-out lines. Blocks 'as each needs' have densities of their own with the same mean."
+    "of it a minute. Quality is agreement with the original's own embeddings, not that of a task; the nearest "
+    "neighbour is looked for among all held-out lines. Blocks 'as each needs' have their own, with one mean."
 )
 
 
