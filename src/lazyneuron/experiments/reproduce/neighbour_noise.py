@@ -23,7 +23,8 @@ def noisy(embeddings: Tensor, cosine: float, *, generator: torch.Generator) -> T
     centred = embeddings - embeddings.mean(0)
     mixed = torch.randn(len(centred), len(centred), generator=generator) @ centred
     across = F.normalize(mixed - (mixed * embeddings).sum(1, keepdim=True) * embeddings, dim=1)
-    return cosine * embeddings + (1 - cosine**2) ** 0.5 * across
+    moved: Tensor = cosine * embeddings + (1 - cosine**2) ** 0.5 * across
+    return moved
 
 
 def agreement_under_noise(embeddings: Tensor, cosine: float, *, seeds: int = 4) -> float:
