@@ -47,7 +47,7 @@ def test_the_record_is_complete(done):
 def test_densities_are_those_of_the_model(done):
     result = done[0]
     blocks = find_blocks(result.model)
-    assert [b.activation.kind for b in blocks] == ["relu", "relu"]
+    assert [b.activation.kind for b in blocks] == ["offset_gelu", "offset_gelu"]
     mean = sum(b["density_after"] for b in result.record.data["blocks"]) / 2
     assert result.record.data["density"] == pytest.approx(mean)
     assert result.record.data["frontier"][-1]["density"] == pytest.approx(mean)
