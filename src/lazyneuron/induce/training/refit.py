@@ -75,7 +75,7 @@ def offsets_for(
     for block in blocks:
         if block.activation.kind != "gelu":
             raise ConfigError(f"{block.name} has the activation {block.activation.kind}; only GELU can be offset.")
-        own = density if isinstance(density, float) else density.get(block.name)
+        own = density.get(block.name) if isinstance(density, Mapping) else density
         if own is None:
             raise ConfigError(f"There is no density for {block.name}; give one for each block, or a single number.")
         threshold = _quantile(block, samples.get(block.name), density=own)
