@@ -29,9 +29,11 @@ def test_its_value_its_slope_and_where_it_is_zero(t: float, c: float) -> None:
 def test_of_16_bit_numbers_the_threshold_is_rounded_as_torch_rounds_it() -> None:
     wide = Activation("offset_gelu", (-0.3, -0.2))  # GELU is -0.17 at least, so that nothing else is zero
     limit, offset = wide.compared(torch.bfloat16).parameters
-    assert limit == float(torch.tensor(-0.3).bfloat16()) != -0.3 and offset == float(torch.tensor(-0.2))
+    assert (limit, offset) == tuple(torch.tensor([-0.3, -0.2]).bfloat16().tolist()) != (-0.3, -0.2)
     z = torch.arange(-2, 2, 1 / 256).bfloat16()
     assert torch.equal(wide(z) == 0, z.double() <= limit)
+    exact = torch.nn.functional.gelu(z).double() - offset
+    assert torch.equal(wide(z)[z > limit], exact[z > limit].bfloat16())
 
 
 @pytest.mark.parametrize("parameters", [(math.inf, 0.0), (0.0, math.nan)])

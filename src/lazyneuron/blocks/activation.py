@@ -73,15 +73,12 @@ class Activation:
         return KINDS[self.kind].value(z, *self.parameters)
 
     def compared(self, dtype: torch.dtype) -> Activation:
-        """The function with the threshold that torch compares with when the pre-activation is of ``dtype``.
+        """The function with the numbers that torch takes when the pre-activation is of ``dtype``.
 
         Raises:
             ConfigError: the threshold is beyond what ``dtype`` holds.
         """
-        if self.kind == "offset_gelu":  # what is subtracted stays a float32 number
-            limit, offset = (torch.tensor(p) for p in self.parameters)
-            return Activation(self.kind, (limit.to(dtype).item(), offset.item()))
-        if self.kind != "fatrelu" and not self.kind.startswith("thresholded"):
+        if self.kind not in ("fatrelu", "offset_gelu") and not self.kind.startswith("thresholded"):
             return self
         # F.threshold compares 16-bit numbers in float32, a comparison operator in their own dtype
         compares = torch.float32 if self.kind == "fatrelu" else dtype
