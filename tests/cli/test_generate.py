@@ -57,6 +57,26 @@ def test_it_streams_and_reports(folders: Path, tmp_path: Path, monkeypatch, caps
     assert Record.from_json(again.read_text()).data["rows"][0]["tokens"] == sparse["tokens"]
 
 
+def test_the_perplexity_of_a_text_is_that_of_the_quantised_model(folders, tmp_path, monkeypatch, capsys) -> None:
+    text, record = tmp_path / "text.txt", tmp_path / "record.json"
+    text.write_text("def add(a, b):\n    return a + b\n" * 9)
+    found = {}
+    for bits in ("keep", "int4"):
+        line = ["--prompt", "a", "--weights", bits, "--rest", bits, "--max-new-tokens", 2, "--text", text]
+        assert run(monkeypatch, "generate", folders / "llama", *line, "--json", record) == 0
+        model, _ = lazy.generate.load_quantised(folders / "llama", weights=bits, rest=bits)
+        ids = tokenizer()(text.read_text(), return_tensors="pt")["input_ids"][0]
+        found[bits] = lazy.generate.fit_of(model, ids, length=128).perplexity  # 128: its context
+        fit = Record.from_json(record.read_text()).data["fit"]
+        assert fit == {
+            "perplexity": pytest.approx(found[bits]),
+            "tokens": len(ids) - -(-len(ids) // 128),
+            "length": 128,
+        }
+    assert found["keep"] != found["int4"]
+    assert "Perplexity of the text: " in capsys.readouterr().out
+
+
 def test_a_certified_head_computes_the_entries_that_count(folders: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     line = ["--prompt", "def quick_sort(", "--max-new-tokens", 20, "--json", tmp_path / "r.json"]
     certified = ["--head", "certified", "--against", "dense", "--out", tmp_path / "saved"]
@@ -108,6 +128,10 @@ WRONG = {
     "llama --prompt-file missing.txt": "no file missing.txt",
     "llama --prompt-file latin.txt": "not UTF-8: byte 0xe9 at offset 1",
     "llama --prompt-file .": "is a folder",
+    "llama --prompt a --text missing.txt": "no file missing.txt",
+    "llama --prompt a --text latin.txt": "not UTF-8: byte 0xe9 at offset 1",
+    "llama --prompt a --text empty.txt": "has 0 tokens for this model",
+    "t5 --prompt a --text long.txt": "is an encoder-decoder",
     "llama --prompt a --weights int3": "got 'int3'",
     "llama --prompt a --rest fp8": "got 'fp8'",
     "llama --prompt a --group 48": "32, 64, 128 weights, got 48",
@@ -148,6 +172,7 @@ def hostile(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     here = tmp_path_factory.mktemp("hostile")
     for name in ("llama", "bare", "foreign", "vision", "truncated", "pickled"):
         shutil.copytree(folders / "llama", here / name)
+    shutil.copytree(folders / "t5", here / "t5")
     save(here / "odd", "llama", intermediate_size=160, hidden_size=96)
     for path in here.glob("bare/tokenizer*"):
         path.unlink()

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from lazyneuron.core.receipt import Receipt
 
+_WINDOW = 512  # tokens in which a text is predicted
+
 
 def generate(
     model: Annotated[str, typer.Argument(help="A local folder of a causal language model or an encoder-decoder.")],
@@ -40,6 +42,9 @@ def generate(
         str | None,
         typer.Option("--head", help="certified: compute only entries that may be chosen; --rest is keep."),
     ] = None,
+    text: Annotated[
+        Path | None, typer.Option("--text", help="A UTF-8 file: tell the model's perplexity on it, as it is quantised.")
+    ] = None,
     sample: Annotated[bool, typer.Option("--sample", help="Draw tokens at random instead of the likeliest.")] = False,
     temperature: Annotated[float | None, typer.Option("--temperature", help="Of --sample (1).")] = None,
     top_p: Annotated[float | None, typer.Option("--top-p", help="Of --sample: share of probability (1).")] = None,
@@ -55,12 +60,14 @@ def generate(
 
     _check(against, sample=sample, temperature=temperature, top_p=top_p)
     rest = _rest(head, rest)
-    text = _text(prompt, prompt_file)
+    begun = _text(prompt, prompt_file)
     check_writable(json_file, folder=out)
-    ready = _Ready(Path(model), text, max_new_tokens, formats=(weights, rest, group))
+    ready = _Ready(Path(model), begun, max_new_tokens, formats=(weights, rest, group))
+    ids = None if text is None else ready.ids_of(text)
     check_out(Path(model), out)
     ready.load(certified=head is not None)
     run = _run(ready, sample=sample, temperature=temperature, top_p=top_p, seed=seed, dense=against is not None)
+    run["fit"] = None if ids is None else _fit(ready, ids)
     print_generation(run)
     write_record(json_file, Record(kind="generate", data=run, seed=seed))
     if out is not None:
@@ -91,8 +98,6 @@ def _rest(head: str | None, rest: str | None) -> str | None:
 
 def _text(prompt: str | None, file: Path | None) -> str:
     """The prompt, from one of the two options."""
-    from lazyneuron.data.lines import unreadable
-
     if (prompt is None) == (file is None):
         raise ConfigError("Pass the prompt as --prompt TEXT or in --prompt-file FILE, one of the two.")
     if file is None:
@@ -102,6 +107,13 @@ def _text(prompt: str | None, file: Path | None) -> str:
         except UnicodeEncodeError as error:
             raise DataError("The prompt is not UTF-8; write it into a UTF-8 file for --prompt-file.") from error
         return prompt
+    return _utf8(file)
+
+
+def _utf8(file: Path) -> str:
+    """What a UTF-8 file says."""
+    from lazyneuron.data.lines import unreadable
+
     try:
         raw = file.read_bytes()
         return raw.decode("utf-8-sig")
@@ -126,7 +138,7 @@ class _Ready:
         from lazyneuron.accelerate.quantised.transform import quantisation_of
         from lazyneuron.cli.model import quiet, tokenizer_of
         from lazyneuron.generate.folder import language_model_class, read_config, transformers_here
-        from lazyneuron.generate.prompt import read_prompt
+        from lazyneuron.generate.prompt import context_of, read_prompt
 
         quantisation_of(formats[0] or "int8", formats[1] or "int8", 32 if formats[2] is None else formats[2])
         if not folder.is_dir():
@@ -146,6 +158,16 @@ class _Ready:
         self.inputs, self.new = read_prompt(self.tokenizer, text, config, max_new_tokens=max_new_tokens)
         self.asked = max_new_tokens
         self.continues = not config.is_encoder_decoder
+        self.context = context_of(config)
+
+    def ids_of(self, file: Path) -> Tensor:
+        """The tokens of a text to be predicted, int64 (tokens,)."""
+        if not self.continues:
+            raise ConfigError(f"--text is for models that continue a text; {self.folder} is an encoder-decoder.")
+        ids: Tensor = self.tokenizer(_utf8(file), return_tensors="pt")["input_ids"][0].long()
+        if len(ids) < 2:
+            raise DataError(f"{file} has {len(ids)} tokens for this model, of which none can be predicted; pass more.")
+        return ids
 
     def load(self, *, certified: bool) -> None:
         """Read and quantise the model, and certify its head where that is wanted."""
@@ -218,6 +240,19 @@ def _run(
         "model_bytes": model_bytes(ready.model),
         "notes": [] if ready.receipt is None else list(ready.receipt.notes),
     }
+
+
+def _fit(ready: _Ready, ids: Tensor) -> dict[str, Any]:
+    """How well the model predicts a text."""
+    from lazyneuron.cli.model import quiet
+    from lazyneuron.cli.screen import status
+    from lazyneuron.generate.folder import transformers_here
+    from lazyneuron.generate.perplexity import fit_of
+
+    with quiet(transformers_here()), status("Predicting the text") as tell:
+        length = min(_WINDOW, ready.context or _WINDOW)
+        found = fit_of(ready.model, ids, length=length, advance=lambda share: tell(f"Predicting the text, {share:.0%}"))
+    return dataclasses.asdict(found)
 
 
 def _save(ready: _Ready, out: Path) -> None:

@@ -80,6 +80,12 @@ def print_generation(run: dict[str, Any]) -> None:
         print_notes([f"The head gave all entries {n} times: {why}" for why, n in run["head"]["fallbacks"].items()])
     if run["agreement"] is not None:
         print_lines(_agreement(run["agreement"]))
+    if run["fit"] is not None:
+        fit = run["fit"]
+        print_lines(
+            f"Perplexity of the text: {significant(fit['perplexity'])} a token, over {fit['tokens']} tokens in windows "
+            f"of {fit['length']}."
+        )
     formats = ", ".join(f"{name} {value}" for name, value in run["formats"].items() if value is not None)
     print_lines(
         f"Loaded in {run['load_s']:.1f} s ({formats}); {mebibytes(run['model_bytes'])} MiB, at most "

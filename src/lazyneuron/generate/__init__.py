@@ -5,5 +5,6 @@ For `cli` and users. A model is read layer by layer and never lies in memory as 
 
 from lazyneuron.generate.decoding import Decoding, decode
 from lazyneuron.generate.load import load_quantised
+from lazyneuron.generate.perplexity import TextFit, fit_of
 
-__all__ = ["Decoding", "decode", "load_quantised"]
+__all__ = ["Decoding", "TextFit", "decode", "fit_of", "load_quantised"]

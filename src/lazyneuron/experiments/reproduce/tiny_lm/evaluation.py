@@ -23,11 +23,10 @@ from lazyneuron.experiments.reproduce.tiny_lm.quality import (
     Format,
     dense_model,
     formats_for,
-    losses,
-    perplexity,
     sparse_model,
 )
 from lazyneuron.experiments.reproduce.tiny_lm.text import read_text, tokenizer_of, windows
+from lazyneuron.generate.perplexity import losses, perplexity
 from lazyneuron.induce import Threshold, sparsify_
 from lazyneuron.measure import measure
 

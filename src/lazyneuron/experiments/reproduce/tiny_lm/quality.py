@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from lazyneuron.accelerate import accelerate_
 from lazyneuron.accelerate.quantised.execution import accelerated_blocks
 from lazyneuron.accelerate.quantised.modules import Quantised
 from lazyneuron.core.errors import NoBlocksError
-
-WINDOWS_AT_ONCE = 8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,20 +86,3 @@ def quantised_model(model: nn.Module, form: Format) -> Any:
     copied = copy.deepcopy(model).to(form.dtype).eval()
     accelerate_(copied, weights=form.bits, rest=form.bits, group=form.group)  # type: ignore[arg-type]
     return copied
-
-
-@torch.no_grad()
-def losses(model: Any, windows: Tensor, *, advance: Callable[[float], None] = lambda share: None) -> Tensor:
-    """Cross-entropy of every token but the first of each window, float64 (windows, length - 1), in nats."""
-    found = []
-    for rows in torch.split(windows, WINDOWS_AT_ONCE):
-        logits = model(input_ids=rows, use_cache=False).logits[:, :-1].float()
-        loss = F.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten(), reduction="none")
-        found.append(loss.double().view(len(rows), -1))
-        advance(WINDOWS_AT_ONCE * len(found) / len(windows))
-    return torch.cat(found)
-
-
-def perplexity(found: Tensor) -> float:
-    """Of the losses of some tokens."""
-    return math.exp(float(found.mean()))
