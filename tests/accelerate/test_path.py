@@ -30,6 +30,7 @@ def test_names_are_those_of_saved_receipts_and_cost_models() -> None:
         "certified-2": 2,
         "certified-1": 1,
         "gather": 0,
+        "triton": 0,
     }
     with pytest.raises(KeyError):
         path_named("certified-9")

@@ -6,6 +6,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from lazyneuron.export.openvino.extension import LOADER
+
 _HERE = Path(__file__).resolve().parent
 
 
@@ -54,4 +56,7 @@ def wanted(engine: Engine, *, model: Path, folder: Path, inputs: Path, threads: 
         threads: that it uses.
     """
     made = {"model": str(model), "folder": str(folder), "inputs": str(inputs), "threads": threads}
-    return made | {"format": engine.format, "exported": None if engine.exported is None else str(engine.exported)}
+    made |= {"format": engine.format}
+    if engine.exported is None:
+        return made
+    return made | {"exported": str(engine.exported), "extension": str(engine.exported / LOADER)}

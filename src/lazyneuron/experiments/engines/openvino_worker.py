@@ -24,7 +24,7 @@ class Engine:
         core = ov.Core()
         ours = wanted.get("exported")
         if ours:
-            core.add_extension(os.path.join(ours, "lazyneuron.so"))
+            core.add_extension(wanted["extension"])
         saved = os.path.join(ours, "model.xml") if ours else os.path.join(wanted["folder"], "openvino.xml")
         if not os.path.exists(saved):
             model = ov.convert_model(shared.torch_model(wanted["model"]), example_input=shared.example())

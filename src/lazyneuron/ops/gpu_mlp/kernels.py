@@ -55,14 +55,16 @@ def _activate(z, a, b, KIND: tl.constexpr, OUT: tl.constexpr):
         s = tl.where(z <= a, 0.0, z)
     elif KIND == 4:
         s = z / (1 + tl.exp(-z))
-    elif KIND == 5:
+    elif KIND == 5 or KIND == 7:  # noqa: PLR1714 - Triton knows no sets
         s = 0.5 * z * (1 + tl.erf(z * 0.7071067811865476))
     elif KIND == 6:
         s = z / (1 + tl.exp(-1.5957691216057308 * (z + 0.044715 * z * z * z)))
     else:
         s = z
     s = _rounded(s, OUT)
-    if KIND >= 4:
+    if KIND == 7:
+        s = tl.where(z <= a, 0.0, _rounded(s - b, OUT))
+    elif KIND >= 4:
         s = tl.where(tl.abs(s) <= a, 0.0, s)
     return s
 

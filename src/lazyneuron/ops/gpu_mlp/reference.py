@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lazyneuron.ops.gpu_mlp.layer import Layer
@@ -48,10 +49,13 @@ def hidden(
         rectify_up: whether that factor is rectified too.
         form: of quantised rows.
     """
-    h = activation(linear(x, first, form).to(x.dtype).double()).to(x.dtype)
+    z = linear(x, first, form).to(x.dtype).double()
+    h = activation(z).to(x.dtype)
     threshold: tuple[float, ...] = getattr(activation, "parameters", ())
     if getattr(activation, "kind", "").startswith("thresholded"):  # torch compares what is rounded
         h = torch.where(h.double().abs() <= threshold[0], torch.zeros_like(h), h)
+    elif getattr(activation, "kind", "") == "offset_gelu":  # torch rounds before it takes the offset off
+        h = torch.where(z <= threshold[0], 0.0, F.gelu(z).to(x.dtype).double() - threshold[1]).to(x.dtype)
     if up is None:
         return h
     u = linear(x, up, form).to(x.dtype).double()
