@@ -25,6 +25,7 @@ from lazyneuron.ops.gpu_mlp import available
 from lazyneuron.ops.gpu_mlp.tiles import Tiles
 from tests.accelerate.comparison import check_close
 from tests.gpu import DEVICE, needs_gpu, needs_triton, quiet
+from tests.kernels import needs_kernels
 
 pytestmark = [needs_triton, quiet]
 READ_EVERY = 6  # instead of 64, in the test of what follows densities
@@ -201,6 +202,7 @@ def test_a_saved_acceleration_is_made_again(tmp_path):
     assert lazy.status(other).blocks[0].last == "triton"
 
 
+@needs_kernels  # quantising is theirs
 @pytest.mark.parametrize("weights", ["int8", "int4"])
 @pytest.mark.parametrize("gated", [False, True])
 def test_quantised_blocks(weights, gated):
