@@ -29,13 +29,12 @@ from lazyneuron.experiments.reproduce.tiny_lm.quality import (
     FORMATS,
     Format,
     dense_model,
-    losses,
-    perplexity,
     sparse_model,
 )
 from lazyneuron.experiments.reproduce.tiny_lm.sources import Document, Sources
 from lazyneuron.experiments.reproduce.tiny_lm.text import keep_text, make_text, tokenizer_of
 from lazyneuron.experiments.reproduce.tiny_lm.training import Job, Schedule, train, train_and_save
+from lazyneuron.generate.perplexity import losses, perplexity
 from lazyneuron.induce import Pressure, TargetDensity
 from tests.kernels import needs_kernels
 
