@@ -177,6 +177,14 @@ def test_layers_one_by_one(form, tokens):
     check_close(got, block.wanted(x), length=70, magnitude=magnitude(block, x))
 
 
+def test_rows_of_one_number():
+    """A layer of one output, transposed: one number a row, whatever its strides say."""
+    down = Layer(rows=torch.randn(1, 40, device=DEVICE).t())
+    assert down.rows.stride(1) != 1
+    block = dataclasses.replace(make(d_hidden=40), down=down)
+    check(block, inputs(3, 160))
+
+
 SHAPES = st.sampled_from([1, 2, 31, 33, 64, 130])
 
 

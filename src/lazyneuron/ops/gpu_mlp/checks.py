@@ -56,7 +56,8 @@ def check_counts(counts: Tensor, x: Tensor) -> None:
 
 def _check(layer: Layer, x: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
     rows = layer.rows
-    if rows.shape != shape or rows.dtype != dtype or rows.stride(1) != 1 or rows.device != x.device:
+    side_by_side = shape[1] <= 1 or rows.stride(-1) == 1  # what strides say of a single number means nothing
+    if rows.shape != shape or rows.dtype != dtype or not side_by_side or rows.device != x.device:
         raise ShapeError(f"Rows of weights are {dtype} of shape {shape} on {x.device}, got {_said(rows)}.")
 
 
