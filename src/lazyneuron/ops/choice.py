@@ -60,20 +60,53 @@ def choose(impl: str = "auto", *, plain: str, levels: bool = False) -> Choice:
     return Choice(torch.ops.lazyneuron, isa=level)
 
 
+def with_fakes(fakes: Mapping[str, Callable[..., Any]]) -> Any:
+    """The native operators, ``torch.ops.lazyneuron``.
+
+    Args:
+        fakes: fake implementations of the operators of one room by name; registered when they are first wanted.
+
+    Raises:
+        ImplUnavailable: the kernels are not built here, with the reason.
+    """
+    load()
+    for name in fakes.keys() - _WITH_FAKES:
+        torch.library.register_fake(f"lazyneuron::{name}", fakes[name])
+        _WITH_FAKES.add(name)
+    return torch.ops.lazyneuron
+
+
+def level_of(impl: str, *, plain: str, fits: bool, refusal: Callable[[], str]) -> int | None:
+    """The level of the kernels that run, a place in :data:`ISA_LEVELS` or :data:`BEST`; None for plain code.
+
+    Args:
+        impl: ``"auto"``, ``"native"``, the plain one's name or a kernel level.
+        plain: as for :func:`choose`.
+        fits: whether the kernels take these arguments; ``"auto"`` takes plain code where they do not.
+        refusal: says in one sentence what the kernels take.
+
+    Raises:
+        ConfigError, ImplUnavailable: as for :func:`choose`; also where a named level does not take the arguments.
+    """
+    if impl == "auto" and not fits:
+        return None
+    chosen = choose(impl, plain=plain, levels=True)
+    if chosen.operators is None:
+        return None
+    if not fits:
+        raise ImplUnavailable(refusal())
+    return chosen.isa
+
+
 def native_operators(impl: str = "auto", *, plain: str, fakes: Mapping[str, Callable[..., Any]]) -> Any | None:
     """The native operators, or None when plain code is to do the work.
 
     Args:
         impl: as for :func:`choose`.
         plain: as for :func:`choose`.
-        fakes: fake implementations of the operators of one room by name; registered when they are first wanted.
+        fakes: as for :func:`with_fakes`.
 
     Raises:
         ConfigError, ImplUnavailable: as for :func:`choose`.
     """
-    found = choose(impl, plain=plain).operators
-    if found is not None:
-        for name in fakes.keys() - _WITH_FAKES:
-            torch.library.register_fake(f"lazyneuron::{name}", fakes[name])
-            _WITH_FAKES.add(name)
-    return found
+    return with_fakes(fakes) if choose(impl, plain=plain).operators is not None else None

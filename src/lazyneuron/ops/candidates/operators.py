@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lazyneuron.ops.native.load import load
+from lazyneuron.ops.choice import with_fakes
 from lazyneuron.ops.sparse_mlp.sketch import Sketch
 
 
@@ -19,9 +19,7 @@ def operator() -> Callable[..., Tensor]:
     Raises:
         ImplUnavailable: the kernels are not built here, with the reason.
     """
-    load()
-    torch.library.register_fake("lazyneuron::candidates", _fake)
-    call: Callable[..., Tensor] = torch.ops.lazyneuron.candidates.default
+    call: Callable[..., Tensor] = with_fakes({"candidates": _fake}).candidates.default
     return call
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lazyneuron.ops.native.load import load
+from lazyneuron.ops.choice import with_fakes
 
 
 @functools.cache
@@ -21,11 +21,7 @@ def operators() -> Any:
     Raises:
         ImplUnavailable: the kernels are not built here, with the reason.
     """
-    load()
-    torch.library.register_fake("lazyneuron::rms_norm", _fake_norm)
-    torch.library.register_fake("lazyneuron::single_query_attention", _fake_attention)
-    torch.library.register_fake("lazyneuron::attention_step", _fake_step)
-    return torch.ops.lazyneuron
+    return with_fakes({"rms_norm": _fake_norm, "single_query_attention": _fake_attention, "attention_step": _fake_step})
 
 
 def _fake_norm(x: Tensor, weight: Tensor, eps: float, offset: float, rounds_first: bool, isa: int = -1) -> Tensor:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lazyneuron.ops.choice import choose
+from lazyneuron.ops.choice import native_operators
 from lazyneuron.ops.fingerprint import reference
 
 #: Bytes that are compared at each call of one token; a full check compares all of them.
@@ -35,21 +34,13 @@ def can_be_read(parameter: Tensor) -> bool:
 
 def native_ops() -> Any | None:
     """The native operators, or None where they are not built."""
-    found = choose(plain="python").operators
-    if found is not None:
-        _register()
-    return found
+    return native_operators(plain="python", fakes={"fingerprint": _fake})
 
 
-@functools.cache
-def _register() -> None:
-    """Give the operator its fake implementation; first_change, whose result depends on the data, has none."""
-
-    def fake(memory: list[Tensor]) -> Tensor:
-        count = sum(len(one) if one.ndim == 2 else -(-len(one) // reference.PIECE) for one in memory)
-        return torch.empty(count, dtype=torch.int64)
-
-    torch.library.register_fake("lazyneuron::fingerprint", fake)
+def _fake(memory: list[Tensor]) -> Tensor:
+    """For compilers; first_change, whose result depends on the data, has none."""
+    count = sum(len(one) if one.ndim == 2 else -(-len(one) // reference.PIECE) for one in memory)
+    return torch.empty(count, dtype=torch.int64)
 
 
 class Fingerprint:

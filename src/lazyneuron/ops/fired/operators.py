@@ -8,10 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lazyneuron.core.errors import ImplUnavailable
-from lazyneuron.ops.choice import choose
+from lazyneuron.ops.choice import level_of, with_fakes
 from lazyneuron.ops.fired import reference
-from lazyneuron.ops.native.load import load
 
 PLAIN = "torch"
 STEP = 16  # features; the kernels take rows of a multiple of these
@@ -25,11 +23,7 @@ def operators() -> Any:
     Raises:
         ImplUnavailable: the kernels are not built here, with the reason.
     """
-    load()
-    torch.library.register_fake("lazyneuron::fired_rows", _fake_rows)
-    torch.library.register_fake("lazyneuron::fired_columns", _fake_columns)
-    torch.library.register_fake("lazyneuron::fired_dots", _fake_dots)
-    return torch.ops.lazyneuron
+    return with_fakes({"fired_rows": _fake_rows, "fired_columns": _fake_columns, "fired_dots": _fake_dots})
 
 
 def _fake_rows(bits: Tensor, values: Tensor, rows: Tensor, isa: int = -1) -> Tensor:
@@ -97,15 +91,11 @@ def has_kernel(dtype: torch.dtype, device: torch.device, *widths: int) -> bool:
 def _native(x: Tensor, impl: str) -> int | None:
     """The kernel level, or None for the definition."""
     fits = x.dim() == 2 and has_kernel(x.dtype, x.device, x.shape[1])
-    if impl == "auto" and not fits:
-        return None
-    chosen = choose(impl, plain=PLAIN, levels=True)
-    if chosen.operators is None:
-        return None
-    if not fits:
-        raise ImplUnavailable(
-            f"The kernels take float32 rows of a multiple of {STEP} features on the CPU, got {tuple(x.shape)} of "
-            f"{x.dtype} on {x.device}; use impl='torch'."
-        )
-    operators()
-    return chosen.isa
+    return level_of(impl, plain=PLAIN, fits=fits, refusal=lambda: _refusal(x))
+
+
+def _refusal(x: Tensor) -> str:
+    return (
+        f"The kernels take float32 rows of a multiple of {STEP} features on the CPU, got {tuple(x.shape)} of {x.dtype} "
+        f"on {x.device}; use impl='torch'."
+    )

@@ -8,11 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lazyneuron.ops.choice import choose
+from lazyneuron.ops.choice import choose, with_fakes
 from lazyneuron.ops.jsrelu.reference import reference_backward
-from lazyneuron.ops.native.load import load
 
-_NAME = "lazyneuron::jsrelu"
 _DTYPES = (torch.float32, torch.bfloat16)
 
 
@@ -40,12 +38,9 @@ def register() -> None:
     Raises:
         ImplUnavailable: the kernels are not built here, with the reason.
     """
-    load()
-    backward = f"{_NAME}_backward"
-    torch.library.register_fake(_NAME, lambda x, mix, cap, isa=-1: _contiguous(x))
-    torch.library.register_fake(backward, lambda g, x, mix, cap, isa=-1: _contiguous(x))
-    torch.library.register_autograd(_NAME, _gradient, setup_context=_keep_input)
-    torch.library.register_autograd(backward, _second_gradient, setup_context=_keep_both)
+    with_fakes({"jsrelu": _fake, "jsrelu_backward": _fake_backward})
+    torch.library.register_autograd("lazyneuron::jsrelu", _gradient, setup_context=_keep_input)
+    torch.library.register_autograd("lazyneuron::jsrelu_backward", _second_gradient, setup_context=_keep_both)
 
 
 @functools.cache
@@ -56,6 +51,14 @@ def available() -> tuple[torch.dtype, ...]:
     register()
     converts = int(torch.ops.lazyneuron.best_isa()) > 0  # without F16C plain torch is faster for float16
     return (*_DTYPES, torch.float16) if converts else _DTYPES
+
+
+def _fake(x: Tensor, mix: float, cap: float, isa: int = -1) -> Tensor:
+    return _contiguous(x)
+
+
+def _fake_backward(gradient: Tensor, x: Tensor, mix: float, cap: float, isa: int = -1) -> Tensor:
+    return _contiguous(x)
 
 
 def _contiguous(x: Tensor) -> Tensor:

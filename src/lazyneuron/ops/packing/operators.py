@@ -9,9 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lazyneuron.core.errors import ImplUnavailable
-from lazyneuron.ops.choice import choose
-from lazyneuron.ops.native.load import load
+from lazyneuron.ops.choice import level_of, with_fakes
 from lazyneuron.ops.packing import reference
 from lazyneuron.ops.sparse_mlp.packed import DTYPES, ZeroSet
 
@@ -25,11 +23,7 @@ def operators() -> Any:
     Raises:
         ImplUnavailable: the kernels are not built here, with the reason.
     """
-    load()
-    torch.library.register_fake("lazyneuron::mark_fired", _fake_mark)
-    torch.library.register_fake("lazyneuron::gather_fired", _fake_gather)
-    torch.library.register_fake("lazyneuron::scatter_fired", _fake_scatter)
-    return torch.ops.lazyneuron
+    return with_fakes({"mark_fired": _fake_mark, "gather_fired": _fake_gather, "scatter_fired": _fake_scatter})
 
 
 def _fake_mark(z: Tensor, factor: Tensor | None, left: float, low: float, high: float, isa: int = -1) -> Tensor:
@@ -99,17 +93,11 @@ def scatter_fired(bits: Tensor, values: Tensor, shape: tuple[int, ...], *, impl:
 def _native(x: Tensor, impl: str) -> int | None:
     """The kernel level, or None for the definition."""
     fits = x.device.type == "cpu" and x.dtype in DTYPES
-    if impl == "auto" and not fits:
-        return None
-    chosen = choose(impl, plain=PLAIN, levels=True)
-    if chosen.operators is None:
-        return None
-    if not fits:
-        raise ImplUnavailable(
-            f"The kernels take float32, bfloat16 and float16 on the CPU, got {x.dtype} on {x.device}; use impl='torch'."
-        )
-    operators()
-    return chosen.isa
+    return level_of(impl, plain=PLAIN, fits=fits, refusal=lambda: _refusal(x))
+
+
+def _refusal(x: Tensor) -> str:
+    return f"The kernels take float32, bfloat16 and float16 on the CPU, got {x.dtype} on {x.device}; use impl='torch'."
 
 
 def _rows(x: Tensor) -> Tensor:

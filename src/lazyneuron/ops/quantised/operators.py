@@ -5,10 +5,9 @@ from __future__ import annotations
 import functools
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
-from lazyneuron.ops.native.load import load
+from lazyneuron.ops.choice import with_fakes
 from lazyneuron.ops.quantised.format import Columns, Rows
 from lazyneuron.ops.sparse_mlp.packed import KERNEL_ACTIVATIONS
 
@@ -32,10 +31,7 @@ def operators() -> Any:
     Raises:
         ImplUnavailable: the kernels are not built here, with the reason.
     """
-    load()
-    for name, fake in {"linear": _fake_linear, "down": _fake_down, "mlp": _fake_mlp}.items():
-        torch.library.register_fake(f"lazyneuron::quantised_{name}", fake)
-    return torch.ops.lazyneuron
+    return with_fakes({"quantised_linear": _fake_linear, "quantised_down": _fake_down, "quantised_mlp": _fake_mlp})
 
 
 def _fake_linear(x: Tensor, rows: Tensor, *rest: Any) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lazyneuron.ops.native.load import load
+from lazyneuron.ops.choice import with_fakes
 from lazyneuron.ops.sparse_mlp.packed import KERNEL_ACTIVATIONS, PackedBlock
 
 
@@ -20,9 +20,7 @@ def op() -> Callable[..., Tensor]:
     Raises:
         ImplUnavailable: the kernels are not built here, with the reason.
     """
-    load()
-    torch.library.register_fake("lazyneuron::sparse_mlp", _fake)
-    call: Callable[..., Tensor] = torch.ops.lazyneuron.sparse_mlp.default
+    call: Callable[..., Tensor] = with_fakes({"sparse_mlp": _fake}).sparse_mlp.default
     return call
 
 
