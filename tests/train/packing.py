@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from lazyneuron.induce import JSReLU, Thresholded
+from lazyneuron.train import TrainingHooks
 
 WIDTH, HIDDEN = 16, 84  # no multiple of 8
 
@@ -97,6 +98,22 @@ def step(model: nn.Module, x: Tensor) -> tuple[Tensor, list[Tensor]]:
     weights = torch.linspace(-1, 2, y.numel()).reshape(y.shape).to(y.dtype)
     (y * weights).sum().backward()
     return y.detach(), [x.grad, *(p.grad for p in model.parameters())]
+
+
+def train(model: nn.Module, hooks: TrainingHooks, batches: Iterable[tuple[Tensor, Tensor]]) -> list[float]:
+    """The squared error of every step with AdamW and these hooks, which are started."""
+    optimizer, losses = torch.optim.AdamW(model.parameters(), 1e-2), []
+    hooks.start()
+    for number, (x, y) in enumerate(batches, start=1):
+        hooks.begin_step(number)
+        loss = (model(x) - y).square().mean()
+        hooks.check(loss, step=number)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        hooks.end_step(number)
+        losses.append(loss.item())
+    return losses
 
 
 class Kept:

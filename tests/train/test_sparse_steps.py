@@ -17,7 +17,7 @@ from lazyneuron.train.packing.costs import BlockShape, StepCosts
 from lazyneuron.train.packing.overrides import tally_of
 from tests.accelerate.comparison import check_close
 from tests.kernels import needs_kernels
-from tests.train.packing import kept_bytes, step
+from tests.train.packing import kept_bytes, step, train
 
 WIDTH, HIDDEN = 32, 84
 
@@ -182,7 +182,7 @@ def test_auto_takes_what_is_measured_to_be_faster(monkeypatch):
         asked.append((shape, tokens))
         return StepCosts(tokens=100, dense_us=100.0, fixed_us=40.0, pair_us=0.05)
 
-    monkeypatch.setattr("lazyneuron.train.packing.overrides.costs_for", known)
+    monkeypatch.setattr("lazyneuron.train.packing.steps.costs_for", known)
     for bias, sparse in ((-1e6, 1), (1e6, 0)):  # nothing fires, and everything
         model = plain(nn.ReLU())
         nn.init.constant_(model[0].bias, bias)
@@ -209,26 +209,16 @@ def test_costs_are_measured_once_for_a_shape():
 
 @needs_kernels
 def test_a_training_has_the_same_losses():
+    batches = [(x, x.sin()) for x in (tokens(30, seed=number) for number in range(1, 7))]
     losses = []
     for packs in (False, "sparse"):
         model = plain(nn.ReLU())
         hooks = TrainingHooks(model, every=3, pack=packs)
-        optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
-        hooks.start()
-        for number in range(1, 7):
-            x = tokens(30, seed=number)
-            hooks.begin_step(number)
-            loss = (model(x) - x.sin()).square().mean()
-            hooks.check(loss, step=number)
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            hooks.end_step(number)
-            losses.append(loss.item())
+        losses.append(train(model, hooks, batches))
         if packs:  # steps that the monitor looks at are dense, the others are not
             assert (tally(model).sparse_calls, tally(model).dense_calls) == (4, 2)
         hooks.stop()
-    assert losses[6:] == pytest.approx(losses[:6], rel=1e-5) and losses[5] < losses[0]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5) and losses[1][5] < losses[1][0]
 
 
 @needs_kernels

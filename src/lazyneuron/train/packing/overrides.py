@@ -2,89 +2,52 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook as _any_hook
 
 from lazyneuron.blocks.activation import Activation, DeclaresActivation
 from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.blocks.splice.override import Override
-from lazyneuron.train.packing.costs import BlockShape, costs_for
 from lazyneuron.train.packing.functions import activate, down, drop, pack_itself
-from lazyneuron.train.packing.packed import Packed, Rule, attached, is_packable
+from lazyneuron.train.packing.packed import Rule, attached, is_packable
 from lazyneuron.train.packing.sparse import sparse_down, up
+from lazyneuron.train.packing.steps import SparseSteps, Tally, is_watched, takes_sparse
 
 _REASON = "lazyneuron packs what fires between the compiled parts of a model"
 
 
-def takes_sparse(x: Tensor) -> bool:
-    """Are these numbers that sparse products take as they are?"""
-    return x.dtype == torch.float32 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+class Packing(Override):
+    """Stands for the ``forward`` of a module, or for a function; a compiler leaves what it does out of its graph."""
+
+    def __init__(self, held: Any) -> None:
+        self.module = held
+
+    def original(self, x: Tensor) -> Tensor:
+        """The model's own code."""
+        y: Tensor = type(self.module).forward(self.module, x) if isinstance(self.module, nn.Module) else self.module(x)
+        return y
+
+    def __call__(self, x: Tensor, *others: Tensor | None) -> Any:
+        """The output; what its backward needs is kept packed."""
+        if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
+            return outside_graph(self.run, x, *others)
+        return self.run(x, *others)
+
+    def run(self, x: Tensor, *others: Any) -> Tensor:
+        """The same outside of any graph."""
+        raise NotImplementedError
 
 
-def is_watched(module: nn.Module) -> bool:
-    """Do hooks see what a module receives? Those that say ``only_output = True`` do not."""
-    own = module.__dict__
-    if own["_forward_pre_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"] or _any_hook():  # type: ignore[no-untyped-call]
-        return True
-    return not all(getattr(hook, "only_output", False) for hook in own["_forward_hooks"].values())
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SparseSteps:
-    """When a block's step is computed by what fires alone.
-
-    Attributes:
-        shape: of the block.
-        always: whatever it costs.
-    """
-
-    shape: BlockShape
-    always: bool = False
-
-    def pay(self, h: Tensor, packed: Packed) -> bool:
-        """Is this call to be sparse: possible, with nobody watching the gradient, and faster?"""
-        if not takes_sparse(h) or packed.kept is not None or packed.watched or h._backward_hooks or h.retains_grad:
-            return False
-        tokens = packed.bits.shape[0]
-        return self.always or costs_for(self.shape, tokens).is_sparse_faster(tokens, packed.values.numel())
-
-
-@dataclasses.dataclass
-class Tally:
-    """What one block kept, and would have kept, in all forwards.
-
-    Attributes:
-        kept_bytes: of its hidden layer, packed.
-        tokens: that went through ``down``.
-        dense_bytes: what its own code keeps of the hidden layer for one token.
-        sparse_calls: of ``down``, that were computed by what fires alone.
-        dense_calls: the others.
-    """
-
-    kept_bytes: int = 0
-    tokens: int = 0
-    dense_bytes: int = 0
-    sparse_calls: int = 0
-    dense_calls: int = 0
-
-
-class PackedActivation(Override):
+class PackedActivation(Packing):
     """Stands for an activation function, or the ``forward`` of an activation module."""
 
     def __init__(self, held: Any, found: Activation, *, rectifies_up: bool = False) -> None:
-        self.module = held  # a module, or the function itself
+        super().__init__(held)
         self.found = found
         self.rectifies_up = rectifies_up
-
-    def original(self, z: Tensor) -> Tensor:
-        """The model's own code."""
-        value: Tensor = type(self.module).forward(self.module, z) if self._is_module else self.module(z)
-        return value
 
     @property
     def _is_module(self) -> bool:
@@ -99,18 +62,8 @@ class PackedActivation(Override):
         """The function as a fact."""
         return self.rule().activation
 
-    def __call__(self, z: Tensor) -> Any:
-        """The hidden activation of a plain block."""
-        return self.applied(z, None)
-
-    def applied(self, z: Tensor, u: Tensor | None) -> Tensor:
-        """The hidden activation, packed where a gradient is wanted."""
-        if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
-            value: Tensor = outside_graph(self._applied, z, u)
-            return value
-        return self._applied(z, u)
-
-    def _applied(self, z: Tensor, u: Tensor | None) -> Tensor:
+    def run(self, z: Tensor, u: Tensor | None = None) -> Tensor:
+        """The hidden activation, times ``u`` of a gated block; packed where a gradient is wanted."""
         wanted = z.requires_grad or (u is not None and u.requires_grad)
         if wanted and is_packable(z) and (u is None or is_packable(u)):
             rule = self.rule()
@@ -125,71 +78,50 @@ class PackedActivation(Override):
         return getattr(self.module, name)
 
 
-class PackedDropout(Override):
+class PackedDropout(Packing):
     """Stands for the ``forward`` of a dropout between activation and ``down``."""
 
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
-
-    def _original(self, h: Tensor) -> Tensor:
-        dropped: Tensor = type(self.module).forward(self.module, h)
-        return dropped
-
-    def __call__(self, h: Tensor) -> Any:
+    def run(self, h: Tensor) -> Tensor:
         """The hidden activation after dropout, with what it carried."""
-        if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
-            return outside_graph(self._dropped, h)
-        return self._dropped(h)
-
-    def _dropped(self, h: Tensor) -> Tensor:
         packed = attached(h) if is_packable(h) else None
         idle = not self.module.training or getattr(self.module, "p", None) == 0
         if packed is None or packed.kept is not None or idle:
-            return self._original(h)
-        return drop(h, packed, self._original)
+            return self.original(h)
+        return drop(h, packed, self.original)
 
 
-class PackedDown(Override):
+class PackedDown(Packing):
     """Stands for the ``forward`` of a linear layer that takes a hidden activation."""
 
     def __init__(
         self, module: nn.Module, tally: Tally, *, transposed: bool = False, sparse: SparseSteps | None = None
     ) -> None:
-        self.module = module
+        super().__init__(module)
         self.tally = tally
         self.transposed = transposed
         self.sparse = sparse
 
-    def _original(self, h: Tensor) -> Tensor:
-        y: Tensor = type(self.module).forward(self.module, h)
-        return y
-
-    def __call__(self, h: Tensor) -> Any:
+    def run(self, h: Tensor) -> Tensor:
         """The layer's output; its input is kept packed."""
-        if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
-            return outside_graph(self._output, h)
-        return self._output(h)
-
-    def _output(self, h: Tensor) -> Tensor:
         weight: Any = self.module.weight
         bias: Any = self.module.bias
         if not is_packable(h) or type(weight.data) is not Tensor:
-            return self._original(h)
+            return self.original(h)
         known = attached(h)
         if known is None and not weight.requires_grad:
-            return self._original(h)  # which keeps nothing of it
+            return self.original(h)  # which keeps nothing of it
         packed = pack_itself(h) if known is None else known
         self.tally.kept_bytes += packed.nbytes
         self.tally.tokens += packed.bits.shape[0]
         if not weight.requires_grad:
-            return self._original(h)
+            return self.original(h)
         rows = weight.t() if self.transposed else weight
         steps = None if known is None or is_watched(self.module) else self.sparse
         if steps is not None and steps.pay(h, packed):
             self.tally.sparse_calls += 1
             return sparse_down(h, packed, weight=rows, bias=bias)
         self.tally.dense_calls += 1
-        return down(h, packed, weight=rows, bias=bias, linear=self._original)
+        return down(h, packed, weight=rows, bias=bias, linear=self.original)
 
 
 def tally_of(block: MLPBlock) -> Tally | None:
@@ -201,29 +133,17 @@ def tally_of(block: MLPBlock) -> Tally | None:
     return None
 
 
-class PackedUp(Override):
+class PackedUp(Packing):
     """Stands for the ``forward`` of a layer in front of the activation: its gradients take only what fires."""
 
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
-
-    def _original(self, x: Tensor) -> Tensor:
-        z: Tensor = type(self.module).forward(self.module, x)
-        return z
-
-    def __call__(self, x: Tensor) -> Any:
+    def run(self, x: Tensor) -> Tensor:
         """The layer's own output."""
-        if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
-            return outside_graph(self._output, x)
-        return self._output(x)
-
-    def _output(self, x: Tensor) -> Tensor:
         weight: Any = self.module.weight
         bias: Any = self.module.bias
         wanted = x.requires_grad or weight.requires_grad
         if not wanted or not is_packable(x) or not takes_sparse(x) or type(weight.data) is not Tensor:
-            return self._original(x)
-        return up(x, weight=weight, bias=bias, linear=self._original)
+            return self.original(x)
+        return up(x, weight=weight, bias=bias, linear=self.original)
 
 
 class GatedRun:
@@ -244,7 +164,7 @@ class GatedRun:
         if block.gate is not None:
             same = block.up.module is block.gate.module
             u = block.up.part_of(out if same else block.up.module(x))
-        h = self.activation.applied(z, u)
+        h = self.activation(z, u)
         del z, u, out
         for dropout in self.dropouts:
             h = dropout(h)

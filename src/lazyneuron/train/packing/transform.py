@@ -17,16 +17,9 @@ from lazyneuron.core.undo import Transaction, receipts, transaction
 from lazyneuron.ops.choice import choose
 from lazyneuron.ops.fired.operators import PLAIN
 from lazyneuron.train.packing.costs import BlockShape
-from lazyneuron.train.packing.overrides import (
-    GatedRun,
-    PackedActivation,
-    PackedDown,
-    PackedDropout,
-    PackedUp,
-    SparseSteps,
-    Tally,
-)
+from lazyneuron.train.packing.overrides import GatedRun, PackedActivation, PackedDown, PackedDropout, PackedUp
 from lazyneuron.train.packing.plan import plan_packing, stands_whole, targets, why_dense
+from lazyneuron.train.packing.steps import SparseSteps, Tally
 from lazyneuron.train.packing.trial import tried
 
 VERB = "pack_activations_"
