@@ -15,6 +15,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from lazyneuron.accelerate.execution.execution import BlockExecution
+from lazyneuron.accelerate.execution.inputs import wants_gradient
+from lazyneuron.accelerate.path import DENSE
 from lazyneuron.accelerate.prepare import Options, prepare
 from lazyneuron.blocks.block import LinearSite, MLPBlock
 from lazyneuron.blocks.borrowed import borrowed
@@ -71,7 +73,9 @@ class ShareExecution(BlockExecution):
         why = self._why_not(x) or (_MOVED if self._has_moved() else None)
         if why is not None:
             return self._decline(why)
-        y = super().__call__(x)
+        tokens = x.numel() // self.d_in
+        bucket, due, dense = self._lookup(tokens)
+        y = self._decline(DENSE) if dense else self._run(x, tokens, bucket, due)
         y = self.dense(x) if y is None else y
         dist.all_reduce(y, group=_group(self.whole))
         bias = local_part(self.whole.down, "bias")
@@ -90,8 +94,7 @@ class ShareExecution(BlockExecution):
             return True
 
     def _wants_gradient(self) -> bool:
-        held = (p for site in self.whole.linears for p in site.module._parameters.values())
-        return any(p is not None and p.requires_grad for p in held)
+        return wants_gradient(self.whole.linears)
 
 
 def prepare_share(

@@ -8,11 +8,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from lazyneuron.accelerate.execution import opaque
 from lazyneuron.accelerate.execution.current import Current, State
 from lazyneuron.accelerate.execution.freshness import Freshness
+from lazyneuron.accelerate.execution.inputs import (
+    can_be_compiled,
+    wants_gradient,
+    why_foreign,
+    why_misshapen,
+    why_transformed,
+)
 from lazyneuron.accelerate.machine import costs
 from lazyneuron.accelerate.path import DENSE, Call, Path
 from lazyneuron.accelerate.policy.choice import BUCKETS, predict_candidates
@@ -23,8 +29,7 @@ from lazyneuron.ops.sparse_mlp.packed import DTYPES, PackedBlock
 
 SETTINGS_EVERY = 64  # calls between two looks at the plain attributes of the block's modules
 # bound once: each look at torch's submodules takes as long as the call
-_functorch_level = torch._C._functorch.peek_interpreter_stack
-_tracing_state, _dispatch_modes = torch._C._get_tracing_state, torch._C._len_torch_dispatch_stack
+_tracing_state = torch._C._get_tracing_state
 _is_grad_enabled, _is_autocast_enabled = torch.is_grad_enabled, torch.is_autocast_enabled
 CHANGING = "weights that keep changing"
 
@@ -109,15 +114,21 @@ class BlockExecution:
             return self._opaque(x, self._number, self.d_out) if self._can_be_compiled(x) else None
         known = type(x) is Tensor and _tracing_state() is None  # else its size may be no number
         tokens = x.numel() // self.d_in if known else 0
+        bucket, due, dense = self._lookup(tokens)
+        if dense and not _is_grad_enabled():
+            return self._decline(DENSE)  # before the looks, whose objects streaming weights push out of the caches
+        why = self._why_not(x)
+        return self._decline(why or DENSE) if why is not None or dense else self._run(x, tokens, bucket, due)
+
+    def _lookup(self, tokens: int) -> tuple[int, bool, bool]:
+        """The bucket of so many tokens, whether a look is due there, and whether nothing but dense is wanted."""
         bucket = min((tokens - 1).bit_length(), BUCKETS - 1)
         path = self.following.table[bucket]
         due = not self.fixed and self.following.is_due(bucket, path)
-        only_dense = path is DENSE and not due
-        if only_dense and not _is_grad_enabled():
-            return self._decline(path)  # before the looks, whose objects streaming weights push out of the caches
-        why = self._why_not(x)
-        if why is not None or only_dense:
-            return self._decline(why or path)
+        return bucket, due, path is DENSE and not due
+
+    def _run(self, x: Tensor, tokens: int, bucket: int, due: bool) -> Tensor | None:
+        """The block's output for an input that passed the checks, or None where dense runs."""
         self._calls += 1
         if self._calls % SETTINGS_EVERY == 0:
             self.current.doubt_settings()
@@ -126,6 +137,7 @@ class BlockExecution:
             return self._decline(CHANGING)
         if state.packed is None:
             return self._decline(state.why)
+        path = self.following.table[bucket]
         y = self._review(state, x, bucket) if due else None
         if y is None:
             path = self.following.table[bucket]
@@ -139,20 +151,13 @@ class BlockExecution:
 
     def _why_not(self, x: Tensor) -> str | None:
         """Why the original path has to run for this input, or None."""
-        if type(x) is not Tensor:
-            return f"an input of type {type(x).__name__}"
-        if x.is_nested or x.layout is not torch.strided:
-            return "an input of another layout"
+        if (foreign := why_foreign(x)) is not None:
+            return foreign
         if (standing := self.standing()) is not None:
             self.current.doubt()
             return standing
-        if (
-            _functorch_level() is not None
-            or _tracing_state() is not None
-            or forward_ad._current_level >= 0
-            or _dispatch_modes() > 0
-        ):
-            return "a function transform or a trace"
+        if (transformed := why_transformed()) is not None:
+            return transformed
         if _is_grad_enabled() and (x.requires_grad or self._wants_gradient()):
             self.current.doubt()
             return "a gradient is wanted"
@@ -160,12 +165,7 @@ class BlockExecution:
             return why
         if not x.is_cpu:
             return f"an input on {x.device}"
-        shape = x.shape
-        if not shape or shape[-1] != self.d_in or 0 in shape:
-            return "an input that is empty or of another width"
-        if _is_autocast_enabled("cpu"):
-            return "autocast"
-        return None
+        return why_misshapen(x, self.d_in) or ("autocast" if _is_autocast_enabled("cpu") else None)
 
     def _decline(self, why: Path | str) -> Tensor | None:
         self.last = why
@@ -174,20 +174,12 @@ class BlockExecution:
 
     def _can_be_compiled(self, x: Tensor) -> bool:
         """May the compiled graph hold this block as one operator? What can change later is looked at when it runs."""
-        return not (
-            torch.compiler.is_exporting()
-            or self.standing() is not None
-            or (torch.is_grad_enabled() and (x.requires_grad or self._wants_gradient()))
-            or any(x.dtype != site.weight.dtype for site in self.block.linears)
-            or x.device.type != "cpu"
-            or x.ndim == 0
-            or x.shape[-1] != self.d_in
-            or torch.is_autocast_enabled("cpu")
-        )
+        if torch.compiler.is_exporting() or self.standing() is not None or x.device.type != "cpu":
+            return False
+        return can_be_compiled(x, self.block.linears, width=self.d_in, gradient=self._wants_gradient())
 
     def _wants_gradient(self) -> bool:
-        held = (p for site in self.block.linears for p in site.module._parameters.values())
-        return any(p is not None and p.requires_grad for p in held)
+        return wants_gradient(self.block.linears)
 
     def _follow_dtype(self, dtype: torch.dtype) -> str | None:
         """Pack anew when the model was converted; why not, as when input and weights just differ."""

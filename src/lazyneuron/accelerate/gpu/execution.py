@@ -7,9 +7,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from lazyneuron.accelerate.execution import opaque
+from lazyneuron.accelerate.execution.inputs import (
+    can_be_compiled,
+    wants_gradient,
+    why_foreign,
+    why_misshapen,
+    why_transformed,
+)
 from lazyneuron.accelerate.gpu.costs import BUCKETS, Costs
 from lazyneuron.accelerate.gpu.densities import Densities
 from lazyneuron.accelerate.gpu.packing import Marks, Weights, pack
@@ -199,43 +205,27 @@ class GpuExecution:
 
     def _why_not(self, x: Tensor) -> str | None:
         """Why the original path has to run for this input, or None."""
-        if type(x) is not Tensor or x.is_nested or x.layout is not torch.strided:
-            return f"an input of type {type(x).__name__} or of another layout"
+        if (foreign := why_foreign(x)) is not None:
+            return foreign
         if (standing := self.standing()) is not None:
             return standing
-        if (
-            torch._C._functorch.peek_interpreter_stack() is not None
-            or torch._C._get_tracing_state() is not None
-            or forward_ad._current_level >= 0
-            or torch._C._len_torch_dispatch_stack() > 0
-        ):
-            return "a function transform or a trace"
-        if torch.is_grad_enabled() and (x.requires_grad or self._wants_gradient()):
+        if (transformed := why_transformed()) is not None:
+            return transformed
+        if torch.is_grad_enabled() and (x.requires_grad or wants_gradient(self.block.linears)):
             return "a gradient is wanted"
         if x.device != self.device:
             return f"an input on {x.device}"
         if any(x.dtype != site.weight.dtype for site in self.block.linears):
             return f"an input of {x.dtype} where the weights are {self.block.up.weight.dtype}"
-        if not x.shape or x.shape[-1] != self.d_in or 0 in x.shape:
-            return "an input that is empty or of another width"
-        return "autocast" if torch.is_autocast_enabled(x.device.type) else None
+        misshapen = why_misshapen(x, self.d_in)
+        return misshapen or ("autocast" if torch.is_autocast_enabled(x.device.type) else None)
 
     def _can_be_compiled(self, x: Tensor) -> bool:
         """May the compiled graph hold this block as one operator? What can change later is looked at when it runs."""
-        return not (
-            torch.compiler.is_exporting()
-            or self.standing() is not None
-            or (torch.is_grad_enabled() and (x.requires_grad or self._wants_gradient()))
-            or any(x.dtype != site.weight.dtype for site in self.block.linears)
-            or x.device != self.device
-            or x.ndim == 0
-            or x.shape[-1] != self.d_in
-            or torch.is_autocast_enabled(x.device.type)
-        )
-
-    def _wants_gradient(self) -> bool:
-        held = (p for site in self.block.linears for p in site.module._parameters.values())
-        return any(p is not None and p.requires_grad for p in held)
+        if torch.compiler.is_exporting() or self.standing() is not None or x.device != self.device:
+            return False
+        linears = self.block.linears
+        return can_be_compiled(x, linears, width=self.d_in, gradient=wants_gradient(linears))
 
     def __getstate__(self) -> dict[str, Any]:
         left_out = ("_weights", "_marks", "_arguments", "_op", "_number", "_opaque", "densities")
