@@ -228,7 +228,12 @@ def test_digits_are_new_each_time_and_the_same_again(few: Images) -> None:
 
 
 def test_first_weights_are_those_that_were_asked_for(setting: Setting) -> None:
-    for begin, embedded, tied in (("torch", 0.02, True), ("unit", 1.0, False), ("gpt2", 0.02, True)):
+    for begin, embedded, tied in (
+        ("torch", 0.02, True),
+        ("unit", 1.0, False),
+        ("tokens", 1.0, False),
+        ("gpt2", 0.02, True),
+    ):
         torch.manual_seed(0)
         model: Any = task_of("decoder", setting, begin=begin).new_model()  # type: ignore[arg-type]
         first, second = model.transformer.h[0].mlp.c_fc.weight, model.transformer.h[0].mlp.c_proj.weight
@@ -237,6 +242,8 @@ def test_first_weights_are_those_that_were_asked_for(setting: Setting) -> None:
             assert (float(weight.detach().abs().max()) == pytest.approx(most, rel=0.05)) == (begin != "gpt2")
         assert float(model.transformer.wte.weight.detach().std()) == pytest.approx(embedded, rel=0.1)
         assert (model.lm_head.weight is model.transformer.wte.weight) == tied
+        positions = 1.0 if begin == "unit" else 0.02
+        assert float(model.transformer.wpe.weight.detach().std()) == pytest.approx(positions, rel=0.1)
         if begin == "gpt2":
             assert float(first.detach().std()) == pytest.approx(0.02, rel=0.1)
 

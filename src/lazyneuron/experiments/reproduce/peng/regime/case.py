@@ -162,7 +162,7 @@ class Job:
 
 def vanilla_of(case: Case) -> Case:
     """The training that a fine-tuning goes on from."""
-    return Case(kind=case.kind, variant=Variant(name="vanilla"), steps=case.start)
+    return Case(kind=case.kind, variant=Variant(name="vanilla"), steps=case.start, begin=case.begin)
 
 
 def weights_name(steps: int) -> str:

@@ -102,6 +102,10 @@ def _experiment(name: str, title: str, cases: Cases) -> Experiment:
     )
 
 
+def _decoder(request: Request) -> Sequence[Case]:
+    return (*_both(request, "decoder", adafactor=True), *plan.small_tokens(plan.steps_of(request, plan.STEPS)))
+
+
 def _both(request: Request, kind: Any, *, adafactor: bool) -> Sequence[Case]:
     steps = plan.steps_of(request, plan.STEPS)
     others = [case for case in plan.other_optimizer(steps) if case.kind == kind]
@@ -113,7 +117,7 @@ def _tuned(request: Request) -> Sequence[Case]:
 
 
 EXPERIMENTS = (
-    _experiment("language", "The modules in a decoder", lambda request: _both(request, "decoder", adafactor=True)),
+    _experiment("language", "The modules in a decoder", _decoder),
     _experiment("t5", "The modules in an encoder-decoder", lambda request: _both(request, "spans", adafactor=True)),
     _experiment(
         "vision", "The modules in a vision transformer", lambda request: _both(request, "vision", adafactor=False)
@@ -126,7 +130,7 @@ EXPERIMENTS = (
     _experiment("finetune", "The modules in fine-tuning, LoRA included", _tuned),
     _experiment(
         "clipping",
-        "The modules in a decoder with and without clipping, from three kinds of first weights",
+        "The modules in a decoder with and without clipping, from four kinds of first weights",
         lambda request: plan.clipping(plan.steps_of(request, plan.CLIPPING_STEPS)),
     ),
     _experiment(

@@ -34,9 +34,20 @@ OUTPUT = (
 )
 
 
+def begin_of(kind: Kind) -> Begin:
+    """The first weights with which a task's decoder shows what the modules do."""
+    return "tokens" if kind == "decoder" else "torch"
+
+
 def ablation(kind: Kind, steps: int) -> tuple[Case, ...]:
     """Vanilla, all three, each alone, and the bias on the authors' side, from scratch."""
-    return tuple(Case(kind=kind, variant=v, steps=steps) for v in (VANILLA, ALL_THREE, *SINGLE, *OUTPUT))
+    variants = (VANILLA, ALL_THREE, *SINGLE, *OUTPUT)
+    return tuple(Case(kind=kind, variant=v, steps=steps, begin=begin_of(kind)) for v in variants)
+
+
+def small_tokens(steps: int) -> tuple[Case, ...]:
+    """Vanilla, all three and each alone in a decoder whose tokens begin with deviation 0.02."""
+    return tuple(Case(kind="decoder", variant=v, steps=steps) for v in (VANILLA, ALL_THREE, *SINGLE))
 
 
 def wide(steps: int) -> tuple[Case, ...]:
@@ -47,7 +58,7 @@ def wide(steps: int) -> tuple[Case, ...]:
 def other_optimizer(steps: int) -> tuple[Case, ...]:
     """Vanilla and all three with Adafactor."""
     return tuple(
-        Case(kind=kind, variant=v, steps=steps, optimizer="adafactor")
+        Case(kind=kind, variant=v, steps=steps, optimizer="adafactor", begin=begin_of(kind))
         for kind in ("decoder", "spans")
         for v in (VANILLA, ALL_THREE)
     )
@@ -55,7 +66,7 @@ def other_optimizer(steps: int) -> tuple[Case, ...]:
 
 def clipping(steps: int) -> tuple[Case, ...]:
     """Vanilla and all three in a decoder, with and without clipping, from each kind of first weights."""
-    begins: tuple[Begin, ...] = ("torch", "unit", "gpt2")
+    begins: tuple[Begin, ...] = ("tokens", "torch", "unit", "gpt2")
     return tuple(
         Case(kind="decoder", variant=v, steps=steps, begin=begin, clipped=clipped)
         for begin in begins
@@ -66,7 +77,7 @@ def clipping(steps: int) -> tuple[Case, ...]:
 
 def longer(steps: int) -> tuple[Case, ...]:
     """Vanilla and all three, for longer."""
-    return tuple(Case(kind="decoder", variant=v, steps=steps) for v in (VANILLA, ALL_THREE))
+    return tuple(Case(kind="decoder", variant=v, steps=steps, begin=begin_of("decoder")) for v in (VANILLA, ALL_THREE))
 
 
 def pressed(steps: int) -> tuple[Case, ...]:
@@ -77,7 +88,8 @@ def pressed(steps: int) -> tuple[Case, ...]:
         for p in pressures
         for name, recipe in (("pressure", None), ("all three, pressure", DoublyBiased()))
     ]
-    return tuple(Case(kind="decoder", variant=v, steps=steps) for v in (VANILLA, ALL_THREE, *both))
+    variants = (VANILLA, ALL_THREE, *both)
+    return tuple(Case(kind="decoder", variant=v, steps=steps, begin=begin_of("decoder")) for v in variants)
 
 
 def tuned(steps: int, start: int) -> tuple[Case, ...]:
@@ -85,7 +97,7 @@ def tuned(steps: int, start: int) -> tuple[Case, ...]:
     recipe = DoublyBiased.for_finetuning(max(1, round(RAMP * steps)))
     both = (Variant(name="trained on"), Variant(name="all three", recipe=recipe))
     return tuple(
-        Case(kind=kind, variant=variant, steps=steps, tuning=tuning, start=start)
+        Case(kind=kind, variant=variant, steps=steps, tuning=tuning, start=start, begin=begin_of(kind))
         for kind in ("decoder", "vision")
         for tuning in ("full", "lora")
         for variant in both

@@ -29,7 +29,12 @@ _TASKS = {
 }
 _HOW = {"scratch": "from scratch", "full": "fine-tuned", "lora": "fine-tuned by LoRA"}
 _OPTIMIZERS = {"adamw": "AdamW", "adafactor": "Adafactor"}
-_BEGIN = {"torch": "", "gpt2": "first weights as GPT-2's, ", "unit": "embeddings of deviation 1, "}
+_BEGIN = {
+    "torch": "",
+    "gpt2": "first weights as GPT-2's, ",
+    "unit": "embeddings of deviation 1, ",
+    "tokens": "tokens of deviation 1, ",
+}
 _MOMENTS = (0.05, 0.25, 1.0)  # shares of the steps at which factors are shown
 
 

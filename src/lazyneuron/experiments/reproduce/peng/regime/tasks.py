@@ -20,7 +20,7 @@ from lazyneuron.experiments.training.task import Batch
 from lazyneuron.experiments.training.text import Tokens
 from lazyneuron.experiments.training.vision import VisionSize, VisionTask
 
-Begin = Literal["torch", "gpt2", "unit"]
+Begin = Literal["torch", "gpt2", "unit", "tokens"]
 _HELD_OUT, _AT_ONCE = 512, 64  # windows that a look measures, and in one batch
 
 
@@ -91,20 +91,22 @@ class ByteDecoder(_ByteTask, DecoderTask):
         size: of model and batches.
         begin: the first weights: ``"gpt2"`` with deviation 0.02 everywhere and the embedding as the head's matrix;
             ``"torch"`` the same, but linear layers as torch makes them; ``"unit"`` these, embeddings of deviation 1 and
-            a head of its own. What becomes of the modules' cut with each stands in docs/regime.md.
+            a head of its own; ``"tokens"`` as ``"unit"``, but positions of deviation 0.02. What becomes of the modules'
+            cut with each stands in docs/regime.md.
     """
 
     def __init__(self, text: Bytes, size: LanguageSize, *, begin: Begin = "torch") -> None:
         super().__init__(_tokens(text), size)
-        self.begin, self.tied = begin, begin != "unit"
+        self.begin, self.tied = begin, begin in ("torch", "gpt2")
         self._windows_at = Windows(text.train, length=size.length, batch=size.batch)
 
     def new_model(self) -> nn.Module:
         """A pre-norm decoder with ReLU and learned positions."""
         model = super().new_model()
-        for module in model.modules() if self.begin != "gpt2" else ():
-            if self.begin == "unit" and isinstance(module, nn.Linear | nn.Embedding):
-                module.reset_parameters()
+        for name, module in model.named_modules() if self.begin != "gpt2" else ():
+            if not self.tied and isinstance(module, nn.Linear | nn.Embedding):
+                if self.begin == "unit" or not name.endswith("wpe"):
+                    module.reset_parameters()
             elif type(module).__name__ == "Conv1D":  # a linear layer with its matrix transposed
                 reach = len(module.get_parameter("weight")) ** -0.5
                 for parameter in module.parameters():
