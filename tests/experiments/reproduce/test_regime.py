@@ -248,6 +248,17 @@ def test_first_weights_are_those_that_were_asked_for(setting: Setting) -> None:
             assert float(first.detach().std()) == pytest.approx(0.02, rel=0.1)
 
 
+def test_a_vision_transformer_begins_as_torchvisions(setting: Setting) -> None:
+    """Its stem's deviation is one over the root of its inputs, and its positions nearly 0."""
+    for begin, wanted in (("tokens", 16**-0.5), ("torch", 0.02)):
+        torch.manual_seed(0)
+        model: Any = task_of("vision", setting, begin=begin).new_model()  # type: ignore[arg-type]
+        (stem,) = [module.weight.detach() for module in model.modules() if isinstance(module, nn.Conv2d)]
+        assert stem[0].numel() == 16
+        assert float(stem.std()) == pytest.approx(wanted, rel=0.1)
+        assert float(model.vit.embeddings.position_embeddings.detach().std()) < 0.05
+
+
 @pytest.mark.parametrize("clipped", [False, True])
 def test_clipping_comes_with_a_warm_up_and_is_counted(setting: Setting, clipped: bool) -> None:
     """Adam's first step moves every weight that has a gradient by the rate; 2 steps of warm-up halve it."""

@@ -102,7 +102,7 @@ class Case:
         tuning: from new weights, or on from the vanilla model with all weights (``"full"``) or by adapters
             (``"lora"``).
         start: steps of the vanilla training that fine-tuning goes on from.
-        begin: the first weights of a decoder.
+        begin: the first weights of a decoder, and of the stem of a vision transformer.
         clipped: cut gradients at a norm, after a warm-up, as is usual.
     """
 
@@ -178,7 +178,7 @@ def task_of(kind: Kind, setting: Setting, *, begin: Begin = "torch") -> Endless:
     """
     task: Endless
     if kind == "vision":
-        task = EndlessDigits(digits(), setting.vision)
+        task = EndlessDigits(digits(), setting.vision, begin=begin)
     else:
         text = bytes_in(
             setting.root / "text",

@@ -163,11 +163,20 @@ class EndlessDigits(VisionTask):
         size: of the transformer.
         canvas: pixels of a side.
         augmentation: how strongly images are changed.
+        begin: with ``"tokens"``, first weights of the stem as torchvision's, from which patches of deviation 1 become
+            tokens of deviation 1; else transformers' of deviation 0.02.
     """
 
     def __init__(
-        self, images: Images, size: VisionSize, *, canvas: int = 16, augmentation: Augmentation | None = None
+        self,
+        images: Images,
+        size: VisionSize,
+        *,
+        canvas: int = 16,
+        augmentation: Augmentation | None = None,
+        begin: Begin = "torch",
     ) -> None:
+        self.begin = begin
         self.augmentation, self._small, self._canvas = augmentation or Augmentation(), images, canvas
         self._quiet = dataclasses.replace(self.augmentation, noise=0.0, erased=0.0)
         background = torch.stack([images.train.min(), images.train.max()])
@@ -177,6 +186,14 @@ class EndlessDigits(VisionTask):
         super().__init__(canvas_like, size)
         self.name = "scikit-learn digits, moved and disturbed anew each time"
         self.epoch_steps = math.ceil(len(images.train) / size.batch)
+
+    def new_model(self) -> nn.Module:
+        """A vision transformer with ReLU."""
+        model = super().new_model()
+        for module in model.modules() if self.begin == "tokens" else ():
+            if isinstance(module, nn.Conv2d):
+                nn.init.trunc_normal_(module.weight, std=module.weight[0].numel() ** -0.5)
+        return model
 
     def batch_at(self, step: int, seed: int) -> Batch:
         """The training batch of a step, counted from 0."""
