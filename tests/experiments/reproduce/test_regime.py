@@ -189,15 +189,15 @@ def test_tables_of_what_there_is_so_far(setting: Setting, tmp_path: Path) -> Non
     with pytest.raises(DataError, match="without --so-far"):
         one.run(dataclasses.replace(request, so_far=True))
     for case, steps in ((plan.VANILLA, 20), (plan.ALL_THREE, 10)):
-        training.train(job(setting, case, steps=steps), lambda share: None)
+        training.train(job(setting, case, steps=steps, begin="tokens"), lambda share: None)
     record = one.run(dataclasses.replace(request, so_far=True))
     vanilla, all_three, *rest = record.data["rows"]
     assert (vanilla["steps"], all_three["steps"], all_three["of"], all_three["seeds"]) == (20, 10, 20, 1)
     assert (
         all(row["density"] == "not yet" and row["steps"] == 0 for row in rest)
-        and "Unfinished: 9 of 9" in record.data["finding"]
+        and "Unfinished: 14 of 14" in record.data["finding"]
     )
-    found = [training.read_course(job(setting, variant)) for variant in (plan.VANILLA, plan.ALL_THREE)]
+    found = [training.read_course(job(setting, variant, begin="tokens")) for variant in (plan.VANILLA, plan.ALL_THREE)]
     means = [sum(k["density"] for k in each["looks"] if k["step"] <= 10) / 2 for each in found if each]
     assert all_three["cut"] == pytest.approx(1 - means[1] / means[0]) and all_three["paper"]
     losses = [sum(k["loss"] for k in each["looks"] if k["step"] <= 10) / 2 for each in found if each]
