@@ -13,7 +13,7 @@ from torch import nn
 from lazyneuron.core.errors import CheckpointError, ImplUnavailable, LazyNeuronError, said
 from lazyneuron.core.hollow import built_hollow, to_cpu_
 from lazyneuron.core.state import load_state_
-from lazyneuron.core.tensor_file import TensorFile
+from lazyneuron.core.tensor_file import TensorFile, in_own_pages
 from lazyneuron.save import accelerate_again_, change_hollow_, open_saved
 
 
@@ -83,10 +83,13 @@ def fill_(model: nn.Module, file: TensorFile) -> None:
             parameters[name].data = file.read(name)
         elif name not in buffers:
             others[name] = file.read(name)
-        elif buffers[name].dtype == stored.dtype and buffers[name].is_contiguous():
+        elif buffers[name].dtype != stored.dtype or 0 in buffers[name].stride():
+            buffers[name].data = file.read(name)
+        elif buffers[name].is_contiguous():
             file.read(name, into=buffers[name])  # memory that large pages were asked for
         else:
-            buffers[name].data = file.read(name)
+            fleeting = in_own_pages(stored.shape, stored.dtype)
+            buffers[name].copy_(file.read(name, into=fleeting))  # rows that lie beside their scales
     load_state_(model, others)
 
 

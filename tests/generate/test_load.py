@@ -175,6 +175,7 @@ def test_saved_and_loaded_again_bitwise_and_without_quantising(name: str, tmp_pa
     monkeypatch.setattr("lazyneuron.accelerate.quantised.modules.quantise_columns", None)
     for again in (lazy.from_pretrained(tmp_path / "saved"), load_quantised(tmp_path / "saved")[0]):
         same(again, model)
+        assert [part.stride() for part in again.buffers()] == [part.stride() for part in model.buffers()]
         assert torch.equal(logits(again), logits(model))
     with pytest.raises(ConfigError, match="saved with weights='int4', got 'int8'"):
         load_quantised(tmp_path / "saved", weights="int8")

@@ -47,6 +47,19 @@ def advise_not_needed(tensor: Tensor) -> bool:
     return region is not None and _advised(region, _MADV_PAGEOUT)
 
 
+def give_back_freed() -> bool:
+    """Let the system have back what was freed and the allocator keeps for later; few milliseconds.
+
+    glibc keeps blocks of up to 32 MB once some of that size were freed, and holes between what stays are not filled by
+    larger ones.
+
+    Returns:
+        True when there was something.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
+    return trim is not None and bool(trim(0))
+
+
 def _whole_pages(tensor: Tensor) -> tuple[int, int] | None:
     """Where the pages that a tensor fills begin, and how long they are; None below a large page."""
     if not sys.platform.startswith("linux") or tensor.device.type != "cpu":

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import contextvars
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lazyneuron.core.errors import MALFORMED, CheckpointError
+
+_as_they_lie = contextvars.ContextVar("as_they_lie", default=False)
+
+
+@contextlib.contextmanager
+def as_they_lie() -> Iterator[None]:
+    """Within this, ``state_dict()`` holds the model's own tensors, also where it would copy them into one piece."""
+    before = _as_they_lie.set(True)
+    try:
+        yield
+    finally:
+        _as_they_lie.reset(before)
+
+
+def in_one_piece(tensor: Tensor) -> Tensor:
+    """What a ``state_dict`` holds of a tensor that lies among others: a copy that can be saved by itself."""
+    return tensor if _as_they_lie.get() else tensor.contiguous()
 
 
 def saved_state(model: nn.Module) -> dict[str, Tensor]:
@@ -17,12 +36,13 @@ def saved_state(model: nn.Module) -> dict[str, Tensor]:
     Raises:
         CheckpointError: it holds something else than tensors.
     """
-    odd = {key: type(value).__name__ for key, value in model.state_dict().items() if not isinstance(value, Tensor)}
+    own = model.state_dict()
+    odd = {key: type(value).__name__ for key, value in own.items() if not isinstance(value, Tensor)}
     if odd:
         raise CheckpointError(
             f"The state holds {odd}, which cannot be saved without pickle; keep tensors only in a state_dict."
         )
-    state = {key: value.detach() for key, value in model.state_dict().items()}
+    state = {key: value.detach() for key, value in own.items()}
     first: dict[tuple[Any, ...], str] = {}
     for key, value in state.items():
         same = (value.data_ptr(), value.shape, value.stride(), value.dtype) if value.numel() else (key,)
@@ -50,7 +70,8 @@ def check_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     Raises:
         CheckpointError: it is not, or the model's tensors are on the meta device.
     """
-    own = model.state_dict()
+    with as_they_lie():
+        own = model.state_dict()
     unmade = [key for key in state if key in own and own[key].is_meta]
     if unmade:
         raise CheckpointError(

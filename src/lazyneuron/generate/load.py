@@ -28,6 +28,7 @@ from lazyneuron.core.arguments import check_batches, check_folder
 from lazyneuron.core.batch import call_model
 from lazyneuron.core.errors import AssumptionError, CheckpointError, ConfigError, NoBlocksError
 from lazyneuron.core.hollow import empty_, random_weights
+from lazyneuron.core.memory import give_back_freed
 from lazyneuron.core.receipt import Receipt
 from lazyneuron.core.undo import amend_, receipts
 from lazyneuron.generate.folder import build, read_config, weight_files
@@ -220,6 +221,7 @@ def _read_layers(
         made[layer.name] = layer.make()
         for parameter in own.values():
             empty_(parameter)
+        give_back_freed()
     return {layer.name: made[layer.name] for layer in layers}
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from lazyneuron.core.state import in_one_piece
 from lazyneuron.ops.gpu_mlp import operators as gpu
 from lazyneuron.ops.quantised import operators
 from lazyneuron.ops.quantised.format import Columns, Format, Rows, blocks
@@ -112,7 +113,7 @@ class Quantised(nn.Module):
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)  # type: ignore[no-untyped-call]
         for name in ("rows", "scale"):
-            destination[prefix + name] = _one_piece(destination[prefix + name])
+            destination[prefix + name] = in_one_piece(destination[prefix + name])
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Moves the bytes to devices; a change of dtype reaches the bias alone."""
