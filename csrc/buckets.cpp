@@ -13,7 +13,7 @@ namespace {
 
 constexpr int64_t kBlock = 64;
 constexpr int64_t kLanes = 8;
-constexpr int64_t kStackKeys = kBlock * 64;  // ints of a block that predict() holds; wider keys take smaller blocks
+constexpr int64_t kStackKeys = kBlock * 64;  // ints of a group that predict() holds; wider keys take smaller groups
 
 inline void ask(const void* p) { __builtin_prefetch(p, 0, 3); }
 
@@ -34,7 +34,18 @@ inline uint64_t mix(const int32_t* key, int64_t n) {
   return h ^ (h >> 29);
 }
 
-inline bool same(const int32_t* a, const int32_t* b, int64_t n) { return std::memcmp(a, b, n * sizeof(int32_t)) == 0; }
+inline bool same(const int32_t* a, const int32_t* b, int64_t n) {
+  uint64_t differ = 0;
+  int64_t k = 0;
+  for (; k + 1 < n; k += 2) {
+    uint64_t x, y;
+    std::memcpy(&x, a + k, 8);
+    std::memcpy(&y, b + k, 8);
+    differ |= x ^ y;
+  }
+  if (k < n) differ |= static_cast<uint32_t>(a[k]) ^ static_cast<uint32_t>(b[k]);
+  return differ == 0;
+}
 inline uint64_t tag(uint64_t h) { return h & 0xFFFFFFFF00000000ull; }
 inline int64_t slot_of(uint64_t entry) { return static_cast<int64_t>(entry & 0xFFFFFFFFull) - 1; }
 inline bool in_use(const Table& t, int64_t slot) { return static_cast<uint64_t>(slot) < static_cast<uint64_t>(t.count); }
@@ -202,49 +213,118 @@ void accumulate(const Sums& s, const int64_t* slots, const double* x, const doub
   }
 }
 
-template <class T>
-inline void evaluate_block(const T* x, int64_t d, const double* values, int64_t outputs, int64_t degree, int64_t n,
-                           const int64_t* slots, double* y) {
-  const int64_t stride = degree ? 1 + d : 1;
-  for (int64_t r = 0; r < n; ++r) {
-    const double* row = values + std::max<int64_t>(slots[r], 0) * outputs * stride;
-    for (int64_t k = 0; k < outputs * stride; k += 8) ask(row + k);
-  }
-  for (int64_t r = 0; r < n; ++r) {
-    if (slots[r] < 0) {
-      for (int64_t k = 0; k < outputs; ++k) y[r * outputs + k] = 0.0;
-      continue;
+inline uint16_t short_tag(uint64_t h) { return static_cast<uint16_t>(h) | 1; }
+inline int64_t home(const Packed& p, uint64_t h) {
+  return static_cast<int64_t>((h >> 32) * static_cast<uint64_t>(p.places) >> 32);
+}
+inline const int32_t* key_at(const Packed& p, int64_t place) {
+  return reinterpret_cast<const int32_t*>(p.records + place * p.words);
+}
+
+void pack(const int32_t* keys, const double* values, int64_t count, const Packed& p) {
+  std::fill(p.tags, p.tags + p.places + Packed::kNear, uint16_t{0});
+  const int64_t first = Packed::key_words(p.hashes);
+  for (int64_t start = 0; start < count; start += kBlock) {
+    const int64_t stop = std::min(count, start + kBlock);
+    uint64_t h[kBlock];
+    for (int64_t s = start; s < stop; ++s) {
+      h[s - start] = mix(keys + s * p.hashes, p.hashes);
+      ask(p.tags + home(p, h[s - start]));
     }
-    const double* row = values + slots[r] * outputs * stride;
-    for (int64_t k = 0; k < outputs; ++k, row += stride) {
-      double sum = row[0];
-      for (int64_t j = 1; j < stride; ++j) sum += row[j] * static_cast<double>(x[r * d + j - 1]);
-      y[r * outputs + k] = sum;
+    for (int64_t s = start; s < stop; ++s) {
+      int64_t at = home(p, h[s - start]);
+      while (p.tags[at]) at = at + 1 == p.places ? 0 : at + 1;
+      p.tags[at] = short_tag(h[s - start]);
+      if (at < Packed::kNear) p.tags[p.places + at] = p.tags[at];
+      int64_t* record = p.records + at * p.words;
+      std::memcpy(record, keys + s * p.hashes, p.hashes * sizeof(int32_t));
+      std::memcpy(record + first, values + s * p.columns, p.columns * sizeof(double));
+      record[first + p.columns] = s;
     }
   }
 }
 
-RowStatus predict(const Affine& a, const Table& t, const double* values, int64_t outputs, int64_t degree,
-                   int64_t begin, int64_t end, double* y, int64_t* slots) {
-  int32_t keys[kStackKeys];
-  const int64_t block = std::min(kBlock, kStackKeys / a.hashes);
+// The first of kNear places from `at` on with this tag, chosen without a branch, as which one it is cannot be predicted.
+inline int64_t likely_place(const Packed& p, int64_t at, uint16_t tag) {
+  int64_t found = -1;
+  for (int64_t k = Packed::kNear - 1; k >= 0; --k) found = p.tags[at + k] == tag ? at + k : found;
+  return found >= p.places ? found - p.places : found;
+}
+
+// The place of a key, found one by one; -1 when it has none.
+inline int64_t place_of(const Packed& p, const int32_t* key) {
+  const uint64_t h = mix(key, p.hashes);
+  int64_t at = home(p, h);
+  for (int64_t left = p.places; left && p.tags[at]; --left, at = at + 1 == p.places ? 0 : at + 1)
+    if (p.tags[at] == short_tag(h) && same(key_at(p, at), key, p.hashes)) return at;
+  return -1;
+}
+
+// Groups of rows in three stages: while one is hashed, tags of the one before and records of the one before that are on
+// their way. The tags of all places are so few bytes that caches hold what records are asked for by.
+template <class T>
+RowStatus predict_rows(const Affine& a, const Packed& p, int64_t outputs, int64_t begin, int64_t end, double* y,
+                       int64_t* slots) {
+  constexpr int64_t stages = 3;
+  int32_t keys[stages * kStackKeys];
+  int64_t at[stages][kBlock];
+  uint16_t tags[stages][kBlock];
+  const int64_t group = std::min(kBlock, kStackKeys / a.hashes), groups = (end - begin + group - 1) / group;
+  const int64_t asked = std::min<int64_t>(p.words, 64), first = Packed::key_words(p.hashes);
+  const int64_t stride = outputs ? p.columns / outputs : 1;
+  const T* x = static_cast<const T*>(a.x);
   RowStatus worst = RowStatus::fine;
-  for (int64_t r = begin; r < end; r += block) {
-    const int64_t n = std::min(block, end - r);
-    worst = std::max({worst, hash_rows(a, r, r + n, keys), find_block(t, keys, n, slots + r)});
-    if (a.single)
-      evaluate_block(static_cast<const float*>(a.x) + r * a.features, a.features, values, outputs, degree, n,
-                     slots + r, y + r * outputs);
-    else
-      evaluate_block(static_cast<const double*>(a.x) + r * a.features, a.features, values, outputs, degree, n,
-                     slots + r, y + r * outputs);
+  const auto rows_of = [&](int64_t i) { return std::min(group, end - begin - i * group); };
+  for (int64_t i = 0; i < groups + stages - 1; ++i) {
+    if (i < groups) {
+      const int64_t c = i % stages, n = rows_of(i);
+      int32_t* z = keys + c * kStackKeys;
+      worst = std::max(worst, hash_lanes(a, x + (begin + i * group) * a.features, n, z));
+      for (int64_t k = 0; k < n; ++k) {
+        const uint64_t h = mix(z + k * a.hashes, a.hashes);
+        at[c][k] = home(p, h);
+        tags[c][k] = short_tag(h);
+        ask(p.tags + at[c][k]);
+      }
+    }
+    if (i >= 1 && i - 1 < groups) {
+      const int64_t c = (i - 1) % stages, n = rows_of(i - 1);
+      for (int64_t k = 0; k < n; ++k) {
+        at[c][k] = likely_place(p, at[c][k], tags[c][k]);
+        if (at[c][k] >= 0)
+          for (int64_t w = 0; w < asked; w += 8) ask(p.records + at[c][k] * p.words + w);
+      }
+    }
+    if (i >= 2) {
+      const int64_t c = (i - 2) % stages, n = rows_of(i - 2), r = begin + (i - 2) * group;
+      for (int64_t k = 0; k < n; ++k) {
+        const int32_t* key = keys + c * kStackKeys + k * a.hashes;
+        int64_t place = at[c][k];
+        if (place < 0 || !same(key_at(p, place), key, p.hashes)) place = place_of(p, key);
+        slots[r + k] = place < 0 ? -1 : p.records[place * p.words + first + p.columns];
+        const double* row = reinterpret_cast<const double*>(p.records) + std::max<int64_t>(place, 0) * p.words + first;
+        const T* xr = x + (r + k) * a.features;
+        for (int64_t o = 0; o < outputs; ++o, row += stride) {
+          double sum = place < 0 ? 0.0 : row[0];
+          if (place >= 0)
+            for (int64_t j = 1; j < stride; ++j) sum += row[j] * static_cast<double>(xr[j - 1]);
+          y[(r + k) * outputs + o] = sum;
+        }
+      }
+    }
   }
   return worst;
 }
 
+RowStatus predict(const Affine& a, const Packed& p, int64_t outputs, int64_t begin, int64_t end, double* y,
+                  int64_t* slots) {
+  return a.single ? predict_rows<float>(a, p, outputs, begin, end, y, slots)
+                  : predict_rows<double>(a, p, outputs, begin, end, y, slots);
+}
+
 }  // namespace
 
-BucketKernels bucket_kernels() { return {hash, find, insert, rehash, accumulate, predict}; }
+BucketKernels bucket_kernels() { return {hash, find, insert, rehash, accumulate, pack, predict}; }
 
 }  // namespace LAZY_ISA
 }  // namespace lazy

@@ -29,6 +29,18 @@ struct Sums {
   int64_t width, features, outputs, degree;
 };
 
+// Buckets at hashed places, for prediction: record and tag of a place that is in use, tag 0 elsewhere. A record holds key,
+// numbers and slot of a bucket in whole cache lines; the first kNear tags stand once more behind the last.
+struct Packed {
+  int64_t* records;    // (places, words)
+  uint16_t* tags;      // (places + kNear)
+  int64_t places, words, hashes, columns;
+
+  static constexpr int64_t kNear = 4;
+  static int64_t key_words(int64_t hashes) { return (hashes + 1) / 2; }
+  static int64_t words_of(int64_t hashes, int64_t columns) { return (key_words(hashes) + columns + 1 + 7) / 8 * 8; }
+};
+
 // In rising order of what is said first; foreign: the index is not one of the keys.
 enum class RowStatus : int { fine = 0, foreign = 1, overflow = 2, not_finite = 3 };
 
@@ -39,9 +51,11 @@ struct BucketKernels {
   RowStatus (*insert)(Table&, const int32_t* rows, int64_t begin, int64_t end, int64_t* slots, int64_t* done);
   void (*rehash)(Table&);
   void (*accumulate)(const Sums&, const int64_t* slots, const double* x, const double* y, int64_t rows);
-  // hash, find and evaluate; values: (capacity, outputs, 1 + degree * features); a row without a bucket gets slot -1
-  RowStatus (*predict)(const Affine&, const Table&, const double* values, int64_t outputs, int64_t degree,
-                        int64_t begin, int64_t end, double* y, int64_t* slots);
+  // values: (count, columns)
+  void (*pack)(const int32_t* keys, const double* values, int64_t count, const Packed&);
+  // hash, find and evaluate outputs x (1 + degree * features) columns; a row without a bucket gets slot -1
+  RowStatus (*predict)(const Affine&, const Packed&, int64_t outputs, int64_t begin, int64_t end, double* y,
+                       int64_t* slots);
 };
 
 }  // namespace lazy

@@ -166,22 +166,55 @@ void bucket_accumulate(Tensor sums, Tensor slots, Tensor x, Tensor y, int64_t de
   buckets().accumulate(s, at, xs, ys, rows);
 }
 
-void bucket_predict(Tensor x, Tensor w, Tensor b, int64_t shift, Tensor index, Tensor keys, int64_t count,
-                    Tensor values, int64_t outputs, int64_t degree, Tensor y, Tensor slots) {
+Packed packed_of(const Tensor& records, const Tensor& tags, int64_t hashes, int64_t columns) {
+  LAZY_CHECK(hashes >= 1 && hashes <= kMaxHashes, "A key has 1 to 4096 numbers, got ", hashes, ".");
+  Packed p = {};
+  p.hashes = hashes;
+  p.columns = columns;
+  p.words = Packed::words_of(hashes, columns);
+  p.places = records.dim() == 2 ? records.size(0) : 0;
+  LAZY_CHECK(p.places >= 1 && p.places <= 0xFFFFFFFF, "records has 1 to 2^32 - 1 places, got ", p.places, ".");
+  p.records = write<int64_t>("records", records, ScalarType::Long, {p.places, p.words});
+  p.tags = reinterpret_cast<uint16_t*>(write<int16_t>("tags", tags, ScalarType::Short, {p.places + Packed::kNear}));
+  return p;
+}
+
+int64_t columns_of(int64_t outputs, int64_t degree, int64_t features) {
   LAZY_CHECK(degree == 0 || degree == 1, "degree is 0 or 1, got ", degree, ".");
-  const Table t = table_of(index, keys, count);
-  const Affine a = affine_of(x, w, b, t.hashes, shift);
-  LAZY_CHECK(outputs >= 0, "The number of outputs is at least 0, got ", outputs, ".");
-  const int64_t width = product("A slot's polynomials", outputs, degree ? 1 + a.features : 1);
-  const double* held = read<double>("values", values, ScalarType::Double, {kAny, width});
-  LAZY_CHECK(values.size(0) >= std::max<int64_t>(count, 1), "values has a row for each of the ", count,
-             " slots in use and at least one, got ", values.size(0), ".");
+  LAZY_CHECK(outputs >= 0 && outputs < kMaxAxis && features < kMaxAxis,
+             "There are fewer than 2^24 features and outputs, got ", features, " and ", outputs, ".");
+  return outputs * (degree ? 1 + features : 1);
+}
+
+void bucket_pack(Tensor keys, int64_t count, Tensor values, Tensor records, Tensor tags) {
+  const int32_t* held = read<int32_t>("keys", keys, ScalarType::Int, {kAny, kAny});
+  const double* numbers = read<double>("values", values, ScalarType::Double, {kAny, kAny});
+  LAZY_CHECK(values.size(1) < (int64_t{1} << 48), "A bucket has fewer than 2^48 numbers, got ", values.size(1), ".");
+  const Packed p = packed_of(records, tags, keys.size(1), values.size(1));
+  LAZY_CHECK(count >= 0 && count <= keys.size(0) && count <= values.size(0) && count < p.places,
+             "The buckets are at most the keys, ", keys.size(0), ", and the values, ", values.size(0),
+             ", and fewer than the places, ", p.places, ", got ", count, ".");
+  check_apart("records and keys", records, keys);
+  check_apart("records and values", records, values);
+  check_apart("records and tags", records, tags);
+  check_apart("tags and keys", tags, keys);
+  check_apart("tags and values", tags, values);
+  buckets().pack(held, numbers, count, p);
+}
+
+void bucket_predict(Tensor x, Tensor w, Tensor b, int64_t hashes, int64_t shift, Tensor records, Tensor tags,
+                    int64_t outputs, int64_t degree, Tensor y, Tensor slots) {
+  const Affine a = affine_of(x, w, b, hashes, shift);
+  const Packed p = packed_of(records, tags, hashes, columns_of(outputs, degree, a.features));
   double* out = write<double>("y", y, ScalarType::Double, {a.rows, outputs});
   int64_t* at = write<int64_t>("slots", slots, ScalarType::Long, {a.rows});
-  check_apart("index and slots", index, slots);
   check_apart("x and y", x, y);
+  check_apart("x and slots", x, slots);
+  check_apart("records and y", records, y);
+  check_apart("records and slots", records, slots);
+  check_apart("y and slots", y, slots);
   raise_for(over_rows(a.rows, [&](int64_t begin, int64_t end) {
-    return buckets().predict(a, t, held, outputs, degree, begin, end, out, at);
+    return buckets().predict(a, p, outputs, begin, end, out, at);
   }));
 }
 
@@ -198,8 +231,10 @@ STABLE_TORCH_LIBRARY_FRAGMENT(lazyneuron, m) {
   m.def("bucket_advise(Tensor t) -> ()");
   m.def("bucket_accumulate(Tensor(a!) sums, Tensor slots, Tensor x, Tensor y, int degree) -> ()");
   m.def(
-      "bucket_predict(Tensor x, Tensor w, Tensor b, int shift, Tensor index, Tensor keys, int count, Tensor values, "
-      "int outputs, int degree, Tensor(a!) y, Tensor(b!) slots) -> ()");
+      "bucket_pack(Tensor keys, int count, Tensor values, Tensor(a!) records, Tensor(b!) tags) -> ()");
+  m.def(
+      "bucket_predict(Tensor x, Tensor w, Tensor b, int hashes, int shift, Tensor records, Tensor tags, int outputs, "
+      "int degree, Tensor(a!) y, Tensor(b!) slots) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(lazyneuron, CPU, m) {
@@ -209,5 +244,6 @@ STABLE_TORCH_LIBRARY_IMPL(lazyneuron, CPU, m) {
   m.impl("bucket_rehash", TORCH_BOX(&lazy::bucket_rehash));
   m.impl("bucket_advise", TORCH_BOX(&lazy::bucket_advise));
   m.impl("bucket_accumulate", TORCH_BOX(&lazy::bucket_accumulate));
+  m.impl("bucket_pack", TORCH_BOX(&lazy::bucket_pack));
   m.impl("bucket_predict", TORCH_BOX(&lazy::bucket_predict));
 }

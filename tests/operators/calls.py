@@ -11,6 +11,7 @@ from torch import Tensor
 from lazyneuron.accelerate.execution.packing import pack
 from lazyneuron.accelerate.slack.certificate import build_sketch
 from lazyneuron.blocks.activation import Activation
+from lazyneuron.ops.buckets.operators import pack as pack_buckets
 from lazyneuron.ops.native.load import load
 from lazyneuron.ops.quantised import operators as quantised_operators
 from lazyneuron.ops.quantised.format import Format, quantise_rows
@@ -147,6 +148,12 @@ def _of_buckets(*names: str, **others: Callable[[Arguments], object]) -> Callabl
     return make
 
 
+def _packed(made: Arguments) -> tuple[Tensor, Tensor]:
+    load()
+    ops = torch.ops.lazyneuron
+    return pack_buckets(made["keys"], normal(_count(made), 2 * 4), ops=ops)  # type: ignore[arg-type]
+
+
 def _count(made: Arguments) -> int:
     return int(made["state"][0])  # type: ignore[index]
 
@@ -168,7 +175,6 @@ def _memory() -> list[Tensor]:
     return [bytes_of[0], bytes_of[1][:, :259], bytes_of[2]]
 
 
-PREDICT = ["x", "w", "b", "shift", "index", "keys", "count", "values", "outputs", "degree", "y", "slots"]
 CALLS: dict[str, Callable[[], Arguments]] = {
     "sparse_mlp": block,
     "sparse_mlp gated": lambda: block(gated=True),
@@ -244,9 +250,14 @@ CALLS: dict[str, Callable[[], Arguments]] = {
         "sums": torch.zeros(4, 27, dtype=torch.float64), "slots": torch.tensor([0, 3, -1, 3, 1]), "x": normal(5, 4),
         "y": normal(5, 2), "degree": 1,
     },
+    "bucket_pack": _of_buckets(
+        "keys", count=_count, values=lambda m: normal(_count(m), 3),
+        records=lambda m: torch.zeros(2 * _count(m), 8, dtype=torch.int64),
+        tags=lambda m: torch.full((2 * _count(m) + 4,), 7, dtype=torch.int16),
+    ),
     "bucket_predict": _of_buckets(
-        *PREDICT[:3], shift=lambda _: 0, index=lambda m: m["index"], keys=lambda m: m["keys"], count=_count,
-        values=lambda m: normal(_count(m), 2 * 4), outputs=lambda _: 2, degree=lambda _: 1,
+        "x", "w", "b", hashes=lambda _: 2, shift=lambda _: 0, records=lambda m: _packed(m)[0],
+        tags=lambda m: _packed(m)[1], outputs=lambda _: 2, degree=lambda _: 1,
         y=lambda _: torch.empty(40, 2, dtype=torch.float64), slots=lambda _: torch.empty(40, dtype=torch.int64),
     ),
 }  # fmt: skip

@@ -263,14 +263,25 @@ def bucket_accumulate(sums: Tensor, slots: Tensor, x: Tensor, y: Tensor, degree:
     return None, sums
 
 
+def unpacked(records: Tensor, tags: Tensor, hashes: int, columns: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Keys, numbers and slots of the places in use, in the order of the places."""
+    used, first = records[tags[: len(records)] != 0], (hashes + 1) // 2
+    keys = used[:, :first].contiguous().view(torch.int32)[:, :hashes]
+    return keys, used[:, first : first + columns].contiguous().view(torch.float64), used[:, first + columns]
+
+
 def bucket_predict(
-    x: Tensor, w: Tensor, b: Tensor, shift: int, index: Tensor, keys: Tensor, count: int, values: Tensor,
+    x: Tensor, w: Tensor, b: Tensor, hashes: int, shift: int, records: Tensor, tags: Tensor,
     outputs: int, degree: int, y: Tensor, slots: Tensor,
 ) -> Written:  # fmt: skip
-    (at,) = bucket_find(bucket_hash(x, w, b, keys.shape[1], shift)[0], index, keys, count)
+    keys, values, named = unpacked(records, tags, hashes, outputs * (1 + degree * x.shape[1]))
+    (place,) = bucket_find(bucket_hash(x, w, b, hashes, shift)[0], keys, keys, len(keys))
+    if not len(keys):
+        return None, torch.zeros_like(y), place
+    at = torch.where(place < 0, -1, named[place.clamp(min=0)])
     one = torch.ones(len(x), 1, dtype=torch.float64)
     row = torch.cat([one, x.double()], 1) if degree else one
-    held = values[at.clamp(min=0)].reshape(len(x), outputs, row.shape[1])
+    held = values[place.clamp(min=0)].reshape(len(x), outputs, row.shape[1])
     found = (held * row[:, None]).sum(2) * (at >= 0)[:, None]
     return None, found, at
 

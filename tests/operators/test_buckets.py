@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from lazyneuron.ops.buckets.operators import native_ops, pack
 from tests.kernels import needs_kernels
 from tests.operators.calls import Arguments, check, expected, normal, operator, run, table
+from tests.operators.definitions import unpacked
 
 pytestmark = needs_kernels
 
@@ -50,9 +52,10 @@ def build(name: str, *, rows: int, features: int, hashes: int, degree: int, outp
         sums = torch.zeros(max(count, 1), width, dtype=torch.float64)
         slots = operator("bucket_find")(wanted, index, keys, count)
         return {"sums": sums, "slots": slots, "x": x.double(), "y": normal(rows, outputs), "degree": degree}
+    records, tags = pack(keys, normal(count, outputs * (1 + degree * features)), ops=native_ops())
     return {
-        "x": x, "w": w, "b": b, "shift": 0, "index": index, "keys": keys, "count": count,
-        "values": normal(count + 1, outputs * (1 + degree * features)), "outputs": outputs, "degree": degree,
+        "x": x, "w": w, "b": b, "hashes": hashes, "shift": 0, "records": records, "tags": tags,
+        "outputs": outputs, "degree": degree,
         "y": torch.empty(rows, outputs, dtype=torch.float64), "slots": torch.empty(rows, dtype=torch.int64),
     }  # fmt: skip
 
@@ -85,6 +88,40 @@ def test_a_table_made_anew_finds_the_same(rows: int, hashes: int, seed: int) -> 
     assert torch.equal(held[found], keys)
 
 
+@given(data=st.data())
+@settings(max_examples=20)
+def test_packed_buckets_are_all_there_once(data: st.DataObject) -> None:
+    """Each key with its numbers and its slot, at a place that a search from its home reaches; the rest is empty."""
+    hashes, columns = data.draw(st.integers(1, 19)), data.draw(st.integers(0, 20))
+    keys = torch.unique(grid(data.draw(st.sampled_from([1, 2, 65, 150])), hashes, seed=hashes).to(torch.int32), dim=0)
+    values = normal(len(keys), columns)
+    records, tags = pack(torch.cat([keys, keys]), values, ops=native_ops())
+    assert records.shape[1] % 8 == 0 and int((tags[:-4] != 0).sum()) == len(keys) and len(records) == 2 * len(keys)
+    wrapped = torch.arange(4) % len(records)
+    assert torch.equal(tags[-4:][: len(records)], tags[wrapped][: len(records)])
+    found, numbers, slots = unpacked(records, tags, hashes, columns)
+    assert sorted(slots.tolist()) == list(range(len(keys)))
+    assert torch.equal(found, keys[slots]) and torch.equal(numbers, values[slots])
+
+
+def test_a_full_row_of_tags_and_keys_that_share_them() -> None:
+    """Many keys in few places: tags coincide and searches go around the end; every key is found, and no other one."""
+    for count in (1, 2, 3, 500):
+        keys = torch.arange(count, dtype=torch.int32)[:, None]
+        values = torch.arange(count, dtype=torch.float64)[:, None]
+        records = torch.zeros(count + 1, 8, dtype=torch.int64)
+        tags = torch.zeros(count + 5, dtype=torch.int16)
+        operator("bucket_pack")(keys, count, values, records, tags)
+        x = torch.arange(-3, count + 3, dtype=torch.float64)[:, None]
+        w, b = torch.zeros(1, 8, dtype=torch.float64), torch.zeros(8, dtype=torch.float64)
+        w[0, 0] = 1.0
+        y, slots = torch.empty(len(x), 1, dtype=torch.float64), torch.empty(len(x), dtype=torch.int64)
+        operator("bucket_predict")(x, w, b, 1, 0, records, tags, 1, 0, y, slots)
+        inside = (x[:, 0] >= 0) & (x[:, 0] < count)
+        assert torch.equal(slots, torch.where(inside, x[:, 0].long(), -1))
+        assert torch.equal(y, torch.where(inside, x[:, 0], 0.0)[:, None])
+
+
 def _row_off_by_one(made: Arguments) -> Arguments:
     """One row is read from the place of its neighbour."""
     key = "x" if "x" in made else "rows"
@@ -94,10 +131,10 @@ def _row_off_by_one(made: Arguments) -> Arguments:
 
 
 def _one_key_wrong(made: Arguments) -> Arguments:
-    """One number of a direction, a key, a value or a target is its neighbour's."""
-    key = next(k for k in ("values", "y", "keys", "w") if k in made)
+    """One number of a direction, a key or a target is another one, or the first word of every packed bucket."""
+    key = next(k for k in ("records", "y", "keys", "w") if k in made)
     value = made[key].clone()  # type: ignore[attr-defined]
-    value[0, 0] = value[0, 0] + 1
+    value[:: 1 if key == "records" else len(value), 0] += 1
     return {**made, key: value}
 
 

@@ -170,9 +170,14 @@ void buckets(const BucketKernels& k) {
   k.rehash(t);
   share(kThreads, 9, [&](int64_t i) { k.find(t, z.data(), 100 * i, 100 * (i + 1), found.data()); });
   require(done == rows && found == slots, "bucket_find");
-  k.predict(a, t, values.data(), outputs, 1, 0, rows, one.data(), predicted.data());
+  const int64_t columns = outputs * (1 + features), words = Packed::words_of(hashes, columns), places = 2 * t.count;
+  std::vector<int64_t> records(places * words);
+  std::vector<uint16_t> tags(places + Packed::kNear);
+  const Packed p = {records.data(), tags.data(), places, words, hashes, columns};
+  k.pack(keys.data(), values.data(), t.count, p);
+  k.predict(a, p, outputs, 0, rows, one.data(), predicted.data());
   share(kThreads, 9, [&](int64_t i) {
-    k.predict(a, t, values.data(), outputs, 1, 100 * i, 100 * (i + 1), many.data(), predicted.data());
+    k.predict(a, p, outputs, 100 * i, 100 * (i + 1), many.data(), predicted.data());
   });
   require(one == many && predicted == slots, "bucket_predict");
 }

@@ -75,15 +75,14 @@ def _at(x: Tensor, pyramid: Pyramid, level: Scale, ops: object) -> tuple[Tensor,
     if level.table is None or level.shift is None:
         slots = torch.where(x.isfinite().all(1), 0, -1)
         return evaluate(x, slots, level.values, outputs=frame.outputs, degree=frame.degree), slots
-    fused = level.table.native
-    if ops is None or fused is None:
+    if ops is None or level.packed is None:
         slots = level.table.find(affine.vectors(x, shift=level.shift, impl=pyramid.impl))
         return evaluate(x, slots, level.values, outputs=frame.outputs, degree=frame.degree), slots
     y = torch.empty(len(x), frame.outputs, dtype=torch.float64)
     slots = torch.empty(len(x), dtype=torch.int64)
     call, sizes = ops.bucket_predict, (frame.outputs, frame.degree)  # type: ignore[attr-defined]
     try:
-        call(x, affine.w, affine.b, level.shift, *fused, len(level.table), level.values, *sizes, y, slots)
+        call(x, affine.w, affine.b, affine.hashes, level.shift, *level.packed, *sizes, y, slots)
     except RuntimeError as error:
         raise_for_rows(error)
     return y, slots

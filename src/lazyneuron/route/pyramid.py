@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lazyneuron.core.errors import DataError
-from lazyneuron.ops.buckets.operators import accumulate_, native_ops, new_rows
+from lazyneuron.ops.buckets.operators import accumulate_, native_ops, new_rows, pack
 from lazyneuron.ops.buckets.reference import moment_width
 from lazyneuron.route.affine_hash import AffineHash
 from lazyneuron.route.moments import Frame, solve
@@ -27,6 +27,7 @@ class Scale:
         values: (buckets, columns) coefficients for raw rows.
         counts: (buckets,) rows in each.
         spread: (buckets, outputs) root mean square residual.
+        packed: names and coefficients together, for the native operator; None without it.
     """
 
     shift: int | None
@@ -34,6 +35,7 @@ class Scale:
     values: Tensor
     counts: Tensor
     spread: Tensor
+    packed: tuple[Tensor, Tensor] | None = None
 
 
 class Pyramid:
@@ -136,8 +138,10 @@ class Pyramid:
             if shift < coarsest:
                 break
             values, spread = solve(sums, frame, parent=values[up], shrinkage=shrinkage)
-            raw = new_rows(*values.shape, dtype=torch.float64, ops=native_ops(self.impl)).copy_(frame.to_raw(values))
-            found.append(Scale(shift=shift, table=table, values=raw, counts=sums[:, 0].clone(), spread=spread))
+            raw, ops = frame.to_raw(values).contiguous(), native_ops(self.impl)
+            packed = None if ops is None or table.native is None else pack(table.native[1], raw, ops=ops)
+            counts = sums[:, 0].clone()
+            found.append(Scale(shift=shift, table=table, values=raw, counts=counts, spread=spread, packed=packed))
             up = steps[number - 1][2] if number else up
         return found
 

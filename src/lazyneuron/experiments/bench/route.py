@@ -18,7 +18,7 @@ from lazyneuron.experiments.bench.processor_time import clocked, median_s
 from lazyneuron.experiments.bench.route_output import output_layers
 from lazyneuron.experiments.bench.route_peers import compare
 from lazyneuron.experiments.experiment import Experiment, Request, benchmark_record
-from lazyneuron.ops.buckets.operators import native_ops, new_rows
+from lazyneuron.ops.buckets.operators import native_ops, pack
 from lazyneuron.report import markdown_table, provenance
 from lazyneuron.route import random_hash
 from lazyneuron.route.estimators import LSHRegressor
@@ -45,10 +45,10 @@ def _at_buckets(buckets: int) -> dict[str, Any]:
     table.reserve(buckets)
     table.add(h.vectors(x))
     assert table.native is not None
-    values = new_rows(len(table), 9, dtype=torch.float64, ops=ops).normal_(generator=g)
+    packed = pack(table.native[1], torch.randn(len(table), 9, dtype=torch.float64, generator=g), ops=ops)
     asked = x[torch.randint(0, buckets, (1 << 19,), generator=g)].clone()
     y, slots = torch.empty(len(asked), 1, dtype=torch.float64), torch.empty(len(asked), dtype=torch.int64)
-    call = (asked, h.w, h.b, 0, *table.native, len(table), values, 1, 1, y, slots)
+    call = (asked, h.w, h.b, h.hashes, 0, *packed, 1, 1, y, slots)
     ops.bucket_predict(*call)
     took_s = median_s(lambda: ops.bucket_predict(*call), rounds=9)
     return {"buckets": len(table), "ns a row": took_s / len(asked) * 1e9}

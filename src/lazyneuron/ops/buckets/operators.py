@@ -12,6 +12,7 @@ from lazyneuron.ops.buckets import reference
 from lazyneuron.ops.choice import native_operators
 
 LANES = 8
+_NEAR = 4  # tags that are looked at at once
 
 
 def native_ops(impl: str = "auto") -> Any:
@@ -30,7 +31,9 @@ def native_ops(impl: str = "auto") -> Any:
 _FAKES: dict[str, Callable[..., Any]] = {  # bucket_insert, whose result depends on the data, has none
     "bucket_hash": lambda x, w, b, hashes, shift: x.new_empty(len(x), hashes, dtype=torch.int32),
     "bucket_find": lambda rows, index, keys, count: index.new_empty(len(rows)),
-    **dict.fromkeys(("bucket_rehash", "bucket_advise", "bucket_accumulate", "bucket_predict"), lambda *_: None),
+    **dict.fromkeys(
+        ("bucket_rehash", "bucket_advise", "bucket_accumulate", "bucket_pack", "bucket_predict"), lambda *_: None
+    ),
 }
 
 
@@ -40,6 +43,27 @@ def new_rows(*shape: int, dtype: torch.dtype, ops: Any = None) -> Tensor:
     if ops is not None:
         ops.bucket_advise(rows)
     return rows
+
+
+def pack(keys: Tensor, values: Tensor, *, ops: Any) -> tuple[Tensor, Tensor]:
+    """Buckets as ``bucket_predict`` reads them: key, numbers and slot together, at hashed places, half of them empty.
+
+    Args:
+        keys: (at least buckets, hashes) int32.
+        values: (buckets, columns) float64.
+        ops: from :func:`native_ops`.
+
+    Returns:
+        Records, (places, words) int64 of whole cache lines, and tags, (places + 4,) int16.
+
+    Cost: twice the buckets in records of ``hashes / 2 + columns + 1`` eight-byte words, rounded up to 64 bytes.
+    """
+    (count, columns), hashes = values.shape, keys.shape[1]
+    words, places = ((hashes + 1) // 2 + columns + 1 + 7) // 8 * 8, max(2 * count, 1)
+    records = new_rows(places, words, dtype=torch.int64, ops=ops)
+    tags = new_rows(places + _NEAR, dtype=torch.int16, ops=ops)
+    ops.bucket_pack(keys, count, values, records, tags)
+    return records, tags
 
 
 def hash_rows(x: Tensor, w: Tensor, b: Tensor, *, hashes: int, shift: int = 0, ops: Any = None) -> Tensor:
