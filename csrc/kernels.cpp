@@ -89,7 +89,7 @@ class Run {
   struct Asked {
     uint64_t any;
     uint8_t count[kPanel];
-    uint8_t token[kPanel][kMaxTile];
+    uint8_t token[kPanel][kMaxTile + 16];  // vectors are stored whole
   };
 
   // A worker's way through the panels: the sketch of one panel while the rows that the panel before asked for come
@@ -112,12 +112,22 @@ class Run {
       wide[t] = wide_row(t0 + t);
     }
     Asked& now = w.asked[w.steps & 1];
-    alignas(64) float products[kMaxTile * kPanel];
-    sketch_panel(p_, p_.sketch + first * p_.padded_in, tokens_ + t0, planes, wide, count, products, w.ahead, row_bytes_);
-    for (int t = 0; t < count; ++t)
-      if (const Token& token = tokens_[t0 + t]; token.odd)
-        odd_product(p_.sketch + first * p_.padded_in, wide[t], p_.d_in, token.unscale, products + t * kPanel);
-    ask(first, tokens_ + t0, products, count, now);
+    const uint8_t* sketch = p_.sketch + first * p_.padded_in;
+#if LAZY_VNNI
+    if (together_) {
+      alignas(64) int32_t products[kMaxTile * kPanel];
+      panel_products(p_, sketch, tokens_ + t0, planes, count, products, w.ahead, row_bytes_);
+      ask_together(first, {tokens_ + t0, products, count}, sketch, wide, now);
+    } else
+#endif
+    {
+      alignas(64) float products[kMaxTile * kPanel];
+      sketch_panel(p_, sketch, tokens_ + t0, planes, wide, count, products, w.ahead, row_bytes_);
+      for (int t = 0; t < count; ++t)
+        if (const Token& token = tokens_[t0 + t]; token.odd)
+          odd_product(sketch, wide[t], p_.d_in, token.unscale, products + t * kPanel);
+      ask(first, tokens_ + t0, products, count, now);
+    }
     w.ahead.clear();
     for (uint64_t left = now.any; left; left &= left - 1)
       w.ahead.want(static_cast<const T*>(p_.first_rows) + (first + __builtin_ctzll(left)) * p_.d_in);
@@ -149,6 +159,27 @@ class Run {
       }
     }
   }
+
+#if LAZY_VNNI
+  void ask_together(int64_t first, const Tile& tile, const uint8_t* sketch, const float* const* wide, Asked& out) const {
+    uint64_t asking[kPanel];
+    undecided_together(p_, first, tile, asking);
+    for (int t = 0; t < tile.count; ++t) {
+      const Token& token = tile.tokens[t];
+      if (!token.odd) continue;
+      alignas(64) float products[kPanel];
+      odd_product(sketch, wide[t], p_.d_in, token.unscale, products);
+      const uint64_t bits = undecided(p_, first, token, products), one = uint64_t{1} << t;
+      for (int i = 0; i < kPanel; ++i) asking[i] = bits >> i & 1 ? asking[i] | one : asking[i] & ~one;
+    }
+    out.any = 0;
+    for (int i = 0; i < kPanel; ++i) {
+      if (!asking[i]) continue;
+      out.any |= uint64_t{1} << i;
+      out.count[i] = static_cast<uint8_t>(places(asking[i], out.token[i]));
+    }
+  }
+#endif
 
   void exact(int64_t panel, const Asked& asked, const Token* tokens, const X* const* x, Fired* out) {
     const int64_t first = panel * kPanel;
@@ -240,6 +271,7 @@ class Run {
   float* const wide_;
   bool prepared_ = false;
   const bool nearest_ = rounds_to_nearest();  // as the thread that calls does
+  const bool together_ = p_.planes == 1 && !(p_.low <= p_.high);  // no inner interval on which it is zero
   TwoPasses passes_;
   Counter zeroth_;
   std::atomic<int64_t> computed_{0}, hits_{0};

@@ -206,7 +206,7 @@ LAZY_INLINE void panel_product(const uint8_t* const panel, const int8_t* const* 
     for (int r = 0; r < R; ++r) {
       const __m512i x = _mm512_set1_epi32(load_as<int32_t>(rows[r] + k));
 #pragma GCC unroll 4
-      for (int c = 0; c < 4; ++c) acc[r][c] = _mm512_dpbusd_epi32(acc[r][c], w[c], x);
+      for (int c = 0; c < 4; ++c) acc[r][c] = add_byte_products(acc[r][c], w[c], x);
     }
   }
 #pragma GCC unroll 8
@@ -217,7 +217,7 @@ LAZY_INLINE void panel_product(const uint8_t* const panel, const int8_t* const* 
         const __m512i x = _mm512_set1_epi32(tokens[r].above[l]);
         const uint8_t* at = panel + 256 * static_cast<int64_t>(tokens[r].place[l]);
 #pragma GCC unroll 4
-        for (int c = 0; c < 4; ++c) beyond[c] = _mm512_dpbusd_epi32(beyond[c], _mm512_loadu_si512(at + 64 * c), x);
+        for (int c = 0; c < 4; ++c) beyond[c] = add_byte_products(beyond[c], _mm512_loadu_si512(at + 64 * c), x);
       }
 #pragma GCC unroll 4
       for (int c = 0; c < 4; ++c) acc[r][c] = _mm512_add_epi32(acc[r][c], _mm512_slli_epi32(beyond[c], 8));
@@ -325,6 +325,65 @@ LAZY_INLINE uint64_t undecided(const Problem& p, int64_t first, const Token& tok
   const int64_t real = p.d_hidden - first;
   return real >= kPanel ? bits : bits & ((uint64_t{1} << real) - 1);
 }
+
+#if LAZY_VNNI
+
+// What neither a token of a tile nor a neuron of a panel changes.
+struct Tile {
+  const Token* tokens;
+  const int32_t* products;  // (count, 64), of tokens with one plane, offsets not undone
+  int count;
+};
+
+// As undecided(), for a tile whose integer products are given and a zero set without an inner interval: bit t of
+// asking[i]: neuron i of the panel is not proved silent for token t. The sums are those of undecided(), in its order.
+inline void undecided_together(const Problem& p, int64_t first, const Tile& tile, uint64_t* asking) {
+  alignas(64) uint8_t open[kPanel / 8][kMaxTile] = {};  // eight neurons of one token in a byte
+  const __m512 left = _mm512_set1_ps(p.left);
+  const Certificate& c = p.certificate;
+  for (int begin = 0; begin < kPanel; begin += 16) {
+    const int64_t i = first + begin;
+    const __m512 scale = _mm512_loadu_ps(c.scale + i), bias = _mm512_loadu_ps(c.bias + i), slack = _mm512_loadu_ps(c.slack + i);
+    const __m512 missed = _mm512_loadu_ps(c.quantised + i), absolute = _mm512_loadu_ps(c.absolute + i);
+    const __m512 limit = _mm512_loadu_ps(c.limit + i);
+    for (int t = 0; t < tile.count; ++t) {
+      const Token& token = tile.tokens[t];
+      const __m512 norm = _mm512_set1_ps(token.norm);
+      const __m512i whole = _mm512_sub_epi32(_mm512_load_si512(tile.products + t * kPanel + begin),
+                                             _mm512_set1_epi32(128 * token.sum[0]));
+      const __m512 value = _mm512_mul_ps(_mm512_cvtepi32_ps(whole), _mm512_set1_ps(token.step));
+      const __m512 z = _mm512_add_ps(_mm512_mul_ps(value, scale), bias);
+      const __m512 apart = _mm512_fmadd_ps(missed, _mm512_set1_ps(token.error), _mm512_fmadd_ps(slack, norm, absolute));
+      // comparisons are false for NaN, so what is not finite is never proved; within the limit nothing overflows
+      const __mmask16 within = _mm512_cmp_ps_mask(norm, limit, _CMP_LE_OQ);
+      const __mmask16 proved = _mm512_mask_cmp_ps_mask(within, _mm512_add_ps(z, apart), left, _CMP_LE_OQ);
+      const uint32_t bits = ~static_cast<uint32_t>(proved);
+      open[begin / 8][t] = static_cast<uint8_t>(bits);
+      open[begin / 8 + 1][t] = static_cast<uint8_t>(bits >> 8);
+    }
+  }
+  const int64_t real = p.d_hidden - first;
+  for (int i = 0; i < kPanel; ++i) {
+    const __m512i bit = _mm512_set1_epi8(static_cast<char>(1 << i % 8));
+    asking[i] = i < real ? _mm512_test_epi8_mask(_mm512_load_si512(open[i / 8]), bit) : 0;
+  }
+}
+
+// The places of the bits of a mask, 64 bytes of room; how many there are.
+inline int places(uint64_t mask, uint8_t* out) {
+  const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  int count = 0;
+  for (int begin = 0; mask >> begin; begin += 16) {
+    const __mmask16 here = static_cast<__mmask16>(mask >> begin);
+    const __m512i found = _mm512_maskz_compress_epi32(here, _mm512_add_epi32(lanes, _mm512_set1_epi32(begin)));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + count), _mm512_cvtepi32_epi8(found));
+    count += __builtin_popcount(here);
+    if (begin == 48) break;
+  }
+  return count;
+}
+
+#endif
 
 }  // namespace LAZY_ISA
 }  // namespace lazy

@@ -313,10 +313,10 @@ class Panels {
         const __m512i r2 = _mm512_loadu_si512(row[2] + 64 * g), r3 = _mm512_loadu_si512(row[3] + 64 * g);
         const __m512i low01 = _mm512_unpacklo_epi8(r0, r1), high01 = _mm512_unpackhi_epi8(r0, r1);
         const __m512i low23 = _mm512_unpacklo_epi8(r2, r3), high23 = _mm512_unpackhi_epi8(r2, r3);
-        acc[g][0] = _mm512_dpbusd_epi32(acc[g][0], _mm512_unpacklo_epi16(low01, low23), h);
-        acc[g][1] = _mm512_dpbusd_epi32(acc[g][1], _mm512_unpackhi_epi16(low01, low23), h);
-        acc[g][2] = _mm512_dpbusd_epi32(acc[g][2], _mm512_unpacklo_epi16(high01, high23), h);
-        acc[g][3] = _mm512_dpbusd_epi32(acc[g][3], _mm512_unpackhi_epi16(high01, high23), h);
+        acc[g][0] = add_byte_products(acc[g][0], _mm512_unpacklo_epi16(low01, low23), h);
+        acc[g][1] = add_byte_products(acc[g][1], _mm512_unpackhi_epi16(low01, low23), h);
+        acc[g][2] = add_byte_products(acc[g][2], _mm512_unpacklo_epi16(high01, high23), h);
+        acc[g][3] = add_byte_products(acc[g][3], _mm512_unpackhi_epi16(high01, high23), h);
       }
     }
     for (int g = 0; g < G; ++g) {

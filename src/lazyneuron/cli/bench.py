@@ -20,6 +20,7 @@ _SOURCE = "Synthetic Gaussian weights and inputs; us are medians, speeds are med
 _GRID = "accelerate"
 _CASES = "generate"
 _ENCODER = "encoder"
+_EXPORTED = "openvino"
 _NAME_HELP = f"Which benchmark: {', '.join(NAMES['benchmark'])}. Only {_GRID} takes shapes and other cases."
 
 
@@ -29,7 +30,7 @@ def bench(
     json_file: JsonFile = None,
     quick: Quick = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Keep the parts that the file of --json has; generate, learn and route.")
+        bool, typer.Option("--resume", help="Keep the parts that the file of --json has; not of all.")
     ] = False,
     shape: Annotated[list[str] | None, typer.Option("--shape", help="1024x4096, or 2048x8192:gated.")] = None,
     tokens: Annotated[list[int] | None, typer.Option("--tokens", help="Tokens processed together.")] = None,
@@ -45,7 +46,8 @@ def bench(
         typer.Option("--peers-python", help="The interpreter that has the other engines of encoder, generate."),
     ] = None,
     model: Annotated[
-        Path | None, typer.Option("--model", help="encoder: the folder of a sparse MiniLM, as the demo saves it.")
+        Path | None,
+        typer.Option("--model", help="encoder: a sparse MiniLM that the demo saved; openvino: keeps converted models."),
     ] = None,
     data: Annotated[
         Path | None, typer.Option("--data", help="encoder: a file or folder of your own text beside the machine's.")
@@ -63,8 +65,10 @@ def bench(
         raise ConfigError(f"Only the benchmark {_CASES} takes --only.")
     if name not in (_CASES, _ENCODER) and peers_python is not None:
         raise ConfigError(f"Only the benchmarks {_ENCODER} and {_CASES} take --peers-python.")
-    if name != _ENCODER and (model is not None or data is not None):
-        raise ConfigError(f"Only the benchmark {_ENCODER} takes --model and --data.")
+    if name not in (_ENCODER, _EXPORTED) and model is not None:
+        raise ConfigError(f"Only the benchmarks {_ENCODER} and {_EXPORTED} take --model.")
+    if name != _ENCODER and data is not None:
+        raise ConfigError(f"Only the benchmark {_ENCODER} takes --data.")
     if name == _GRID:
         cases = _cases(quick=quick, threads=threads, chosen=chosen)
         check_writable(json_file)

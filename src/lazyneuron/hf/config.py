@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from lazyneuron.accelerate.quantised.plan import Quantisation
@@ -14,6 +15,9 @@ METHOD = "lazyneuron"
 try:
     from transformers.quantizers.auto import register_quantization_config
     from transformers.utils.quantization_config import QuantizationConfigMixin
+
+    if find_spec("transformers.core_model_loading") is None:  # before it, quantisers were asked for each parameter
+        raise ImportError("transformers 4")
 except ImportError as error:
     raise ImplUnavailable(
         "lazyneuron.hf needs transformers 5 or later, whose registry of quantisers takes ours; run "

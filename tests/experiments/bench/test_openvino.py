@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from torch import nn
 
 from lazyneuron.blocks import find_blocks
 from lazyneuron.core.errors import LazyNeuronError
-from lazyneuron.experiments.bench import openvino
+from lazyneuron.core.record import Record
+from lazyneuron.experiments.bench import openvino, openvino_cases
 from lazyneuron.experiments.experiment import Request
 from tests.export.openvino import needs_openvino
 
@@ -20,7 +22,7 @@ def tiny() -> nn.Module:
     return nn.TransformerEncoder(layer, 2, enable_nested_tensor=False).eval()
 
 
-CASE = openvino.Case(name="tiny", build=tiny, batch=openvino._pixels, sizes=((1, 9), (2, 5)), density=0.1)
+CASE = openvino_cases.Case(name="tiny", build=tiny, batch=openvino_cases._pixels, sizes=((1, 9), (2, 5)), density=0.1)
 
 
 @needs_openvino
@@ -41,8 +43,8 @@ def test_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_biases_give_every_block_its_density() -> None:
     torch.manual_seed(0)
-    model, x = tiny(), openvino._pixels(8, 48)
-    openvino.with_density(model, [x], 0.1)
+    model, x = tiny(), openvino_cases._pixels(8, 48)
+    openvino_cases.with_density(model, [x], 0.1)
     for block in find_blocks(model, x):
         seen: list[torch.Tensor] = []
         handle = block.up.module.register_forward_hook(lambda _m, _i, z, seen=seen: seen.append(z))
@@ -50,6 +52,27 @@ def test_biases_give_every_block_its_density() -> None:
             model(x)
         handle.remove()
         assert abs(float((seen[0] > 0).double().mean()) - 0.1) < 0.01
+
+
+@needs_openvino
+def test_converted_models_are_kept_and_what_was_measured_is_not_measured_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(openvino, "CASES", (CASE,))
+    monkeypatch.setattr(openvino, "FORMATS", {"float32": ("keep", "f32"), "bfloat16": ("bf16", "bf16")})
+    openvino.convert(tmp_path / "models", quick=True)
+    monkeypatch.setattr(openvino, "converted", lambda *_: pytest.fail("it converted what the folder has"))
+    kept: list[Record] = []
+    asked = Request(quick=True, folder=tmp_path / "models", keep=kept.append)
+    whole = openvino.run(asked)
+    assert [len(record.data["rows"]) for record in kept] == [2, 4]
+
+    timed: list[str] = []
+    monkeypatch.setattr(
+        openvino, "_row", lambda ready, size, **_: {**whole.data["rows"][2], "format": timed.append(ready.form)}
+    )
+    again = openvino.run(dataclasses.replace(asked, begun=kept[0]))
+    assert timed == ["bfloat16"] * 2 and again.data["rows"][:2] == whole.data["rows"][:2]
 
 
 @needs_openvino

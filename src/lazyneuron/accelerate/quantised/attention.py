@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -77,8 +78,18 @@ class Registration:
 
 
 def takes_part(model: nn.Module) -> bool:
-    """Whether the model calls its attention through the interface, with torch's own function for it."""
-    return bool(_configs(model))
+    """Whether the model calls its attention through the interface, with torch's own function for it.
+
+    Early versions of transformers 4 (4.45, for one) have no such interface; their models keep their attention.
+    """
+    found = _configs(model)
+    return bool(found) and _has_interface()
+
+
+def _has_interface() -> bool:
+    import transformers
+
+    return hasattr(transformers, "AttentionInterface") and find_spec("transformers.masking_utils") is not None
 
 
 def replace_attention_(change: Transaction, model: nn.Module) -> None:

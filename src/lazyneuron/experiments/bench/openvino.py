@@ -6,8 +6,10 @@ time whatever their weights are, so this compares speed alone.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lazyneuron.accelerate.sample import block_inputs
-from lazyneuron.blocks import MLPBlock, find_blocks, replace_activation_
-from lazyneuron.blocks.activation import Activation
-from lazyneuron.core.errors import ImplUnavailable
-from lazyneuron.core.record import Record
+from lazyneuron.blocks import MLPBlock, find_blocks
+from lazyneuron.core.errors import DataError, ImplUnavailable
+from lazyneuron.core.record import Record, made_folder
 from lazyneuron.core.timing import interleaved, ratios
-from lazyneuron.core.undo import transaction
 from lazyneuron.experiments.bench.correct import needs_kernels, refuse_wrong
-from lazyneuron.experiments.experiment import SEED, Experiment, Request, benchmark_record
+from lazyneuron.experiments.bench.openvino_cases import CASES, Case, sparse
+from lazyneuron.experiments.experiment import Experiment, Request, benchmark_record
 from lazyneuron.export.openvino.convert import converted, core_with
 from lazyneuron.export.openvino.extension import extension
 from lazyneuron.export.openvino.folder import feed_of
@@ -34,115 +34,71 @@ from lazyneuron.report import markdown_table, provenance
 FORMATS = {"float32": ("keep", "f32"), "bfloat16": ("bf16", "bf16"), "int8": ("int8", "f32")}
 _ERRORS = {"float32": 1e-4, "bfloat16": 0.05, "int8": 0.2}  # of the output's norm, before anything is timed
 _CALIBRATION = 8
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Case:
-    """One model with its inputs.
-
-    Attributes:
-        name: what it is shaped as.
-        build: the model, in evaluation mode.
-        batch: (sequences, tokens of each) to an input.
-        sizes: sequences and tokens of each that are timed.
-        density: share of neurons that fire, in every block.
-    """
-
-    name: str
-    build: Callable[[], nn.Module]
-    batch: Callable[[int, int], Any]
-    sizes: tuple[tuple[int, int], ...]
-    density: float
-
-
-def minilm() -> nn.Module:
-    """all-MiniLM-L6-v2 with ReLU."""
-    from lazyneuron.experiments.demo.encoder import load_minilm
-
-    model = load_minilm().model
-    with transaction(model, "benchmark") as change:
-        for block in find_blocks(model):
-            replace_activation_(change, block, Activation("relu"))
-    return model
-
-
-def t5_base_encoder() -> nn.Module:
-    """An encoder in the shape of T5-base, with random weights."""
-    from transformers import T5Config, T5EncoderModel
-
-    sizes: Any = {"d_model": 768, "d_ff": 3072, "d_kv": 64, "num_layers": 12, "num_heads": 12, "vocab_size": 30000}
-    model: nn.Module = T5EncoderModel(T5Config(**sizes))  # type: ignore[no-untyped-call]
-    return model.eval()
-
-
-def detr_encoder() -> nn.Module:
-    """An encoder in the shape of DETR's, with random weights."""
-    layer = nn.TransformerEncoderLayer(256, 8, 2048, activation="relu", batch_first=True)
-    return nn.TransformerEncoder(layer, 6, enable_nested_tensor=False).eval()
-
-
-def _ids(sequences: int, tokens: int) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(SEED)
-    ids = torch.randint(1000, 30000, (sequences, tokens), generator=generator)
-    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-
-
-def _pixels(sequences: int, tokens: int) -> Tensor:
-    return torch.randn(sequences, tokens, 256, generator=torch.Generator().manual_seed(SEED))
-
-
-_TEXT = ((1, 60), (32, 48))
-CASES = (
-    Case(name="all-MiniLM-L6-v2", build=minilm, batch=_ids, sizes=((1, 10), *_TEXT), density=0.05),
-    Case(name="all-MiniLM-L6-v2", build=minilm, batch=_ids, sizes=_TEXT, density=0.10),
-    Case(name="T5-base encoder", build=t5_base_encoder, batch=_ids, sizes=((1, 60), (8, 48)), density=0.05),
-    Case(name="DETR encoder", build=detr_encoder, batch=_pixels, sizes=((1, 850),), density=0.05),
-)
+KINDS = ("openvino", "ours", "ceiling")
 
 
 def run(request: Request) -> Record:
-    """Every case in every format.
+    """Every case in every format; what an interrupted run has measured is kept.
 
     Raises:
         ImplUnavailable: OpenVINO or the kernels are missing.
+        DataError: the folder of converted models cannot be written.
     """
     needs_kernels()
     library = extension()
+    begun = [] if request.begun is None else [row for row in request.begun.data["rows"] if "note" not in row]
+    rows: list[dict[str, Any]] = list(begun)
+    left_out: list[dict[str, Any]] = []
+    parts = [(case, form) for case in _cases(request) for form in FORMATS]
+    with _place(request.folder) as folder:
+        for number, (case, form) in enumerate(parts):
+            if any(_identity(row) == (case.name, case.density, form) for row in begun):
+                continue
+            told = f"{case.name}, density {case.density}, {form}"
+            request.advance(number / len(parts), f"Converting {told}")
+            try:
+                ready = compiled(case, form, library, folder)
+            except ImplUnavailable as error:
+                left_out += [{"model": case.name, "note": str(error)}] if form == next(iter(FORMATS)) else []
+                continue
+            request.advance((number + 0.5) / len(parts), f"Timing {told}")
+            rows += [_row(ready, size, budget_s=1.0 if request.quick else 3.0) for size in case.sizes]
+            request.keep(_record(rows, left_out))
+    return _record(rows, left_out)
+
+
+def convert(folder: Path, *, quick: bool = False, advance: Callable[[str], None] = lambda note: None) -> None:
+    """Convert what a folder lacks, and time nothing; a run with this folder then begins with its timings."""
+    for case in _cases(Request(quick=quick)):
+        for form in FORMATS:
+            advance(f"{case.name}, density {case.density}, {form}")
+            _converted(case, form, extension(), folder)
+
+
+def _cases(request: Request) -> Sequence[Case]:
+    return [dataclasses.replace(CASES[0], sizes=CASES[0].sizes[:2])] if request.quick else CASES
+
+
+def _identity(row: Mapping[str, Any]) -> tuple[str, float, str]:
+    return row["model"], row["density"], row["format"]
+
+
+def _record(rows: Sequence[Mapping[str, Any]], left_out: Sequence[Mapping[str, Any]]) -> Record:
     import openvino
 
-    cases = [dataclasses.replace(CASES[0], sizes=CASES[0].sizes[:2])] if request.quick else CASES
-    ready, left_out = [], []
-    for number, case in enumerate(cases):
-        torch.manual_seed(SEED)
-        try:
-            model = case.build()
-        except ImplUnavailable as error:
-            left_out.append({"model": case.name, "note": str(error)})
-            continue
-        with_density(model, [case.batch(8, 48)], case.density)
-        for at, form in enumerate(FORMATS):
-            share = (number * len(FORMATS) + at) / (len(cases) * len(FORMATS))
-            request.advance(share / 2, f"Converting {case.name}, density {case.density}, {form}")
-            ready.append(_converted(case, model, form, library))
-    rows: list[dict[str, Any]] = []
-    for number, one in enumerate(ready):
-        for size in one.case.sizes:
-            request.advance(0.5 + number / len(ready) / 2, f"{one.case.name}, {size[0]} x {size[1]}, {one.form}")
-            rows.append(_row(one, size, budget_s=1.0 if request.quick else 3.0))
     threads, version = torch.get_num_threads(), openvino.get_version()
     title = f"Exported models in OpenVINO {version.split('-')[0]}, {threads} threads, milliseconds a batch"
-    return benchmark_record("openvino", title=title, threads=threads, openvino=version, rows=rows + left_out)
+    return benchmark_record("openvino", title=title, threads=threads, openvino=version, rows=[*rows, *left_out])
 
 
-@torch.no_grad()
-def with_density(model: nn.Module, batches: Sequence[Any], density: float) -> None:
-    """Set the biases of the first layers so that this share of neurons fires on the batches, block after block."""
-    for block in find_blocks(model, batches[0]):
-        layer: Any = block.up.module
-        if layer.bias is None:
-            layer.bias = nn.Parameter(torch.zeros(block.d_hidden))
-        z = block.pre_activation(block_inputs(model, [block], batches)[block.name])
-        layer.bias.sub_(torch.quantile(z, 1 - density, dim=0))
+@contextlib.contextmanager
+def _place(folder: Path | None) -> Iterator[Path]:
+    """Where converted models are kept; without a wish, until the end of the run."""
+    if folder is not None:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="lazyneuron-openvino-") as name:
+        yield Path(name)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -156,24 +112,50 @@ class Ready:
     requests: Mapping[str, Any]
 
 
-def _converted(case: Case, model: nn.Module, form: str, library: Path) -> Ready:
-    weights, hint = FORMATS[form]
-    example = case.batch(2, 24)
+def compiled(case: Case, form: str, library: Path, folder: Path) -> Ready:
+    """A case in one format, as OpenVINO runs it: read from the folder, or converted and kept there.
+
+    Raises:
+        ImplUnavailable: the model or what converts it is not installed.
+        DataError: the folder cannot be written.
+    """
+    made = _converted(case, form, library, folder)
+    settings = {"INFERENCE_PRECISION_HINT": FORMATS[form][1], "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    settings["PERFORMANCE_HINT"] = "LATENCY"
+    core = core_with(library)
+    requests = {kind: core.compile_model(one, "CPU", settings).create_infer_request() for kind, one in made.items()}
+    return Ready(case=case, model=sparse(case), form=form, made=made, requests=requests)
+
+
+def _converted(case: Case, form: str, library: Path, folder: Path) -> dict[str, Any]:
+    import openvino
+
+    place = folder / f"{case.name} {case.density} {form} {library.parent.name}"  # which names this OpenVINO too
+    if not place.is_dir():
+        made = _convert(case, form, library)
+        try:
+            with made_folder(folder), tempfile.TemporaryDirectory(prefix=".converted-", dir=folder) as new:
+                for kind, one in made.items():
+                    openvino.save_model(one, Path(new, "models", f"{kind}.xml"), compress_to_fp16=False)
+                Path(new, "models").replace(place)
+        except OSError as error:
+            raise DataError(f"Cannot write {place} ({error.strerror}); name a folder that you can write.") from error
+    return {kind: core_with(library).read_model(place / f"{kind}.xml") for kind in KINDS}
+
+
+def _convert(case: Case, form: str, library: Path) -> dict[str, Any]:
+    model, weights, example = sparse(case), FORMATS[form][0], case.batch(2, 24)
     blocks = find_blocks(model, example)
     operators: dict[str, list[tuple[MLPBlock, PackedOperator | None]]] = {
         "openvino": [],
         "ours": [(block, packed_operator(block, weights)) for block in blocks],
         "ceiling": [(block, None) for block in blocks],
     }
-    made = {kind: converted(model, packed, example, library) for kind, packed in operators.items()}
+    made = {kind: converted(model, operators[kind], example, library) for kind in KINDS}
     if form == "int8":
         for kind, one in made.items():
             made[kind] = quantised(one, [feed_of(case.batch(1, 32 + k), one) for k in range(_CALIBRATION)])
-    settings = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-    settings["PERFORMANCE_HINT"] = "LATENCY"
-    core = core_with(library)
-    requests = {kind: core.compile_model(one, "CPU", settings).create_infer_request() for kind, one in made.items()}
-    return Ready(case=case, model=model, form=form, made=made, requests=requests)
+    return made
 
 
 def _row(ready: Ready, size: tuple[int, int], *, budget_s: float) -> dict[str, Any]:
@@ -183,7 +165,7 @@ def _row(ready: Ready, size: tuple[int, int], *, budget_s: float) -> dict[str, A
     wanted = _output(ready.model, batch)
     errors = {kind: _error(calls[kind](None), wanted) for kind in ("ours", "openvino")}
     refuse_wrong(f"{case.name} in {form}", errors["ours"] <= max(_ERRORS[form], 1.5 * errors["openvino"]))
-    times = interleaved(calls, [None], budget_s=budget_s, least=5, warm_up=1, in_a_row=3, uncounted=1)
+    times = interleaved(calls, [None], budget_s=budget_s, least=5, warm_up=1, in_a_row=5, uncounted=2)
     speed, limit = ratios(times["openvino"], times["ours"]), ratios(times["openvino"], times["ceiling"])
     return {
         "model": case.name,
