@@ -1,0 +1,118 @@
+"""What autograd holds for an MLP block with packed activations and what the operating system counts, beside torch's."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lazyneuron.experiments.experiment import SEED
+from lazyneuron.train import pack_activations_
+
+LAYERS = 8  # of the training whose memory the operating system counts
+
+
+def block_at(width: int, hidden: int, *, density: float, arithmetic: str | None) -> nn.Module:
+    """A ReLU block with Gaussian weights of which this share fires on Gaussian tokens, each token with its own."""
+    torch.manual_seed(SEED)
+    model = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width))
+    nn.init.normal_(model[0].weight, std=width**-0.5)  # type: ignore[arg-type]
+    nn.init.constant_(model[0].bias, -statistics.NormalDist().inv_cdf(1 - density))  # type: ignore[arg-type]
+    if arithmetic is not None:
+        pack_activations_(model, arithmetic=arithmetic)  # type: ignore[arg-type]
+    return model
+
+
+class _Sublayer(nn.Module):
+    """A block as it stands in a transformer: ``r + mlp(norm(r))``, and ``r`` alone without the block."""
+
+    def __init__(self, width: int, mlp: nn.Module | None) -> None:
+        super().__init__()
+        self.norm, self.mlp = nn.LayerNorm(width), mlp
+
+    def forward(self, r: Tensor) -> Tensor:
+        x: Tensor = self.norm(r)
+        return r + (x if self.mlp is None else self.mlp(x))
+
+
+def sublayer_at(shape: tuple[int, int, int], *, density: float, packed: bool) -> nn.Module:
+    """The block of :func:`block_at` behind a norm."""
+    model = _Sublayer(shape[0], block_at(shape[0], shape[1], density=density, arithmetic=None))
+    if packed:
+        pack_activations_(model)
+    return model
+
+
+def _kept_bytes(model: nn.Module, x: Tensor) -> tuple[int, int]:
+    """Bytes that a forward leaves to its backward: without its input, and in all; parameters left out."""
+    known = {t.untyped_storage().data_ptr() for t in model.parameters()}
+    kept: dict[int, Tensor] = {}
+
+    def note(t: Tensor) -> Tensor:
+        kept[t.untyped_storage().data_ptr()] = t
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
+        model(x)
+    places = {place: t.untyped_storage().nbytes() for place, t in kept.items() if place not in known}
+    every = sum(places.values())
+    return every - places.get(x.untyped_storage().data_ptr(), 0), every
+
+
+def shares(shape: tuple[int, int, int], density: float, x: Tensor) -> dict[str, float]:
+    """What autograd holds for a block with packed activations, over what it holds for torch's own.
+
+    ``kept_share``: of the hidden layer. ``kept_share_with_input``: with the input of a block for itself, whose input
+    nobody else keeps. ``kept_share_in_layer``: all that the block adds, input included, to what the norm in front of it
+    keeps anyway. ``kept_share_of_layer``: of norm and block together.
+    """
+    blocks = (block_at(*shape[:2], density=density, arithmetic=way) for way in (None, "dense"))
+    (dense_hidden, dense), (packed_hidden, packed) = (_kept_bytes(block, x) for block in blocks)
+    layers = (sublayer_at(shape, density=density, packed=pack) for pack in (False, True))
+    norm, whole, whole_packed = (_kept_bytes(m, x)[1] for m in (_Sublayer(shape[0], None), *layers))
+    return {
+        "kept_share": round(packed_hidden / dense_hidden, 3),
+        "kept_share_with_input": round(packed / dense, 3),
+        "kept_share_in_layer": round((whole_packed - norm) / (whole - norm), 3),
+        "kept_share_of_layer": round(whole_packed / whole, 3),
+        "dense_mib": round(dense / 2**20, 2),
+    }
+
+
+_PEAK = """
+import resource, sys, torch
+from torch import nn
+from lazyneuron.experiments.bench.training_memory import sublayer_at
+width, hidden, tokens, layers, packed = map(int, sys.argv[1:6])
+shape = width, hidden, tokens
+model = nn.Sequential(*(sublayer_at(shape, density=float(sys.argv[6]), packed=bool(packed)) for _ in range(layers)))
+def step(n):
+    model(torch.randn(n, width).requires_grad_()).square().sum().backward()
+step(8)  # gradients and buffers of the libraries are there
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+step(tokens)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def peak(shape: tuple[int, int, int], density: float) -> dict[str, Any]:
+    """By how many MiB a training step of several layers raises the most memory that its process ever held."""
+    found = {}
+    for name in ("dense", "packed"):
+        numbers = [*shape, LAYERS, int(name == "packed"), density]
+        command = [sys.executable, "-c", _PEAK, *map(str, numbers)]
+        found[name] = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout) / 1024
+    width, hidden, tokens = shape
+    return {
+        "shape": f"{width} x {hidden}",
+        "tokens": tokens,
+        "density": density,
+        "layers": LAYERS,
+        "dense_mib": round(found["dense"], 1),
+        "packed_mib": round(found["packed"], 1),
+        "share": round(found["packed"] / found["dense"], 3) if found["dense"] else None,
+    }
