@@ -110,9 +110,9 @@ def _memory(record: Record) -> str:
             "block in a layer": row["kept_share_in_layer"],
             "block and norm": row["kept_share_of_layer"],
             "block for itself": row["kept_share_with_input"],
-            "peak, dense MiB": peak["dense_mib"],
-            "packed MiB": peak["packed_mib"],
-            "packed over dense": peak["share"],
+            "peak, MiB": f"{peak['packed_mib']} of {peak['dense_mib']}",
+            "share": round(peak["packed_mib"] / peak["dense_mib"], 2),
+            "default allocator": f"{peak['packed_default_allocator_mib']} of {peak['dense_default_allocator_mib']}",
         }
         for peak, row in zip(peaks, record.data["rows"][-len(peaks) :], strict=True)
     ]

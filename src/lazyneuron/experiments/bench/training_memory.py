@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -84,7 +86,8 @@ def shares(shape: tuple[int, int, int], density: float, x: Tensor) -> dict[str, 
 
 
 _PEAK = """
-import resource, sys, torch
+import sys, torch
+from pathlib import Path
 from torch import nn
 from lazyneuron.experiments.bench.training_memory import sublayer_at
 width, hidden, tokens, layers, packed = map(int, sys.argv[1:6])
@@ -92,27 +95,38 @@ shape = width, hidden, tokens
 model = nn.Sequential(*(sublayer_at(shape, density=float(sys.argv[6]), packed=bool(packed)) for _ in range(layers)))
 def step(n):
     model(torch.randn(n, width).requires_grad_()).square().sum().backward()
+def held(what):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(what))
 step(8)  # gradients and buffers of the libraries are there
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+Path("/proc/self/clear_refs").write_text("5")  # the most from now on
+before = held("VmRSS")
 step(tokens)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(held("VmHWM") - before)
 """
 
 
+# above this many bytes glibc's allocator gives memory back as soon as it is freed, so that what is held is what is needed
+_AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": "1000000"}
+
+
 def peak(shape: tuple[int, int, int], density: float) -> dict[str, Any]:
-    """By how many MiB a training step of several layers raises the most memory that its process ever held."""
-    found = {}
-    for name in ("dense", "packed"):
-        numbers = [*shape, LAYERS, int(name == "packed"), density]
-        command = [sys.executable, "-c", _PEAK, *map(str, numbers)]
-        found[name] = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout) / 1024
+    """By how many MiB a training step of several layers raises the memory that its process holds at most; on Linux.
+
+    Twice: with memory that is given back as it is freed, and with glibc's allocator as it is, which keeps what lies
+    between smaller tensors that are still there.
+    """
     width, hidden, tokens = shape
-    return {
-        "shape": f"{width} x {hidden}",
-        "tokens": tokens,
-        "density": density,
-        "layers": LAYERS,
-        "dense_mib": round(found["dense"], 1),
-        "packed_mib": round(found["packed"], 1),
-        "share": round(found["packed"] / found["dense"], 3) if found["dense"] else None,
-    }
+    row: dict[str, Any] = {"shape": f"{width} x {hidden}", "tokens": tokens, "density": density, "layers": LAYERS}
+    for kind, extra in (("", _AT_ONCE), ("_default_allocator", {})):
+        dense, packed = (_raised_mib(shape, density, packed=packs, extra=extra) for packs in (False, True))
+        row |= {f"dense{kind}_mib": round(dense, 1), f"packed{kind}_mib": round(packed, 1)}
+    return row
+
+
+def _raised_mib(shape: tuple[int, int, int], density: float, *, packed: bool, extra: Mapping[str, str]) -> float:
+    numbers = [*shape, LAYERS, int(packed), density]
+    command = [sys.executable, "-c", _PEAK, *map(str, numbers)]
+    environment = {**os.environ, **extra}
+    found = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    return int(found.stdout) / 1024
