@@ -71,7 +71,7 @@ def run(request: Request) -> Record:
         ImplUnavailable: the native kernels are not built.
     """
     needs_kernels()
-    shapes, densities, budget_s = (((96, 384, 128),), (0.1,), 0.2) if request.quick else (SHAPES, DENSITIES, 8.0)
+    shapes, densities, budget_s = (((96, 384, 128),), (0.1,), 0.2) if request.quick else (SHAPES, DENSITIES, 6.0)
     cases = [(shape, density) for shape in shapes for density in densities]
     rows = []
     for number, (shape, density) in enumerate(cases):

@@ -106,7 +106,7 @@ print(held("VmHWM") - before)
 """
 
 
-# above this many bytes glibc's allocator gives memory back as soon as it is freed, so that what is held is what is needed
+# above so many bytes glibc's allocator gives memory back as it is freed: what is held is what is needed
 _AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": "1000000"}
 
 
