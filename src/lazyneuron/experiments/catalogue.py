@@ -55,7 +55,7 @@ NAMES: dict[Kind, tuple[str, ...]] = {
     ),
     "benchmark": (
         *("accelerate", "checks", "encoder", "explain", "generate", "gpu", "head"),
-        *("jsrelu", "learn", "openvino", "recipes", "route", "training"),
+        *("jsrelu", "learn", "openvino", "recipes", "route", "training", "trainings"),
     ),
     "demo": ("demo",),
     "sweep": ("sweep",),
@@ -126,11 +126,12 @@ def _benchmarks() -> tuple[Experiment, ...]:
         recipes,
         route,
         training,
+        trainings,
     )
 
     modules = (
         *(accelerate, checks, encoder, explain, generate, gpu, head),
-        *(jsrelu, learn, openvino, recipes, route, training),
+        *(jsrelu, learn, openvino, recipes, route, training, trainings),
     )
     return tuple(module.EXPERIMENT for module in modules)
 

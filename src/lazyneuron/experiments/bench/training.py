@@ -112,7 +112,6 @@ def _memory(record: Record) -> str:
             "block for itself": row["kept_share_with_input"],
             "peak, MiB": f"{peak['packed_mib']} of {peak['dense_mib']}",
             "share": round(peak["packed_mib"] / peak["dense_mib"], 2),
-            "default allocator": f"{peak['packed_default_allocator_mib']} of {peak['dense_default_allocator_mib']}",
         }
         for peak, row in zip(peaks, record.data["rows"][-len(peaks) :], strict=True)
     ]

@@ -6,7 +6,6 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -111,22 +110,21 @@ _AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": "1000000"}
 
 
 def peak(shape: tuple[int, int, int], density: float) -> dict[str, Any]:
-    """By how many MiB a training step of several layers raises the memory that its process holds at most; on Linux.
-
-    Twice: with memory that is given back as it is freed, and with glibc's allocator as it is, which keeps what lies
-    between smaller tensors that are still there.
-    """
+    """By how many MiB a training step of several layers raises the memory that its process holds at most; on Linux."""
     width, hidden, tokens = shape
-    row: dict[str, Any] = {"shape": f"{width} x {hidden}", "tokens": tokens, "density": density, "layers": LAYERS}
-    for kind, extra in (("", _AT_ONCE), ("_default_allocator", {})):
-        dense, packed = (_raised_mib(shape, density, packed=packs, extra=extra) for packs in (False, True))
-        row |= {f"dense{kind}_mib": round(dense, 1), f"packed{kind}_mib": round(packed, 1)}
-    return row
+    dense, packed = (_raised_mib(shape, density, packed=packs) for packs in (False, True))
+    return {
+        "shape": f"{width} x {hidden}",
+        "tokens": tokens,
+        "density": density,
+        "layers": LAYERS,
+        "dense_mib": round(dense, 1),
+        "packed_mib": round(packed, 1),
+    }
 
 
-def _raised_mib(shape: tuple[int, int, int], density: float, *, packed: bool, extra: Mapping[str, str]) -> float:
+def _raised_mib(shape: tuple[int, int, int], density: float, *, packed: bool) -> float:
     numbers = [*shape, LAYERS, int(packed), density]
     command = [sys.executable, "-c", _PEAK, *map(str, numbers)]
-    environment = {**os.environ, **extra}
-    found = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    found = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, **_AT_ONCE})
     return int(found.stdout) / 1024
