@@ -10,7 +10,9 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import lazyneuron as lazy
+from lazyneuron.core.errors import ConfigError
 from lazyneuron.train import pack_activations_
+from lazyneuron.train.packing.source import source_of
 from tests.accelerate.comparison import check_close
 from tests.kernels import needs_kernels
 from tests.train.packing import HIDDEN, WIDTH, Gated, Transposed, at_density, kept_bytes, plain, step, tokens
@@ -93,6 +95,16 @@ def test_at_density_a_tenth_a_layer_keeps_a_tenth_of_what_its_block_kept():
     packed = kept_bytes(model, x) - norm
     assert packed == 200 * ((HIDDEN + 7) // 8) + 20 * HIDDEN * 4
     assert packed * 5 <= dense
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_input_is_made_again_bit_for_bit(norm):
+    model, r, seen = sublayer(norm), tokens(3, 5).requires_grad_(), []
+    pack_activations_(model)
+    model.between = lambda x: seen.append(x) or x
+    model(r)
+    source = source_of(seen[0])
+    assert torch.equal(source.again(source.input), seen[0])
 
 
 @needs_kernels
@@ -200,6 +212,14 @@ def test_under_compile():
     check_close(got[0], wanted[0], length=400)
     for one, other in zip(got[1], wanted[1], strict=True):
         check_close(one, other, length=400)
+
+
+def test_gradients_of_gradients_are_refused_with_one_sentence():
+    model, x = sublayer(), tokens(4).requires_grad_()
+    pack_activations_(model)
+    (gradient,) = torch.autograd.grad(model(x).square().sum(), x, create_graph=True)
+    with pytest.raises(ConfigError, match=r"no gradients of gradients; restore the model"):
+        gradient.square().sum().backward()
 
 
 def test_a_norm_of_other_code_leaves_the_input_as_it_is():
