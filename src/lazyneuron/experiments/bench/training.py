@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lazyneuron.core.record import Record
 from lazyneuron.core.timing import compared, ratios
 from lazyneuron.experiments.bench.correct import needs_kernels, refuse_wrong
-from lazyneuron.experiments.bench.training_memory import block_at, peak, shares, sublayer_at
+from lazyneuron.experiments.bench.training_memory import block_at, sublayer_at
 from lazyneuron.experiments.experiment import SEED, Experiment, Request, benchmark_record
 from lazyneuron.report import markdown_table, provenance
 
@@ -55,7 +55,6 @@ def _case(shape: tuple[int, int, int], density: float, *, budget_s: float) -> di
         "gain": round(gains.median, 2),
         "gain_quartiles": [round(q, 2) for q in gains.quartiles],
         "ceiling": round(6 / (1 + 5 * fires), 2),
-        **shares(shape, density, inputs[0]),
         "rounds": len(gains.samples),
     }
 
@@ -78,8 +77,7 @@ def run(request: Request) -> Record:
         request.advance(number / len(cases), f"{shape[0]} x {shape[1]}, {shape[2]} tokens, density {density:g}")
         rows.append(_case(shape, density, budget_s=budget_s))
     title = "A training step of one MLP block"
-    peaks = [peak(shapes[-1], density) for density in densities]
-    return benchmark_record("training", title=title, threads=torch.get_num_threads(), rows=rows, peaks=peaks)
+    return benchmark_record("training", title=title, threads=torch.get_num_threads(), rows=rows)
 
 
 def _section(record: Record) -> str:
@@ -94,26 +92,9 @@ def _section(record: Record) -> str:
             "dense over auto": row["gain"],
             "quartiles": " to ".join(map(str, row["gain_quartiles"])),
             "limit": row["ceiling"],
-            "in a layer": row["packed_over_dense_in_layer"],
+            "in a layer": row.get("packed_over_dense_in_layer"),
         }
         for row in record.data["rows"]
-    ]
-    return f"{markdown_table(table)}\n\n{provenance(record)}\n"
-
-
-def _memory(record: Record) -> str:
-    peaks = record.data["peaks"]
-    table = [
-        {
-            "density": f"{peak['density']:.2f}",
-            "hidden layer": row["kept_share"],
-            "block in a layer": row["kept_share_in_layer"],
-            "block and norm": row["kept_share_of_layer"],
-            "block for itself": row["kept_share_with_input"],
-            "peak, MiB": f"{peak['packed_mib']} of {peak['dense_mib']}",
-            "share": round(peak["packed_mib"] / peak["dense_mib"], 2),
-        }
-        for peak, row in zip(peaks, record.data["rows"][-len(peaks) :], strict=True)
     ]
     return f"{markdown_table(table)}\n\n{provenance(record)}\n"
 
@@ -123,5 +104,5 @@ EXPERIMENT = Experiment(
     title="A training step of one MLP block, dense and by what fires",
     run=run,
     kind="benchmark",
-    sections={"docs/train.md#training": _section, "docs/train.md#training-memory": _memory},
+    sections={"docs/train.md#training": _section},
 )

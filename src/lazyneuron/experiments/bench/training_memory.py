@@ -11,8 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lazyneuron.experiments.experiment import SEED
+from lazyneuron.core.record import Record
+from lazyneuron.experiments.experiment import SEED, Experiment, Request, benchmark_record
+from lazyneuron.report import markdown_table, provenance
 from lazyneuron.train import pack_activations_
+
+SHAPE = (768, 3072, 2048)  # features, neurons, tokens
+DENSITIES = (0.03, 0.1, 0.3)
 
 LAYERS = 8  # of the training whose memory the operating system counts
 
@@ -64,13 +69,14 @@ def _kept_bytes(model: nn.Module, x: Tensor) -> tuple[int, int]:
     return every - places.get(x.untyped_storage().data_ptr(), 0), every
 
 
-def shares(shape: tuple[int, int, int], density: float, x: Tensor) -> dict[str, float]:
+def shares(shape: tuple[int, int, int], density: float) -> dict[str, float]:
     """What autograd holds for a block with packed activations, over what it holds for torch's own.
 
     ``kept_share``: of the hidden layer. ``kept_share_with_input``: with the input of a block for itself, whose input
     nobody else keeps. ``kept_share_in_layer``: all that the block adds, input included, to what the norm in front of it
     keeps anyway. ``kept_share_of_layer``: of norm and block together.
     """
+    x = torch.randn(shape[2], shape[0], generator=torch.Generator().manual_seed(SEED)).requires_grad_()
     blocks = (block_at(*shape[:2], density=density, arithmetic=way) for way in (None, "dense"))
     (dense_hidden, dense), (packed_hidden, packed) = (_kept_bytes(block, x) for block in blocks)
     layers = (sublayer_at(shape, density=density, packed=pack) for pack in (False, True))
@@ -128,3 +134,39 @@ def _raised_mib(shape: tuple[int, int, int], density: float, *, packed: bool) ->
     command = [sys.executable, "-c", _PEAK, *map(str, numbers)]
     found = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, **_AT_ONCE})
     return int(found.stdout) / 1024
+
+
+def run(request: Request) -> Record:
+    """Every density in float32: bytes that are counted, and the most memory of a process, neither of which is a time."""
+    shape, densities = ((96, 384, 512), (0.1,)) if request.quick else (SHAPE, DENSITIES)
+    rows = []
+    for number, density in enumerate(densities):
+        request.advance(number / len(densities), f"density {density:g}")
+        rows.append({**peak(shape, density), **shares(shape, density)})
+    title = "Memory of training with packed activations"
+    return benchmark_record("training-memory", title=title, threads=torch.get_num_threads(), rows=rows)
+
+
+def _section(record: Record) -> str:
+    table = [
+        {
+            "density": f"{row['density']:.2f}",
+            "hidden layer": row["kept_share"],
+            "block in a layer": row["kept_share_in_layer"],
+            "block and norm": row["kept_share_of_layer"],
+            "block for itself": row["kept_share_with_input"],
+            "peak, MiB": f"{row['packed_mib']} of {row['dense_mib']}",
+            "share": round(row["packed_mib"] / row["dense_mib"], 2) if row["dense_mib"] else None,
+        }
+        for row in record.data["rows"]
+    ]
+    return f"{markdown_table(table)}\n\n{provenance(record)}\n"
+
+
+EXPERIMENT = Experiment(
+    name="training-memory",
+    title="Memory of training with packed activations",
+    run=run,
+    kind="benchmark",
+    sections={"docs/train.md#training-memory": _section},
+)
