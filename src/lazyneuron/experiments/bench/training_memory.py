@@ -137,7 +137,7 @@ def _raised_mib(shape: tuple[int, int, int], density: float, *, packed: bool) ->
 
 
 def run(request: Request) -> Record:
-    """Every density in float32: bytes that are counted, and the most memory of a process, neither of which is a time."""
+    """Every density in float32: bytes that are counted, and the most memory of a process; no times."""
     shape, densities = ((96, 384, 512), (0.1,)) if request.quick else (SHAPE, DENSITIES)
     rows = []
     for number, density in enumerate(densities):
