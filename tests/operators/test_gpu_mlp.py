@@ -291,6 +291,8 @@ WRONG: dict[str, tuple[Callable[[Block], Block], str]] = {
     "neurons": (lambda b: dataclasses.replace(b, down=Layer(rows=b.down.rows[1:], bias=b.down.bias)), "Rows"),
     "bias": (lambda b: dataclasses.replace(b, first=Layer(rows=b.first.rows, bias=b.first.bias[1:])), "A bias is 70"),
     "up": (lambda b: dataclasses.replace(b, up=Layer(rows=b.first.rows[1:])), "as many neurons, got 70 and 69"),
+    "axes": (lambda b: dataclasses.replace(b, first=Layer(rows=b.first.rows[0, 0])), "are a matrix"),
+    "axes of down": (lambda b: dataclasses.replace(b, down=Layer(rows=b.down.rows[0])), "are a matrix"),
     "format": (lambda b: dataclasses.replace(b, form=Format(bits=8)), "torch.uint8 of shape"),
 }
 
@@ -300,6 +302,37 @@ def test_what_is_wrong_is_said(what):
     change, match = WRONG[what]
     with pytest.raises(ShapeError, match=match):
         change(make()).run(inputs(2, 160))
+
+
+def _other_strides(t: Tensor) -> list[Tensor]:
+    """The same numbers, laid out otherwise."""
+    found = [torch.stack([t, t], -1)[..., 0], torch.cat([t, t], -1)[..., : t.shape[-1]]]
+    if t.ndim == 2:
+        found.append(t.t().contiguous().t())
+    lying = [777 if n == 1 else stride for n, stride in zip(t.shape, t.stride(), strict=True)]
+    return [*found, torch.as_strided(t.clone(), t.shape, lying)]
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.parametrize("shape", [(160, 70, 128), (160, 1, 128), (160, 2, 128), (1, 5, 64), (1, 1, 1)])
+def test_other_strides_are_answered_rightly_or_refused(shape, form):
+    d_in, hidden, d_out = shape
+    if form is not None and (d_in == 1 or d_out % 64):
+        pytest.skip("quantised rows have at least a group")
+    block, x = make(d_in, hidden, d_out, form=form), inputs(2, d_in)
+    wanted, refused = block.run(x), 0
+    for layer in ("first", "down"):
+        for part in ("rows", "scale", "bias"):
+            held = getattr(getattr(block, layer), part)
+            for other in [] if held is None else _other_strides(held):
+                changed = dataclasses.replace(getattr(block, layer), **{part: other})
+                try:
+                    assert torch.equal(dataclasses.replace(block, **{layer: changed}).run(x), wanted)
+                except ShapeError:
+                    refused += 1
+    for other in _other_strides(x):
+        assert torch.equal(block.run(other), wanted)
+    assert refused or shape == (1, 1, 1)
 
 
 def test_wrong_inputs_scales_and_counts():

@@ -41,6 +41,10 @@ def reshaped(t: Tensor) -> Iterator[tuple[str, Tensor]]:
         if t.dtype != dtype:
             yield str(dtype), t.to(dtype)
     yield "strided", torch.stack([t, t], -1)[..., 0]
+    yield "transposed", t.transpose(0, -1).contiguous().transpose(0, -1) if t.dim() else t
+    # what strides say of an axis of one number, and of no numbers, means nothing
+    lying = [777 if n == 1 else stride for n, stride in zip(t.shape, t.stride(), strict=True)]
+    yield "other strides of axes of one", torch.as_strided(t.clone(), t.shape, lying)
     yield "expanded", torch.as_strided(t.clone(), t.shape, [0] * t.dim())
     yield "one axis more", t[None].clone()
     yield "one axis", t.flatten().clone()
@@ -51,6 +55,8 @@ def reshaped(t: Tensor) -> Iterator[tuple[str, Tensor]]:
         yield f"axis {axis} one shorter", t.narrow(axis, 0, n - 1).contiguous()
         yield f"axis {axis} one longer", torch.cat([t, t.narrow(axis, 0, 1)], axis)
         yield f"axis {axis} empty", t.narrow(axis, 0, 0).contiguous()
+        yield f"axis {axis} empty, in strides", t.narrow(axis, 0, 0)
+        yield f"axis {axis} of one", t.narrow(axis, 0, 1)
         yield (
             f"axis {axis} empty, others endless",
             t.new_empty([0 if a == axis else endless for a in range(t.dim())]),

@@ -100,6 +100,14 @@ def step(model: nn.Module, x: Tensor) -> tuple[Tensor, list[Tensor]]:
     return y.detach(), [x.grad, *(p.grad for p in model.parameters())]
 
 
+@torch.no_grad()
+def at_density(up: nn.Linear, x: Tensor, density: float) -> None:
+    """Move the biases so that every neuron fires for this share of the tokens."""
+    z = up(x).reshape(-1, up.out_features)
+    last = round(len(z) * (1 - density))
+    up.bias -= (z.kthvalue(last, dim=0).values + z.kthvalue(last + 1, dim=0).values) / 2
+
+
 def train(model: nn.Module, hooks: TrainingHooks, batches: Iterable[tuple[Tensor, Tensor]]) -> list[float]:
     """The squared error of every step with AdamW and these hooks, which are started."""
     optimizer, losses = torch.optim.AdamW(model.parameters(), 1e-2), []

@@ -19,7 +19,20 @@ from lazyneuron.core.undo import Transaction
 from lazyneuron.train import SparsityMonitor, TrainingHooks, pack_activations_
 from tests.accelerate.comparison import check_close
 from tests.train.networks import data, net
-from tests.train.packing import BLOCKS, HIDDEN, WIDTH, Gated, Written, kept_bytes, made, plain, step, tokens, train
+from tests.train.packing import (
+    BLOCKS,
+    HIDDEN,
+    WIDTH,
+    Gated,
+    Written,
+    at_density,
+    kept_bytes,
+    made,
+    plain,
+    step,
+    tokens,
+    train,
+)
 
 
 def same(got, wanted, *, length=400):
@@ -64,20 +77,12 @@ def test_under_autocast(name):
         check_close(one.bfloat16(), other.bfloat16(), length=400, roundings=2)
 
 
-def at_density(model: nn.Module, up: nn.Linear, x: torch.Tensor, density: float) -> None:
-    """Move the biases so that every neuron fires for this share of the tokens."""
-    with torch.no_grad():
-        z = up(x).reshape(-1, up.out_features)
-        last = round(len(z) * (1 - density))
-        up.bias -= (z.kthvalue(last, dim=0).values + z.kthvalue(last + 1, dim=0).values) / 2
-
-
 @pytest.mark.parametrize("kind", ["relu", "squared relu", "gated"])
 def test_at_density_a_tenth_a_fifth_of_the_memory_is_kept(kind):
     torch.manual_seed(0)
     model, x = {"relu": plain(nn.ReLU()), "squared relu": Written(), "gated": Gated()}[kind], tokens(200)
     up = {"relu": lambda: model[0], "squared relu": lambda: model.up, "gated": lambda: model.gate}[kind]()
-    at_density(model, up, x, 0.1)
+    at_density(up, x, 0.1)
     dense = kept_bytes(model, x)
     pack_activations_(model)
     packed = kept_bytes(model, x)
@@ -90,7 +95,7 @@ def test_at_density_a_tenth_a_fifth_of_the_memory_is_kept(kind):
 
 def test_dropout_costs_a_bit():
     model, x = plain(nn.ReLU(), dropout=0.5).train(), tokens(100)
-    at_density(model, model[0], x, 0.1)
+    at_density(model[0], x, 0.1)
     assert kept_bytes(model, x) == 3 * 100 * HIDDEN * 4  # relu's result, what it is multiplied by, the product
     pack_activations_(model)
     assert kept_bytes(model, x) == 2 * 100 * ((HIDDEN + 7) // 8) + 10 * HIDDEN * 4

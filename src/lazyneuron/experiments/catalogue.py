@@ -55,7 +55,7 @@ NAMES: dict[Kind, tuple[str, ...]] = {
     ),
     "benchmark": (
         *("accelerate", "checks", "encoder", "explain", "generate", "gpu", "head"),
-        *("jsrelu", "learn", "openvino", "recipes", "route", "training"),
+        *("jsrelu", "learn", "openvino", "recipes", "route", "training", "training-memory", "trainings"),
     ),
     "demo": ("demo",),
     "sweep": ("sweep",),
@@ -126,11 +126,13 @@ def _benchmarks() -> tuple[Experiment, ...]:
         recipes,
         route,
         training,
+        training_memory,
+        trainings,
     )
 
     modules = (
         *(accelerate, checks, encoder, explain, generate, gpu, head),
-        *(jsrelu, learn, openvino, recipes, route, training),
+        *(jsrelu, learn, openvino, recipes, route, training, training_memory, trainings),
     )
     return tuple(module.EXPERIMENT for module in modules)
 

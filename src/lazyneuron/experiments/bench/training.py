@@ -5,7 +5,6 @@ The ceiling of the last is 6 / (1 + 5 p): of six products of a step only the fir
 
 from __future__ import annotations
 
-import statistics
 from typing import Any
 
 import torch
@@ -14,24 +13,13 @@ from torch import Tensor, nn
 from lazyneuron.core.record import Record
 from lazyneuron.core.timing import compared, ratios
 from lazyneuron.experiments.bench.correct import needs_kernels, refuse_wrong
+from lazyneuron.experiments.bench.training_memory import block_at, sublayer_at
 from lazyneuron.experiments.experiment import SEED, Experiment, Request, benchmark_record
 from lazyneuron.report import markdown_table, provenance
-from lazyneuron.train import pack_activations_
 
 SHAPES = ((384, 1536, 512), (768, 3072, 512), (768, 3072, 2048))  # features, neurons, tokens
 DENSITIES = (0.03, 0.1, 0.3)
 _WAYS = {"dense": None, "packed": "dense", "auto": "auto"}
-
-
-def block_at(width: int, hidden: int, *, density: float, arithmetic: str | None) -> nn.Module:
-    """A ReLU block with Gaussian weights of which this share fires on Gaussian tokens, each token with its own."""
-    torch.manual_seed(SEED)
-    model = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width))
-    nn.init.normal_(model[0].weight, std=width**-0.5)  # type: ignore[arg-type]
-    nn.init.constant_(model[0].bias, -statistics.NormalDist().inv_cdf(1 - density))  # type: ignore[arg-type]
-    if arithmetic is not None:
-        pack_activations_(model, arithmetic=arithmetic)  # type: ignore[arg-type]
-    return model
 
 
 def _step(model: nn.Module, x: Tensor) -> list[Tensor]:
@@ -40,35 +28,20 @@ def _step(model: nn.Module, x: Tensor) -> list[Tensor]:
     return list(torch.autograd.grad(model(x).square().sum(), wanted))
 
 
-def _kept_bytes(model: nn.Module, x: Tensor) -> tuple[int, int]:
-    """Bytes that a forward leaves to its backward: as wide as the hidden layer, and in all; parameters left out."""
-    known = {t.untyped_storage().data_ptr() for t in model.parameters()}
-    kept: dict[int, Tensor] = {}
-
-    def note(t: Tensor) -> Tensor:
-        kept[t.untyped_storage().data_ptr()] = t
-        return t
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
-        model(x)
-    places = {place: t.untyped_storage().nbytes() for place, t in kept.items() if place not in known}
-    every = sum(places.values())
-    return every - places.get(x.untyped_storage().data_ptr(), 0), every
-
-
 def _case(shape: tuple[int, int, int], density: float, *, budget_s: float) -> dict[str, Any]:
     """One shape at one density; the gradients are compared with torch's first."""
     width, hidden, tokens = shape
     models = {n: block_at(width, hidden, density=density, arithmetic=way) for n, way in _WAYS.items()}
+    models |= {
+        n: sublayer_at(shape, density=density, packed=pack) for n, pack in (("layer", False), ("in_layer", True))
+    }
     generator = torch.Generator().manual_seed(SEED)
     inputs = [torch.randn(tokens, width, generator=generator).requires_grad_() for _ in range(2)]
-    wanted = _step(models["dense"], inputs[0])
-    for name in ("packed", "auto"):
-        found = _step(models[name], inputs[0])
+    for name, reference in (("packed", "dense"), ("auto", "dense"), ("in_layer", "layer")):
+        found, wanted = (_step(models[n], inputs[0]) for n in (name, reference))
         refuse_wrong(name, all(_close(a, b) for a, b in zip(found, wanted, strict=True)))
     with torch.no_grad():
         fires = float((models["dense"][0](inputs[0]) > 0).float().mean())  # type: ignore[index]
-    (dense_hidden, dense), (packed_hidden, packed) = (_kept_bytes(models[n], inputs[0]) for n in ("dense", "packed"))
     calls = {name: lambda x, m=model: _step(m, x) for name, model in models.items()}
     times = compared(calls, inputs, budget_s=budget_s, seed=SEED)
     gains = ratios(times["dense"], times["auto"])
@@ -78,12 +51,10 @@ def _case(shape: tuple[int, int, int], density: float, *, budget_s: float) -> di
         "density": round(fires, 4),
         **{f"{name}_ms": round(t.median_us / 1e3, 2) for name, t in times.items()},
         "packed_over_dense": round(ratios(times["packed"], times["dense"]).median, 3),
+        "packed_over_dense_in_layer": round(ratios(times["in_layer"], times["layer"]).median, 3),
         "gain": round(gains.median, 2),
         "gain_quartiles": [round(q, 2) for q in gains.quartiles],
         "ceiling": round(6 / (1 + 5 * fires), 2),
-        "kept_share": round(packed_hidden / dense_hidden, 3),
-        "kept_share_with_input": round(packed / dense, 3),
-        "dense_mib": round(dense / 2**20, 2),
         "rounds": len(gains.samples),
     }
 
@@ -121,8 +92,7 @@ def _section(record: Record) -> str:
             "dense over auto": row["gain"],
             "quartiles": " to ".join(map(str, row["gain_quartiles"])),
             "limit": row["ceiling"],
-            "hidden layer kept": row["kept_share"],
-            "with the input": row["kept_share_with_input"],
+            **({"in a layer": row["packed_over_dense_in_layer"]} if "in_layer_ms" in row else {}),
         }
         for row in record.data["rows"]
     ]

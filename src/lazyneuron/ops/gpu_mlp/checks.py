@@ -30,7 +30,7 @@ def check_rows(layer: Layer, x: Tensor, bits: int, group: int) -> None:
     width = x.shape[-1]
     step = {KEPT: 1, 8: 64, 4: 128}[bits]
     padded = -(-width // step) * step
-    rows = layer.rows.shape[0]
+    rows = _lengths(layer)[0]
     _check(layer, x, (rows, padded // 2 if bits == 4 else padded), x.dtype if bits == KEPT else torch.uint8)
     _check_scale(layer, rows, bits, (rows, len(blocks(padded, group)), 16) if bits == 4 else (rows,))
     _check_bias(layer, x, rows)
@@ -38,7 +38,7 @@ def check_rows(layer: Layer, x: Tensor, bits: int, group: int) -> None:
 
 def check_columns(layer: Layer, hidden: Tensor, neurons: int, bits: int, group: int) -> None:
     """Raise ShapeError unless this is ``down`` by neuron, of as many neurons, in the format of these bits."""
-    stored = layer.rows.shape[-1]
+    stored = _lengths(layer)[1]
     dtype = {KEPT: hidden.dtype, 8: torch.int8, 4: torch.uint8}[bits]
     _check(layer, hidden, (neurons, stored), dtype)
     d_out = 2 * stored if bits == 4 else stored
@@ -52,6 +52,12 @@ def check_counts(counts: Tensor, x: Tensor) -> None:
     """Raise ShapeError unless this is what calls add to."""
     if counts.shape != (4,) or counts.dtype != torch.int64 or not counts.is_contiguous() or counts.device != x.device:
         raise ShapeError(f"Counts are 4 contiguous int64 numbers on {x.device}, got {_said(counts)}.")
+
+
+def _lengths(layer: Layer) -> torch.Size:
+    if layer.rows.ndim != 2:
+        raise ShapeError(f"Rows of weights are a matrix, got {_said(layer.rows)}.")
+    return layer.rows.shape
 
 
 def _check(layer: Layer, x: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -60,7 +59,7 @@ class _Activate(Function):
         if u is not None:
             h = h * (u.relu() if rule.rectifies_up else u)
         packed = pack(rule, z, u)
-        ctx.packed = packed.without_tensors()
+        ctx.form = packed.form
         ctx.save_for_backward(*packed.tensors)
         ctx.mark_non_differentiable(*(t for t in packed.tensors if t is not None))
         ctx.set_materialize_grads(False)
@@ -71,7 +70,7 @@ class _Activate(Function):
         given = gradients[0]
         if given is None:
             return None, None, None, None
-        packed: Packed = ctx.packed.having(ctx.saved_tensors)
+        packed: Packed = ctx.form.having(ctx.saved_tensors)
         with torch.no_grad():
             values, u = packed.values, packed.factors
             known = attached_gradient(given)
@@ -127,7 +126,7 @@ class _Drop(Function):
         if given is None:
             return None, None
         with torch.no_grad():
-            kept = Kept(bits=ctx.saved_tensors[0], count=ctx.count, scale=ctx.scale)
+            kept = Kept(ctx.saved_tensors[0], ctx.count, ctx.scale)
             result = given * kept.noise(given, ctx.shape)
         return once(result)[0], None
 
@@ -139,7 +138,7 @@ def drop(h: Tensor, packed: Packed, dropout: Callable[[Tensor], Tensor]) -> Tens
         scale = float(noise.amax()) if noise.numel() else 0.0
         count = int(torch.count_nonzero(noise))
     dropped, bits = _Drop.apply(h, noise)  # type: ignore[no-untyped-call]
-    return attach(dropped, dataclasses.replace(packed, kept=Kept(bits=bits, count=count, scale=scale)))
+    return attach(dropped, packed._replace(kept=Kept(bits, count, scale)))
 
 
 class _Down(Function):
@@ -150,7 +149,7 @@ class _Down(Function):
         ctx: Any, h: Tensor, weight: Tensor, bias: Tensor | None, linear: Callable[[Tensor], Tensor], packed: Packed
     ) -> Tensor:
         y = linear(h)
-        ctx.packed, ctx.types = packed.without_tensors(), (h.dtype, weight.dtype, None if bias is None else bias.dtype)
+        ctx.form, ctx.types = packed.form, (h.dtype, weight.dtype, None if bias is None else bias.dtype)
         ctx.save_for_backward(weight, *(packed.tensors if ctx.needs_input_grad[1] else (None,) * 4))
         return y
 
@@ -162,11 +161,12 @@ class _Down(Function):
         of_h, of_weight, of_bias = ctx.types
         with torch.no_grad():
             rows = g.reshape(-1, g.shape[-1])
+            if ctx.needs_input_grad[1]:
+                h = ctx.form.having(tensors).hidden()
+                to_weight = (rows.t() @ h.reshape(-1, h.shape[-1]).to(g.dtype)).to(of_weight)
+                del h  # its memory is that of the next, as wide as it
             if ctx.needs_input_grad[0]:
                 to_h = (g @ weight.to(g.dtype)).to(of_h)
-            if ctx.needs_input_grad[1]:
-                h = ctx.packed.having(tuple(tensors)).hidden()
-                to_weight = (rows.t() @ h.reshape(-1, h.shape[-1]).to(g.dtype)).to(of_weight)
             if ctx.needs_input_grad[2]:
                 to_bias = rows.sum(0).to(of_bias)
         return (*once(to_h, to_weight, to_bias), None, None)

@@ -13,6 +13,7 @@ from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.blocks.splice.override import Override
 from lazyneuron.train.packing.functions import activate, down, drop, pack_itself
 from lazyneuron.train.packing.packed import Rule, attached, is_packable
+from lazyneuron.train.packing.source import attach_source, source_of
 from lazyneuron.train.packing.sparse import sparse_down, up
 from lazyneuron.train.packing.steps import SparseSteps, Tally, is_watched, takes_sparse
 
@@ -20,7 +21,13 @@ _REASON = "lazyneuron packs what fires between the compiled parts of a model"
 
 
 class Packing(Override):
-    """Stands for the ``forward`` of a module, or for a function; a compiler leaves what it does out of its graph."""
+    """Stands for the ``forward`` of a module, or for a function.
+
+    Attributes:
+        compiled: whether a compiler takes the model's own code here; else it leaves this out of its graph.
+    """
+
+    compiled = False
 
     def __init__(self, held: Any) -> None:
         self.module = held
@@ -33,7 +40,7 @@ class Packing(Override):
     def __call__(self, x: Tensor, *others: Tensor | None) -> Any:
         """The output; what its backward needs is kept packed."""
         if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
-            return outside_graph(self.run, x, *others)
+            return self.original(x) if self.compiled else outside_graph(self.run, x, *others)
         return self.run(x, *others)
 
     def run(self, x: Tensor, *others: Any) -> Tensor:
@@ -46,17 +53,13 @@ class PackedActivation(Packing):
 
     def __init__(self, held: Any, found: Activation, *, rectifies_up: bool = False) -> None:
         super().__init__(held)
-        self.found = found
-        self.rectifies_up = rectifies_up
-
-    @property
-    def _is_module(self) -> bool:
-        return isinstance(self.module, nn.Module)
+        self.declares = isinstance(held, DeclaresActivation)
+        self.known = Rule(found, rectifies_up)
 
     def rule(self) -> Rule:
         """The function as it is now: a ramp may have moved it since."""
-        now = self.module.activation_spec() if isinstance(self.module, DeclaresActivation) else self.found
-        return Rule(now, self.rectifies_up)
+        held: Any = self.module
+        return Rule(held.activation_spec(), self.known.rectifies_up) if self.declares else self.known
 
     def activation_spec(self) -> Activation:
         """The function as a fact."""
@@ -68,12 +71,13 @@ class PackedActivation(Packing):
         if wanted and is_packable(z) and (u is None or is_packable(u)):
             rule = self.rule()
             if not rule.zero.empty or rule.activation.kind == "identity":
-                return activate(self.original, rule, z, u, watched=self._is_module and bool(self.module._forward_hooks))
+                watched = isinstance(self.module, nn.Module) and bool(self.module._forward_hooks)
+                return activate(self.original, rule, z, u, watched=watched)
         h = self.original(z)
-        return h if u is None else h * (u.relu() if self.rectifies_up else u)
+        return h if u is None else h * (u.relu() if self.known.rectifies_up else u)
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("module", "found", "rectifies_up") or name.startswith("__"):  # while it is being copied
+        if name in ("module", "known", "declares") or name.startswith("__"):  # while it is being copied
             raise AttributeError(name)
         return getattr(self.module, name)
 
@@ -133,17 +137,44 @@ def tally_of(block: MLPBlock) -> Tally | None:
     return None
 
 
-class PackedUp(Packing):
-    """Stands for the ``forward`` of a layer in front of the activation: its gradients take only what fires."""
+class PackedNorm(Packing):
+    """Stands for the ``forward`` of the norm in front of a block, whose output says where it came from."""
+
+    compiled = True
 
     def run(self, x: Tensor) -> Tensor:
-        """The layer's own output."""
+        """The norm's own output."""
+        y = self.original(x)
+        return attach_source(y, x, self.module) if is_packable(x) else y
+
+
+class PackedUp(Packing):
+    """Stands for the ``forward`` of a layer in front of the activation.
+
+    Args:
+        module: the layer.
+        transposed: whether its weight is stored as (in, out).
+        sparse: whether its gradients take only what fires, where that is possible.
+    """
+
+    def __init__(self, module: nn.Module, *, transposed: bool = False, sparse: bool = False) -> None:
+        super().__init__(module)
+        self.transposed = transposed
+        self.sparse = sparse
+        self.compiled = not sparse
+
+    def run(self, x: Tensor) -> Tensor:
+        """The layer's own output; what a norm made is made again for the backward."""
         weight: Any = self.module.weight
         bias: Any = self.module.bias
-        wanted = x.requires_grad or weight.requires_grad
-        if not wanted or not is_packable(x) or not takes_sparse(x) or type(weight.data) is not Tensor:
+        if not is_packable(x) or type(weight.data) is not Tensor:
             return self.original(x)
-        return up(x, weight=weight, bias=bias, linear=self.original)
+        source = source_of(x) if weight.requires_grad else None
+        sparse = self.sparse and takes_sparse(x) and (x.requires_grad or weight.requires_grad)
+        if source is None and not sparse:
+            return self.original(x)
+        rows = weight.t() if self.transposed else weight
+        return up(x, weight=rows, bias=bias, linear=self.original, source=source)
 
 
 class GatedRun:

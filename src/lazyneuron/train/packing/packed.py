@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,7 +31,7 @@ class Rule:
     activation: Activation
     rectifies_up: bool = False
 
-    @property
+    @functools.cached_property
     def zero(self) -> ZeroInterval:
         """Where a pre-activation is not kept."""
         return NOT_ZERO if self.activation.kind == "identity" else self.activation.zero
@@ -45,21 +48,39 @@ class Rule:
 ITSELF = Rule(Activation("identity"))  # of what is kept as it stands
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Kept:
-    """Which of the hidden activations a dropout kept, and what it multiplied them by."""
+class Kept(NamedTuple):  # as all below: dataclasses take tens of microseconds when they are made between products
+    """Which of the hidden activations a dropout kept, how many, and what it multiplied them by."""
 
     bits: Tensor
-    count: int
+    number: int
     scale: float
 
     def noise(self, like: Tensor, shape: tuple[int, ...]) -> Tensor:
         """What the dropout multiplied by."""
-        return scatter_fired(self.bits, like.new_full((self.count,), self.scale), shape)
+        return scatter_fired(self.bits, like.new_full((self.number,), self.scale), shape)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Packed:
+class Form(NamedTuple):
+    """What of a packed activation is no tensor; autograd alone holds the tensors.
+
+    Attributes:
+        rule, shape: as of :class:`Packed`.
+        dropout: number and scale of what a dropout left, or None.
+    """
+
+    rule: Rule
+    shape: tuple[int, ...]
+    dropout: tuple[int, float] | None
+
+    def having(self, tensors: Sequence[Tensor | None]) -> Packed:
+        """The packed activation with these as its :attr:`Packed.tensors`."""
+        bits, values, factors, kept = tensors
+        assert bits is not None and values is not None
+        left = None if self.dropout is None or kept is None else Kept(kept, *self.dropout)
+        return Packed(self.rule, self.shape, bits, values, factors, left)
+
+
+class Packed(NamedTuple):
     """A hidden activation (..., neurons) as what its backward needs.
 
     Attributes:
@@ -69,7 +90,6 @@ class Packed:
         values: these, (kept,).
         factors: the values of a gated block's ``up`` at the same places, else None.
         kept: what a dropout behind the activation left, or None.
-        version: of the tensor that this belongs to.
         watched: whether hooks see the activation, whose gradient has to be whole then.
     """
 
@@ -79,7 +99,6 @@ class Packed:
     values: Tensor
     factors: Tensor | None = None
     kept: Kept | None = None
-    version: int = 0
     watched: bool = False
 
     @property
@@ -87,17 +106,10 @@ class Packed:
         """All that is kept, for autograd."""
         return self.bits, self.values, self.factors, None if self.kept is None else self.kept.bits
 
-    def having(self, tensors: tuple[Tensor | None, ...]) -> Packed:
-        """The same with these in the place of :attr:`tensors`."""
-        bits, values, factors, kept = tensors
-        assert bits is not None and values is not None
-        dropout = None if self.kept is None or kept is None else dataclasses.replace(self.kept, bits=kept)
-        return dataclasses.replace(self, bits=bits, values=values, factors=factors, kept=dropout)
-
-    def without_tensors(self) -> Packed:
-        """The same without what is kept: autograd alone holds that."""
-        nothing = self.bits.new_empty(0)
-        return self.having((nothing, nothing, None, None if self.kept is None else nothing))
+    @property
+    def form(self) -> Form:
+        """The rest."""
+        return Form(self.rule, self.shape, None if self.kept is None else (self.kept.number, self.kept.scale))
 
     @property
     def nbytes(self) -> int:
@@ -119,40 +131,38 @@ def pack(rule: Rule, z: Tensor, u: Tensor | None = None) -> Packed:
     """Keep what fires of pre-activations (..., neurons), and of a gated block's ``up``."""
     bits = mark_fired(z, rule.zero, factor=u if rule.rectifies_up else None)
     factors = None if u is None else gather_fired(u, bits)
-    return Packed(rule=rule, shape=tuple(z.shape), bits=bits, values=gather_fired(z, bits), factors=factors)
+    return Packed(rule, tuple(z.shape), bits, gather_fired(z, bits), factors)
 
 
 def attach(h: Tensor, packed: Packed) -> Tensor:
     """Let a hidden activation carry its packed form on."""
-    setattr(h, _ATTRIBUTE, dataclasses.replace(packed, version=h._version))
+    setattr(h, _ATTRIBUTE, (packed, h._version))
     return h
 
 
 def attached(h: Tensor) -> Packed | None:
     """What :func:`attach` gave to this tensor, unless it was written since."""
-    found = getattr(h, _ATTRIBUTE, None)
-    return found if isinstance(found, Packed) and found.version == h._version else None
+    packed, version = getattr(h, _ATTRIBUTE, (None, 0))
+    return packed if version == h._version and isinstance(packed, Packed) else None
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FiredGradient:
+class FiredGradient(NamedTuple):
     """A gradient (..., neurons) that matters only where a neuron fires, as the values there."""
 
     bits: Tensor
     values: Tensor
-    version: int
 
 
 def attach_gradient(gradient: Tensor, bits: Tensor, values: Tensor) -> Tensor:
     """Let a dense gradient carry its values where neurons fire."""
-    setattr(gradient, _ATTRIBUTE, FiredGradient(bits=bits, values=values, version=gradient._version))
+    setattr(gradient, _ATTRIBUTE, (FiredGradient(bits=bits, values=values), gradient._version))
     return gradient
 
 
 def attached_gradient(gradient: Tensor) -> FiredGradient | None:
     """What :func:`attach_gradient` gave to this tensor, unless it was written since, or others were added to it."""
-    found = getattr(gradient, _ATTRIBUTE, None)
-    return found if isinstance(found, FiredGradient) and found.version == gradient._version else None
+    fired, version = getattr(gradient, _ATTRIBUTE, (None, 0))
+    return fired if version == gradient._version and isinstance(fired, FiredGradient) else None
 
 
 def is_packable(x: object) -> bool:

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.blocks.block import LinearSite, MLPBlock
 from lazyneuron.blocks.find import found_in
 from lazyneuron.core.arguments import check_model
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.core.receipt import BlockChange
 from lazyneuron.ops.fired.operators import STEP, has_kernel
+from lazyneuron.train.packing.source import is_known
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -121,6 +122,21 @@ def targets(block: MLPBlock) -> tuple[nn.Module, ...]:
     if block.down.transposed:
         return (module,)
     return tuple(m for m in module.modules() if type(m).forward is nn.Linear.forward and _width(m) == block.d_hidden)
+
+
+def norm_before(block: MLPBlock, model: nn.Module) -> nn.Module | None:
+    """The norm whose output need not be kept as the block's input, since it is made again from what the norm keeps."""
+    norm = None if block.norm is None else model.get_submodule(block.norm)
+    sites = firsts(block)
+    own = all(site.transposed or type(site.module).forward is nn.Linear.forward for site in sites)
+    replaced = any("forward" in site.module.__dict__ for site in sites)
+    return norm if norm is not None and own and not replaced and is_known(norm) else None
+
+
+def firsts(block: MLPBlock) -> tuple[LinearSite, ...]:
+    """The layers that take the block's input; one that computes gate and up once."""
+    sites = (block.up,) if block.gate is None else (block.gate, block.up)
+    return tuple({site.module: site for site in sites}.values())
 
 
 def _width(module: nn.Module) -> int:

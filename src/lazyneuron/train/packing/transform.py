@@ -17,8 +17,15 @@ from lazyneuron.core.undo import Transaction, receipts, transaction
 from lazyneuron.ops.choice import choose
 from lazyneuron.ops.fired.operators import PLAIN
 from lazyneuron.train.packing.costs import BlockShape
-from lazyneuron.train.packing.overrides import GatedRun, PackedActivation, PackedDown, PackedDropout, PackedUp
-from lazyneuron.train.packing.plan import plan_packing, stands_whole, targets, why_dense
+from lazyneuron.train.packing.overrides import (
+    GatedRun,
+    PackedActivation,
+    PackedDown,
+    PackedDropout,
+    PackedNorm,
+    PackedUp,
+)
+from lazyneuron.train.packing.plan import firsts, norm_before, plan_packing, stands_whole, targets, why_dense
 from lazyneuron.train.packing.steps import SparseSteps, Tally
 from lazyneuron.train.packing.trial import tried
 
@@ -77,7 +84,7 @@ def pack_activations_(
     trials = list(zip(plan.matched, tried(model, plan.matched), strict=True))
     packed = [(block, trial.dense_bytes) for block, trial in trials if trial.difference is None]
     why = {block.name: kernels or why_dense(block) for block, _ in packed}
-    changes = [_change(block, dense, arithmetic, why[block.name]) for block, dense in packed]
+    changes = [_change(block, model, dense, arithmetic, why[block.name]) for block, dense in packed]
     changes += [BlockChange(block=b.name, action="skipped", reason=t.difference) for b, t in trials if t.difference]
     changes += plan.skipped
     if not packed:
@@ -105,9 +112,13 @@ def _kernels(arithmetic: Arithmetic) -> str | None:
     return choose("native" if arithmetic == "sparse" else "auto", plain=PLAIN).reason
 
 
-def _change(block: MLPBlock, dense_bytes: int, arithmetic: Arithmetic, dense: str | None) -> BlockChange:
+def _change(
+    block: MLPBlock, model: nn.Module, dense_bytes: int, arithmetic: Arithmetic, dense: str | None
+) -> BlockChange:
     reason = f"Where its {block.activation.kind} is zero, nothing is kept but a bit."
     details: dict[str, Any] = {"dense_bytes_per_token": dense_bytes, "arithmetic": "dense" if dense else arithmetic}
+    if norm_before(block, model) is not None:
+        details["input_from"] = block.norm
     if dense:
         details["why_dense"] = dense
     return BlockChange(block=block.name, action="packed", reason=reason, details=details)
@@ -121,9 +132,13 @@ def _pack(change: Transaction, model: nn.Module, block: MLPBlock, tally: Tally, 
     for dropout in dropouts:
         if "forward" not in dropout.__dict__:
             change.set(dropout, "forward", PackedDropout(dropout))
-    for site in (block.gate, block.up) if steps is not None else ():
-        if site is not None:
-            change.set(site.module, "forward", PackedUp(site.module))
+    norm = norm_before(block, model)
+    if norm is not None and "forward" not in norm.__dict__:  # blocks may share it
+        change.set(norm, "forward", PackedNorm(norm))
+    if norm is not None or steps is not None:
+        for site in firsts(block):
+            up = PackedUp(site.module, transposed=site.transposed, sparse=steps is not None)
+            change.set(site.module, "forward", up)
     _pack_activation(change, model, block, dropouts)
 
 
