@@ -66,7 +66,7 @@ def test_methods_are_shown_beside_their_quality(monkeypatch, capsys):
         (
             ["nothing"],
             "There is no benchmark 'nothing'; there are accelerate, checks, encoder, explain, generate, gpu, head, "
-            "jsrelu, learn, openvino, recipes, route, training.",
+            "jsrelu, learn, openvino, recipes, route, training, training-memory, trainings.",
         ),
         (["checks", "--tokens", 1], "Only the benchmark accelerate takes shapes"),
         (["checks", "--only", "x"], "Only the benchmark generate takes --only"),

@@ -86,7 +86,7 @@ def shares(shape: tuple[int, int, int], density: float) -> dict[str, float]:
         "kept_share_with_input": round(packed / dense, 3),
         "kept_share_in_layer": round((whole_packed - norm) / (whole - norm), 3),
         "kept_share_of_layer": round(whole_packed / whole, 3),
-        "dense_mib": round(dense / 2**20, 2),
+        "dense_kept_mib": round(dense / 2**20, 2),
     }
 
 
@@ -94,6 +94,7 @@ _PEAK = """
 import sys, torch
 from pathlib import Path
 from torch import nn
+from lazyneuron.core.memory import give_back_freed
 from lazyneuron.experiments.bench.training_memory import sublayer_at
 width, hidden, tokens, layers, packed = map(int, sys.argv[1:6])
 shape = width, hidden, tokens
@@ -104,6 +105,7 @@ def held(what):
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(what))
 step(8)  # gradients and buffers of the libraries are there
+give_back_freed()  # else the step would fill holes
 Path("/proc/self/clear_refs").write_text("5")  # the most from now on
 before = held("VmRSS")
 step(tokens)
@@ -112,7 +114,7 @@ print(held("VmHWM") - before)
 
 
 # above so many bytes glibc's allocator gives memory back as it is freed: what is held is what is needed
-_AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": "1000000"}
+_AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": "100000"}
 
 
 def peak(shape: tuple[int, int, int], density: float) -> dict[str, Any]:
