@@ -238,7 +238,7 @@ void pack(const int32_t* keys, const double* values, int64_t count, const Packed
       if (at < Packed::kNear) p.tags[p.places + at] = p.tags[at];
       int64_t* record = p.records + at * p.words;
       std::memcpy(record, keys + s * p.hashes, p.hashes * sizeof(int32_t));
-      std::memcpy(record + first, values + s * p.columns, p.columns * sizeof(double));
+      if (p.columns) std::memcpy(record + first, values + s * p.columns, p.columns * sizeof(double));  // else there are none
       record[first + p.columns] = s;
     }
   }
