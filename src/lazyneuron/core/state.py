@@ -26,7 +26,7 @@ def as_they_lie() -> Iterator[None]:
 
 
 def in_one_piece(tensor: Tensor) -> Tensor:
-    """What a ``state_dict`` holds of a tensor that lies among others: a copy that can be saved by itself."""
+    """A tensor that lies among others as it is saved by itself: no view of memory in which others hold other types."""
     return tensor if _as_they_lie.get() else tensor.contiguous()
 
 

@@ -101,7 +101,7 @@ class Quantised(nn.Module):
         state = {
             key: value for key, value in self.__dict__.items() if not key.startswith("_call")
         }  # operators cannot be pickled
-        state["_buffers"] = {key: _one_piece(value) for key, value in self._buffers.items()}
+        state["_buffers"] = {key: t if t is None else in_one_piece(t) for key, t in self._buffers.items()}
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -136,11 +136,6 @@ class Quantised(nn.Module):
         """What ``print`` shows."""
         group = f", groups of {self.format.group}" if self.format.bits == 4 else ""
         return f"{self.in_features}, {self.out_features}, {self.format.name}{group}, bias={self.bias is not None}"
-
-
-def _one_piece(tensor: Tensor | None) -> Tensor | None:
-    """What torch can save: no view of memory in which others hold other types."""
-    return None if tensor is None else tensor.contiguous()
 
 
 class QuantisedLinear(Quantised):

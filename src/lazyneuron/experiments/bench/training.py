@@ -92,7 +92,7 @@ def _section(record: Record) -> str:
             "dense over auto": row["gain"],
             "quartiles": " to ".join(map(str, row["gain_quartiles"])),
             "limit": row["ceiling"],
-            **({"in a layer": row["packed_over_dense_in_layer"]} if "in_layer_ms" in row else {}),
+            "in a layer": row["packed_over_dense_in_layer"],
         }
         for row in record.data["rows"]
     ]

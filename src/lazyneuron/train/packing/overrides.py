@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable
 from typing import Any
 
@@ -43,9 +44,9 @@ class Packing(Override):
             return self.original(x) if self.compiled else outside_graph(self.run, x, *others)
         return self.run(x, *others)
 
+    @abc.abstractmethod
     def run(self, x: Tensor, *others: Any) -> Tensor:
         """The same outside of any graph."""
-        raise NotImplementedError
 
 
 class PackedActivation(Packing):
