@@ -100,18 +100,18 @@ constexpr int64_t kNibbleColumns = 32 * Nibbles::kLanes;  // of one vector
 constexpr int kNibbleSums = 8;                            // vectors of sums of as many columns, in no order
 using NibbleVector = Nibbles::Vector;
 
-// sums[0], [1] += the products of both rows' nibbles with their high and low words.
-LAZY_INLINE void add_nibbles(NibbleVector a, NibbleVector b, NibbleVector high, NibbleVector low, NibbleVector (*sums)[kNibbleSums]) {
+// sums[h] += the products of both rows' nibbles with words[h], a pair of numbers each.
+template <int Halves>
+LAZY_INLINE void add_nibbles(NibbleVector a, NibbleVector b, const NibbleVector* words, NibbleVector (*sums)[kNibbleSums]) {
   const NibbleVector pairs[2] = {Nibbles::low_pairs(a, b), Nibbles::high_pairs(a, b)};
 #pragma GCC unroll 2
-  for (int h = 0; h < 2; ++h) {
-    const NibbleVector part[4] = {Nibbles::nibble<0>(pairs[h]), Nibbles::nibble<1>(pairs[h]), Nibbles::nibble<2>(pairs[h]),
-                                  Nibbles::nibble<3>(pairs[h])};
+  for (int p = 0; p < 2; ++p) {
+    const NibbleVector part[4] = {Nibbles::nibble<0>(pairs[p]), Nibbles::nibble<1>(pairs[p]), Nibbles::nibble<2>(pairs[p]),
+                                  Nibbles::nibble<3>(pairs[p])};
 #pragma GCC unroll 4
-    for (int n = 0; n < 4; ++n) {
-      sums[0][4 * h + n] = Nibbles::add_products(sums[0][4 * h + n], part[n], high);
-      sums[1][4 * h + n] = Nibbles::add_products(sums[1][4 * h + n], part[n], low);
-    }
+    for (int n = 0; n < 4; ++n)
+#pragma GCC unroll 2
+      for (int h = 0; h < Halves; ++h) sums[h][4 * p + n] = Nibbles::add_products(sums[h][4 * p + n], part[n], words[h]);
   }
 }
 

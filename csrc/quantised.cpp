@@ -229,7 +229,7 @@ template <class T>
 void run_block(const QuantisedProblem& p, int threads, Parallel parallel) {
   if (p.first.bytes == nullptr || !streams(p.tokens)) run<ManyTokens<T>>(p, threads, parallel);
   else if (p.bits == 8) run<FewTokens<T, ByteSecond>>(p, threads, parallel);
-  else run<FewTokens<T, NibbleSecond>>(p, threads, parallel);
+  else run<FewTokens<T, NibbleSecond<kHalves<T>>>>(p, threads, parallel);
 }
 
 }  // namespace

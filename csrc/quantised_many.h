@@ -34,6 +34,7 @@ class FiredByToken {
       at_[i] = at[neuron_[token][i]];
       scale_[i] = scale[neuron_[token][i]];
     }
+    if (n % 2) at_[n] = at_[n - 1];
     return {at_, scale_, value_[token], n, 0, 0};
   }
 
@@ -65,7 +66,7 @@ class NibbleShare {
   void work() {
     thread_local std::vector<float> total;
     thread_local FiredByToken fired;
-    thread_local NibbleGrid grid;
+    thread_local NibbleGrid<kHalves<T>> grid;
     thread_local Lines lines;
     total.assign(static_cast<size_t>(count_ * stride_), 0.f);
     lines.clear();
@@ -79,7 +80,7 @@ class NibbleShare {
         if (rows.count == 0) continue;
         rows.width = width_;
         rows.shift = __builtin_ctzll(p_.group);
-        grid.make(rows);
+        grid.make(rows, lines);
         add_rows(grid, rows, 0, grid.pairs(), nullptr, total.data() + t * stride_, lines);
       }
     }

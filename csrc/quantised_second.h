@@ -42,6 +42,7 @@ class ByteSecond {
 };
 
 // int4: the rows of a segment wait for each other, because they share a grid.
+template <int Halves>
 class NibbleSecond {
  public:
   void clear() {
@@ -67,16 +68,18 @@ class NibbleSecond {
 
   void add(const QuantisedProblem& p, float* sums, int64_t stride, Lines& lines) {
     NibbleRows rows[kStreamTokens];
-    for (int64_t t = 0; t < p.tokens; ++t) {
-      rows[t] = {at_.data(), scale_.data(), value_[t].data(), static_cast<int>(at_.size()), p.d_out, __builtin_ctzll(p.group)};
-      grid_[t].make(rows[t]);
-    }
-    waiting_.resize(static_cast<size_t>(p.tokens * waiting_sums(p.d_out)));
     Lines none;  // the first token fetches for all
+    const int count = static_cast<int>(at_.size());
+    if (count % 2) at_.push_back(at_.back());
+    for (int64_t t = 0; t < p.tokens; ++t) {
+      rows[t] = {at_.data(), scale_.data(), value_[t].data(), count, p.d_out, __builtin_ctzll(p.group)};
+      grid_[t].make(rows[t], t == 0 ? lines : none);
+    }
+    waiting_.resize(static_cast<size_t>(p.tokens * waiting_sums<Halves>(p.d_out)));
     const int pairs = grid_[0].pairs(), blocks = (pairs + kBlock - 1) / kBlock;
     for (int b = 0; b < blocks; ++b)
       for (int64_t t = 0; t < p.tokens; ++t)
-        add_rows(grid_[t], rows[t], pairs * b / blocks, pairs * (b + 1) / blocks, waiting_.data() + t * waiting_sums(p.d_out),
+        add_rows(grid_[t], rows[t], pairs * b / blocks, pairs * (b + 1) / blocks, waiting_.data() + t * waiting_sums<Halves>(p.d_out),
                  sums + t * stride, t == 0 ? lines : none);
     clear();
   }
@@ -87,7 +90,7 @@ class NibbleSecond {
   std::vector<const uint8_t*> at_;
   std::vector<const bf16*> scale_;
   std::vector<float> value_[kStreamTokens];
-  NibbleGrid grid_[kStreamTokens];
+  NibbleGrid<Halves> grid_[kStreamTokens];
   std::vector<int32_t> waiting_;
 };
 

@@ -25,7 +25,8 @@ from tests.accelerate.fuzz.judge import levels
 
 WIDTHS, HIDDEN, OUT, TOKENS = (1, 3, 37, 64, 130, 320), (1, 7, 64, 65, 200), (1, 5, 33, 96), (1, 2, 5, 17, 66, 130)
 HALF_STEP = 0.51 / 32512  # of a token's grid, over its largest entry
-SEGMENT, STEP = 256, 2.0**-29  # neurons that share a grid before int4 `down`, and its step over the largest product
+SEGMENT = 256  # neurons that share a grid before int4 `down`
+ERROR = {torch.float32: 2.0**-29, torch.bfloat16: 2.0**-15, torch.float16: 2.0**-15}  # of its numbers, over the largest
 OUTPUT, COUNTS, BITS, ALONE = "output", "neurons that fire", "bits of every neuron", "a token's bits alone"
 Linear = tuple[Rows, Tensor | None]
 
@@ -106,7 +107,7 @@ def known(case: Case) -> Known:
     down = case.down[0].dequantised(torch.float64)
     y, finite, _ = _output(h, down, SimpleNamespace(dtype=case.x.dtype, down_bias=case.down[1]))
     if case.down[0].format.bits == 4:
-        y = widened(y, _grid_errors(h, case.down[0]))
+        y = widened(y, ERROR[case.x.dtype] * _grid_errors(h, case.down[0]))
     clean = finite & torch.isfinite(tokens).all(1)
     # a value below the smallest normal number, or one that its neuron's scale brings there, may be dropped
     scale = case.down[0].scale.double().abs() if case.down[0].format.bits == 8 else torch.ones(len(down))
@@ -117,12 +118,12 @@ def known(case: Case) -> Known:
 
 
 def _grid_errors(h: Range, down: Columns) -> Tensor:
-    """What cutting products of activations and scales to their grid may change in the output, (tokens, d_out)."""
+    """What one unit of the errors on the grid of activations times scales changes in the output, (tokens, d_out)."""
     size = torch.maximum(h.low.abs(), h.high.abs())
     error: Tensor | float = 0.0
     for values, scale in zip(size.split(SEGMENT, 1), down.scale.double().abs().split(SEGMENT), strict=True):
         largest = (values[:, :, None] * scale).amax(1)  # (tokens, groups)
-        error = error + 8 * STEP * (values != 0).sum(1, keepdim=True) * largest
+        error = error + 8 * (values != 0).sum(1, keepdim=True) * largest
     return torch.as_tensor(error).repeat_interleave(down.format.group, 1)
 
 
