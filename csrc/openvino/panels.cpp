@@ -5,6 +5,7 @@
 // down_rows are q + 128, 64 divides their stride; x, biases and y are float32; there is no gate.
 #include <algorithm>
 #include <atomic>
+#include <type_traits>
 #include <vector>
 
 #include "../activation.h"
@@ -159,12 +160,15 @@ class Panels {
     const int64_t real = p_.d_hidden - first;
     const uint64_t there = real >= kPanel ? ~uint64_t{0} : (uint64_t{1} << real) - 1;
     int64_t count = out.count;
+    int32_t* const neurons = out.neuron;
+    float* const values = out.z;
+    const float *const scales = p_.certificate.scale + first, *const bias = p_.certificate.bias + first;
     uint64_t all = 0;
 #pragma GCC unroll 4
     for (int c = 0; c < kPanel; c += 16) {
       const __m512i whole = _mm512_sub_epi32(_mm512_load_si512(products + c), offset);
-      const __m512 scale = _mm512_mul_ps(_mm512_loadu_ps(p_.certificate.scale + first + c), step);
-      const __m512 z = _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole), scale, _mm512_loadu_ps(p_.certificate.bias + first + c));
+      const __m512 scale = _mm512_mul_ps(_mm512_loadu_ps(scales + c), step);
+      const __m512 z = _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole), scale, _mm512_loadu_ps(bias + c));
       __mmask16 fires = _mm512_cmp_ps_mask(z, left, _CMP_NLE_UQ);
       if constexpr (!relu) {
         const __mmask16 inner = _mm512_cmp_ps_mask(z, _mm512_set1_ps(p_.low), _CMP_GE_OQ) &
@@ -174,8 +178,8 @@ class Panels {
       fires &= static_cast<__mmask16>(there >> c);
       const __m512i neuron = _mm512_add_epi32(lanes, _mm512_set1_epi32(static_cast<int32_t>(first + c)));
       // what lies behind is written over by the next ones
-      _mm512_storeu_ps(out.z + count, _mm512_maskz_compress_ps(fires, z));
-      _mm512_storeu_si512(out.neuron + count, _mm512_maskz_compress_epi32(fires, neuron));
+      _mm512_storeu_ps(values + count, _mm512_maskz_compress_ps(fires, z));
+      _mm512_storeu_si512(neurons + count, _mm512_maskz_compress_epi32(fires, neuron));
       count += __builtin_popcount(fires);
       all |= static_cast<uint64_t>(fires) << c;
     }
@@ -319,14 +323,29 @@ class Panels {
         acc[g][3] = add_byte_products(acc[g][3], _mm512_unpackhi_epi16(high01, high23), h);
       }
     }
-    for (int g = 0; g < G; ++g) {
-      alignas(64) int32_t sums[4][4][4];  // (product, lane, column): columns 16 * lane + 4 * product + k
-      std::memcpy(sums, acc[g], sizeof(sums));
-      const int64_t begin = c0 + 64 * g, end = std::min<int64_t>(begin + 64, p_.d_out);
-      for (int64_t c = begin; c < end; ++c) {
-        const int64_t k = c - begin;
-        y[c] = static_cast<float>(sums[k / 4 % 4][k / 16][k % 4] - offset) * step + bias(c);
-      }
+#pragma GCC unroll 4
+    for (int g = 0; g < G; ++g) store_sums(acc[g], c0 + 64 * g, offset, step, y);
+  }
+
+  // 64 columns from c on; lane l of sum j has columns 16 l + 4 j to 16 l + 4 j + 3.
+  LAZY_INLINE void store_sums(const __m512i* sum, int64_t c, int32_t offset, float step, float* y) const {
+    const auto lanes = [](__m512i a, __m512i b, auto which) { return _mm512_shuffle_i32x4(a, b, decltype(which)::value); };
+    const std::integral_constant<int, 0x44> first{};
+    const std::integral_constant<int, 0xee> last{};
+    const std::integral_constant<int, 0x88> even{};
+    const std::integral_constant<int, 0xdd> odd{};
+    const __m512i a[2] = {lanes(sum[0], sum[1], first), lanes(sum[0], sum[1], last)};
+    const __m512i b[2] = {lanes(sum[2], sum[3], first), lanes(sum[2], sum[3], last)};
+    const __m512i ordered[4] = {lanes(a[0], b[0], even), lanes(a[0], b[0], odd), lanes(a[1], b[1], even), lanes(a[1], b[1], odd)};
+    const float* bias = static_cast<const float*>(p_.down_bias);
+#pragma GCC unroll 4
+    for (int l = 0; l < 4; ++l) {
+      const int64_t left = p_.d_out - c - 16 * l;
+      if (left <= 0) return;
+      const __mmask16 there = left >= 16 ? 0xffff : static_cast<__mmask16>((1 << left) - 1);
+      const __m512 whole = _mm512_cvtepi32_ps(_mm512_sub_epi32(ordered[l], _mm512_set1_epi32(offset)));
+      const __m512 start = bias ? _mm512_maskz_loadu_ps(there, bias + c + 16 * l) : _mm512_setzero_ps();
+      _mm512_mask_storeu_ps(y + c + 16 * l, there, _mm512_fmadd_ps(whole, _mm512_set1_ps(step), start));
     }
   }
 #endif
