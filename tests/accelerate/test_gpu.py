@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 import statistics
 from collections.abc import Callable, Sequence
 
@@ -366,6 +367,45 @@ def test_bad_input_in_one_sentence(monkeypatch):
     if DEVICE.type == "cpu":
         with pytest.raises(ImplUnavailable, match="in Triton's interpreter"):
             lazy.accelerate_(model(), impl="triton", weights="int8")
+
+
+class OnCuda(nn.Parameter):
+    """Says that it is on a GPU."""
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cuda", 0)
+
+
+@pytest.mark.parametrize(
+    ("capability", "sentence"),
+    [(None, r"Triton is not installed.*pip install"), ((7, 0), r"need compute capability 8\.0, and Tesla V100 has 7\.0")],
+)
+def test_a_gpu_that_cannot_run_the_kernels(monkeypatch, capability, sentence):
+    both = nn.Sequential(model(), model()).eval()
+    found = lazy.find_blocks(both)
+    for block in found[:1]:
+        for site in block.linears:
+            site.module._parameters["weight"] = OnCuda(site.module.weight.detach(), requires_grad=False)
+            site.module._parameters["bias"] = OnCuda(site.module.bias.detach(), requires_grad=False)
+    if capability is None:
+        monkeypatch.setattr(available.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "Tesla V100")
+    available._why_not_this.cache_clear()
+    try:
+        with pytest.raises(NoBlocksError, match=sentence):
+            lazy.accelerate_(both, blocks=found[:1])
+        (skipped,) = plan.plan_acceleration(both, blocks=found).skipped
+        assert skipped.block == "0" and re.search(sentence, skipped.reason)
+    finally:
+        available._why_not_this.cache_clear()
+
+
+def test_a_calibrated_slack_is_refused_on_a_gpu(monkeypatch):
+    monkeypatch.setattr("lazyneuron.accelerate.transform.runs_on_gpu", lambda block, impl: True)
+    with pytest.raises(ConfigError, match="no slack to calibrate; use guarantee='exact'"):
+        lazy.accelerate_(model(), [inputs()], guarantee="calibrated")
 
 
 def _moved(block: lazy.MLPBlock, device: str) -> lazy.MLPBlock:

@@ -20,9 +20,10 @@ from transformers import (
 )
 
 import lazyneuron as lazy
-from lazyneuron.accelerate.quantised import attention
+from lazyneuron.accelerate.quantised import attention, execution, modules
 from lazyneuron.accelerate.quantised.decoder import LayerForward
 from lazyneuron.accelerate.quantised.norms import NormForward, find_norms, fuse_norms_
+from lazyneuron.core.errors import ImplUnavailable
 from lazyneuron.core.undo import transaction
 from tests.kernels import needs_kernels
 
@@ -166,3 +167,30 @@ def test_a_decoding_step_compiles_as_one_graph() -> None:
         for k in range(2):
             got = step(IDS[:, k : k + 1], past_key_values=cache, use_cache=True).logits[:, 0]
             torch.testing.assert_close(got, wanted[:, k], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("part", ["all", "gate_proj", "down_proj"])
+@pytest.mark.parametrize("weights", ["int8", "int4"])
+def test_quantised_layers_that_move_say_where_they_are(weights: str, part: str) -> None:
+    mlp = llama().model.layers[0].mlp.requires_grad_(False)
+    lazy.accelerate_(mlp, weights=weights)
+    x = torch.zeros(1, 64)
+    mlp(x)
+    (mlp if part == "all" else getattr(mlp, part)).to("meta")
+    mlp(x.to("meta") if part == "all" else x)
+    found = lazy.status(mlp).blocks[0].last
+    if part == "down_proj":
+        assert found == "Its quantised layers are on several devices, cpu and meta; move the block to one."
+    else:
+        assert "run on CPUs and CUDA devices, and these are on meta; move" in found
+
+
+def test_quantised_layers_on_another_kind_of_device_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on "mps", for which torch has no message of one sentence."""
+    model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 64)).eval()
+    lazy.accelerate_(model, weights="int8")
+    monkeypatch.setattr(modules, "DEVICES", ("cuda",))
+    monkeypatch.setattr(execution, "DEVICES", ("cuda",))
+    model.to("cpu")
+    with pytest.raises(ImplUnavailable, match="run on CPUs and CUDA devices, and these are on cpu; move the model"):
+        model(torch.zeros(1, 64))

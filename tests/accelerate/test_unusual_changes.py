@@ -16,6 +16,7 @@ import lazyneuron as lazy
 from lazyneuron.accelerate.execution import current, execution
 from lazyneuron.accelerate.status import executions
 from tests.accelerate.test_changed_models import IMPL, X, _of, _scale_data, accelerated, agree, build, run
+from tests.kernels import needs_kernels
 
 KINDS = ("whole", "spread gated")
 D, H = 24, 160
@@ -115,6 +116,15 @@ def test_a_weight_on_the_meta_device_raises_what_the_plain_model_raises() -> Non
     with pytest.raises(RuntimeError):
         run(model)
     assert "'meta'" in lazy.refresh_(model).changes[0].reason and str(lazy.status(model))
+
+
+@needs_kernels
+def test_a_block_that_moves_says_from_where_to_where() -> None:
+    model = nn.Sequential(nn.Linear(D, H), nn.ReLU(), nn.Linear(H, D)).eval().requires_grad_(False)
+    lazy.accelerate_(model, impl="native")
+    model.to("meta")
+    assert model(torch.zeros(1, D, device="meta")).shape == (1, D)
+    assert "moved from cpu to meta" in last(model) and "accelerate_ again" in last(model)
 
 
 @pytest.mark.parametrize("layer", [0, 2])

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 import lazyneuron as lazy
 from lazyneuron.accelerate import plan_acceleration
 from lazyneuron.blocks import find
+from lazyneuron.blocks.find import search
 from lazyneuron.core.errors import NoBlocksError
 from lazyneuron.induce import Relufy
 from lazyneuron.induce import plan as plan_recipe
 from lazyneuron.report import sparsity_page
+from lazyneuron.train import pack_activations_
 from tests.blocks.architectures import KNOWN
 
 
@@ -44,6 +46,36 @@ def test_weights_that_are_not_loaded():
         model = mlp()
     with pytest.raises(NoBlocksError, match="0: Its weight is on the meta device; load it"):
         lazy.accelerate_(model)
+
+
+class Gated(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate, self.up, self.down = nn.Linear(8, 32), nn.Linear(8, 32), nn.Linear(32, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(F.relu(self.gate(x)) * self.up(x))
+
+
+@pytest.mark.parametrize("verb", [lazy.accelerate_, lambda m: lazy.accelerate_(m, weights="int8"), pack_activations_])
+@pytest.mark.parametrize("part", ["gate.weight", "up.weight", "down.weight", "gate.bias", "up.bias", "down.bias"])
+def test_one_tensor_that_is_not_loaded(part, verb):
+    model, (layer, name) = Gated().eval(), part.split(".")
+    module = model.get_submodule(layer)
+    setattr(module, name, nn.Parameter(getattr(module, name).to("meta")))
+    with pytest.raises(NoBlocksError, match=f"{layer}: Its {name} is on the meta device; load it"):
+        verb(model)
+
+
+def test_a_block_on_several_devices_that_cannot_run(monkeypatch):
+    class Placed(Gated):
+        def forward(self, x: Tensor) -> Tensor:
+            raise RuntimeError("Expected all tensors to be on the same device")
+
+    where = {"gate": "cuda:0", "up": "cuda:0", "down": "cuda:1"}
+    monkeypatch.setattr(search, "_devices", lambda site: {torch.device(where[site.name])})
+    with pytest.raises(NoBlocksError, match="of down are on several devices, cuda:0, cuda:1; move all to one"):
+        lazy.accelerate_(Placed().eval())
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2", "llama", "phi3"])

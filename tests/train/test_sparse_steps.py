@@ -231,16 +231,6 @@ def test_guard_and_output_hooks_do_not_stand_in_the_way():
     assert tally(model).sparse_calls == 1
 
 
-@needs_kernels
-def test_gradients_of_gradients_are_refused_with_one_sentence():
-    model = plain(nn.ReLU())
-    pack_activations_(model, arithmetic="sparse")
-    x = tokens(4).requires_grad_()
-    (gradient,) = torch.autograd.grad(model(x).square().sum(), x, create_graph=True)
-    with pytest.raises(ConfigError, match=r"no gradients of gradients; restore the model"):
-        gradient.sum().backward()
-
-
 def test_what_is_not_known_or_not_here_is_refused(monkeypatch):
     with pytest.raises(ConfigError, match="arithmetic is one of dense, auto, sparse, got 'fast'"):
         pack_activations_(plain(nn.ReLU()), arithmetic="fast")

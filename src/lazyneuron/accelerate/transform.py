@@ -204,6 +204,8 @@ def _accelerate(
                 raise ConfigError(f"{block.name} is sharded, and shares run on CPUs only; use impl='auto' with it.")
             change, execution = prepare_share(block, seen, options, isa, progress, model=model)
         elif runs_on_gpu(block, options.impl):
+            if options.guarantee != "exact":
+                raise ConfigError("The kernels of GPUs have no slack to calibrate; use guarantee='exact' with them.")
             change, execution = gpu.prepare(block, seen, options.impl, progress)
         else:
             change, execution = prepare(block, seen, options, isa, progress, model=model)

@@ -17,6 +17,7 @@ from lazyneuron.accelerate.execution.inputs import (
     wants_gradient,
     why_foreign,
     why_misshapen,
+    why_moved,
     why_transformed,
 )
 from lazyneuron.accelerate.machine import costs
@@ -28,6 +29,7 @@ from lazyneuron.blocks.splice.wiring import Wiring
 from lazyneuron.ops.sparse_mlp.packed import DTYPES, PackedBlock
 
 SETTINGS_EVERY = 64  # calls between two looks at the plain attributes of the block's modules
+_CPU = torch.device("cpu")
 # bound once: each look at torch's submodules takes as long as the call
 _tracing_state = torch._C._get_tracing_state
 _is_grad_enabled, _is_autocast_enabled = torch.is_grad_enabled, torch.is_autocast_enabled
@@ -164,7 +166,7 @@ class BlockExecution:
         if x.dtype is not self.dtype and (why := self._follow_dtype(x.dtype)) is not None:
             return why
         if not x.is_cpu:
-            return f"an input on {x.device}"
+            return why_moved(self.block.linears, _CPU) or f"an input on {x.device}"
         return why_misshapen(x, self.d_in) or ("autocast" if _is_autocast_enabled("cpu") else None)
 
     def _decline(self, why: Path | str) -> Tensor | None:

@@ -40,6 +40,16 @@ def why_misshapen(x: Tensor, width: int) -> str | None:
     return "an input that is empty or of another width" if not shape or shape[-1] != width or 0 in shape else None
 
 
+def why_moved(linears: Iterable[LinearSite], device: torch.device) -> str | None:
+    """Whether weights are elsewhere than they were when they were accelerated, as a sentence, or None."""
+    for site in linears:
+        weight = site.module._parameters.get("weight")
+        if weight is not None and weight.device != device:
+            where = f"from {device} to {weight.device}"
+            return f"The weights moved {where} after the acceleration; restore_ and accelerate_ again there."
+    return None
+
+
 def wants_gradient(linears: Iterable[LinearSite]) -> bool:
     """Does a parameter of these layers want one?"""
     held = (p for site in linears for p in site.module._parameters.values())

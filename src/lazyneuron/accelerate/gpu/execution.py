@@ -14,6 +14,7 @@ from lazyneuron.accelerate.execution.inputs import (
     wants_gradient,
     why_foreign,
     why_misshapen,
+    why_moved,
     why_transformed,
 )
 from lazyneuron.accelerate.gpu.costs import BUCKETS, Costs
@@ -97,7 +98,7 @@ class GpuExecution:
             return "training mode" if self.block.down.module.training else None
         if self._other_settings:
             return "Settings of its modules changed after the acceleration."
-        if (moved := self._moved()) is not None:
+        if (moved := why_moved(self.block.linears, self.device)) is not None:
             return moved
         return "training mode" if self.wiring.in_training() else self.wiring.change()
 
@@ -192,15 +193,6 @@ class GpuExecution:
     def _decline(self, why: Path | str) -> Tensor | None:
         self.last = why
         self.ran[why] += 1
-        return None
-
-    def _moved(self) -> str | None:
-        """Whether the weights are elsewhere than they were, as a sentence."""
-        for site in self.block.linears:
-            weight = site.module._parameters.get("weight")
-            if weight is not None and weight.device != self.device:
-                where = f"from {self.device} to {weight.device}"
-                return f"The weights moved {where} after the acceleration; restore_ and accelerate_ again there."
         return None
 
     def _why_not(self, x: Tensor) -> str | None:

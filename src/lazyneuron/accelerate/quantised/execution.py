@@ -16,7 +16,7 @@ from lazyneuron.accelerate.gpu.execution import GpuExecution
 from lazyneuron.accelerate.path import DENSE
 from lazyneuron.accelerate.policy.choice import BUCKETS
 from lazyneuron.accelerate.quantised.choice import Choice
-from lazyneuron.accelerate.quantised.modules import Quantised
+from lazyneuron.accelerate.quantised.modules import DEVICES, Quantised, elsewhere
 from lazyneuron.blocks.block import LinearSite, MLPBlock
 from lazyneuron.blocks.splice.wiring import Wiring
 from lazyneuron.core.undo import changed_modules
@@ -191,6 +191,8 @@ class QuantisedExecution:
         standing = self.standing()
         if standing is not None:
             return standing
+        if (elsewhere := self._why_elsewhere()) is not None:
+            return elsewhere
         if self._on_gpu and self._select is not None:
             return "an activation that depends on the whole token, for which there is no kernel of a GPU"
         if not isinstance(x, Tensor) or x.device != self._first.rows.device or x.dtype != self._first.dtype:
@@ -201,6 +203,17 @@ class QuantisedExecution:
             return "autocast"
         if torch.is_grad_enabled() and x.requires_grad:
             return "a gradient is wanted"
+        return None
+
+    def _why_elsewhere(self) -> str | None:
+        """Why the bytes cannot be executed where they are, as a sentence, or None."""
+        where: torch.device = self._first._buffers["rows"].device  # type: ignore[union-attr]
+        if where.type not in DEVICES:
+            return elsewhere(where)
+        for layer in (self._down, self._up):
+            other = where if layer is None else layer._buffers["rows"].device  # type: ignore[union-attr]
+            if other != where:
+                return f"Its quantised layers are on several devices, {where} and {other}; move the block to one."
         return None
 
     def fired(self) -> float | None:

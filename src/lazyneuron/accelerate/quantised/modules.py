@@ -10,12 +10,24 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from lazyneuron.core.errors import ImplUnavailable
 from lazyneuron.core.state import in_one_piece
 from lazyneuron.ops.gpu_mlp import operators as gpu
 from lazyneuron.ops.quantised import operators
 from lazyneuron.ops.quantised.format import Columns, Format, Rows, blocks
 from lazyneuron.ops.quantised.layout import laid_out, zeros
 from lazyneuron.ops.quantised.quantise import quantise_columns, quantise_rows
+
+DEVICES = ("cpu", "cuda")
+
+
+def elsewhere(device: torch.device) -> str:
+    """Why quantised weights are not executed on a device of another kind."""
+    return f"Quantised weights run on CPUs and CUDA devices, and these are on {device}; move the model to one of them."
+
+
+def _refuse(x: Tensor, rows: Tensor, *others: object) -> Tensor:
+    raise ImplUnavailable(elsewhere(rows.device))
 
 
 class Quantised(nn.Module):
@@ -79,7 +91,9 @@ class Quantised(nn.Module):
 
     def _bind(self) -> None:
         """Look the operators up once, so that compilers see them and nothing around them."""
-        self._call, self._call_on_gpu = self._operator(), gpu.op(self._gpu_name) if self.rows.is_cuda else None
+        known = self.rows.is_meta or self.rows.device.type in DEVICES
+        self._call = self._operator() if known else _refuse
+        self._call_on_gpu = gpu.op(self._gpu_name) if self.rows.is_cuda else None
 
     @abc.abstractmethod
     def _operator(self) -> Callable[..., Tensor]:

@@ -65,7 +65,8 @@ def plan_quantisation(model: nn.Module, found: Found, quantisation: Quantisation
     rest, kept_rest = layers_of(others, quantisation.rest)
     layers, kept = [*layers, *rest], kept | kept_rest
     if not layers:
-        raise NoBlocksError(f"There is no linear layer to quantise in this model. {' '.join(kept.values())}".rstrip())
+        why = dict.fromkeys([*kept.values(), *map(str, found.rejected)])
+        raise NoBlocksError(f"There is no linear layer to quantise in this model. {' '.join(why)}".rstrip())
     names = {layer.name for layer in layers}
     whole = [block for block in sparse if all(site.name in names for site in block.linears)]
     return Plan(layers=tuple(layers), kept=kept, whole=tuple(whole))

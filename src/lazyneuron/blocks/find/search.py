@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+import torch
 from torch import nn
 
 from lazyneuron.blocks.block import LinearSite, MLPBlock
@@ -17,6 +18,7 @@ from lazyneuron.blocks.find.rejected import NOT_FINITE, Rejected, common_name, i
 from lazyneuron.blocks.find.trace import Trace, trace_locally
 from lazyneuron.blocks.splice.refusal import refusal_of_linear
 
+META = torch.device("meta")
 _MOST_LINEARS = 48  # a module with more is a stack of layers: its parts are traced instead
 
 Pair = tuple[str, str]
@@ -30,7 +32,7 @@ class Search:
         weights = {name: site.weight for name, site in sites.items()}
         self.shapes = {name: (int(weight.shape[0]), int(weight.shape[1])) for name, weight in weights.items()}
         self.sites = sites
-        self.runnable = {name: site for name, site in sites.items() if not weights[name].is_meta}
+        self.runnable = {name: site for name, site in sites.items() if META not in _devices(site)}
         self.rejected: list[Rejected] = []
         self.ran: set[str] = set()
         self.traces: dict[tuple[str, int], Trace | None] = {}
@@ -166,17 +168,31 @@ def _container(candidate: Candidate, common: str, trace: Trace) -> str | None:
 
 def never_ran(search: Search) -> Iterator[Rejected]:
     """Pairs of layers that widen and narrow again like a block, but of which no trace could be made."""
+    names = list(search.sites)
     for up, down in _widening(search):
-        meta = [n for n in (up, down) if search.sites[n].weight.is_meta]
-        if meta:
-            yield Rejected(name=meta[0], reason="Its weight is on the meta device; load it before looking for blocks.")
+        between = names[names.index(up) : names.index(down) + 1]
+        unloaded = [n for n in between if META in _devices(search.sites[n])]
+        if unloaded:
+            part = "weight" if search.sites[unloaded[0]].weight.is_meta else "bias"
+            reason = f"Its {part} is on the meta device; load it before looking for blocks."
+            yield Rejected(name=unloaded[0], reason=reason)
             continue
         broken = [n for n in (up, down) if not is_finite(search.sites[n])]
         if broken:
             yield Rejected(name=broken[0], reason=NOT_FINITE)
         elif up not in search.ran and down not in search.ran:
-            reason = f"It and {down} could not be run alone; pass an example input, so that the whole model runs."
-            yield Rejected(name=up, reason=refusal_of_linear(search.sites[up]) or reason)
+            yield Rejected(name=up, reason=refusal_of_linear(search.sites[up]) or _why_not_alone(search, between))
+
+
+def _why_not_alone(search: Search, between: Sequence[str]) -> str:
+    devices = sorted({str(device) for name in between for device in _devices(search.sites[name])})
+    if len(devices) > 1:
+        return f"Its weights and those of {between[-1]} are on several devices, {', '.join(devices)}; move all to one."
+    return f"It and {between[-1]} could not be run alone; pass an example input, so that the whole model runs."
+
+
+def _devices(site: LinearSite) -> set[torch.device]:
+    return {t.device for t in (site.weight, site.bias) if t is not None}
 
 
 def _widening(search: Search) -> Iterator[tuple[str, str]]:

@@ -101,7 +101,8 @@ def _refusal(x: Tensor) -> str:
 
 
 def _rows(x: Tensor) -> Tensor:
-    return x.detach().reshape(math.prod(x.shape[:-1]), x.shape[-1]).contiguous()
+    rows = x.detach() if x.requires_grad else x  # gradients that torch batches cannot be detached
+    return rows.reshape(math.prod(x.shape[:-1]), x.shape[-1]).contiguous()
 
 
 @functools.lru_cache(maxsize=256)

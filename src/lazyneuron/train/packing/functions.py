@@ -26,28 +26,19 @@ from lazyneuron.train.packing.packed import (
 _NOT_KEPT = ZeroInterval(0.0)
 
 
-class _Once(Function):
-    """Lets gradients through, and says that they have none of their own."""
+def check_first_order() -> None:
+    """Refuse a backward pass with ``create_graph=True``, which torch runs with gradients enabled.
 
-    @staticmethod
-    def forward(ctx: Any, anchor: Tensor, *gradients: Tensor) -> tuple[Tensor, ...]:
-        return tuple(g.view_as(g) for g in gradients)
+    What it computed would have no way back to the activations, so torch would take it for constant: a Hessian of zeros.
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Any:
+    Raises:
+        ConfigError: it is one.
+    """
+    if torch.is_grad_enabled():
         raise ConfigError(
             "Packed activations have no gradients of gradients; restore the model with the receipt of "
             "pack_activations_ where these are wanted."
         )
-
-
-def once(*gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-    """Gradients that a backward pass with ``create_graph=True`` may give on, but not differentiate."""
-    if not torch.is_grad_enabled():
-        return gradients
-    there = [g for g in gradients if g is not None]
-    marked = iter(_Once.apply(torch.empty(0, requires_grad=True), *there) if there else ())  # type: ignore[no-untyped-call]
-    return tuple(None if g is None else next(marked) for g in gradients)
 
 
 class _Activate(Function):
@@ -67,6 +58,7 @@ class _Activate(Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
+        check_first_order()
         given = gradients[0]
         if given is None:
             return None, None, None, None
@@ -81,7 +73,7 @@ class _Activate(Function):
             along = packed.rule.times_slope(g if u is None else g * u, values)
             to_z = _spread(packed, along, carried=known is not None)
             to_u = None if u is None else _spread(packed, g * packed.rule.value(values), carried=known is not None)
-        return (*once(to_z, to_u), None, None)
+        return to_z, to_u, None, None
 
 
 def _spread(packed: Packed, values: Tensor, *, carried: bool) -> Tensor:
@@ -122,13 +114,14 @@ class _Drop(Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
+        check_first_order()
         given = gradients[0]
         if given is None:
             return None, None
         with torch.no_grad():
             kept = Kept(ctx.saved_tensors[0], ctx.count, ctx.scale)
             result = given * kept.noise(given, ctx.shape)
-        return once(result)[0], None
+        return result, None
 
 
 def drop(h: Tensor, packed: Packed, dropout: Callable[[Tensor], Tensor]) -> Tensor:
@@ -155,6 +148,7 @@ class _Down(Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
+        check_first_order()
         (g,) = gradients
         weight, *tensors = ctx.saved_tensors
         to_h = to_weight = to_bias = None
@@ -169,7 +163,7 @@ class _Down(Function):
                 to_h = (g @ weight.to(g.dtype)).to(of_h)
             if ctx.needs_input_grad[2]:
                 to_bias = rows.sum(0).to(of_bias)
-        return (*once(to_h, to_weight, to_bias), None, None)
+        return to_h, to_weight, to_bias, None, None
 
 
 def down(

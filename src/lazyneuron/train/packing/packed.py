@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from lazyneuron.blocks.activation import Activation
 from lazyneuron.blocks.interval import ZeroInterval
@@ -176,5 +177,6 @@ def is_packable(x: object) -> bool:
         and not x.is_nested
         and not torch._C._are_functorch_transforms_active()
         and torch._C._get_tracing_state() is None
+        and forward_ad._current_level < 0
         and not torch.compiler.is_exporting()
     )

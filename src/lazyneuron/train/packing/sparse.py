@@ -11,7 +11,7 @@ from torch.autograd import Function
 
 from lazyneuron.ops.fired.operators import fired_columns, fired_dots, fired_rows
 from lazyneuron.ops.packing.operators import scatter_fired
-from lazyneuron.train.packing.functions import once
+from lazyneuron.train.packing.functions import check_first_order
 from lazyneuron.train.packing.packed import FiredGradient, Packed, attach_gradient, attached_gradient
 from lazyneuron.train.packing.source import Source
 
@@ -38,6 +38,7 @@ class _Up(Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
+        check_first_order()
         (g,) = gradients
         kept, weight = ctx.saved_tensors
         fired = attached_gradient(g)
@@ -54,7 +55,7 @@ class _Up(Function):
                 to_weight = to_weight.to(ctx.of_weight[1])
             if ctx.needs_input_grad[2]:
                 to_bias = rows.sum(0).to(ctx.of_bias)
-        return (*once(to_x, to_weight, to_bias), None, None)
+        return to_x, to_weight, to_bias, None, None
 
 
 def _to_weight(rows: Tensor, tokens: Tensor, fired: FiredGradient | None, neurons: int) -> Tensor:
@@ -97,6 +98,7 @@ class _SparseDown(Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
+        check_first_order()
         (g,) = gradients
         weight, *tensors = ctx.saved_tensors
         packed: Packed = ctx.form.having(tensors)
@@ -110,7 +112,7 @@ class _SparseDown(Function):
                 to_weight = fired_columns(packed.bits, packed.hidden_values(), tokens, weight.shape[1]).t()
             if ctx.needs_input_grad[2]:
                 to_bias = tokens.sum(0)
-        return (*once(to_h, to_weight, to_bias), None)
+        return to_h, to_weight, to_bias, None
 
 
 def sparse_down(h: Tensor, packed: Packed, *, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -10,6 +10,7 @@ from torch import nn
 from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.blocks.splice.override import Whole
 from lazyneuron.blocks.splice.replace import first_parameter
+from lazyneuron.core.arguments import check_model
 from lazyneuron.core.errors import ConfigError, NoBlocksError
 from lazyneuron.core.receipt import BlockChange, Receipt
 from lazyneuron.core.replay import replays
@@ -78,6 +79,7 @@ def pack_activations_(
     if arithmetic not in get_args(Arithmetic):
         raise ConfigError(f"arithmetic is one of {', '.join(get_args(Arithmetic))}, got {arithmetic!r}.")
     kernels = _kernels(arithmetic)
+    check_model(model)
     if any(receipt.verb == VERB for receipt in receipts(model)):
         raise ConfigError("The activations of this model are packed already; restore that change before packing anew.")
     plan = plan_packing(model, blocks=blocks)
