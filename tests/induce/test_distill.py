@@ -179,12 +179,20 @@ def test_padding_is_not_counted():
     assert step.tokens == 3
 
 
+def test_a_clock_that_is_never_ahead_changes_nothing(monkeypatch):
+    """Or two runs from one seed would differ by the microseconds of their first step."""
+    times = iter([3.0, *(3.0 + 0.017 * k for k in range(9))])
+    monkeypatch.setattr(time, "monotonic", lambda: next(times))
+    assert [p for _, p, _ in timed_batches([0], steps=8, seconds=1e6)] == [k / 8 for k in range(8)]
+
+
+
 def test_schedule_ends_by_steps_or_by_the_clock(monkeypatch):
     assert [n for n, _, _ in timed_batches([0, 1], steps=5, seconds=None)] == [0, 1, 2, 3, 4]
     now = iter(float(k) for k in range(100))
     monkeypatch.setattr(time, "monotonic", lambda: next(now))
     seen = list(timed_batches([0], steps=1000, seconds=10.0))
-    assert [round(p, 3) for _, p, _ in seen] == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+    assert [round(p, 3) for _, p, _ in seen] == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
     with pytest.raises(DataError, match="no batches"):
         next(timed_batches([], steps=3, seconds=None))
 

@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 import lazyneuron as lazy
 from lazyneuron.induce import DensityController, Pressure, TargetDensity, parameter_groups, pre_activations
 from lazyneuron.induce.training.pressure import total_pressure
-from lazyneuron.train import BatchOrder, Checkpoints, LossGuard, SparsityMonitor
+from lazyneuron.train import BatchOrder, Checkpoints, LossGuard, SparsityMonitor, pack_activations_
 from tests.train.networks import data, net
 
 STEPS, RESUMED, BOUND = 12, 7, 0.03
@@ -111,6 +111,10 @@ def _full(value: Tensor) -> Tensor:
 
 
 def wrap(model: nn.Module, kind: str) -> nn.Module:
+    """``ddp``, ``fsdp``, ``tensor`` or anything else for nothing, with ``-dense`` or ``-sparse`` if activations are packed."""
+    kind, _, arithmetic = kind.partition("-")
+    if arithmetic:
+        pack_activations_(model, arithmetic=arithmetic)
     model.__dict__["watched"] = SparsityMonitor(model, every=1), LossGuard(model)
     model.__dict__["blocks"] = lazy.find_blocks(model)
     if kind == "ddp":
@@ -132,7 +136,7 @@ def run(kind: str, folder: Path, *, rank: int = 0, processes: int = 1, which: st
     for first in {"both": (True, False), "first": (True,), "second": (False,)}[which]:  # in fresh objects
         model = sparsified()
         wrapped = wrap(model, kind)
-        shares = kind != "tensor"
+        shares = not kind.startswith("tensor")
         found.append(train(model, wrapped, folder, rank=rank, processes=processes, shares=shares, first=first))
     return found
 

@@ -146,7 +146,8 @@ def timed_batches(batches: Iterable[Any], *, steps: int, seconds: float | None) 
     while True:
         before = number
         for batch in batches:
-            clock = (time.monotonic() - start) / seconds if seconds is not None else 0.0
+            # microseconds of the first step would make every run another one: its learning rate follows them
+            clock = (time.monotonic() - start) / seconds if seconds is not None and number else 0.0
             progress = max(number / steps, clock)
             if progress >= 1:
                 return
