@@ -379,7 +379,10 @@ class OnCuda(nn.Parameter):
 
 @pytest.mark.parametrize(
     ("capability", "sentence"),
-    [(None, r"Triton is not installed.*pip install"), ((7, 0), r"need compute capability 8\.0, and Tesla V100 has 7\.0")],
+    [
+        (None, r"Triton is not installed.*pip install"),
+        ((7, 0), r"need compute capability 8\.0, and Tesla V100 has 7\.0"),
+    ],
 )
 def test_a_gpu_that_cannot_run_the_kernels(monkeypatch, capability, sentence):
     both = nn.Sequential(model(), model()).eval()

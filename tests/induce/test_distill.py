@@ -186,7 +186,6 @@ def test_a_clock_that_is_never_ahead_changes_nothing(monkeypatch):
     assert [p for _, p, _ in timed_batches([0], steps=8, seconds=1e6)] == [k / 8 for k in range(8)]
 
 
-
 def test_schedule_ends_by_steps_or_by_the_clock(monkeypatch):
     assert [n for n, _, _ in timed_batches([0, 1], steps=5, seconds=None)] == [0, 1, 2, 3, 4]
     now = iter(float(k) for k in range(100))

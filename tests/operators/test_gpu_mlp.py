@@ -185,6 +185,13 @@ def test_rows_of_one_number():
     check(block, inputs(3, 160))
 
 
+def test_more_tickets_than_are_cleared_at_once():
+    """A segment that finds a ticket of another call never finishes its columns."""
+    block, x = make(16, 32, 130 * 16), inputs(1, 16)
+    tiles = Tiles(columns=16, segments=2, neurons=16, inputs=16, rows=16)
+    check(block, x, tiles=tiles)
+
+
 SHAPES = st.sampled_from([1, 2, 31, 33, 64, 130])
 
 

@@ -111,7 +111,7 @@ def _full(value: Tensor) -> Tensor:
 
 
 def wrap(model: nn.Module, kind: str) -> nn.Module:
-    """``ddp``, ``fsdp``, ``tensor`` or anything else for nothing, with ``-dense`` or ``-sparse`` if activations are packed."""
+    """``ddp``, ``fsdp``, ``tensor`` or anything else for nothing; ``-dense`` behind it packs activations."""
     kind, _, arithmetic = kind.partition("-")
     if arithmetic:
         pack_activations_(model, arithmetic=arithmetic)

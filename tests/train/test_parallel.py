@@ -17,6 +17,7 @@ from tests.house.rooms import ROOT
 from tests.train.parallel_training import BOUND, RESUMED, STEPS, run
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distributed")
+KINDS = ("ddp", "fsdp", "tensor", "ddp-dense", "fsdp-dense")  # the last two with packed activations
 
 
 def train(folder: Path, kinds: tuple[str, ...], *, processes: int, which: str) -> dict[str, list[dict]]:
@@ -39,11 +40,11 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def runs(folder):
     """What one process and several did; each training was stopped once and resumed from its checkpoint."""
-    found = train(folder, ("ddp", "fsdp", "tensor"), processes=2, which="both")
+    found = train(folder, KINDS, processes=2, which="both")
     return {**found, "one": train(folder, ("one",), processes=1, which="both")["one"]}
 
 
-@pytest.mark.parametrize("kind", ["ddp", "fsdp", "tensor"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_losses_are_those_of_one_process(runs, kind):
     for part in (0, 1):
         assert runs[kind][part]["strengths"] == pytest.approx(runs["one"][part]["strengths"], rel=1e-4)
@@ -54,7 +55,7 @@ def test_losses_are_those_of_one_process(runs, kind):
     assert len(runs[kind][1]["losses"]) == STEPS - RESUMED
 
 
-@pytest.mark.parametrize("kind", ["one", "ddp", "fsdp", "tensor"])
+@pytest.mark.parametrize("kind", ["one", *KINDS])
 def test_constraints_hold_and_bite(runs, kind):
     last = runs[kind][1]
     assert min(last["scales"]) == 1.0 and min(last["moved"]) > 0
@@ -63,7 +64,7 @@ def test_constraints_hold_and_bite(runs, kind):
 
 
 def test_as_many_processes_resume_bit_for_bit(runs):
-    for kind in ("one", "ddp", "fsdp", "tensor"):
+    for kind in ("one", *KINDS):
         first, second = runs[kind]
         assert second["state"] == first["state"]
 
@@ -113,6 +114,14 @@ def test_a_single_process_resumes_what_two_shards_saved(runs, folder, tmp_path, 
 )
 def test_another_number_of_processes_resumes(runs, folder, tmp_path, kind, onto, processes):
     resharded(runs, folder, tmp_path, kind=kind, onto=onto, processes=processes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_processes_resume_what_four_saved(runs, tmp_path_factory, tmp_path, kind):
+    many = tmp_path_factory.mktemp("four")
+    four = train(many, (kind,), processes=4, which="first")
+    resharded({**runs, kind: four[kind]}, many, tmp_path, kind=kind, onto=kind, processes=2)
 
 
 @pytest.mark.slow
