@@ -53,3 +53,23 @@ def test_only_rows_of_what_fires_are_read(tokens):
     block.run(x, tiles=Tiles(inputs=256, columns=128, segments=2))
     assert torch.equal(touched(block.up.rows), fires) and torch.equal(touched(block.down.rows), fires)
     assert float(block.up.rows.sum()) != 0 and touched(block.up.rows).all()  # a read is seen
+
+
+def at_ends_of_pages(layer: Layer) -> Layer:
+    """Rows that end where a page does, each followed by a page that was never touched."""
+    rows, width = layer.rows.shape
+    memory = mmap.mmap(-1, 2 * rows * mmap.PAGESIZE)
+    memory.madvise(mmap.MADV_NOHUGEPAGE)
+    pages = torch.frombuffer(memory, dtype=torch.float32).reshape(rows, 2 * WIDTH)
+    pages[:, WIDTH - width : WIDTH] = layer.rows
+    return dataclasses.replace(layer, rows=pages[:, WIDTH - width : WIDTH])
+
+
+@pytest.mark.parametrize("tokens", [1, 3])
+def test_nothing_behind_a_row_is_read(tokens):
+    block, x = make(96, 24, 96, gated=True), inputs(tokens, 96)
+    layers = {name: at_ends_of_pages(getattr(block, name)) for name in ("first", "up", "down")}
+    dataclasses.replace(block, **layers).run(x, tiles=Tiles(inputs=128, columns=128, segments=2))
+    for layer in layers.values():
+        behind = torch.as_strided(layer.rows, (2 * len(layer.rows), 1), (WIDTH, 1), layer.rows.storage_offset())
+        assert not touched(behind)[1::2].any()
