@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from torch import nn
 
 from lazyneuron.accelerate.transform import accelerate_
+from lazyneuron.blocks import find_blocks
 from lazyneuron.core.errors import ConfigError, ImplUnavailable
 
 try:
@@ -66,12 +67,23 @@ def whole_model(module: nn.Module, name: str) -> bool:
     return not name
 
 
+def _taken(model: nn.Module) -> str | None:
+    """The first layer of a block whose weight is not a plain one any more."""
+    sites = (site for block in find_blocks(model) for site in block.linears)
+    return next((site.name for site in sites if type(site.module._parameters.get("weight")) is not nn.Parameter), None)
+
+
 def _quantise_blocks(module: nn.Module, config: LazyMLPConfig) -> nn.Module:
     """What torchao calls on each module that its filter lets through."""
     if isinstance(module, nn.Linear):
         raise ConfigError(
             "LazyMLPConfig is for MLP blocks, and torchao's own filter gives it single linear layers; pass "
             "filter_fn=lazyneuron.torchao.whole_model."
+        )
+    if taken := _taken(module):
+        raise ConfigError(
+            f"{taken} has weights that torchao quantised before; call quantize_ with LazyMLPConfig first, and with "
+            "torchao's own config after it."
         )
     accelerate_(module, weights=config.weights, group=config.group)
     return module

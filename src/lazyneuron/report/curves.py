@@ -7,6 +7,7 @@ from pathlib import Path
 from lazyneuron.core.record import Record
 from lazyneuron.report.reading import read
 from lazyneuron.report.style import drawing, write_png
+from lazyneuron.report.ticks import plain_ticks
 
 
 def curves_figure(record: Record, path: Path) -> None:
@@ -28,11 +29,12 @@ def curves_figure(record: Record, path: Path) -> None:
                 color = line.get_color()
                 axes.fill_between(curve["x"], curve["low"], curve["high"], color=color, alpha=0.15, linewidth=0)
         logarithmic = data.get("logarithmic", "")
-        if "x" in logarithmic:
-            axes.set_xscale("log")
-        if "y" in logarithmic:
-            axes.set_yscale("log")
-        else:
+        for name, axis in (("x", axes.xaxis), ("y", axes.yaxis)):
+            if name in logarithmic:
+                values = [value for curve in data["curves"] for value in curve[name] if value > 0]
+                axes.set(**{f"{name}scale": "log"})
+                plain_ticks(axis, values or [1.0])
+        if "y" not in logarithmic:
             axes.set_ylim(bottom=0)
         axes.legend()
         write_png(figure, path)

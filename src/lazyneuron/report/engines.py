@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 from lazyneuron.core.record import Record
 from lazyneuron.report.engine_rows import front, lost
 from lazyneuron.report.style import LIGHT, draw_svg, drawing, write_png
+from lazyneuron.report.ticks import plain_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Row = Mapping[str, Any]
+_WIDTH = 7.0  # inches: its texts are those of the page where the page is as wide as a text
 _LEAST_LOSS = 5e-5  # of agreement; what is nearer to the original is drawn here
 
 
@@ -30,19 +32,28 @@ def engines_figure(record: Record, path: Path) -> None:
     """
     rows = record.data.get("engines") or record.data.get("rows") or []
     cases = list(dict.fromkeys(case for row in rows for case in row["times"]))
-    with drawing(4.4 * max(len(cases), 1), 4.0) as figure:
+    with drawing(_WIDTH, 2.9 * (len(cases) // 2 + 1)) as figure:
         draw_panels(figure, rows, cases)
         write_png(figure, path)
 
 
 def draw_panels(figure: Figure, rows: Sequence[Row], cases: Sequence[str]) -> None:
-    """A panel a case, each engine by its number; the legend below names them."""
+    """A panel a case, two beside each other, each engine by its number; the place after the last one names them."""
     shown = [row for row in rows if row["times"]]
-    panels = figure.subplots(1, len(cases), squeeze=False)[0]
-    for axes, case in zip(panels, cases, strict=True):
-        _panel(axes, shown, case)
-    names = "     ".join(f"{number} {row['engine']}" for number, row in enumerate(shown, start=1))
-    figure.supxlabel(_wrapped(names, 62 * len(cases) // 2), fontsize=9, color=LIGHT["soft"])
+    places = iter(figure.subplots(len(cases) // 2 + 1, 2, squeeze=False).flat)
+    for case in cases:
+        _panel(next(places), shown, case)
+    _name(next(places), shown)
+    for empty in places:
+        empty.axis("off")
+
+
+def _name(axes: Axes, rows: Sequence[Row]) -> None:
+    axes.axis("off")
+    for number, row in enumerate(rows, start=1):
+        place, color = (0.0, 1.0 - number / (len(rows) + 1)), LIGHT["fire"] if row["ours"] else LIGHT["soft"]
+        text = f"{number}  {row['engine']}"
+        axes.annotate(text, place, xycoords="axes fraction", va="center", fontsize=9, color=color)
 
 
 def engine_charts(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -70,31 +81,15 @@ def _panel(axes: Axes, rows: Sequence[Row], case: str) -> None:
             loss = max(lost(row), _LEAST_LOSS)
             points.append((row["times"][case]["median_ms"], loss, number, row["ours"]))
     axes.set(title=f"{case} tokens", xlabel="ms, median", yscale="log", xscale="log")
-    axes.set_ylabel("1 - mean cosine with the original")
+    axes.set_ylabel("1 - mean cosine")
     axes.invert_yaxis()
     on = front(rows, case)
     stairs = sorted((ms, loss) for ms, loss, number, _ in points if rows[number - 1]["engine"] in on)
     axes.step([p[0] for p in stairs], [p[1] for p in stairs], where="post", color=LIGHT["other"], linewidth=1.2)
-    for ms, loss, number, ours in points:
+    for k, (ms, loss, number, ours) in enumerate(sorted(points)):
         color = LIGHT["fire"] if ours else LIGHT["base"]
-        axes.plot(ms, loss, "o", color=color, markersize=9, markeredgecolor=LIGHT["card"])
-        axes.annotate(str(number), (ms, loss), (7, 3), textcoords="offset points", weight="bold", color=color)
-    _plain_ticks(axes, [p[0] for p in points])
-
-
-def _plain_ticks(axes: Axes, values: Sequence[float]) -> None:
-    from matplotlib.ticker import NullLocator
-
-    low, high = min(values), max(values)
-    ticks = [t * 10**e for e in range(-1, 4) for t in (1, 2, 5) if low * 0.7 <= t * 10**e <= high * 1.4]
-    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    axes.xaxis.set_minor_locator(NullLocator())
-
-
-def _wrapped(text: str, width: int) -> str:
-    lines = [""]
-    for part in text.split("     "):
-        if lines[-1] and len(lines[-1]) + len(part) > width:
-            lines.append("")
-        lines[-1] += ("     " if lines[-1] else "") + part
-    return "\n".join(lines)
+        axes.plot(ms, loss, "o", color=color, markersize=7, markeredgecolor=LIGHT["card"])
+        aside = (0, 6) if k % 2 == 0 else (0, -14)  # neighbours along the axis: one above, one below
+        label = axes.annotate(str(number), (ms, loss), aside, textcoords="offset points", ha="center", zorder=4)
+        label.set(color=color, weight="bold")
+    plain_ticks(axes.xaxis, [p[0] for p in points])

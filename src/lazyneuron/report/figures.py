@@ -47,7 +47,7 @@ def density_figure(record: Record, path: Path) -> None:
 
 
 def latency_figure(record: Record, path: Path) -> None:
-    """Draw the median latency of every variant, one panel a case, with the ceiling, as PNG.
+    """Draw the median latency of every variant, one panel a case below the other, with the ceiling, as PNG.
 
     Args:
         record: of kind ``"demo"``.
@@ -57,9 +57,10 @@ def latency_figure(record: Record, path: Path) -> None:
         DataError: the record is of another kind or lacks a figure, or the file cannot be written.
     """
     cases = demo_view.view(record)["cases"]
-    with drawing(4.1 * len(cases) + 1.2, 3.3) as figure:
-        panels = figure.subplots(1, len(cases), squeeze=False, sharey=True)[0]
-        for axes, case in zip(panels, cases, strict=True):
+    variants = max((len(case["rows"]) for case in cases), default=1)
+    with drawing(7.0, len(cases) * (1.1 + 0.26 * variants)) as figure:
+        panels = figure.subplots(len(cases), 1, squeeze=False)
+        for axes, case in zip(panels.flat, cases, strict=True):
             _draw_latency(axes, case)
             title = f"{case['title']}: {ratio(case['speedup'])} of at most {ratio(case['ceiling'])}"
             _finish_bars(figure, axes, title=title)

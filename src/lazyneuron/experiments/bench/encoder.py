@@ -103,6 +103,28 @@ def whole_page(record: Record) -> str:
     return "\n".join(part for part in parts if part.strip())
 
 
+def on_the_first_page(record: Record) -> str:
+    """The engines on the documentation's first page: the figure, and who is on the front."""
+    return (
+        "### The same encoder, in the engines that a user would pick\n\n"
+        "![Time against agreement](assets/encoder-engines.png)\n\n"
+        f"{_standing(record)} [What to use when](which-engine.md).\n\n{provenance(record)}\n\n"
+    )
+
+
+def reached(record: Record) -> str:
+    """One item of the benchmarks' first list."""
+    return f"- **The same encoder in other engines.** {_standing(record)} [What to use when](which-engine.md).\n"
+
+
+def _standing(record: Record) -> str:
+    facts, rows = record.data["settings"], record.data["rows"]
+    return (
+        f"{facts['model']}, to the right slower, higher up closer to the original; ours is a sparse model of density "
+        f"{facts['density']:.2f}, the others run the original. {_verdict(rows)}"
+    )
+
+
 def _verdict(rows: list[dict[str, Any]]) -> str:
     """On which inputs ours is on the front, and what else is."""
     sentences = []
@@ -119,6 +141,11 @@ EXPERIMENT = Experiment(
     title=TITLE,
     run=run,
     kind="benchmark",
-    sections={"README.md": summary, "docs/which-engine.md": whole_page},
+    sections={
+        "README.md": summary,
+        "docs/which-engine.md": whole_page,
+        "docs/index.md#engines": on_the_first_page,
+        "docs/benchmarks.md#reached": reached,
+    },
     figures={"encoder-engines.png": engines_figure},
 )

@@ -47,7 +47,7 @@ def _sentence(cases: dict[str, list[Row]]) -> str:
 
 
 def engines_figure(record: Record, path: Path) -> None:
-    """Draw tokens a second of each engine, one panel a format, with the ceiling of the bytes, as PNG.
+    """Draw tokens a second of each engine, one panel a format below the other, with the ceiling of the bytes, as PNG.
 
     Args:
         record: of the benchmark ``generate``.
@@ -59,8 +59,8 @@ def engines_figure(record: Record, path: Path) -> None:
     cases = _cases(record)
     if not cases:
         raise DataError("The record has no case with another engine to draw; measure with --peers-python.")
-    with drawing(4.1 * len(cases) + 1.0, 2.5) as figure:
-        panels = figure.subplots(1, len(cases), squeeze=False)[0]
+    with drawing(7.0, 0.4 + sum(0.9 + 0.28 * len(rows) for rows in cases.values())) as figure:
+        panels = figure.subplots(len(cases), 1, squeeze=False)[:, 0]
         for axes, (name, rows) in zip(panels, cases.items(), strict=True):
             _draw(axes, rows)
             axes.set_title(name)
