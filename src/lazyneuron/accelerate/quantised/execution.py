@@ -26,6 +26,7 @@ from lazyneuron.ops.sparse_mlp.packed import KERNEL_ACTIVATIONS
 
 SPARSE, EVERY = "quantised", "quantised, every neuron"
 SETTINGS_EVERY = 64  # calls between two looks at the plain attributes of the block's modules
+_is_grad_enabled, _is_autocast_enabled = torch.is_grad_enabled, torch.is_autocast_enabled  # bound once: looks take long
 
 
 class QuantisedExecution:
@@ -126,7 +127,7 @@ class QuantisedExecution:
 
     @property
     def _on_gpu(self) -> bool:
-        return self._interpret or not self._first.rows.is_cpu
+        return self._interpret or not _held(self._first)[0].is_cpu
 
     def _call_on_gpu(self, x: Tensor) -> Tensor | None:
         """The block's output, or None where its layers run one by one."""
@@ -195,13 +196,19 @@ class QuantisedExecution:
             return elsewhere
         if self._on_gpu and self._select is not None:
             return "an activation that depends on the whole token, for which there is no kernel of a GPU"
-        if not isinstance(x, Tensor) or x.device != self._first.rows.device or x.dtype != self._first.dtype:
+        rows, _, _ = _held(self._first)
+        on_cpu = rows.is_cpu  # making a device and comparing it takes as long as everything else here
+        if (
+            not isinstance(x, Tensor)
+            or not (x.is_cpu if on_cpu else x.device == rows.device)
+            or x.dtype != self._first.dtype
+        ):
             return "an input of another device or dtype"
         if x.ndim == 0 or x.shape[-1] != self._first.in_features:
             return "an input of another width"
-        if torch.is_autocast_enabled(x.device.type):
+        if _is_autocast_enabled("cpu" if on_cpu else x.device.type):
             return "autocast"
-        if torch.is_grad_enabled() and x.requires_grad:
+        if _is_grad_enabled() and x.requires_grad:
             return "a gradient is wanted"
         return None
 
