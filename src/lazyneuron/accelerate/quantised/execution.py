@@ -192,17 +192,14 @@ class QuantisedExecution:
         standing = self.standing()
         if standing is not None:
             return standing
-        if (elsewhere := self._why_elsewhere()) is not None:
-            return elsewhere
-        if self._on_gpu and self._select is not None:
-            return "an activation that depends on the whole token, for which there is no kernel of a GPU"
-        rows, _, _ = _held(self._first)
-        on_cpu = rows.is_cpu  # making a device and comparing it takes as long as everything else here
-        if (
-            not isinstance(x, Tensor)
-            or not (x.is_cpu if on_cpu else x.device == rows.device)
-            or x.dtype != self._first.dtype
-        ):
+        on_cpu = self._is_on_cpu()  # making a device and comparing it takes as long as everything else here
+        if not on_cpu:
+            if (elsewhere := self._why_elsewhere()) is not None:
+                return elsewhere
+            if self._select is not None:
+                return "an activation that depends on the whole token, for which there is no kernel of a GPU"
+        here = isinstance(x, Tensor) and (x.is_cpu if on_cpu else x.device == _held(self._first)[0].device)
+        if not here or x.dtype != self._first.dtype:
             return "an input of another device or dtype"
         if x.ndim == 0 or x.shape[-1] != self._first.in_features:
             return "an input of another width"
@@ -212,13 +209,20 @@ class QuantisedExecution:
             return "a gradient is wanted"
         return None
 
+    def _is_on_cpu(self) -> bool:
+        layers: Any = (self._first, self._down) if self._up is None else (self._first, self._down, self._up)
+        for layer in layers:
+            if not layer._buffers["rows"].is_cpu:
+                return False
+        return not self._interpret
+
     def _why_elsewhere(self) -> str | None:
         """Why the bytes cannot be executed where they are, as a sentence, or None."""
-        where: torch.device = self._first._buffers["rows"].device  # type: ignore[union-attr]
+        where = _held(self._first)[0].device
         if where.type not in DEVICES:
             return elsewhere(where)
         for layer in (self._down, self._up):
-            other = where if layer is None else layer._buffers["rows"].device  # type: ignore[union-attr]
+            other = where if layer is None else _held(layer)[0].device
             if other != where:
                 return f"Its quantised layers are on several devices, {where} and {other}; move the block to one."
         return None
