@@ -191,6 +191,7 @@ def test_quantised_layers_on_another_kind_of_device_are_refused(monkeypatch: pyt
     lazy.accelerate_(model, weights="int8")
     monkeypatch.setattr(modules, "DEVICES", ("cuda",))
     monkeypatch.setattr(execution, "DEVICES", ("cuda",))
+    monkeypatch.setattr(execution.QuantisedExecution, "_is_on_cpu", lambda self: False)
     model.to("cpu")
     with pytest.raises(ImplUnavailable, match="run on CPUs and CUDA devices, and these are on cpu; move the model"):
         model(torch.zeros(1, 64))
