@@ -5,7 +5,6 @@
 // down_rows are q + 128, 64 divides their stride; x, biases and y are float32; there is no gate.
 #include <algorithm>
 #include <atomic>
-#include <type_traits>
 #include <vector>
 
 #include "../activation.h"
@@ -329,14 +328,10 @@ class Panels {
 
   // 64 columns from c on; lane l of sum j has columns 16 l + 4 j to 16 l + 4 j + 3.
   LAZY_INLINE void store_sums(const __m512i* sum, int64_t c, int32_t offset, float step, float* y) const {
-    const auto lanes = [](__m512i a, __m512i b, auto which) { return _mm512_shuffle_i32x4(a, b, decltype(which)::value); };
-    const std::integral_constant<int, 0x44> first{};
-    const std::integral_constant<int, 0xee> last{};
-    const std::integral_constant<int, 0x88> even{};
-    const std::integral_constant<int, 0xdd> odd{};
-    const __m512i a[2] = {lanes(sum[0], sum[1], first), lanes(sum[0], sum[1], last)};
-    const __m512i b[2] = {lanes(sum[2], sum[3], first), lanes(sum[2], sum[3], last)};
-    const __m512i ordered[4] = {lanes(a[0], b[0], even), lanes(a[0], b[0], odd), lanes(a[1], b[1], even), lanes(a[1], b[1], odd)};
+    const __m512i a0 = _mm512_shuffle_i32x4(sum[0], sum[1], 0x44), a1 = _mm512_shuffle_i32x4(sum[0], sum[1], 0xee);
+    const __m512i b0 = _mm512_shuffle_i32x4(sum[2], sum[3], 0x44), b1 = _mm512_shuffle_i32x4(sum[2], sum[3], 0xee);
+    const __m512i ordered[4] = {_mm512_shuffle_i32x4(a0, b0, 0x88), _mm512_shuffle_i32x4(a0, b0, 0xdd),
+                                _mm512_shuffle_i32x4(a1, b1, 0x88), _mm512_shuffle_i32x4(a1, b1, 0xdd)};
     const float* bias = static_cast<const float*>(p_.down_bias);
 #pragma GCC unroll 4
     for (int l = 0; l < 4; ++l) {
