@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 
@@ -130,10 +132,16 @@ def test_another_benchmark_prints_its_section_and_goes_on_where_it_was_interrupt
     assert run(monkeypatch, "route", "--json", path) == 130
     assert measured == ["flatness", "output"] and torch.get_num_threads() == threads
     assert {"flatness", "speed"} < set(Record.from_json(path.read_text()).data)
+    kept = json.loads(path.read_text())
+    kept["environment"]["commit"] = kept["data"]["commits"]["speed"] = "a" * 40  # as if they were measured long ago
+    del kept["data"]["commits"]["flatness"]  # as in records from before parts said it
+    path.write_text(json.dumps(kept))
     monkeypatch.setattr(route, "output_layers", part("output"))
     assert run(monkeypatch, "route", "--json", path, "--resume") == 0
     assert measured == ["flatness", "output", "output", "compare"]  # what was there is not measured again
-    assert "### An output layer of very many classes" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "### An output layer of very many classes" in out
+    assert f"Parts measured before: flatness at {'a' * 12}; speed at {'a' * 12}." in out
     assert run(monkeypatch, "learn", "--json", path, "--resume") == 2
     assert "holds a record of benchmark/route" in capsys.readouterr().err
     assert run(monkeypatch, "learn", "--resume") == 2

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from lazyneuron.core.environment import environment
 from lazyneuron.core.record import Record
 from lazyneuron.experiments.bench.correct import needs_kernels
 from lazyneuron.experiments.bench.processor_time import clocked, median_s
@@ -72,19 +73,22 @@ def _speed(degree: int, rows: int) -> dict[str, Any]:
 
 
 def run(request: Request) -> Record:
-    """All parts, but for those that the record of an interrupted run has.
+    """All parts, but for those that the record of an earlier run has; each says at which commit it was measured.
 
     Raises:
         ImplUnavailable: the native kernels are not built.
     """
     needs_kernels()
-    quick, data = request.quick, {} if request.begun is None else dict(request.begun.data)
+    quick, begun = request.quick, request.begun
+    data: dict[str, Any] = {} if begun is None else dict(begun.data)
     parts: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "flatness": lambda: _flatness(12 if quick else 22),
         "speed": lambda: [_speed(degree, 10**5 if quick else 10**7) for degree in (0, 1)],
         "output": lambda: output_layers(2000 if quick else 100_000, 20 if quick else 800),
         "compare": lambda: compare(3000 if quick else 1_020_000, lambda note: request.advance(0.75, note)),
     }
+    kept = {} if begun is None else {name: begun.environment.commit for name in parts if name in data}
+    data["commits"] = kept | data.get("commits", {})
     data["title"] = "Hash-routed estimators, one thread" + (", quick" if quick else "")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -93,6 +97,7 @@ def run(request: Request) -> Record:
             if name not in data:
                 request.advance(number / len(parts), name)
                 data[name] = measure()
+                data["commits"][name] = environment().commit
                 request.keep(benchmark_record("route", **data))
         return benchmark_record("route", **data)
     finally:
@@ -101,7 +106,9 @@ def run(request: Request) -> Record:
 
 def _section(record: Record) -> str:
     data = record.data
-    parts = [f"**{data['title']}**", provenance(record)]
+    earlier = {name: at for name, at in data["commits"].items() if at != record.environment.commit}
+    said = "; ".join(f"{name} at {at[:12]}" for name, at in earlier.items())
+    parts = [f"**{data['title']}**", provenance(record), *([f"Parts measured before: {said}."] if said else [])]
     for name, title in _TITLES.items():
         if data.get(name):
             parts += [title, markdown_table(data[name])]
