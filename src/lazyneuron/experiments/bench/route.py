@@ -5,7 +5,9 @@ One thread, processor time of the process (waiting for other load does not count
 
 from __future__ import annotations
 
+import functools
 import resource
+import statistics
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +27,7 @@ from lazyneuron.route import random_hash
 from lazyneuron.route.estimators import LSHRegressor
 from lazyneuron.route.table import BucketTable
 
+_ASKED, _ROUNDS = 1 << 19, 15  # rows of a prediction, and how often each number of buckets gets its turn
 _TITLES = {
     "speed": "### Rows a second at d = 8, one table",
     "flatness": "### Predict time over buckets (the operator alone, degree 1, buckets asked for at random)",
@@ -33,26 +36,36 @@ _TITLES = {
 
 
 def _flatness(largest: int) -> list[dict[str, Any]]:
-    """Predict time over the number of buckets, of the operator alone; every row asks for a bucket at random."""
-    found = [_at_buckets(1 << power) for power in range(8, largest + 1, 2)]
-    return [{**row, "over the smallest": row["ns a row"] / found[0]["ns a row"]} for row in found]
+    """Predict time over the number of buckets, of the operator alone; every row asks for a bucket at random.
+
+    All sizes take turns, so that what slows the machine for a while slows them all.
+    """
+    calls = [_predicting(1 << power) for power in range(8, largest + 1, 2)]
+    times: list[list[float]] = [[] for _ in calls]
+    for call in calls:
+        call()
+    for _ in range(_ROUNDS):
+        for took, call in zip(times, calls, strict=True):
+            took.append(clocked(call)[1])
+    found = [statistics.median(took) / _ASKED * 1e9 for took in times]
+    return [
+        {"buckets": 1 << 8 + 2 * k, "ns a row": ns, "over the smallest": ns / found[0]} for k, ns in enumerate(found)
+    ]
 
 
-def _at_buckets(buckets: int) -> dict[str, Any]:
+def _predicting(buckets: int) -> Callable[[], None]:
+    """A call that predicts :data:`_ASKED` rows from so many buckets."""
     ops, g = native_ops(), torch.Generator().manual_seed(0)
     h = random_hash(8, 8, width=1e-4, generator=g, orthogonal=True)
     x = torch.rand(buckets, 8, generator=g) * 2 - 1
     table = BucketTable(8)
     table.reserve(buckets)
     table.add(h.vectors(x))
-    assert table.native is not None
-    packed = pack(table.native[1], torch.randn(len(table), 9, dtype=torch.float64, generator=g), ops=ops)
-    asked = x[torch.randint(0, buckets, (1 << 19,), generator=g)].clone()
-    y, slots = torch.empty(len(asked), 1, dtype=torch.float64), torch.empty(len(asked), dtype=torch.int64)
-    call = (asked, h.w, h.b, h.hashes, 0, *packed, 1, 1, y, slots)
-    ops.bucket_predict(*call)
-    took_s = median_s(lambda: ops.bucket_predict(*call), rounds=9)
-    return {"buckets": len(table), "ns a row": took_s / len(asked) * 1e9}
+    assert table.native is not None and len(table) == buckets
+    packed = pack(table.native[1], torch.randn(buckets, 9, dtype=torch.float64, generator=g), ops=ops)
+    asked = x[torch.randint(0, buckets, (_ASKED,), generator=g)].clone()
+    y, slots = torch.empty(_ASKED, 1, dtype=torch.float64), torch.empty(_ASKED, dtype=torch.int64)
+    return functools.partial(ops.bucket_predict, asked, h.w, h.b, h.hashes, 0, *packed, 1, 1, y, slots)
 
 
 def _speed(degree: int, rows: int) -> dict[str, Any]:
