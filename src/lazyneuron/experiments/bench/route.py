@@ -95,8 +95,10 @@ def run(request: Request) -> Record:
     quick, begun = request.quick, request.begun
     data: dict[str, Any] = {} if begun is None else dict(begun.data)
     parts: dict[str, Callable[[], list[dict[str, Any]]]] = {
+        "speed": lambda: [
+            _speed(degree, 10**5 if quick else 10**7) for degree in (0, 1)
+        ],  # first, as it reads the process's peak
         "flatness": lambda: _flatness(12 if quick else 22),
-        "speed": lambda: [_speed(degree, 10**5 if quick else 10**7) for degree in (0, 1)],
         "output": lambda: output_layers(2000 if quick else 100_000, 20 if quick else 800),
         "compare": lambda: compare(3000 if quick else 1_020_000, lambda note: request.advance(0.75, note)),
     }
