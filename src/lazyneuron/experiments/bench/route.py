@@ -38,14 +38,14 @@ _TITLES = {
 def _flatness(largest: int) -> list[dict[str, Any]]:
     """Predict time over the number of buckets, of the operator alone; every row asks for a bucket at random.
 
-    All sizes take turns, so that what slows the machine for a while slows them all.
+    All sizes take turns, so that what slows the machine for a while slows them all. A turn begins with a call that does
+    not count, as the caches are full of another size's tags.
     """
     calls = [_predicting(1 << power) for power in range(8, largest + 1, 2)]
     times: list[list[float]] = [[] for _ in calls]
-    for call in calls:
-        call()
     for _ in range(_ROUNDS):
         for took, call in zip(times, calls, strict=True):
+            call()
             took.append(clocked(call)[1])
     found = [statistics.median(took) / _ASKED * 1e9 for took in times]
     return [
