@@ -184,6 +184,20 @@ def test_ratios_of_factors_by_hand() -> None:
     assert list(found.values()) == pytest.approx([2.0] * 6) and next(iter(found)) == "density of derivatives"
 
 
+def test_densities_of_blocks_by_hand() -> None:
+    def run(*blocks: list[float]) -> dict[str, object]:
+        found = [{"step": step, "density": 0.5, "densities": each} for step, each in enumerate(blocks, 1)]
+        return {"looks": found, "diverged": None}
+
+    theirs, mine = run([0.9, 0.9], [0.5, 0.1], [0.3, 0.1], [0.1, 0.4]), run([1, 1], [0.2, 0.2], [0.2, 0.4], [0.2, 0.6])
+    assert course.densities_of_blocks(theirs["looks"], 3) == pytest.approx([1.7 / 3, 1.1 / 3])  # type: ignore[arg-type]
+    cases = [Case(kind="decoder", variant=variant, steps=4) for variant in (plan.VANILLA, plan.ALL_THREE)]
+    _, one = comparisons(cases, [[theirs], [mine]])
+    row = one.block_row()
+    assert row and (row["block 1"], row["block 2"]) == ("0.300 -> 0.200", "0.200 -> 0.400")  # the last three looks
+    assert comparisons(cases, [[theirs], [None]])[1].block_row() is None
+
+
 def test_tables_of_what_there_is_so_far(setting: Setting, tmp_path: Path) -> None:
     one, request = experiment("peng-regime-language", "reproduce"), Request(folder=tmp_path, quick=True, seeds=2)
     with pytest.raises(DataError, match="without --so-far"):
@@ -202,7 +216,9 @@ def test_tables_of_what_there_is_so_far(setting: Setting, tmp_path: Path) -> Non
     assert all_three["cut"] == pytest.approx(1 - means[1] / means[0]) and all_three["paper"]
     losses = [sum(k["loss"] for k in each["looks"] if k["step"] <= 10) / 2 for each in found if each]
     assert all_three["loss change"] == pytest.approx(losses[1] / losses[0] - 1)  # at the step that both have reached
-    assert "slope s'^2" in one.sections["docs/regime.md"](record)
+    page = one.sections["docs/regime.md"](record)
+    assert "slope s'^2" in page and "| block 1 |" in page
+    assert vanilla["cut at equal loss"] == 0
     json.loads(record.to_json())
 
 

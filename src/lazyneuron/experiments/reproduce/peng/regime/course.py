@@ -36,6 +36,11 @@ def at(looks: Sequence[Look], step: int, key: str) -> float:
     return statistics.mean(float(look[key]) for look in _last(looks, step))
 
 
+def densities_of_blocks(looks: Sequence[Look], step: int) -> list[float]:
+    """The density of each block at a step, in the model's order, the mean with the looks before it."""
+    return [statistics.mean(each) for each in zip(*(look["densities"] for look in _last(looks, step)), strict=True)]
+
+
 def in_training(looks: Sequence[Look], step: int) -> float:
     """The density in training, a mean over all steps until then."""
     seen = [look for look in looks if look["step"] <= step]

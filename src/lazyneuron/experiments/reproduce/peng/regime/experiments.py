@@ -24,6 +24,7 @@ _DIFFERS = (
     "step are means of the three looks up to it. The published relative cut is read from an abstract that does not say "
     "which sparsity it means."
 )
+_REFERENCES = ("vanilla", "trained on")
 Cases = Callable[[Request], Sequence[Case]]
 
 
@@ -39,6 +40,7 @@ def _run(request: Request, cases: Cases) -> Finding:
     both = table.comparisons(compared, found)
     curves = [curve for one in both if (curve := one.curve()) and one.case.kind == compared[0].kind]
     text = read_bytes(setting.root / "text")
+    others = [one for one, first in zip(both, compared, strict=True) if first.variant.name not in _REFERENCES]
     facts = {
         "learning_rate": setting.learning_rate,
         "weight_decay": setting.weight_decay,
@@ -47,7 +49,8 @@ def _run(request: Request, cases: Cases) -> Finding:
         "epochs of text": None if text is None else _epochs(compared, setting.language, text.facts),
         "variants": {case.name: case.data() for case in compared},
         "runs": {
-            "factors": [row for one in both for row in one.factor_rows() if one.case.variant.name != "vanilla"],
+            "factors": [row for one in others for row in one.factor_rows()],
+            "blocks": [row for one in others if (row := one.block_row())],
             "looks": {c.name: [_kept(course, c) for course in each] for c, each in zip(compared, found, strict=True)},
         },
     }
@@ -83,12 +86,16 @@ def _part(request: Request, number: int, count: int) -> Callable[[float, str], N
 
 
 def _factor_section(record: Record) -> str:
-    """The factors of the identity, for the page about this regime."""
-    data = record.data
-    rows = data["settings"]["runs"]["factors"]
-    if not rows:
+    """The factors of the identity and the density of each block, for the page about this regime."""
+    data, runs = record.data, record.data["settings"]["runs"]
+    if not runs["factors"]:
         return ""
-    return f"### {data['experiment']}\n\n**{data['finding']}**\n\n{markdown_table(rows)}\n\n{provenance(record)}\n\n"
+    tables = [
+        markdown_table(runs["factors"]),
+        "Density of each block in the model's order, of the other and of this one:",
+    ]
+    parts = [f"### {data['experiment']}", f"**{data['finding']}**", *tables, markdown_table(runs["blocks"])]
+    return "\n\n".join([*parts, provenance(record)]) + "\n\n"
 
 
 def _experiment(name: str, title: str, cases: Cases) -> Experiment:

@@ -13,6 +13,7 @@ from lazyneuron.experiments.reproduce.peng.regime.course import (
     at,
     cut,
     cut_at_equal_loss,
+    densities_of_blocks,
     factor_ratios,
     in_training,
     looks_until,
@@ -84,7 +85,9 @@ class Comparison:
             "accuracy": self.mean(lambda mine, _: at(mine, step, "accuracy")),
             "cut": self.mean(lambda mine, theirs: cut(at(mine, step, "density"), at(theirs, step, "density"))),
             "cut in training": self.mean(lambda mine, theirs: cut(in_training(mine, step), in_training(theirs, step))),
-            "cut at equal loss": self.mean(lambda mine, theirs: cut_at_equal_loss(mine, theirs, step)),
+            "cut at equal loss": self.mean(
+                lambda mine, theirs: 0.0 if mine == theirs else cut_at_equal_loss(mine, theirs, step)
+            ),
             "paper": PUBLISHED if case.variant.name == "all three" else None,
         }
 
@@ -98,9 +101,22 @@ class Comparison:
             if step and step not in [row["steps"] for row in made]:
                 found = [factor_ratios(mine, theirs, step) for mine, theirs in self.pairs]
                 means = {key: statistics.geometric_mean(one[key] for one in found) for key in found[0]}
-                start = {"task": _TASKS[self.case.kind], "trained": self.trained, "variant": self.case.variant.name}
-                made.append({**start, "steps": step, **means})
+                made.append({**self._named(), "steps": step, **means})
         return made
+
+    def block_row(self) -> dict[str, Any] | None:
+        """The density of each block in both, as means over the seeds; None when there is nothing yet."""
+        both = [[densities_of_blocks(looks, self.step) for looks in pair] for pair in self.pairs]
+        if not both:
+            return None
+        mine, theirs = (
+            [statistics.mean(block) for block in zip(*each, strict=True)] for each in zip(*both, strict=True)
+        )
+        blocks = {f"block {k}": f"{b:.3f} -> {a:.3f}" for k, (a, b) in enumerate(zip(mine, theirs, strict=True), 1)}
+        return {**self._named(), "steps": self.step, **blocks}
+
+    def _named(self) -> dict[str, Any]:
+        return {"task": _TASKS[self.case.kind], "trained": self.trained, "variant": self.case.variant.name}
 
     def curve(self) -> dict[str, Any] | None:
         """Density over steps, between the lowest and the highest seed."""
