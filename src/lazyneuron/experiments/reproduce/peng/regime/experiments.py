@@ -90,11 +90,10 @@ def _factor_section(record: Record) -> str:
     data, runs = record.data, record.data["settings"]["runs"]
     if not runs["factors"]:
         return ""
-    tables = [
-        markdown_table(runs["factors"]),
-        "Density of each block in the model's order, of the other and of this one:",
-    ]
-    parts = [f"### {data['experiment']}", f"**{data['finding']}**", *tables, markdown_table(runs["blocks"])]
+    parts = [f"### {data['experiment']}", f"**{data['finding']}**", markdown_table(runs["factors"])]
+    if "blocks" in runs:  # a record of before has none
+        title = "Density of each block in the model's order, of what it is compared with and of this one:"
+        parts += [title, markdown_table(runs["blocks"])]
     return "\n\n".join([*parts, provenance(record)]) + "\n\n"
 
 
