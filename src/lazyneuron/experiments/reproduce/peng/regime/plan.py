@@ -26,6 +26,7 @@ SINGLE = (
     Variant(name="zeroth bias", recipe=DoublyBiased(**(_OFF | {"zeroth_bias": True}))),
     Variant(name="norm floor", recipe=DoublyBiased(**(_OFF | {"norm_floor": 1.0}))),
 )
+WITHOUT_JSRELU = Variant(name="norm floor and zeroth bias", recipe=DoublyBiased(jsrelu=False))
 OUTPUT = (
     Variant(name="all three, bias on the output", recipe=DoublyBiased(position="output")),
     Variant(
@@ -40,8 +41,8 @@ def begin_of(kind: Kind) -> Begin:
 
 
 def ablation(kind: Kind, steps: int) -> tuple[Case, ...]:
-    """Vanilla, all three, each alone, and the bias on the authors' side, from scratch."""
-    variants = (VANILLA, ALL_THREE, *SINGLE, *OUTPUT)
+    """Vanilla, all three, each alone, all but JSReLU, and the bias on the authors' side, from scratch."""
+    variants = (VANILLA, ALL_THREE, *SINGLE, WITHOUT_JSRELU, *OUTPUT)
     return tuple(Case(kind=kind, variant=v, steps=steps, begin=begin_of(kind)) for v in variants)
 
 
