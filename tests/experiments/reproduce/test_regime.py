@@ -19,7 +19,7 @@ from lazyneuron.core.errors import CheckpointError, ConfigError, DataError
 from lazyneuron.experiments.catalogue import experiment
 from lazyneuron.experiments.experiment import Request
 from lazyneuron.experiments.reproduce.peng.regime import course, plan, training
-from lazyneuron.experiments.reproduce.peng.regime.case import Case, Job, Setting, task_of, weights_name
+from lazyneuron.experiments.reproduce.peng.regime.case import Case, Job, Kind, Setting, task_of, weights_name
 from lazyneuron.experiments.reproduce.peng.regime.look import look_at
 from lazyneuron.experiments.reproduce.peng.regime.table import comparisons
 from lazyneuron.experiments.reproduce.peng.regime.tasks import Augmentation, EndlessDigits, Windows
@@ -209,7 +209,7 @@ def test_tables_of_what_there_is_so_far(setting: Setting, tmp_path: Path) -> Non
     assert (vanilla["steps"], all_three["steps"], all_three["of"], all_three["seeds"]) == (20, 10, 20, 1)
     assert (
         all(row["density"] == "not yet" and row["steps"] == 0 for row in rest)
-        and "Unfinished: 15 of 15" in record.data["finding"]
+        and "Unfinished: 16 of 16" in record.data["finding"]
     )
     found = [training.read_course(job(setting, variant, begin="tokens")) for variant in (plan.VANILLA, plan.ALL_THREE)]
     means = [sum(k["density"] for k in each["looks"] if k["step"] <= 10) / 2 for each in found if each]
@@ -346,9 +346,23 @@ def test_fewer_neurons_than_features_leave_no_kernel(setting: Setting) -> None:
     assert (real.wide.hidden, real.wide.width, real.wide.layers) == (64, 128, 2 * real.language.layers)
 
 
+@pytest.mark.parametrize("kind", ["decoder", "spans", "vision"])
+def test_jsrelu_can_leave_out_the_first_block(setting: Setting, kind: Kind, few: Images) -> None:
+    deeper = dataclasses.replace(
+        setting,
+        **{name: dataclasses.replace(getattr(setting, name), layers=2) for name in ("language", "spans", "vision")},
+    )
+    (variant,) = (v for v in plan.LESS_JSRELU if v.name.endswith("first block"))
+    model = EndlessDigits(few, deeper.vision).new_model() if kind == "vision" else task_of(kind, deeper).new_model()
+    receipt = sparsify_(model, variant.recipe)
+    names = [block.name for block in find_blocks(model)]
+    assert sorted(c.block for c in receipt.changes if c.replaced) == sorted(names)  # floor and bias are everywhere
+    assert [block.activation.kind for block in find_blocks(model)] == ["relu"] + ["jsrelu"] * (len(names) - 1)
+
+
 def test_the_regime_is_the_one_that_was_asked_for() -> None:
     setting, cases = Setting(root=Path()), plan.ablation("decoder", plan.STEPS)
-    assert [c.variant.name for c in cases][:2] == ["vanilla", "all three"] and len({c.name for c in cases}) == 8
+    assert [c.variant.name for c in cases][:2] == ["vanilla", "all three"] and len({c.name for c in cases}) == 9
     assert setting.looks(plan.LONG_STEPS)[:5] == [250, 500, 1000, 2000, 3000]
     assert setting.looks(plan.STEPS) == [s for s in setting.looks(plan.LONG_STEPS) if s <= plan.STEPS]
     everything = [

@@ -14,7 +14,7 @@ from lazyneuron.experiments.reproduce.peng.regime.tasks import Begin
 from lazyneuron.experiments.training.language import LanguageSize
 from lazyneuron.experiments.training.trainer import Variant
 from lazyneuron.experiments.training.vision import VisionSize
-from lazyneuron.induce import DoublyBiased, Pressure, TargetDensity
+from lazyneuron.induce import Chain, DoublyBiased, Pressure, TargetDensity
 
 STEPS, LONG_STEPS, TUNING_STEPS, CLIPPING_STEPS = 20_000, 100_000, 10_000, 10_000
 RAMP = 0.3  # of the steps of fine-tuning, as 3000 of 10 000
@@ -26,7 +26,14 @@ SINGLE = (
     Variant(name="zeroth bias", recipe=DoublyBiased(**(_OFF | {"zeroth_bias": True}))),
     Variant(name="norm floor", recipe=DoublyBiased(**(_OFF | {"norm_floor": 1.0}))),
 )
-WITHOUT_JSRELU = Variant(name="norm floor and zeroth bias", recipe=DoublyBiased(jsrelu=False))
+FIRST_BLOCK = ("*.0.mlp", "encoder.block.0.*")
+LESS_JSRELU = (  # alone, it makes the first block denser
+    Variant(name="norm floor and zeroth bias", recipe=DoublyBiased(jsrelu=False)),
+    Variant(
+        name="all three, ReLU in the first block",
+        recipe=Chain((DoublyBiased(jsrelu=False, blocks=FIRST_BLOCK), DoublyBiased())),
+    ),
+)
 OUTPUT = (
     Variant(name="all three, bias on the output", recipe=DoublyBiased(position="output")),
     Variant(
@@ -41,8 +48,8 @@ def begin_of(kind: Kind) -> Begin:
 
 
 def ablation(kind: Kind, steps: int) -> tuple[Case, ...]:
-    """Vanilla, all three, each alone, all but JSReLU, and the bias on the authors' side, from scratch."""
-    variants = (VANILLA, ALL_THREE, *SINGLE, WITHOUT_JSRELU, *OUTPUT)
+    """Vanilla, all three, each alone, with less JSReLU, and the bias on the authors' side, from scratch."""
+    variants = (VANILLA, ALL_THREE, *SINGLE, *LESS_JSRELU, *OUTPUT)
     return tuple(Case(kind=kind, variant=v, steps=steps, begin=begin_of(kind)) for v in variants)
 
 
