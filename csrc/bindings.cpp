@@ -219,5 +219,7 @@ STABLE_TORCH_LIBRARY_IMPL(lazyneuron, CompositeExplicitAutograd, m) { m.impl("be
 #include "quantised_bindings.h"
 #include "quantise_bindings.h"
 #include "attention_step_bindings.h"
+#include "decoder_layers_bindings.h"
 #include "packing_bindings.h"
 #include "fired_bindings.h"
+#include "watch_bindings.h"

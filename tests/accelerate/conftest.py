@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -10,6 +12,8 @@ from lazyneuron.accelerate.machine import costs
 from lazyneuron.accelerate.machine.cost_model import CostModel
 from lazyneuron.accelerate.path import DENSE, PATHS
 from lazyneuron.accelerate.policy.choice import BUCKETS
+from lazyneuron.accelerate.quantised.decoder import LayerForward
+from lazyneuron.accelerate.quantised.stack import Stack
 
 
 def made_up(dtype: torch.dtype = torch.float32) -> CostModel:
@@ -31,3 +35,19 @@ def no_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(costs, "are_known", lambda dtype: True)
     monkeypatch.setattr(costs, "cost_model_for", lambda dtype, **_: made_up(dtype))
     monkeypatch.setattr(prepare, "measure_checks", lambda *_, **__: (0.0,) * BUCKETS)
+
+
+@pytest.fixture
+def stepped(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by one with every layer that runs as one operator, or together with others."""
+    seen: list[int] = []
+    real, together = LayerForward.step, Stack._run
+
+    def run(self: Stack, *args: Any) -> Any:
+        made = together(self, *args)
+        seen.extend(layer.index for layer in (made.steps if made is not None else ()))
+        return made
+
+    monkeypatch.setattr(LayerForward, "step", lambda self, *args: seen.append(self.index) or real(self, *args))
+    monkeypatch.setattr(Stack, "_run", run)
+    return seen

@@ -71,15 +71,6 @@ def decode(model: Any, *, ids: Tensor = IDS, steps: int = 6, cache: Any = None, 
     return torch.cat(rows, 1)
 
 
-@pytest.fixture
-def stepped(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Grows by one with every layer that runs as one operator."""
-    seen: list[int] = []
-    real = LayerForward.step
-    monkeypatch.setattr(LayerForward, "step", lambda self, *args: seen.append(self.index) or real(self, *args))
-    return seen
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("family", SUCH)
 def test_every_bit_is_that_of_the_layers_own_code(family: str, dtype: torch.dtype, stepped: list[int]) -> None:
@@ -251,7 +242,8 @@ def test_a_setting_that_changes_later_is_seen(stepped: list[int]) -> None:
     decode(model)
     for layer in model.model.layers:
         layer.self_attn.scaling *= 2
-        layer.forward._calls = 63
+        for ready in layer.forward.stack._ready.values():
+            ready.ran = 63
     stepped.clear()
     assert torch.equal(decode(model), decode(by_own_code(model))) and not stepped
 

@@ -12,9 +12,10 @@ from lazyneuron.accelerate.execution.packing import pack
 from lazyneuron.accelerate.slack.certificate import build_sketch
 from lazyneuron.blocks.activation import Activation
 from lazyneuron.ops.buckets.operators import pack as pack_buckets
+from lazyneuron.ops.decoding.layers import LayerForm
 from lazyneuron.ops.native.load import load
 from lazyneuron.ops.quantised import operators as quantised_operators
-from lazyneuron.ops.quantised.format import Format, quantise_rows
+from lazyneuron.ops.quantised.format import Format, quantise_columns, quantise_rows
 from lazyneuron.ops.sparse_mlp import native
 from tests.accelerate.blocks import make_block
 from tests.accelerate.comparison import check_close
@@ -97,6 +98,45 @@ def attention_step() -> Arguments:
         "head_norms": [normal(16, **types), normal(16, **types).flip(0)], "cos": normal(1, 1, 16, **types),
         "sin": normal(1, 1, 16, **types).flip(2), "keys": normal(2, 2, 5, 16, **types),
         "values": normal(2, 2, 5, 16, **types).flip(0), "at": 2, "scale": 0.25, "isa": -1,
+    }  # fmt: skip
+
+
+def layers(dtype: torch.dtype = torch.float32) -> tuple[list[LayerForm], list[Tensor]]:
+    """Two decoder layers of width 64 and their weights: all that a layer may have, and as little as it may."""
+    attention, types = attention_step(), {"dtype": torch.float32}
+    norms, head_norms, biases = ([t.to(dtype) for t in attention[name]] for name in ("norms", "head_norms", "biases"))
+    rules = {"eps": 1e-3, "offset": 1.0, "rounds_first": False, "scale": 0.25, "attention": (8, 32)}
+    full = LayerForm(
+        **rules, block=(4, 32), activation=0, parameters=(0.0, 0.0), head_norms=True, biases=True, out_bias=True,
+        gated=True, rectify_up=True, first_bias=True, up_bias=True, down_bias=True,
+    )  # fmt: skip
+    bare = LayerForm(**rules, block=(8, 32), activation=0, parameters=(0.0, 0.0), every=True)
+    four = Format(bits=4, group=32)
+    rows = [quantise_rows(normal(96 + k, 64, **types)[:96] / 8, four) for k in range(2)]
+    down = quantise_columns(normal(64, 96, **types) / 8, four)
+    small = [
+        quantise_rows(normal(70, 64, **types) / 8, Format(bits=8, group=32)),
+        quantise_columns(normal(64, 70, **types) / 8, Format(bits=8, group=32)),
+    ]
+    products = [*attention["rows"], *attention["scales"]]
+    first_bias, up_bias, down_bias = (normal(n, dtype=dtype) for n in (96, 95, 64))
+    return [full, bare], [
+        *norms, *head_norms, *products, *biases, attention["out_bias"].to(dtype), rows[0].bytes, rows[0].scale,
+        first_bias, rows[1].bytes, rows[1].scale, torch.cat([up_bias, up_bias[:1]]), down.bytes, down.scale, down_bias,
+        *norms, *products, *(t for made in small for t in (made.bytes, made.scale)),
+    ]  # fmt: skip
+
+
+def decoder_layers(dtype: torch.dtype = torch.float32) -> Arguments:
+    forms, weights = layers(dtype)
+    step = attention_step()
+    x, cos, sin, keys, values = (step[name].to(dtype) for name in ("x", "cos", "sin", "keys", "values"))
+    return {
+        "x": x, "cos": cos, "sin": sin, "weights": weights,
+        "keys": [keys.clone() for _ in forms], "values": [values.clone() for _ in forms],
+        "counts": [torch.zeros(4, dtype=torch.int64) for _ in forms],
+        "forms": [n for form in forms for n in form.whole_numbers()],
+        "numbers": [n for form in forms for n in form.fractions()], "at": 2, "isa": -1,
     }  # fmt: skip
 
 
@@ -194,6 +234,7 @@ CALLS: dict[str, Callable[[], Arguments]] = {
         "v": normal(2, 3, 9, 16, dtype=torch.float32).flip(0), "scale": 0.3, "isa": -1,
     },
     "attention_step": attention_step,
+    "decoder_layers": decoder_layers,
     "quantise": lambda: quantising(bits=8, by_neuron=True),
     "quantise int4": lambda: quantising(bits=4, by_neuron=False),
     "quantise down int4": lambda: quantising(bits=4, by_neuron=True),

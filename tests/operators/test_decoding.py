@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from lazyneuron.ops.decoding import operators, reference, step
+from lazyneuron.ops.decoding import layers, operators, reference, step
 from lazyneuron.ops.quantised.format import Format, Rows, quantise_rows
 from tests.kernels import NATIVE, needs_kernels
+from tests.operators import calls
 
 pytestmark = needs_kernels
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -177,3 +180,43 @@ def test_a_step_that_does_not_fit_is_refused() -> None:
     refused(15, keys[:1], "values")
     refused(16, -1, "memory for 9 keys")
     refused(16, 9, "memory for 9 keys")
+
+
+@pytest.mark.parametrize("isa", LEVELS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_layers_together_are_layers_one_by_one(isa: int, dtype: torch.dtype) -> None:
+    """The definition on the operators of each layer, to the last bit, cache and counts included."""
+    forms, weights = calls.layers(dtype)
+    call: dict[str, Any] = calls.decoder_layers(dtype)
+    one_by_one = {name: [t.clone() for t in call[name]] for name in ("keys", "values", "counts")}
+    native = operators.operators()
+    wanted = layers.decoder_layers(
+        call["x"], (call["cos"], call["sin"]), weights,
+        list(zip(one_by_one["keys"], one_by_one["values"], strict=True)), one_by_one["counts"], forms, call["at"],
+        attention_step=functools.partial(native.attention_step, isa=isa),
+        quantised_mlp=functools.partial(native.quantised_mlp, isa=isa),
+    )  # fmt: skip
+    found = native.decoder_layers(**{**call, "isa": isa})
+    assert len(found) == 2 and all(map(torch.equal, found, wanted))
+    assert all(torch.equal(a, b) for name, held in one_by_one.items() for a, b in zip(call[name], held, strict=True))
+    assert all(counted[2:].tolist() == [2, 1] for counted in call["counts"]) and not torch.equal(found[0], call["x"])
+
+
+def test_layers_that_do_not_fit_are_refused() -> None:
+    def refused(words: str, **changes: Any) -> None:
+        with pytest.raises(RuntimeError, match=words):
+            operators.operators().decoder_layers(**{**calls.decoder_layers(), **changes})
+
+    call: dict[str, Any] = calls.decoder_layers()
+    refused("2 layers do not fit", values=call["values"][:1])
+    refused("2 layers do not fit", forms=call["forms"][:-1])
+    refused("2 layers do not fit", numbers=[*call["numbers"], 0.0])
+    refused("more weights than", weights=call["weights"][:-1])
+    refused("fewer weights than", weights=[*call["weights"], call["x"]])
+    refused("norm", weights=[call["weights"][2], *call["weights"][1:]])
+    refused("memory for 5 keys", at=5)
+    refused("4 or 8 bits", forms=[call["forms"][0], 5, *call["forms"][2:]])
+    refused("from 0 to 7", forms=[*call["forms"][:5], 9, *call["forms"][6:]])
+    narrow = [*call["weights"]]
+    narrow[-2] = narrow[-2][:, :32].contiguous()
+    refused("gives 64 numbers for 128", weights=narrow)

@@ -38,6 +38,15 @@ class Choice:
         self._left -= 1
         return self._left < 0
 
+    @property
+    def calls_ahead(self) -> int:
+        """How many calls are left before one is to be looked at."""
+        return max(self._left, 0)
+
+    def answered(self, calls: int) -> None:
+        """Counts calls that were not to be looked at."""
+        self._left = max(self._left - calls, 0)
+
     def look(self, x: Tensor, run: Run, fired: Callable[[], int], pairs: int) -> Tensor:
         """Answer a call in the way that was tried less, and decide when both were tried often enough.
 

@@ -1,7 +1,7 @@
 """Decoder layers of a quantised model decode with one operator for all that comes before the MLP block.
 
 Run from Python, that part is a dozen calls of torch and of our operators, and as many looks at modules: with few bytes
-to read, they take longer than the products.
+to read, they take longer than the products. Layers that follow each other run together where they can.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ from torch import Tensor, nn
 from torch.nn.modules import module as _torch_module
 
 from lazyneuron.accelerate.quantised.decoder_find import DecoderLayer
+from lazyneuron.accelerate.quantised.execution import QuantisedExecution
 from lazyneuron.accelerate.quantised.growing import growing_kinds, is_left_out
 from lazyneuron.accelerate.quantised.modules import QuantisedLinear
 from lazyneuron.accelerate.quantised.room import keep_one_more, room_behind
-from lazyneuron.blocks.splice.override import Override
+from lazyneuron.accelerate.quantised.stack import Stack, another_kind_of_call
+from lazyneuron.blocks.splice.override import Override, Whole
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.core.undo import Transaction
+from lazyneuron.core.watch import Watch
+from lazyneuron.ops.decoding.layers import LayerForm
 from lazyneuron.ops.decoding.operators import operators
 from lazyneuron.ops.quantised.layout import laid_out
 
 _KNOWN = {"attention_mask", "position_ids", "past_key_values", "use_cache", "position_embeddings", "cache_position"}
-# bound once: each look at torch's submodules takes long
-_functorch_level = torch._C._functorch.peek_interpreter_stack
-_tracing_state, _dispatch_modes = torch._C._get_tracing_state, torch._C._len_torch_dispatch_stack
-_is_grad_enabled, _is_autocast_enabled = torch.is_grad_enabled, torch.is_autocast_enabled
+_is_grad_enabled = torch.is_grad_enabled  # bound once: each look at torch's submodules takes long
 SETTINGS_EVERY = 64  # calls between two looks at the plain attributes of layer and attention
 
 
@@ -45,10 +46,12 @@ class LayerForward(Override):
         module: the layer.
         found: its parts.
         index: of its keys and values in a cache.
+        stack: it and the layers around it.
     """
 
-    def __init__(self, module: nn.Module, found: DecoderLayer, rule: Mapping[str, Any]) -> None:
-        self.module, self.found, self.index = module, found, found.index
+    def __init__(self, module: nn.Module, found: DecoderLayer, rule: Mapping[str, Any], stack: Stack) -> None:
+        self.module, self.found, self.index, self.stack = module, found, found.index, stack
+        stack.layers.append(self)
         attention = module.get_submodule(found.attention)
         self._attention = attention
         self._norms = [module.get_submodule(key) for key in found.norms]
@@ -83,18 +86,23 @@ class LayerForward(Override):
 
     def __call__(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         """As the layer's own forward."""
-        if torch.compiler.is_compiling() and is_left_out(kwargs, self._kinds):
+        compiling = torch.compiler.is_compiling()
+        if compiling and is_left_out(kwargs, self._kinds):
             from lazyneuron.accelerate.quantised import uncompiled
 
             return uncompiled.run(self, (hidden_states, *args), kwargs)
-        held = None if args else self._held(hidden_states, kwargs)
+        if not compiling and not args:
+            answer = self.stack.answer(self, hidden_states, kwargs)
+            if answer is not None:
+                return answer
+        held = None if args else self.held_for(hidden_states, kwargs)
         if held is None:
             return type(self.module).forward(self.module, hidden_states, *args, **kwargs)
         cos, sin = kwargs["position_embeddings"]
-        if torch.compiler.is_compiling():
+        if compiling:
             y, held.keys, held.values = self._whole(hidden_states, cos, sin, held.keys, held.values, self._number)
             return y
-        if self._why_not(hidden_states) is not None:
+        if self.why_not(hidden_states) is not None:
             return type(self.module).forward(self.module, hidden_states, **kwargs)
         keys, values = room_behind(held)
         y = self.step(hidden_states, (cos, sin), (keys, values), held.keys.shape[2])
@@ -103,9 +111,7 @@ class LayerForward(Override):
 
     def step(self, x: Tensor, angles: tuple[Tensor, Tensor], cache: tuple[Tensor, Tensor], at: int) -> Tensor:
         """The layer's output; writes the token's keys and values into the cache's memory."""
-        if not self._joined:
-            _join_(self._layers[:3])
-            self._joined = True
+        self._join_once()
         layers = [layer._buffers for layer in self._layers]
         biased = layers[0]["bias"] is not None
         sums, normed = self._call(
@@ -126,7 +132,7 @@ class LayerForward(Override):
         held: Any = self._held_kind()  # type: ignore[no-untyped-call]
         held.lazy_initialization(keys, values)  # type: ignore[no-untyped-call]
         held.keys, held.values = keys, values
-        if self._why_not(x) is None:
+        if self.why_not(x) is None:
             keys, values = room_behind(held, exact=True)
             return self.step(x, angles, (keys, values), held.keys.shape[2]), keys, values
         cache = self._kinds[0]()
@@ -134,14 +140,18 @@ class LayerForward(Override):
         given = {"attention_mask": None, "position_embeddings": angles, "past_key_values": cache, "use_cache": True}
         return type(self.module).forward(self.module, x, **given), held.keys, held.values
 
-    def _held(self, x: Tensor, kwargs: Mapping[str, Any]) -> Any | None:
+    def _join_once(self) -> None:
+        if not self._joined:
+            _join_(self._layers[:3])
+            self._joined = True
+
+    def held_for(self, x: Tensor, kwargs: Mapping[str, Any]) -> Any | None:
         """What the cache holds of this layer, if this is a call for one token a sequence that follows it."""
         cache: Any = kwargs.get("past_key_values")
         if (
             kwargs.get("attention_mask") is not None
             or type(cache) is not self._kinds[0]
             or cache.offloading
-            or len(cache.layers) <= self.index
             or x.ndim != 3
             or x.shape[1] != 1
             or kwargs.get("position_embeddings") is None
@@ -154,26 +164,31 @@ class LayerForward(Override):
             )
         ):
             return None
+        return self.held_in(cache, x)
+
+    def held_in(self, cache: Any, x: Tensor) -> Any | None:
+        """What a cache that grows holds of this layer, if it fits an input like x."""
+        if len(cache.layers) <= self.index:
+            return None
         held: Any = cache.layers[self.index]
         if type(held) is not self._held_kind or not held.is_initialized:
             return None
         keys: Any = held.keys
         return held if keys.ndim == 4 and keys.shape[0] == x.shape[0] and keys.dtype == x.dtype else None
 
-    def _why_not(self, x: Tensor) -> str | None:
+    def why_not(self, x: Tensor) -> str | None:
         """Why the layer's own code has to run, or None."""
         self._calls += 1
         if self._calls % SETTINGS_EVERY == 0:
-            self._other_settings = self._other_settings or self._settings != self._plain_attributes()
-        if (
-            type(x) is not Tensor
-            or not x.is_cpu
-            or _tracing_state() is not None
-            or _functorch_level() is not None
-            or _dispatch_modes() > 0
-            or _is_autocast_enabled("cpu")
-        ):
-            return "another kind of call"
+            self.look_at_settings()
+        return another_kind_of_call(x) or self._change()
+
+    def look_at_settings(self) -> None:
+        """Once a plain attribute of the layer or its attention changed, their own code runs."""
+        self._other_settings = self._other_settings or self._settings != self._plain_attributes()
+
+    def _change(self) -> str | None:
+        """What is no longer as it was, or None."""
         if self._other_settings or _torch_module._global_forward_hooks or _torch_module._global_forward_pre_hooks:
             return "other settings, or hooks on all modules"
         for parent, key, child, kind, forward in self._links:
@@ -187,6 +202,56 @@ class LayerForward(Override):
             ):
                 return "a module that was replaced, wrapped or hooked"
         return None
+
+    def block_of(self, x: Tensor) -> QuantisedExecution | None:
+        """The execution of the MLP block, if the layer can run together with others for inputs like x."""
+        module = self.module
+        rest = module._modules[self.found.rest]
+        forward = None if rest is None else rest.__dict__.get("forward")
+        run = forward.run if type(forward) is Whole else None
+        if (
+            rest is None
+            or not isinstance(run, QuantisedExecution)
+            or module.__dict__.get("forward") is not self
+            or module.training
+            or any(m._forward_hooks or m._forward_pre_hooks for m in (module, rest))
+            or self._change() is not None
+            or not run.runs_together(x)
+        ):
+            return None
+        return run
+
+    def record(self, watch: Watch, block: QuantisedExecution, tokens: int) -> LayerForm | None:
+        """Have a watch look at what :meth:`block_of` and :meth:`step` look at, and hand out the weights in their order.
+
+        None where it cannot.
+        """
+        self._join_once()
+        module, found = self.module, self.found
+        rest = module._modules[found.rest]
+        for owner, name in ((self, "_other_settings"), (module, "training"), (module, "forward"), (rest, "forward")):
+            watch.attribute(owner, name)
+        watch.held(module, "_modules", found.rest)
+        for parent, key, child, *_ in self._links:
+            watch.held(parent, "_modules", key)
+            watch.type_of(child)
+            watch.attribute(child, "forward")
+        for hooked in (module, rest, *(link[2] for link in self._links)):
+            watch.sizes(hooked, "_forward_hooks", "_forward_pre_hooks")
+        for norm in (*self._norms, *self._head_norms):
+            watch.taken(norm, "_parameters", "weight")
+        for name in ("rows", "scale"):
+            for layer in self._layers:
+                watch.taken(layer, "_buffers", name)
+        biases = [watch.taken_if_there(layer, "_buffers", "bias") for layer in self._layers]
+        form = block.record(watch, tokens)
+        if form is None:
+            return None
+        eps, offset, rounds_first = self._rule
+        return LayerForm(
+            eps=eps, offset=offset, rounds_first=rounds_first, scale=self.found.scale, attention=self._form,
+            head_norms=bool(self._head_norms), biases=biases[0], out_bias=biases[3], **form,
+        )  # fmt: skip
 
     def _plain_attributes(self) -> list[dict[str, Any]]:
         return [
@@ -243,6 +308,7 @@ def fuse_decoder_layers_(
         layers: of :func:`~lazyneuron.accelerate.quantised.decoder_find.find_decoder_layers`, as data.
         norms: of :func:`~lazyneuron.accelerate.quantised.norms.find_norms`.
     """
+    stacks: dict[str, Stack] = {}  # by what the layers lie in
     for name, data in layers.items():
         found, module = DecoderLayer.of_data(data), model.get_submodule(name)
         attention = module.get_submodule(found.attention)
@@ -251,7 +317,8 @@ def fuse_decoder_layers_(
             continue
         if len({part.bias is None for part in parts[:3]}) > 1:
             continue
-        change.set(module, "forward", LayerForward(module, found, norms[f"{name}.{found.norms[0]}"]))
+        stack = stacks.setdefault(name.rpartition(".")[0], Stack())
+        change.set(module, "forward", LayerForward(module, found, norms[f"{name}.{found.norms[0]}"], stack))
 
 
 def _join_(parts: Sequence[nn.Module]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,13 +20,22 @@ from lazyneuron.accelerate.quantised.modules import DEVICES, Quantised, elsewher
 from lazyneuron.blocks.block import LinearSite, MLPBlock
 from lazyneuron.blocks.splice.wiring import Wiring
 from lazyneuron.core.undo import changed_modules
+from lazyneuron.core.watch import Watch
 from lazyneuron.ops.gpu_mlp import operators as gpu_operators
 from lazyneuron.ops.quantised import operators, selected
 from lazyneuron.ops.sparse_mlp.packed import KERNEL_ACTIVATIONS
 
+LOOK_EVERY = 512  # calls that nothing but a change ends
 SPARSE, EVERY = "quantised", "quantised, every neuron"
 SETTINGS_EVERY = 64  # calls between two looks at the plain attributes of the block's modules
 _is_grad_enabled, _is_autocast_enabled = torch.is_grad_enabled, torch.is_autocast_enabled  # bound once: looks take long
+
+
+class Together(Protocol):
+    """What runs several blocks at once."""
+
+    def settle(self) -> None:
+        """Tell each block of the calls that it was not told of."""
 
 
 class QuantisedExecution:
@@ -40,11 +49,13 @@ class QuantisedExecution:
         block: on its quantised layers.
         counts: what the kernels counted: pairs computed, pairs fired, tokens, calls.
         counts_of_every: the same of the calls that evaluated every neuron.
-        ran: how often the operator ran, and how often, by reason, the layers.
         last: what ran last, or why not.
         every: read every neuron's rows, whatever fires.
         choices: [bucket of token counts] whether calls skip rows where not all are asked for.
+        ahead: what runs it together with other blocks, if anything did.
     """
+
+    ahead: Together | None = None
 
     def __init__(self, block: MLPBlock, *, interpret: bool = False) -> None:
         self.block = block
@@ -54,7 +65,7 @@ class QuantisedExecution:
         self.counts = torch.zeros(4, dtype=torch.int64)
         self.counts_of_every = torch.zeros(4, dtype=torch.int64)
         self.wiring: Wiring | None = None
-        self.ran: Counter[str] = Counter()
+        self._ran: Counter[str] = Counter()
         self.last = "not called yet"
         self.every = False
         self.choices = [Choice() for _ in range(BUCKETS)]
@@ -75,20 +86,30 @@ class QuantisedExecution:
         self._select = None if self.block.activation.elementwise else selected.op()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            key: value for key, value in self.__dict__.items() if key not in ("_call", "_select", "_gpu_operator")
-        }  # operators cannot be pickled
+        self._settle()
+        left_out = ("_call", "_select", "_gpu_operator", "ahead")  # operators cannot be pickled
+        return {key: value for key, value in self.__dict__.items() if key not in left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._gpu_operator = None
         self._bind()
 
+    @property
+    def ran(self) -> Counter[str]:
+        """How often the operator ran, and how often, by reason, the layers."""
+        self._settle()
+        return self._ran
+
+    def _settle(self) -> None:
+        if self.ahead is not None:
+            self.ahead.settle()
+
     def notice(self) -> None:
         """The model was set to training or evaluation mode."""
-        self._look_at_settings()
+        self.look_at_settings()
 
-    def _look_at_settings(self) -> None:
+    def look_at_settings(self) -> None:
         """Once a plain attribute of the block's modules changed, such as a threshold, the layers run."""
         self._other_settings = self._other_settings or (self.wiring is not None and self.wiring.settings_changed())
 
@@ -107,23 +128,66 @@ class QuantisedExecution:
             return None if unready or self._why_not(x) is not None else self.run(x)
         self._calls += 1
         if self._calls % SETTINGS_EVERY == 0:
-            self._look_at_settings()
+            self.look_at_settings()
         why = self._why_not(x)
         if why is not None:
             self.last = why
-            self.ran[why] += 1
+            self._ran[why] += 1
             return None
         if self._on_gpu:
             return self._call_on_gpu(x)
         if self.every or torch._C._get_tracing_state() is not None:  # the size of what is traced is no number
             return self._note(self.run(x), every=self.every)
         tokens = x.numel() // self._first.in_features
-        choice = self.choices[min((tokens - 1).bit_length(), BUCKETS - 1)]
+        choice = self._choice(tokens)
         if not choice.is_due():
             return self._note(self.run(x, choice.every), every=choice.every)
         calls = int(self.counts_of_every[3])
         y = choice.look(x, self.run, lambda: int(self.counts[1]), tokens * self.block.d_hidden)
         return self._note(y, every=int(self.counts_of_every[3]) > calls)
+
+    def _choice(self, tokens: int) -> Choice:
+        return self.choices[min((tokens - 1).bit_length(), BUCKETS - 1)]
+
+    def runs_together(self, x: Tensor) -> bool:
+        """Can one operator run this block for inputs like x and what stands around it, as far as can be seen now?"""
+        sliced = self.block.first.rows is not None or (self._up is not None and self.block.up.rows is not None)
+        alone = self._select is not None or sliced or self.wiring is None or self._on_gpu
+        return not alone and self._why_not(x) is None
+
+    def calls_ahead(self, tokens: int) -> int:
+        """How many calls for so many tokens need nothing but the operator, if nothing changes meanwhile."""
+        return LOOK_EVERY if self.every else self._choice(tokens).calls_ahead
+
+    def record(self, watch: Watch, tokens: int) -> dict[str, Any] | None:
+        """Have a watch look at what a call looks at, and hand out the weights in the order of the operator.
+
+        Returns:
+            What a :class:`~lazyneuron.ops.decoding.layers.LayerForm` says of the block; None where a watch cannot look.
+        """
+        assert self.wiring is not None
+        for name in ("every", "_other_settings", "counts", "counts_of_every"):
+            watch.attribute(self, name)
+        if not self.wiring.record(watch):
+            return None
+        biases = []
+        for layer in (self._first, self._up, self._down):
+            for name in ("rows", "scale") if layer is not None else ():
+                watch.taken(layer, "_buffers", name)
+            biases.append(layer is not None and watch.taken_if_there(layer, "_buffers", "bias"))
+        return {
+            "block": (self._form.bits, self._form.group), "activation": self._kind, "parameters": self._parameters,
+            "gated": self._up is not None, "rectify_up": self.block.rectifies_up, "first_bias": biases[0],
+            "up_bias": biases[1], "down_bias": biases[2], "every": self.every or self._choice(tokens).every,
+        }  # fmt: skip
+
+    def credit(self, tokens: int, calls: int, *, due: bool) -> None:
+        """Count calls for so many tokens that ran together with other blocks; ``due``: the next one is looked at."""
+        choice = self._choice(tokens)
+        self._calls += calls
+        self._ran[EVERY if self.every or choice.every else SPARSE] += calls
+        if not self.every:
+            choice.answered(choice.calls_ahead if due else calls)
 
     @property
     def _on_gpu(self) -> bool:
@@ -133,7 +197,7 @@ class QuantisedExecution:
         """The block's output, or None where its layers run one by one."""
         if self.every:
             self.last = EVERY
-            self.ran[EVERY] += 1
+            self._ran[EVERY] += 1
             return None
         self._prepare_for_gpu()
         return self._note(self.run(x), every=False)
@@ -162,7 +226,7 @@ class QuantisedExecution:
 
     def _note(self, y: Tensor, *, every: bool) -> Tensor:
         self.last = EVERY if every else SPARSE
-        self.ran[self.last] += 1
+        self._ran[self.last] += 1
         return y
 
     def run(self, x: Tensor, every: bool | None = None) -> Tensor:

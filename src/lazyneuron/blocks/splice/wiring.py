@@ -11,6 +11,7 @@ from torch.nn.modules import module as _torch_module
 
 from lazyneuron.blocks.activation import Activation
 from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.core.watch import Watch
 
 _Link = tuple[str, nn.Module, str, nn.Module, type, Any, tuple[int, ...]]
 
@@ -87,6 +88,35 @@ class Wiring:
         if _torch_module._global_forward_hooks or _torch_module._global_forward_pre_hooks:
             return "Hooks on all modules are registered, which a block that is executed as one would not call."
         return None
+
+    def record(self, watch: Watch) -> bool:
+        """Have a watch look at what :meth:`in_training` and :meth:`change` look at; False where it cannot.
+
+        To be called where both find nothing.
+        """
+        for module in self._modes:
+            watch.attribute(module, "training")
+        for parent, size, links in self._families:
+            watch.attribute(parent, "_modules")
+            if size >= 0:
+                watch.size(parent._modules)
+            for _, _, key, child, _, _, hooks in links:
+                if hooks:  # one could take the place of another
+                    return False
+                watch.entry(parent._modules, key)
+                watch.type_of(child)
+                watch.attribute(child, "forward")
+                watch.sizes(child, "_forward_hooks", "_forward_pre_hooks")
+        for parent, key in self._empty:
+            watch.entry(parent._modules, key)
+        if self._held is not None:
+            owner, attribute = self._held
+            if attribute not in vars(owner):
+                return False
+            watch.attribute(owner, attribute)
+        watch.type_of(self._top)
+        watch.sizes(_torch_module, "_global_forward_hooks", "_global_forward_pre_hooks")
+        return True
 
     def settings_changed(self) -> bool:
         """Do plain attributes of its modules, such as a threshold, or the code of a class differ from what they were?

@@ -60,6 +60,16 @@ def load() -> None:
     _load_once()
 
 
+def library() -> Path:
+    """The file of the native kernels, which are loaded.
+
+    Raises:
+        ImplUnavailable: as of :func:`load`.
+    """
+    load()
+    return _load_once()[0]
+
+
 def status() -> NativeStatus:
     """What :func:`load` leads to here and now."""
     try:

@@ -1,0 +1,238 @@
+"""Decoder layers that run together give the bits of layers that run one by one, whatever happens in between."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import lazyneuron as lazy
+from lazyneuron.accelerate.quantised.execution import accelerated_blocks, every_neuron
+from lazyneuron.accelerate.quantised.stack import Stack
+from tests.accelerate.test_decoder_layers import IDS, SUCH, build, by_own_code, decode, forwards
+from tests.kernels import needs_kernels
+
+pytestmark = needs_kernels
+
+
+@pytest.fixture
+def together(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows with every call of the operator, by the number of layers in it."""
+    seen: list[int] = []
+    real = Stack._run
+
+    def run(self: Stack, *args: Any) -> Any:
+        made = real(self, *args)
+        if made is not None:
+            seen.append(len(made.steps))
+        return made
+
+    monkeypatch.setattr(Stack, "_run", run)
+    return seen
+
+
+def deep(dtype: torch.dtype = torch.float32, **options: Any) -> Any:
+    model = build("Llama", {"hidden_act": "relu", "num_hidden_layers": 4, **options}, dtype)
+    lazy.accelerate_(model, weights="int8", rest="int8")
+    return model
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("family", SUCH)
+@pytest.mark.parametrize("weights", ["int8", "int4"])
+def test_one_operator_a_token(family: str, dtype: torch.dtype, weights: str, together: list[int]) -> None:
+    model = build(family, {**SUCH[family], "num_hidden_layers": 3, "hidden_act": "relu"}, dtype)
+    lazy.accelerate_(model, weights=weights, rest="int8")
+    wanted = decode(by_own_code(model))
+    assert not together and torch.equal(decode(model), wanted) and together == [3] * 6
+
+
+def test_a_block_with_biases_and_a_second_factor_that_is_rectified(together: list[int]) -> None:
+    model = build("Llama", {"hidden_act": "relu", "mlp_bias": True, "attention_bias": True})
+    lazy.accelerate_(model, weights="int4", rest="int4")
+    for run in accelerated_blocks(model):
+        assert all(layer.bias is not None for layer in (run._first, run._up, run._down))
+    assert torch.equal(decode(model), decode(by_own_code(model))) and together == [2] * 6
+
+
+Change = Callable[[Any], Any]
+
+
+def _in_layer(path: str, change: Change) -> Change:
+    return lambda model: change(model.model.layers[1].get_submodule(path))
+
+
+def _scale(key: str) -> Change:
+    def change(module: nn.Module) -> None:
+        held: Tensor = module.get_buffer(key) if key in module._buffers else module.get_parameter(key)
+        with torch.no_grad():
+            held.data.mul_(1.5)
+
+    return change
+
+
+def _replaced(key: str) -> Change:
+    return lambda module: setattr(module, key, module.get_buffer(key).clone() * 2)
+
+
+CHANGES: dict[str, Change] = {
+    "a hook on the layer": _in_layer("", lambda m: m.register_forward_hook(lambda _, args, y: y * 2)),
+    "a hook before the layer": _in_layer("", lambda m: m.register_forward_pre_hook(lambda _, args: (args[0] * 2,))),
+    "a hook on the attention": _in_layer("self_attn.q_proj", lambda m: m.register_forward_hook(lambda _, a, y: y * 2)),
+    "a hook on the block": _in_layer("mlp", lambda m: m.register_forward_hook(lambda _, a, y: y * 2)),
+    "a hook within the block": _in_layer("mlp.up_proj", lambda m: m.register_forward_hook(lambda _, a, y: y * 2)),
+    "another forward": _in_layer("mlp", lambda m: setattr(m, "forward", lambda x: x / 2)),
+    "another forward of the layer": _in_layer("", lambda m: setattr(m, "forward", lambda x, **_: x / 2)),
+    "another module": _in_layer("mlp", lambda m: setattr(m, "act_fn", nn.GELU())),
+    "another norm": _in_layer("", lambda m: setattr(m, "input_layernorm", nn.Identity())),
+    "training mode": _in_layer("", lambda m: m.train()),
+    "training mode within the block": _in_layer("mlp.act_fn", lambda m: m.train()),
+    "weights in place": _in_layer("mlp.gate_proj", _scale("scale")),
+    "weights of the attention in place": _in_layer("self_attn.o_proj", _scale("scale")),
+    "the norm's weight": _in_layer("post_attention_layernorm", _scale("weight")),
+    "other weights": _in_layer("mlp.down_proj", _replaced("scale")),
+    "other weights of the attention": _in_layer("self_attn.v_proj", _replaced("scale")),
+    "a bias": _in_layer("self_attn.o_proj", lambda m: m._buffers.__setitem__("bias", torch.ones(64))),
+    "a bias of the block": _in_layer("mlp.down_proj", lambda m: m._buffers.__setitem__("bias", torch.ones(64))),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_between_two_tokens_is_seen(change: str, together: list[int]) -> None:
+    model = deep()
+    own = by_own_code(model)
+    with torch.no_grad():
+        caches = [runner(IDS, use_cache=True).past_key_values for runner in (model, own)]
+    before = decode(model, cache=caches[0], steps=2)
+    assert torch.equal(before, decode(own, cache=caches[1], steps=2)) and together == [4, 4]
+    for runner in (model, own):
+        CHANGES[change](runner)
+    after = decode(model, cache=caches[0], steps=2)
+    assert torch.equal(after, decode(own, cache=caches[1], steps=2))
+    assert not torch.equal(after, decode(deep(), steps=4)[:, 2:]) or "training" in change
+
+
+def test_a_stack_ends_before_what_runs_by_itself(together: list[int]) -> None:
+    model = deep()
+    model.model.layers[2].self_attn.k_proj.register_forward_hook(lambda *_: None)
+    assert torch.equal(decode(model, steps=2), decode(by_own_code(model), steps=2)) and together == [2, 2]
+
+
+def test_a_model_that_changes_hidden_states_between_layers_soon_runs_them_one_by_one(together: list[int]) -> None:
+    model = deep()
+    real = type(model.model.layers[0]).__call__
+
+    class Scaled(type(model.model.layers[0])):
+        def __call__(self, x: Tensor, **kwargs: Any) -> Tensor:
+            return real(self, x * 1.5, **kwargs)
+
+    for layer in model.model.layers:
+        layer.__class__ = Scaled
+    own = by_own_code(model)
+    assert torch.equal(decode(model), decode(own)) and len(together) <= 4
+
+
+def test_a_layer_in_place_of_its_input(together: list[int]) -> None:
+    """Written to in place, the same tensor is not the one that was foreseen."""
+    model = deep()
+    own = by_own_code(model)
+    real = type(model.model.layers[0]).__call__
+
+    class Scaled(type(model.model.layers[0])):
+        def __call__(self, x: Tensor, **kwargs: Any) -> Tensor:
+            return real(self, x.mul_(1.5), **kwargs)
+
+    found = []
+    for runner in (model, own):
+        runner.model.layers[2].__class__ = Scaled
+        with torch.inference_mode():
+            cache = runner(IDS, use_cache=True).past_key_values
+            found.append([runner(IDS[:, k : k + 1], past_key_values=cache).logits for k in range(3)])
+    assert all(map(torch.equal, *found))
+
+
+def test_layers_that_are_never_called_leave_no_trace() -> None:
+    model = deep()
+    own = by_own_code(model)
+    with torch.no_grad():
+        caches = [runner(IDS, use_cache=True).past_key_values for runner in (model, own)]
+        wanted = [decode(own, cache=caches[1], steps=1)]
+        found = [decode(model, cache=caches[0], steps=1)]
+        for runner, cache, out in ((model, caches[0], found), (own, caches[1], wanted)):
+            layers, runner.model.config.num_hidden_layers = runner.model.config.num_hidden_layers, 2  # leaves early
+            out.append(decode(runner, cache=cache, steps=1))
+            runner.model.config.num_hidden_layers = layers
+            for held in cache.layers[:2]:
+                held.crop(-1)
+            assert [held.keys.shape[2] for held in cache.layers] == [10] * 4
+            out.append(decode(runner, cache=cache, steps=2))
+    assert all(map(torch.equal, found, wanted))
+
+
+def test_calls_are_counted_and_blocks_look_again(together: list[int]) -> None:
+    model = deep()
+    decode(model, steps=6)
+    with torch.no_grad():
+        cache = model(IDS, use_cache=True).past_key_values
+        for _ in range(40):
+            model(IDS[:, :1], past_key_values=cache, use_cache=True)
+    for block in lazy.status(model).blocks:
+        assert block.calls == sum(block.paths.values()) == 48 and not block.fallbacks  # two prompts
+        assert block.why_by_tokens[2]  # decided meanwhile
+    assert len(together) > 20
+    for run in accelerated_blocks(model):
+        assert int(run.counts[3] + run.counts_of_every[3]) == 48
+
+
+def test_every_neuron_runs_together_too(together: list[int]) -> None:
+    model = deep()
+    wanted = decode(model)
+    together.clear()
+    before = [int(run.counts_of_every[3]) for run in accelerated_blocks(model)]
+    with every_neuron(model):
+        assert torch.equal(decode(model), wanted) and together == [4] * 6
+    after = [int(run.counts_of_every[3]) for run in accelerated_blocks(model)]
+    assert [b - a for a, b in zip(before, after, strict=True)] == [7] * 4
+    assert torch.equal(decode(model), wanted)
+
+
+def test_other_batches_and_copies(together: list[int]) -> None:
+    model = deep()
+    for runner in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        own = by_own_code(runner)
+        for ids in (IDS, IDS[:1], IDS.repeat(2, 1), IDS):
+            assert torch.equal(decode(runner, ids=ids, steps=2), decode(own, ids=ids, steps=2))
+        stacks = {id(forward.stack): forward.stack for forward in forwards(runner)}
+        assert len(stacks) == 1 and [f.module for f in next(iter(stacks.values())).layers] == list(runner.model.layers)
+    assert len(together) > 12
+
+
+def test_tensors_of_a_model_that_moved_on_are_let_go() -> None:
+    import gc
+    import weakref
+
+    model = deep()
+    decode(model)
+    held = weakref.ref(model.model.layers[1].mlp.down_proj.rows)
+    model.model.layers[1].mlp.down_proj.rows = model.model.layers[1].mlp.down_proj.rows.clone()
+    gc.collect()
+    assert held() is None
+
+
+def test_threads_have_their_own_tokens() -> None:
+    import threading
+
+    model = deep()
+    wanted = decode(by_own_code(model))
+    found: list[Tensor] = []
+    threads = [threading.Thread(target=lambda: found.append(decode(model))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 4 and all(torch.equal(one, wanted) for one in found)
