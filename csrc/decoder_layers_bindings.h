@@ -13,7 +13,7 @@ class LayerReader {
       : weights_(weights), forms_(forms), numbers_(numbers) {}
 
   // Numbers of a layer in `forms`, and in `numbers`.
-  static constexpr size_t kForms = 6, kNumbers = 5;
+  static constexpr size_t kForms = 6, kNumbers = 8;
 
   Tensor tensor() {
     LAZY_CHECK(at_ < weights_.size(), "The layers have more weights than the ", weights_.size(), " that are given.");
@@ -42,7 +42,7 @@ class LayerReader {
 // What a layer has, as bits of its first form.
 enum LayerHas : int64_t {
   kHeadNorms = 1, kBiases = 2, kOutBias = 4, kRoundsFirst = 8, kFirstBias = 16, kGated = 32, kUpBias = 64,
-  kRectifyUp = 128, kDownBias = 256, kEvery = 512,
+  kRectifyUp = 128, kDownBias = 256, kEvery = 512, kKept = 1024,
 };
 
 struct Token {
@@ -50,25 +50,39 @@ struct Token {
   int64_t at, isa;
 };
 
+// An MLP block on quantised weights, or on the model's own.
+Tensor block_of(const Tensor& x, int64_t has, const Tensor& counts, LayerReader& read, int64_t isa) {
+  const int64_t bits = read.form(), group = read.form(), activation = read.form();
+  const double first = read.number(), second = read.number(), left = read.number(), low = read.number(),
+               high = read.number();
+  const bool gated = has & kGated, rectify_up = has & kRectifyUp;
+  if (has & kKept) {
+    Tensors sketch = read.tensors(2);
+    const Tensor rows = read.tensor();
+    const std::optional<Tensor> up = read.tensor_if(gated), up_bias = read.tensor_if(has & kUpBias);
+    const Tensor down = read.tensor();
+    return sparse_mlp(x, sketch[0], sketch[1], rows, up, up_bias, rectify_up, down, read.tensor_if(has & kDownBias), counts,
+                      activation, first, second, left, low, high, bits, isa);
+  }
+  Tensors gate = read.tensors(2);
+  const std::optional<Tensor> gate_bias = read.tensor_if(has & kFirstBias);
+  const std::optional<Tensor> up = read.tensor_if(gated), up_scale = read.tensor_if(gated),
+                              up_bias = read.tensor_if(has & kUpBias);
+  Tensors down = read.tensors(2);
+  return quantised_mlp(x, gate[0], gate[1], gate_bias, up, up_scale, up_bias, rectify_up, down[0], down[1],
+                       read.tensor_if(has & kDownBias), counts, bits, group, activation, first, second, has & kEvery, isa);
+}
+
 Tensor decoder_layer(const Tensor& x, const Token& token, const Tensor& keys, const Tensor& values, const Tensor& counts,
                      LayerReader& read) {
-  const int64_t has = read.form(), bits = read.form(), group = read.form(), block_bits = read.form(),
-                block_group = read.form(), activation = read.form();
-  const double eps = read.number(), offset = read.number(), scale = read.number(), first = read.number(),
-               second = read.number();
+  const int64_t has = read.form(), bits = read.form(), group = read.form();
+  const double eps = read.number(), offset = read.number(), scale = read.number();
   Tensors norms = read.tensors(2), head_norms = read.tensors(has & kHeadNorms ? 2 : 0), rows = read.tensors(4),
           scales = read.tensors(4), biases = read.tensors(has & kBiases ? 3 : 0);
   const std::optional<Tensor> out_bias = read.tensor_if(has & kOutBias);
   auto [sum, normed] = attention_step(x, norms, eps, offset, has & kRoundsFirst, rows, scales, biases, out_bias, bits, group,
                                       head_norms, token.cos, token.sin, keys, values, token.at, scale, token.isa);
-  Tensors gate = read.tensors(2);
-  const std::optional<Tensor> gate_bias = read.tensor_if(has & kFirstBias);
-  const bool gated = has & kGated;
-  std::optional<Tensor> up = read.tensor_if(gated), up_scale = read.tensor_if(gated), up_bias = read.tensor_if(has & kUpBias);
-  Tensors down = read.tensors(2);
-  const Tensor rest = quantised_mlp(normed, gate[0], gate[1], gate_bias, up, up_scale, up_bias, has & kRectifyUp, down[0],
-                                    down[1], read.tensor_if(has & kDownBias), counts, block_bits, block_group, activation,
-                                    first, second, has & kEvery, token.isa);
+  const Tensor rest = block_of(normed, has, counts, read, token.isa);
   LAZY_CHECK(rest.numel() == sum.numel(), "The MLP block of a decoder layer gives ", rest.numel(), " numbers for ",
              sum.numel(), ".");
   Tensor y = torch::stable::empty_like(sum);

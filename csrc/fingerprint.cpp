@@ -1,5 +1,6 @@
-// A fingerprint of a row of bytes: 64 polynomials modulo 2^32 side by side, then one sum modulo 2^64.
-// All multipliers are odd, hence invertible: a row that differs in one word never has the same fingerprint.
+// A fingerprint of a row of bytes: 64 chains modulo 2^32 side by side, then one sum modulo 2^64.
+// Every step can be undone, since all multipliers are odd: a row that differs in one word never has the same fingerprint.
+// The rotation carries changes of a word's upper bits down: without it, signs that all change cancel in pairs.
 #include "fingerprint.h"
 
 #include "simd.h"
@@ -14,7 +15,8 @@ constexpr uint32_t kBase = 0x9E3779B1u;
 constexpr uint64_t kMix = 0x9E3779B97F4A7C15ull;
 
 LAZY_INLINE void absorb(v16u* lanes, const uint8_t* from) {
-  for (int k = 0; k < kVectors; ++k) lanes[k] = lanes[k] * kBase + load_as<v16u>(from + 64 * k);
+  for (int k = 0; k < kVectors; ++k)
+    lanes[k] = ((lanes[k] << 15) | (lanes[k] >> 17)) * kBase + load_as<v16u>(from + 64 * k);
 }
 
 }  // namespace

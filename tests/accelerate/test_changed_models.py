@@ -576,6 +576,30 @@ def test_restore_after_every_change_gives_the_plain_model() -> None:
         assert not any("train" in module.__dict__ or "forward" in module.__dict__ for module in model.modules())
 
 
+# changes of every number at once, of whose words only certain bits differ
+WHOLE: dict[str, Callable[[Tensor], object]] = {
+    "sign": lambda t: t.neg_(),
+    "double": lambda t: t.mul_(2),
+    "power of two": lambda t: t.mul_(2.0**-8),
+    "magnitude": lambda t: t.abs_(),
+    "order": lambda t: t.copy_(t.flip(0).clone()),
+    "neighbours": lambda t: t.copy_(t.view(-1, 2).flip(1).reshape(t.shape).clone()),
+    "every other sign": lambda t: t.view(-1)[::2].neg_(),
+    "top bit of words": lambda t: t.view(torch.int32).bitwise_xor_(-(2**31)),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("change", WHOLE)
+def test_a_fingerprint_sees_changes_of_every_number_at_once(change: str, dtype: torch.dtype) -> None:
+    weight = torch.randn(96, 256, generator=torch.Generator().manual_seed(0)).to(dtype)
+    seen = fingerprint.Fingerprint([weight])
+    assert seen.holds()
+    WHOLE[change](weight)
+    assert not seen.holds()
+    assert not any(seen.holds_in_part() for _ in range(seen.turns))  # in every part of it
+
+
 @pytest.mark.parametrize("native", [True, False])
 def test_a_fingerprint_sees_every_single_change(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if native and not load.status().available:

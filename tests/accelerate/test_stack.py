@@ -36,15 +36,15 @@ def together(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
-def deep(dtype: torch.dtype = torch.float32, **options: Any) -> Any:
-    model = build("Llama", {"hidden_act": "relu", "num_hidden_layers": 4, **options}, dtype)
-    lazy.accelerate_(model, weights="int8", rest="int8")
+def deep(weights: str = "int8") -> Any:
+    model = build("Llama", {"hidden_act": "relu", "num_hidden_layers": 4})
+    lazy.accelerate_(model, weights=weights, rest="int8")
     return model
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("family", SUCH)
-@pytest.mark.parametrize("weights", ["int8", "int4"])
+@pytest.mark.parametrize("weights", ["int8", "int4", "keep"])
 def test_one_operator_a_token(family: str, dtype: torch.dtype, weights: str, together: list[int]) -> None:
     model = build(family, {**SUCH[family], "num_hidden_layers": 3, "hidden_act": "relu"}, dtype)
     lazy.accelerate_(model, weights=weights, rest="int8")
@@ -67,17 +67,24 @@ def _in_layer(path: str, change: Change) -> Change:
     return lambda model: change(model.model.layers[1].get_submodule(path))
 
 
-def _scale(key: str) -> Change:
-    def change(module: nn.Module) -> None:
-        held: Tensor = module.get_buffer(key) if key in module._buffers else module.get_parameter(key)
-        with torch.no_grad():
-            held.data.mul_(1.5)
-
-    return change
+def _in_place(module: nn.Module) -> None:
+    held = module._buffers.get("scale", module._parameters.get("weight"))
+    with torch.no_grad():
+        held.mul_(1.5)
 
 
-def _replaced(key: str) -> Change:
-    return lambda module: setattr(module, key, module.get_buffer(key).clone() * 2)
+def _replaced(module: nn.Module) -> None:
+    if "scale" in module._buffers:
+        module.scale = module.scale.clone() * 2
+    else:
+        module.weight = nn.Parameter(module.weight.detach() * 2)
+
+
+def _biased(module: nn.Module) -> None:
+    if "scale" in module._buffers:
+        module._buffers["bias"] = torch.ones(64)
+    else:
+        module.bias = nn.Parameter(torch.ones(64), requires_grad=False)
 
 
 CHANGES: dict[str, Change] = {
@@ -92,19 +99,20 @@ CHANGES: dict[str, Change] = {
     "another norm": _in_layer("", lambda m: setattr(m, "input_layernorm", nn.Identity())),
     "training mode": _in_layer("", lambda m: m.train()),
     "training mode within the block": _in_layer("mlp.act_fn", lambda m: m.train()),
-    "weights in place": _in_layer("mlp.gate_proj", _scale("scale")),
-    "weights of the attention in place": _in_layer("self_attn.o_proj", _scale("scale")),
-    "the norm's weight": _in_layer("post_attention_layernorm", _scale("weight")),
-    "other weights": _in_layer("mlp.down_proj", _replaced("scale")),
-    "other weights of the attention": _in_layer("self_attn.v_proj", _replaced("scale")),
-    "a bias": _in_layer("self_attn.o_proj", lambda m: m._buffers.__setitem__("bias", torch.ones(64))),
-    "a bias of the block": _in_layer("mlp.down_proj", lambda m: m._buffers.__setitem__("bias", torch.ones(64))),
+    "weights in place": _in_layer("mlp.gate_proj", _in_place),
+    "weights of the attention in place": _in_layer("self_attn.o_proj", _in_place),
+    "the norm's weight": _in_layer("post_attention_layernorm", _in_place),
+    "other weights": _in_layer("mlp.down_proj", _replaced),
+    "other weights of the attention": _in_layer("self_attn.v_proj", _replaced),
+    "a bias": _in_layer("self_attn.o_proj", _biased),
+    "a bias of the block": _in_layer("mlp.down_proj", _biased),
 }
 
 
+@pytest.mark.parametrize("weights", ["int8", "keep"])
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_change_between_two_tokens_is_seen(change: str, together: list[int]) -> None:
-    model = deep()
+def test_a_change_between_two_tokens_is_seen(change: str, weights: str, together: list[int]) -> None:
+    model = deep(weights)
     own = by_own_code(model)
     with torch.no_grad():
         caches = [runner(IDS, use_cache=True).past_key_values for runner in (model, own)]
@@ -114,7 +122,7 @@ def test_a_change_between_two_tokens_is_seen(change: str, together: list[int]) -
         CHANGES[change](runner)
     after = decode(model, cache=caches[0], steps=2)
     assert torch.equal(after, decode(own, cache=caches[1], steps=2))
-    assert not torch.equal(after, decode(deep(), steps=4)[:, 2:]) or "training" in change
+    assert not torch.equal(after, decode(deep(weights), steps=4)[:, 2:]) or "training" in change
 
 
 def test_a_stack_ends_before_what_runs_by_itself(together: list[int]) -> None:
@@ -172,6 +180,34 @@ def test_layers_that_are_never_called_leave_no_trace() -> None:
             assert [held.keys.shape[2] for held in cache.layers] == [10] * 4
             out.append(decode(runner, cache=cache, steps=2))
     assert all(map(torch.equal, found, wanted))
+
+
+def test_bytes_that_change_unannounced_are_noticed_in_time(together: list[int]) -> None:
+    """Kept weights written to through NumPy: no counter rises."""
+    model = deep("keep")
+    run = accelerated_blocks(model)[1]
+    calls = run.current.now().freshness.calls_to_see_all
+    decode(model, steps=2)
+    model.model.layers[1].mlp.gate_proj.weight.detach().numpy()[:] *= -1
+    own = by_own_code(model)
+    with torch.no_grad():
+        caches = [runner(IDS, use_cache=True).past_key_values for runner in (model, own)]
+        for _ in range(calls + 1):
+            found, wanted = (r(IDS[:, :1], past_key_values=c).logits for r, c in zip((model, own), caches, strict=True))
+    assert run.current.repacked == 1 and len(together) > 2 and torch.isfinite(found).all()
+    assert torch.equal(decode(model, steps=2), decode(by_own_code(model), steps=2)) and wanted.shape == found.shape
+
+
+def test_kept_blocks_review_their_paths_as_ever(together: list[int]) -> None:
+    model = deep("keep")
+    with torch.no_grad():
+        cache = model(IDS, use_cache=True).past_key_values
+        for _ in range(150):
+            model(IDS[:, :1], past_key_values=cache, use_cache=True)
+    for block in lazy.status(model).blocks:
+        assert block.calls == 151
+    assert len(together) > 20
+    assert all(run.following._reviews >= 1 for run in accelerated_blocks(model))
 
 
 def test_calls_are_counted_and_blocks_look_again(together: list[int]) -> None:

@@ -102,7 +102,7 @@ def attention_step() -> Arguments:
 
 
 def layers(dtype: torch.dtype = torch.float32) -> tuple[list[LayerForm], list[Tensor]]:
-    """Two decoder layers of width 64 and their weights: all that a layer may have, and as little as it may."""
+    """Three decoder layers of width 64: all that one may have, as little as it may, and one with a kept block."""
     attention, types = attention_step(), {"dtype": torch.float32}
     norms, head_norms, biases = ([t.to(dtype) for t in attention[name]] for name in ("norms", "head_norms", "biases"))
     rules = {"eps": 1e-3, "offset": 1.0, "rounds_first": False, "scale": 0.25, "attention": (8, 32)}
@@ -118,12 +118,21 @@ def layers(dtype: torch.dtype = torch.float32) -> tuple[list[LayerForm], list[Te
         quantise_rows(normal(70, 64, **types) / 8, Format(bits=8, group=32)),
         quantise_columns(normal(64, 70, **types) / 8, Format(bits=8, group=32)),
     ]
+    packed = pack(make_block(64, 70, 64, dtype=dtype, gated=True))
+    kept = LayerForm(
+        **rules, block=(2, 0), activation=0, parameters=(0.0, 0.0), gated=True, kept=True,
+        up_bias=packed.up_bias is not None, down_bias=packed.down_bias is not None,
+        zero=(packed.zero.left, packed.zero.low, packed.zero.high),
+    )  # fmt: skip
+    own = (packed.sketch.panels, packed.sketch.certificate, packed.first_rows, packed.up_rows, packed.up_bias,
+           packed.down_rows, packed.down_bias)  # fmt: skip
     products = [*attention["rows"], *attention["scales"]]
     first_bias, up_bias, down_bias = (normal(n, dtype=dtype) for n in (96, 95, 64))
-    return [full, bare], [
+    return [full, bare, kept], [
         *norms, *head_norms, *products, *biases, attention["out_bias"].to(dtype), rows[0].bytes, rows[0].scale,
         first_bias, rows[1].bytes, rows[1].scale, torch.cat([up_bias, up_bias[:1]]), down.bytes, down.scale, down_bias,
         *norms, *products, *(t for made in small for t in (made.bytes, made.scale)),
+        *norms, *products, *(t for t in own if t is not None),
     ]  # fmt: skip
 
 

@@ -195,9 +195,10 @@ def test_layers_together_are_layers_one_by_one(isa: int, dtype: torch.dtype) -> 
         list(zip(one_by_one["keys"], one_by_one["values"], strict=True)), one_by_one["counts"], forms, call["at"],
         attention_step=functools.partial(native.attention_step, isa=isa),
         quantised_mlp=functools.partial(native.quantised_mlp, isa=isa),
+        sparse_mlp=functools.partial(native.sparse_mlp, isa=isa),
     )  # fmt: skip
     found = native.decoder_layers(**{**call, "isa": isa})
-    assert len(found) == 2 and all(map(torch.equal, found, wanted))
+    assert len(found) == 3 and all(map(torch.equal, found, wanted))
     assert all(torch.equal(a, b) for name, held in one_by_one.items() for a, b in zip(call[name], held, strict=True))
     assert all(counted[2:].tolist() == [2, 1] for counted in call["counts"]) and not torch.equal(found[0], call["x"])
 
@@ -208,9 +209,9 @@ def test_layers_that_do_not_fit_are_refused() -> None:
             operators.operators().decoder_layers(**{**calls.decoder_layers(), **changes})
 
     call: dict[str, Any] = calls.decoder_layers()
-    refused("2 layers do not fit", values=call["values"][:1])
-    refused("2 layers do not fit", forms=call["forms"][:-1])
-    refused("2 layers do not fit", numbers=[*call["numbers"], 0.0])
+    refused("3 layers do not fit", values=call["values"][:1])
+    refused("3 layers do not fit", forms=call["forms"][:-1])
+    refused("3 layers do not fit", numbers=[*call["numbers"], 0.0])
     refused("more weights than", weights=call["weights"][:-1])
     refused("fewer weights than", weights=[*call["weights"], call["x"]])
     refused("norm", weights=[call["weights"][2], *call["weights"][1:]])
@@ -218,5 +219,6 @@ def test_layers_that_do_not_fit_are_refused() -> None:
     refused("4 or 8 bits", forms=[call["forms"][0], 5, *call["forms"][2:]])
     refused("from 0 to 7", forms=[*call["forms"][:5], 9, *call["forms"][6:]])
     narrow = [*call["weights"]]
-    narrow[-2] = narrow[-2][:, :32].contiguous()
+    bare = len(calls.decoder_layers()["weights"]) - 7 - 10 - 2  # before the last layer, and before its last two
+    narrow[bare] = narrow[bare][:, :32].contiguous()
     refused("gives 64 numbers for 128", weights=narrow)

@@ -81,6 +81,10 @@ class Watch:
         held = vars(owner)[name]
         self.conditions.append(Condition(Kind.TAKEN, held, key, id(held[key])))  # as often as it is asked for
 
+    def given(self, value: Any) -> None:
+        """Handed out at each look as it is; kept alive."""
+        self.conditions.append(Condition(Kind.TAKEN, {"": value}, "", id(value)))
+
     def taken_if_there(self, owner: Any, name: str, key: str) -> bool:
         """As :meth:`taken`, and whether there is an object; None goes on to be None."""
         if vars(owner)[name].get(key) is None:

@@ -23,7 +23,7 @@ QUICK_REPACKS = 4  # of changing weights, before the block waits between two of 
 LONGEST_WAIT = 1024  # calls
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class State:
     """What a call reads; exchanged as one, so that a call in another thread sees the old one or the new one.
 

@@ -20,13 +20,15 @@ from lazyneuron.accelerate.execution.inputs import (
     why_moved,
     why_transformed,
 )
+from lazyneuron.accelerate.execution.together import Together
 from lazyneuron.accelerate.machine import costs
 from lazyneuron.accelerate.path import DENSE, Call, Path
 from lazyneuron.accelerate.policy.choice import BUCKETS, predict_candidates
-from lazyneuron.accelerate.policy.following import Following
+from lazyneuron.accelerate.policy.following import PROBE_EVERY, Following
 from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.blocks.splice.wiring import Wiring
-from lazyneuron.ops.sparse_mlp.packed import DTYPES, PackedBlock
+from lazyneuron.core.watch import Watch
+from lazyneuron.ops.sparse_mlp.packed import DTYPES, KERNEL_ACTIVATIONS, PackedBlock
 
 SETTINGS_EVERY = 64  # calls between two looks at the plain attributes of the block's modules
 _CPU = torch.device("cpu")
@@ -48,9 +50,11 @@ class BlockExecution:
     Attributes:
         current: the packed weights.
         following: the path of every bucket of token counts.
-        ran: how often each path ran, dense included; and, by reason, how often the original had to run.
         last: the path of the last call, or the reason why the original ran.
+        ahead: what runs it together with other blocks, if anything did.
     """
+
+    ahead: Together | None = None
 
     def __init__(
         self,
@@ -68,7 +72,7 @@ class BlockExecution:
         self.fixed = fixed
         self.following = following
         self.d_in, self.d_out, self.dtype = packed.d_in, packed.d_out, packed.dtype
-        self.ran: Counter[Path | str] = Counter()
+        self._ran: Counter[Path | str] = Counter()
         self.last: Path | str = "not called yet"
         self._wiring: Wiring | None = None
         self._calls = 0
@@ -88,6 +92,13 @@ class BlockExecution:
     @wiring.setter
     def wiring(self, wiring: Wiring) -> None:
         self._wiring = self.current.wiring = wiring
+
+    @property
+    def ran(self) -> Counter[Path | str]:
+        """How often each path ran, dense included; and, by reason, how often the original had to run."""
+        if self.ahead is not None:
+            self.ahead.settle()
+        return self._ran
 
     @property
     def counts(self) -> Tensor:
@@ -148,7 +159,7 @@ class BlockExecution:
                 return self._decline(DENSE)
             y = run(x)
         self.last = path
-        self.ran[path] += 1
+        self._ran[path] += 1
         return y
 
     def _why_not(self, x: Tensor) -> str | None:
@@ -169,9 +180,67 @@ class BlockExecution:
             return why_moved(self.block.linears, _CPU) or f"an input on {x.device}"
         return why_misshapen(x, self.d_in) or ("autocast" if _is_autocast_enabled("cpu") else None)
 
+    def runs_together(self, x: Tensor) -> bool:
+        """Can one operator run this block for inputs like x and what stands around it, as far as can be seen now?"""
+        path, _ = self.way(x.numel() // self.d_in)
+        return path.planes > 0 and self._wiring is not None and self._why_not(x) is None
+
+    def calls_ahead(self, tokens: int) -> int:
+        """How many calls for so many tokens need nothing but the operator, if nothing changes meanwhile."""
+        bucket = min((tokens - 1).bit_length(), BUCKETS - 1)
+        return PROBE_EVERY if self.fixed else self.following.calls_ahead(bucket, self.following.table[bucket])
+
+    def way(self, tokens: int) -> tuple[Path, State | None]:
+        """Of calls for so many tokens: their path, and the weights as they are packed."""
+        return self.following.table[min((tokens - 1).bit_length(), BUCKETS - 1)], self.current.state
+
+    def holds(self, tokens: int, way: tuple[Path, State | None]) -> bool:
+        """Before a call that runs together with others: are weights and path those of the record?"""
+        return self.current.for_call(tokens) is way[1] is not None and self.way(tokens)[0] is way[0]
+
+    def counted(self, tokens: int) -> Tensor:
+        """What calls add to."""
+        return self.counts
+
+    def look_at_settings(self) -> None:
+        """Plain attributes of the block's modules."""
+        self.current.doubt_settings()
+
+    def record(self, watch: Watch, tokens: int) -> dict[str, Any] | None:
+        """Have a watch look at what a call looks at, and hand out the packed weights in the order of the operator.
+
+        Returns:
+            What a :class:`~lazyneuron.ops.decoding.layers.LayerForm` says of the block; None where a watch cannot look.
+        """
+        path, state = self.way(tokens)
+        if state is None or state.packed is None or self._wiring is None or not self._wiring.record(watch):
+            return None
+        packed, zero = state.packed, state.packed.zero
+        kind = packed.compared
+        first, second = (*kind.parameters, 0.0, 0.0)[:2]
+        for tensor in (
+            packed.sketch.panels, packed.sketch.certificate, packed.first_rows, packed.up_rows, packed.up_bias,
+            packed.down_rows, packed.down_bias,
+        ):  # fmt: skip
+            if tensor is not None:
+                watch.given(tensor)
+        return {
+            "kept": True, "block": (path.planes, 0), "activation": KERNEL_ACTIVATIONS.index(kind.kind),
+            "parameters": (float(first), float(second)), "zero": (zero.left, zero.low, zero.high),
+            "gated": packed.up_rows is not None, "rectify_up": packed.rectifies_up,
+            "up_bias": packed.up_bias is not None, "down_bias": packed.down_bias is not None,
+        }  # fmt: skip
+
+    def credit(self, tokens: int, calls: int, *, due: bool) -> None:
+        """Count calls for so many tokens that ran together with other blocks; ``due``: the next one is looked at."""
+        path, _ = self.way(tokens)
+        self._ran[path] += calls
+        if not self.fixed:
+            self.following.answered(self.calls_ahead(tokens) if due else calls)
+
     def _decline(self, why: Path | str) -> Tensor | None:
         self.last = why
-        self.ran[why] += 1
+        self._ran[why] += 1
         return None
 
     def _can_be_compiled(self, x: Tensor) -> bool:
@@ -232,7 +301,9 @@ class BlockExecution:
         return y
 
     def __getstate__(self) -> dict[str, Any]:
-        left_out = ("dense", "_opaque", "_number")
+        if self.ahead is not None:
+            self.ahead.settle()
+        left_out = ("dense", "_opaque", "_number", "ahead")
         return {k: v for k, v in self.__dict__.items() if k not in left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -50,6 +50,14 @@ class Following:
             return True
         return self._pending is not None and self._pending == (bucket, path)
 
+    def calls_ahead(self, bucket: int, path: Path) -> int:
+        """How many calls that take a sparse path are left before one is due."""
+        return 0 if self._pending == (bucket, path) else max(REVIEW_EVERY - 1 - self._calls, 0)
+
+    def answered(self, calls: int) -> None:
+        """Count calls that were not due."""
+        self._calls += calls
+
     def review(self, x: Tensor, bucket: int, *, counts: Tensor, run: Runner) -> tuple[Tensor | None, bool]:
         """Look at densities and times, and maybe choose another table.
 

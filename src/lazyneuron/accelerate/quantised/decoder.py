@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as _torch_module
 
+from lazyneuron.accelerate.execution.execution import BlockExecution
+from lazyneuron.accelerate.execution.together import Member
 from lazyneuron.accelerate.quantised.decoder_find import DecoderLayer
 from lazyneuron.accelerate.quantised.execution import QuantisedExecution
 from lazyneuron.accelerate.quantised.growing import growing_kinds, is_left_out
@@ -203,7 +205,7 @@ class LayerForward(Override):
                 return "a module that was replaced, wrapped or hooked"
         return None
 
-    def block_of(self, x: Tensor) -> QuantisedExecution | None:
+    def block_of(self, x: Tensor) -> Member | None:
         """The execution of the MLP block, if the layer can run together with others for inputs like x."""
         module = self.module
         rest = module._modules[self.found.rest]
@@ -211,7 +213,7 @@ class LayerForward(Override):
         run = forward.run if type(forward) is Whole else None
         if (
             rest is None
-            or not isinstance(run, QuantisedExecution)
+            or not isinstance(run, (QuantisedExecution, BlockExecution))
             or module.__dict__.get("forward") is not self
             or module.training
             or any(m._forward_hooks or m._forward_pre_hooks for m in (module, rest))
@@ -221,7 +223,7 @@ class LayerForward(Override):
             return None
         return run
 
-    def record(self, watch: Watch, block: QuantisedExecution, tokens: int) -> LayerForm | None:
+    def record(self, watch: Watch, block: Member, tokens: int) -> LayerForm | None:
         """Have a watch look at what :meth:`block_of` and :meth:`step` look at, and hand out the weights in their order.
 
         None where it cannot.

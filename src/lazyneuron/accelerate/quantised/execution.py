@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lazyneuron.accelerate.execution.execution import BlockExecution
+from lazyneuron.accelerate.execution.together import Together
 from lazyneuron.accelerate.gpu import quantised as gpu
 from lazyneuron.accelerate.gpu.execution import GpuExecution
 from lazyneuron.accelerate.path import DENSE
@@ -29,13 +30,6 @@ LOOK_EVERY = 512  # calls that nothing but a change ends
 SPARSE, EVERY = "quantised", "quantised, every neuron"
 SETTINGS_EVERY = 64  # calls between two looks at the plain attributes of the block's modules
 _is_grad_enabled, _is_autocast_enabled = torch.is_grad_enabled, torch.is_autocast_enabled  # bound once: looks take long
-
-
-class Together(Protocol):
-    """What runs several blocks at once."""
-
-    def settle(self) -> None:
-        """Tell each block of the calls that it was not told of."""
 
 
 class QuantisedExecution:
@@ -159,6 +153,18 @@ class QuantisedExecution:
         """How many calls for so many tokens need nothing but the operator, if nothing changes meanwhile."""
         return LOOK_EVERY if self.every else self._choice(tokens).calls_ahead
 
+    def way(self, tokens: int) -> object:
+        """Of calls for so many tokens: what a record of them depends on beside what the watch looks at."""
+        return self.every or self._choice(tokens).every
+
+    def holds(self, tokens: int, way: object) -> bool:
+        """Nothing to look at in a call but what the watch looks at: both ways give the same bits."""
+        return True
+
+    def counted(self, tokens: int) -> Tensor:
+        """What calls for so many tokens add to."""
+        return self.counts_of_every if self.way(tokens) else self.counts
+
     def record(self, watch: Watch, tokens: int) -> dict[str, Any] | None:
         """Have a watch look at what a call looks at, and hand out the weights in the order of the operator.
 
@@ -178,14 +184,14 @@ class QuantisedExecution:
         return {
             "block": (self._form.bits, self._form.group), "activation": self._kind, "parameters": self._parameters,
             "gated": self._up is not None, "rectify_up": self.block.rectifies_up, "first_bias": biases[0],
-            "up_bias": biases[1], "down_bias": biases[2], "every": self.every or self._choice(tokens).every,
+            "up_bias": biases[1], "down_bias": biases[2], "every": bool(self.way(tokens)),
         }  # fmt: skip
 
     def credit(self, tokens: int, calls: int, *, due: bool) -> None:
         """Count calls for so many tokens that ran together with other blocks; ``due``: the next one is looked at."""
         choice = self._choice(tokens)
         self._calls += calls
-        self._ran[EVERY if self.every or choice.every else SPARSE] += calls
+        self._ran[EVERY if self.way(tokens) else SPARSE] += calls
         if not self.every:
             choice.answered(choice.calls_ahead if due else calls)
 

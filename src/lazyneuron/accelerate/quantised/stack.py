@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
-from lazyneuron.accelerate.quantised.execution import QuantisedExecution
+from lazyneuron.accelerate.execution.together import Member
 from lazyneuron.accelerate.quantised.room import keep_one_more, room_behind
 from lazyneuron.core.watch import Watch
 from lazyneuron.ops.decoding.layers import LayerForm
@@ -88,15 +89,16 @@ class Ready:
     """Layers that can run together, as long as a look finds nothing changed.
 
     Attributes:
-        layers: in the order of the model; ``blocks``: the executions of their MLP blocks.
+        layers: in the order of the model; ``blocks``: the executions of their MLP blocks; ``ways``: theirs.
         look: hands out the weights of all, or None once something changed.
         counts, forms, numbers: of the operator.
-        tokens: of a call; ``left``: calls until blocks try again whether to skip rows.
+        tokens: of a call; ``left``: calls until a block runs by itself once, to look at its choices.
         ran: calls so far; ``told``: of these, those that the blocks were told of.
     """
 
     layers: list[LayerForward]
-    blocks: list[QuantisedExecution]
+    blocks: list[Member]
+    ways: list[object]
     look: Look
     counts: list[Tensor]
     forms: list[int]
@@ -108,12 +110,13 @@ class Ready:
 
     def weights(self) -> list[Tensor] | None:
         """Of all layers, as they are now; None where they cannot run together any more."""
-        if self.left <= 0:
-            return None
         if self.ran % SETTINGS_EVERY == SETTINGS_EVERY - 1:
             for layer, block in zip(self.layers, self.blocks, strict=True):
                 layer.look_at_settings()
                 block.look_at_settings()
+        for block, way in zip(self.blocks, self.ways, strict=True):
+            if not block.holds(self.tokens, way):
+                return None
         return self.look()
 
     def count(self) -> None:
@@ -125,7 +128,12 @@ class Ready:
         """Tell the blocks how often they ran."""
         new, self.told = self.ran - self.told, self.ran
         for block in self.blocks:
-            block.credit(self.tokens, new, due=self.left <= 0)
+            block.credit(self.tokens, new, due=self.left <= 0 < new)
+
+    def goes_on(self) -> bool:
+        """After the blocks looked at their choices: whether all of them came to the same as before."""
+        self.left = min(block.calls_ahead(self.tokens) for block in self.blocks)
+        return all(block.way(self.tokens) == way for block, way in zip(self.blocks, self.ways, strict=True))
 
 
 class Stack:
@@ -180,10 +188,16 @@ class Stack:
     def _run(self, layer: LayerForward, x: Tensor, kwargs: Mapping[str, Any]) -> Run | None:
         """This layer and those after it, as far as they can run for this call; None if it cannot itself."""
         first = layer.held_for(x, kwargs)
-        if first is None or another_kind_of_call(x) is not None:
+        if first is None or another_kind_of_call(x) is not None or forward_ad._current_level >= 0:
             return None
         key = (layer.index, x.shape, x.dtype)
         ready = self._ready.get(key)
+        if ready is not None and ready.left <= 0:
+            ready.settle()
+            if not ready.goes_on():
+                ready = None
+            elif ready.left <= 0:
+                return None
         weights = None if ready is None else ready.weights()
         if ready is None or weights is None:
             ready = self._look_at_all(key, layer, x)
@@ -234,20 +248,21 @@ class Stack:
         self,
         key: tuple[int, torch.Size, torch.dtype],
         forms: Mapping[LayerForward, LayerForm],
-        blocks: list[QuantisedExecution],
+        blocks: list[Member],
         look: Look,
     ) -> Ready:
-        told = zip(blocks, forms.values(), strict=True)
-        ready = Ready(
-            list(forms), blocks, look,
-            counts=[block.counts_of_every if form.every else block.counts for block, form in told],
-            forms=[n for form in forms.values() for n in form.whole_numbers()],
-            numbers=[n for form in forms.values() for n in form.fractions()],
-            tokens=key[1][0], left=min(block.calls_ahead(key[1][0]) for block in blocks),
-        )  # fmt: skip
+        tokens = key[1][0]
         for block in blocks:
             if block.ahead is not None:
                 block.ahead.settle()
+        ready = Ready(
+            list(forms), blocks, [block.way(tokens) for block in blocks], look,
+            counts=[block.counted(tokens) for block in blocks],
+            forms=[n for form in forms.values() for n in form.whole_numbers()],
+            numbers=[n for form in forms.values() for n in form.fractions()],
+            tokens=tokens, left=min(block.calls_ahead(tokens) for block in blocks),
+        )  # fmt: skip
+        for block in blocks:
             block.ahead = ready
         self._ready[key] = ready
         return ready
