@@ -10,23 +10,20 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
 from lazyneuron.accelerate.execution.together import Member
+from lazyneuron.accelerate.quantised.ready import Layer, Ready
 from lazyneuron.accelerate.quantised.room import keep_one_more, room_behind
 from lazyneuron.core.watch import Watch
 from lazyneuron.ops.decoding.layers import LayerForm
 from lazyneuron.ops.decoding.operators import operators
 from lazyneuron.ops.native.watching import Look, looking
 
-if TYPE_CHECKING:
-    from lazyneuron.accelerate.quantised.decoder import LayerForward
-
-SETTINGS_EVERY = 64  # tokens between two looks at plain attributes of modules
 _MOST_MISSES = 3  # calls that were not those foreseen, one after the other, before nothing is foreseen any more
 _MISSING = object()
 _functorch_level = torch._C._functorch.peek_interpreter_stack
@@ -71,9 +68,9 @@ class Run:
     """One token's way through layers: the call's arguments beside the input, and a step for each of the layers."""
 
     given: Mapping[str, Any]
-    steps: dict[LayerForward, Step]
+    steps: dict[Layer, Step]
 
-    def step_of(self, layer: LayerForward, x: Tensor, kwargs: Mapping[str, Any]) -> Step | None:
+    def step_of(self, layer: Layer, x: Tensor, kwargs: Mapping[str, Any]) -> Step | None:
         """What was computed for this call, if it is the one that was foreseen to the last object."""
         step = self.steps.get(layer)
         if step is None or step.x is not x or x._version > 0 or step.held.keys is not step.seen:
@@ -82,58 +79,6 @@ class Run:
             return None
         layers = kwargs["past_key_values"].layers
         return step if len(layers) > layer.index and layers[layer.index] is step.held else None
-
-
-@dataclasses.dataclass(slots=True)
-class Ready:
-    """Layers that can run together, as long as a look finds nothing changed.
-
-    Attributes:
-        layers: in the order of the model; ``blocks``: the executions of their MLP blocks; ``ways``: theirs.
-        look: hands out the weights of all, or None once something changed.
-        counts, forms, numbers: of the operator.
-        tokens: of a call; ``left``: calls until a block runs by itself once, to look at its choices.
-        ran: calls so far; ``told``: of these, those that the blocks were told of.
-    """
-
-    layers: list[LayerForward]
-    blocks: list[Member]
-    ways: list[object]
-    look: Look
-    counts: list[Tensor]
-    forms: list[int]
-    numbers: list[float]
-    tokens: int
-    left: int
-    ran: int = 0
-    told: int = 0
-
-    def weights(self) -> list[Tensor] | None:
-        """Of all layers, as they are now; None where they cannot run together any more."""
-        if self.ran % SETTINGS_EVERY == SETTINGS_EVERY - 1:
-            for layer, block in zip(self.layers, self.blocks, strict=True):
-                layer.look_at_settings()
-                block.look_at_settings()
-        for block, way in zip(self.blocks, self.ways, strict=True):
-            if not block.holds(self.tokens, way):
-                return None
-        return self.look()
-
-    def count(self) -> None:
-        """A call."""
-        self.ran += 1
-        self.left -= 1
-
-    def settle(self) -> None:
-        """Tell the blocks how often they ran."""
-        new, self.told = self.ran - self.told, self.ran
-        for block in self.blocks:
-            block.credit(self.tokens, new, due=self.left <= 0 < new)
-
-    def goes_on(self) -> bool:
-        """After the blocks looked at their choices: whether all of them came to the same as before."""
-        self.left = min(block.calls_ahead(self.tokens) for block in self.blocks)
-        return all(block.way(self.tokens) == way for block, way in zip(self.blocks, self.ways, strict=True))
 
 
 class Stack:
@@ -151,7 +96,7 @@ class Stack:
     """
 
     def __init__(self) -> None:
-        self.layers: list[LayerForward] = []
+        self.layers: list[Layer] = []
         self.misses = 0
         self._bind()
 
@@ -167,7 +112,7 @@ class Stack:
         self.__dict__.update(state)
         self._bind()
 
-    def answer(self, layer: LayerForward, x: Tensor, kwargs: Mapping[str, Any]) -> Tensor | None:
+    def answer(self, layer: Layer, x: Tensor, kwargs: Mapping[str, Any]) -> Tensor | None:
         """The output of a layer that is called, or None where it has to run by itself."""
         run: Run | None = getattr(self._under_way, "run", None)
         step = None
@@ -185,7 +130,7 @@ class Stack:
         keep_one_more(step.held, *step.room)
         return step.y
 
-    def _run(self, layer: LayerForward, x: Tensor, kwargs: Mapping[str, Any]) -> Run | None:
+    def _run(self, layer: Layer, x: Tensor, kwargs: Mapping[str, Any]) -> Run | None:
         """This layer and those after it, as far as they can run for this call; None if it cannot itself."""
         first = layer.held_for(x, kwargs)
         if first is None or another_kind_of_call(x) is not None or forward_ad._current_level >= 0:
@@ -221,7 +166,7 @@ class Stack:
         }
         return Run(dict(kwargs), steps)
 
-    def _look_at_all(self, key: tuple[int, torch.Size, torch.dtype], layer: LayerForward, x: Tensor) -> Ready | None:
+    def _look_at_all(self, key: tuple[int, torch.Size, torch.dtype], layer: Layer, x: Tensor) -> Ready | None:
         """The layer and those after it that can run with it, looked at from Python; None where it is alone."""
         before = self._ready.pop(key, None)
         if before is not None:
@@ -247,7 +192,7 @@ class Stack:
     def _made_ready(
         self,
         key: tuple[int, torch.Size, torch.dtype],
-        forms: Mapping[LayerForward, LayerForm],
+        forms: Mapping[Layer, LayerForm],
         blocks: list[Member],
         look: Look,
     ) -> Ready:
