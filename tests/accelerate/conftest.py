@@ -45,7 +45,7 @@ def stepped(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def run(self: Stack, *args: Any) -> Any:
         made = together(self, *args)
-        seen.extend(layer.index for layer in (made.steps if made is not None else ()))
+        seen.extend(layer.index for layer in (made.layers if made is not None else ()))
         return made
 
     monkeypatch.setattr(LayerForward, "step", lambda self, *args: seen.append(self.index) or real(self, *args))

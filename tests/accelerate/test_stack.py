@@ -29,7 +29,7 @@ def together(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     def run(self: Stack, *args: Any) -> Any:
         made = real(self, *args)
         if made is not None:
-            seen.append(len(made.steps))
+            seen.append(len(made.layers))
         return made
 
     monkeypatch.setattr(Stack, "_run", run)

@@ -7,7 +7,7 @@ native code, and then run without a way back to Python.
 
 from __future__ import annotations
 
-import dataclasses
+import operator
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -25,7 +25,6 @@ from lazyneuron.ops.decoding.operators import operators
 from lazyneuron.ops.native.watching import Look, looking
 
 _MOST_MISSES = 3  # calls that were not those foreseen, one after the other, before nothing is foreseen any more
-_MISSING = object()
 _functorch_level = torch._C._functorch.peek_interpreter_stack
 _tracing_state, _dispatch_modes = torch._C._get_tracing_state, torch._C._len_torch_dispatch_stack
 _is_autocast_enabled = torch.is_autocast_enabled  # bound once: each look at torch's submodules takes long
@@ -45,40 +44,57 @@ def another_kind_of_call(x: Tensor) -> str | None:
     return None
 
 
-@dataclasses.dataclass(slots=True)
-class Step:
-    """What was computed for the call of one layer.
+class Run:
+    """One token's way through layers, which waits for their calls.
 
-    Attributes:
-        x: the call's input, as the layer before gave it out.
-        held: what the cache holds of the layer, of which ``seen`` are the keys.
-        room: keys and values with one token more, in memory that the cache does not show yet.
-        y: the layer's output.
+    Args:
+        given: the call's arguments beside the input.
+        layers: in the order of the calls.
+        held: what the cache holds of each.
+        rooms: its keys and values with one token more, in memory that the cache does not show yet.
+        passed: the input of the first layer, then the output of each.
     """
 
-    x: Tensor
-    held: Any
-    seen: Tensor
-    room: tuple[Tensor, Tensor]
-    y: Tensor
+    __slots__ = ("_at", "_given", "_held", "_layers", "_passed", "_rooms", "_seen")
 
+    def __init__(
+        self,
+        given: dict[str, Any],
+        layers: list[Layer],
+        held: list[Any],
+        rooms: list[tuple[Tensor, Tensor]],
+        passed: list[Tensor],
+    ) -> None:
+        self._given, self._layers, self._held, self._rooms, self._passed = given, layers, held, rooms, passed
+        self._seen = [one.keys for one in held]
+        self._at = 0
 
-@dataclasses.dataclass(slots=True)
-class Run:
-    """One token's way through layers: the call's arguments beside the input, and a step for each of the layers."""
+    @property
+    def layers(self) -> list[Layer]:
+        """Those that wait."""
+        return self._layers[self._at :]
 
-    given: Mapping[str, Any]
-    steps: dict[Layer, Step]
-
-    def step_of(self, layer: Layer, x: Tensor, kwargs: Mapping[str, Any]) -> Step | None:
-        """What was computed for this call, if it is the one that was foreseen to the last object."""
-        step = self.steps.get(layer)
-        if step is None or step.x is not x or x._version > 0 or step.held.keys is not step.seen:
-            return None
-        if len(kwargs) != len(self.given) or any(kwargs.get(k, _MISSING) is not v for k, v in self.given.items()):
-            return None
+    def is_next(self, layer: Layer, x: Tensor, kwargs: Mapping[str, Any]) -> bool:
+        """Is this call the one that was foreseen, to the last object?"""
+        at = self._at
+        if self._layers[at] is not layer or self._passed[at] is not x or x._version > 0:
+            return False
+        given, held = self._given, self._held[at]
+        if given.keys() != kwargs.keys() or not all(map(operator.is_, map(given.get, kwargs), kwargs.values())):
+            return False
         layers = kwargs["past_key_values"].layers
-        return step if len(layers) > layer.index and layers[layer.index] is step.held else None
+        return len(layers) > layer.index and layers[layer.index] is held and held.keys is self._seen[at]
+
+    def output(self) -> Tensor:
+        """Of the layer that is next; the cache shows its token from now on."""
+        at = self._at
+        self._at += 1
+        keep_one_more(self._held[at], *self._rooms[at])
+        return self._passed[at + 1]
+
+    def is_over(self) -> bool:
+        """Were all layers called?"""
+        return self._at == len(self._layers)
 
 
 class Stack:
@@ -115,20 +131,18 @@ class Stack:
     def answer(self, layer: Layer, x: Tensor, kwargs: Mapping[str, Any]) -> Tensor | None:
         """The output of a layer that is called, or None where it has to run by itself."""
         run: Run | None = getattr(self._under_way, "run", None)
-        step = None
         if run is not None:
-            step = run.step_of(layer, x, kwargs)
-            self.misses = 0 if step is not None else self.misses + 1
-        if run is None or step is None:
+            foreseen = run.is_next(layer, x, kwargs)
+            self.misses = 0 if foreseen else self.misses + 1
+            run = run if foreseen else None
+        if run is None:
             run = self._under_way.run = self._run(layer, x, kwargs) if self.misses < _MOST_MISSES else None
             if run is None:
                 return None
-            step = run.steps[layer]
-        del run.steps[layer]
-        if not run.steps:
+        y = run.output()
+        if run.is_over():
             self._under_way.run = None
-        keep_one_more(step.held, *step.room)
-        return step.y
+        return y
 
     def _run(self, layer: Layer, x: Tensor, kwargs: Mapping[str, Any]) -> Run | None:
         """This layer and those after it, as far as they can run for this call; None if it cannot itself."""
@@ -155,16 +169,14 @@ class Stack:
             return None
         rooms = [room_behind(one) for one in held]
         keys, values = (list(side) for side in zip(*rooms, strict=True))
-        with torch.inference_mode(False), torch.no_grad():  # there every tensor tells whether it was written to
-            out = self._call(
-                x, *kwargs["position_embeddings"], weights, keys, values, ready.counts, ready.forms, ready.numbers, at
-            )  # fmt: skip
+        arguments = (weights, keys, values, ready.counts, ready.forms, ready.numbers, at)
+        if torch.is_inference_mode_enabled():
+            with torch.inference_mode(False), torch.no_grad():  # there every tensor tells whether it was written to
+                out = self._call(x, *kwargs["position_embeddings"], *arguments)
+        else:
+            out = self._call(x, *kwargs["position_embeddings"], *arguments)
         ready.count()
-        steps = {
-            other: Step(entering, one, one.keys, room, y)
-            for other, one, room, entering, y in zip(ready.layers, held, rooms, (x, *out[:-1]), out, strict=True)
-        }
-        return Run(dict(kwargs), steps)
+        return Run(dict(kwargs), ready.layers, held, rooms, [x, *out])
 
     def _look_at_all(self, key: tuple[int, torch.Size, torch.dtype], layer: Layer, x: Tensor) -> Ready | None:
         """The layer and those after it that can run with it, looked at from Python; None where it is alone."""
