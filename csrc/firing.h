@@ -271,6 +271,10 @@ void accumulate(const Layout& l, int64_t tile, int64_t task, char* lists, int64_
   }
 }
 
+// Whether blocks have more to do with each token when all its columns are there: finishes(), finish_token(t).
+template <class Block>
+constexpr bool kFinishes = false;
+
 // Shares the passes of a block among workers: tile after tile by one of them, or all on the same tile. What a worker does
 // of it is the block's: prepare(t) and prepare_together() for what is read of tokens, step(way, tile, panel, lists) and
 // finish(way) for the first pass, of which `way` is the worker's own state, and second_pass(tile, task, lists).
@@ -302,6 +306,11 @@ class TwoPasses {
       const int64_t tile = u / l_.column_tasks;
       block.second_pass(tile, u % l_.column_tasks, lists_of(tile));
     });
+    if constexpr (kFinishes<Block>) {
+      if (!block.finishes()) return;
+      second_.wait(l_.tiles * l_.column_tasks);
+      third_.share(tokens_, [&](int64_t t) { block.finish_token(t); });
+    }
   }
 
  private:
@@ -315,6 +324,8 @@ class TwoPasses {
       for (int64_t panel = 0; panel < l_.panels; ++panel) block.step(way, tile, panel, mine);
       block.finish(way);
       for (int64_t c = 0; c < l_.column_tasks; ++c) block.second_pass(tile, c, mine);
+      if constexpr (kFinishes<Block>)
+        for (int64_t t = tile * l_.tile; t < std::min((tile + 1) * l_.tile, tokens_); ++t) block.finish_token(t);
     });
   }
 
@@ -324,7 +335,7 @@ class TwoPasses {
   int64_t tokens_;
   int threads_;
   char* lists_;
-  Counter first_, second_;
+  Counter first_, second_, third_;
   std::atomic<int64_t> workers_{0};
 };
 

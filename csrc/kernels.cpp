@@ -7,11 +7,22 @@
 #include <vector>
 
 #include "activation.h"
+#include "finish.h"
 #include "firing.h"
 #include "sketch.h"
 
 namespace lazy {
 namespace LAZY_ISA {
+namespace {
+
+template <class T>
+class Run;
+
+}  // namespace
+
+template <class T>
+constexpr bool kFinishes<Run<T>> = true;
+
 namespace {
 
 // T: the model's dtype.
@@ -261,6 +272,12 @@ class Run {
       return PlainRow<T>{static_cast<const T*>(p_.down_rows) + neuron * p_.d_out + c0};
     };
     accumulate<T, PlainRow<T>>(l_, tile, task, lists, p_.tokens, p_.d_out, p_.down_bias, p_.y, l_.panels, row);
+  }
+
+  bool finishes() const { return p_.finish; }
+
+  void finish_token(int64_t t) const {
+    if (p_.finish) finish_row(*p_.finish, static_cast<const T*>(p_.y) + t * p_.d_out, t, p_.d_out);
   }
 
   const Problem& p_;

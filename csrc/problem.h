@@ -26,6 +26,16 @@ struct Certificate {
   const float* limit;      // of ||x||, up to which no sum of the neuron can overflow, its `up` included
 };
 
+// What follows a block in a graph, done by whoever computed a row: out = norm(y + x), or y + x.
+struct Finish {
+  const void* x;           // (tokens, d_out)
+  void* out;               // (tokens, d_out), may be the block's y where their dtypes are one
+  Dtype dtype;             // of x and out
+  const float* weight;     // (d_out) of the norm; null: only x is added
+  const float* bias;       // (d_out)
+  float epsilon;
+};
+
 struct Problem {
   int64_t tokens, d_in, d_hidden, d_out;
   int64_t padded_in;       // d_in rounded up to 4
@@ -47,6 +57,7 @@ struct Problem {
   const void* down_rows;   // (d_hidden, d_out)
   const void* down_bias;   // (d_out), may be null
   void* y;                 // (tokens, d_out)
+  const Finish* finish;    // null: y is all that is wanted
   int64_t* counts;         // [0] pairs computed exactly, [1] pairs that fired
 };
 

@@ -19,10 +19,11 @@ template <class... Parts>
   throw std::runtime_error(sentence.str());
 }
 
-constexpr int64_t kFormat = 1;  // of these bytes: raised when what they mean changes
+constexpr int64_t kFormat = 2;  // of these bytes: raised when what they mean changes
 
 enum Section : int {
-  sketch, certificate, first, first_scale, first_bias, up, up_scale, up_bias, down, down_scale, down_bias, sections
+  sketch, certificate, first, first_scale, first_bias, up, up_scale, up_bias, down, down_scale, down_bias, norm_weight,
+  norm_bias, sections
 };
 
 struct Header {
@@ -30,7 +31,7 @@ struct Header {
   int64_t bytes;       // of the whole array
   float parameter[2];  // of the activation
   float left, low, high;
-  float unused;
+  float epsilon;       // of the norm
   int64_t offset[sections];  // from the start of the array; 0: absent
 };
 
@@ -41,6 +42,7 @@ struct Shape {
   int64_t format = 0, d_in = 0, d_hidden = 0, d_out = 0, planes = 0;
   std::string weights, activation;
   bool gated = false, rectify_up = false;
+  bool adds_input = false, normalises = false;  // of the output: with the input added, and its rows normalised
 
   bool quantised() const { return weights == "int8"; }
   bool panels() const { return quantised() && !gated; }  // the first layer's rows in panels, for products of 8 bits
@@ -73,6 +75,9 @@ struct Shape {
         d_out > (int64_t{1} << 32))
       refuse("A sparse MLP block of ", d_in, " inputs, ", d_hidden, " neurons and ", d_out,
              " outputs is beyond the kernels, which take 1 to 32768 inputs; export the model again.");
+    if (adds_input ? d_in != d_out : normalises)
+      refuse("A sparse MLP block of ", d_in, " inputs and ", d_out, " outputs cannot add its input to its output; export "
+             "the model again.");
     if (planes < 0 || planes > 2) refuse("planes is 0 (by the token count), 1 or 2, got ", planes, ".");
     dtype();
     function();
@@ -103,6 +108,7 @@ inline Extent extent(const Shape& s, Section which) {
     case first_bias: case up_bias: return {s.d_hidden * item, false};
     case down: return {s.d_hidden * (s.panels() ? (s.d_out + 63) / 64 * 64 : s.d_out * (q ? 1 : item)), true};
     case down_scale: return {s.d_hidden * 4, q};
+    case norm_weight: case norm_bias: return {s.d_out * 4, s.normalises};
     default: return {s.d_out * item, false};
   }
 }
@@ -162,6 +168,12 @@ class Block {
   }
 
   const float* scales_of_down() const { return reinterpret_cast<const float*>(at(down_scale)); }
+
+  // What is left to do with a row; x and out are those of the graph.
+  Finish finish(const void* x, void* out, Dtype dtype) const {
+    const auto floats = [&](Section which) { return reinterpret_cast<const float*>(at(which)); };
+    return {x, out, dtype, s_.normalises ? floats(norm_weight) : nullptr, floats(norm_bias), h_.epsilon};
+  }
 
   QuantisedProblem quantised(int64_t tokens) const {
     QuantisedProblem p = {};

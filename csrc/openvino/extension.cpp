@@ -22,6 +22,7 @@ namespace LAZY_ISA {
 void kernel(const Problem&, int threads, Parallel);
 void quantised_mlp(const QuantisedProblem&, int threads, Parallel);
 void panels(const Problem&, const float* down_scale, int threads, Parallel);
+void finish(const Finish&, Dtype own, const void* y, int64_t begin, int64_t end, int64_t width);
 void convert(Dtype from_type, const void* from, Dtype to_type, void* to, int64_t n);
 }  // namespace LAZY_ISA
 
@@ -61,6 +62,15 @@ void convert_together(Dtype from_type, const void* from, Dtype to_type, void* to
   const int64_t pieces = (n + kPiece - 1) / kPiece;
   if (pieces <= 2) for (int64_t k = 0; k < pieces; ++k) piece(k);
   else tbb::this_task_arena::isolate([&] { tbb::parallel_for(int64_t{0}, pieces, piece); });
+}
+
+void finish_together(const Finish& f, Dtype own, const void* y, int64_t tokens, int64_t width) {
+  constexpr int64_t kRows = 16;
+  tbb::this_task_arena::isolate([&] {
+    tbb::parallel_for(int64_t{0}, (tokens + kRows - 1) / kRows, [&](int64_t k) {
+      LAZY_ISA::finish(f, own, y, k * kRows, std::min(tokens, (k + 1) * kRows), width);
+    });
+  });
 }
 
 // The bytes of a block where kernels read them best. A file that is mapped into memory begins its constants anywhere, and
@@ -110,6 +120,8 @@ class SparseMLP : public ov::op::Op {
     visitor.on_attribute("gated", s_.gated);
     visitor.on_attribute("rectify_up", s_.rectify_up);
     visitor.on_attribute("planes", s_.planes);
+    visitor.on_attribute("adds_input", s_.adds_input);
+    visitor.on_attribute("normalises", s_.normalises);
     return true;
   }
 
@@ -159,8 +171,13 @@ class SparseMLP : public ov::op::Op {
       to = room(own, n_out, out, wide_out);
       convert_together(given, x.data(), own, const_cast<void*>(from), n_in);
     }
-    run(block, tokens, from, to);
-    if (given != own) convert_together(own, to, given, outputs[0].data(), n_out);
+    if (!s_.adds_input) {
+      run(block, tokens, from, to, nullptr);
+      if (given != own) convert_together(own, to, given, outputs[0].data(), n_out);
+      return true;
+    }
+    const Finish left = block.finish(x.data(), outputs[0].data(), given);
+    run(block, tokens, from, to, &left);
     return true;
   }
 
@@ -170,7 +187,7 @@ class SparseMLP : public ov::op::Op {
     return narrow.resize(static_cast<size_t>(n)), narrow.data();
   }
 
-  void run(const Block& block, int64_t tokens, const void* x, void* y) const {
+  void run(const Block& block, int64_t tokens, const void* x, void* y, const Finish* finish) const {
     const int threads = useful_threads(tokens, s_.padded_hidden(), s_.padded_in());
     int64_t counts[2] = {0, 0};
     if (s_.quantised() && s_.gated) {
@@ -178,12 +195,15 @@ class SparseMLP : public ov::op::Op {
       p.x = x;
       p.y = y;
       p.counts = counts;
-      return LAZY_ISA::quantised_mlp(p, threads, run_on_pool);
+      LAZY_ISA::quantised_mlp(p, threads, run_on_pool);
+      if (finish) finish_together(*finish, s_.dtype(), y, tokens, s_.d_out);
+      return;
     }
     const int planes = s_.planes ? static_cast<int>(s_.planes) : tokens <= kBytesBind ? 2 : 1;
     Problem p = block.problem(tokens, s_.panels() ? 1 : planes);
     p.x = x;
     p.y = y;
+    p.finish = finish;
     p.counts = counts;
     if (s_.panels()) LAZY_ISA::panels(p, block.scales_of_down(), threads, run_on_pool);
     else LAZY_ISA::kernel(p, threads, run_on_pool);

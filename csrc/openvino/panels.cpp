@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "../activation.h"
+#include "../finish.h"
 #include "../sketch.h"
 #include "../work.h"
 
@@ -54,7 +55,7 @@ class Panels {
         const int64_t t0 = tile * tile_, count = std::min(tile_, p_.tokens - t0);
         for (int64_t t = t0; t < t0 + count; ++t) prepare(t);
         look(t0, count, 0, lists_ + slot * tile_);
-        for (int64_t t = 0; t < count; ++t) add(t0 + t, lists_ + slot * tile_ + t, neurons, values);
+        for (int64_t t = 0; t < count; ++t) answer(t0 + t, lists_ + slot * tile_ + t, neurons, values);
       });
       return;
     }
@@ -65,7 +66,7 @@ class Panels {
       look(t0, std::min(tile_, p_.tokens - t0), range, lists_ + range * live_ + t0);
     });
     first_.wait(tiles_ * ranges_);
-    second_.share(p_.tokens, [&](int64_t t) { add(t, lists_ + t, neurons, values); });
+    second_.share(p_.tokens, [&](int64_t t) { answer(t, lists_ + t, neurons, values); });
   }
 
   int64_t fired() const { return hits_.load(); }
@@ -213,6 +214,11 @@ class Panels {
       }
 #endif
     }
+  }
+
+  void answer(int64_t t, const List* lists, std::vector<int32_t>& neurons, std::vector<float>& values) {
+    add(t, lists, neurons, values);
+    if (p_.finish) finish_row(*p_.finish, static_cast<const float*>(p_.y) + t * p_.d_out, t, p_.d_out);
   }
 
   // The output of a token: what fires, times its rows of `down`. lists: one a range, live_ apart.

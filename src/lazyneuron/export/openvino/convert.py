@@ -21,6 +21,7 @@ from lazyneuron.blocks import MLPBlock, splice_
 from lazyneuron.blocks.borrowed import borrowed
 from lazyneuron.core.errors import MALFORMED, ConfigError, said
 from lazyneuron.core.undo import restore_, transaction
+from lazyneuron.export.openvino.fuse import fused
 from lazyneuron.export.openvino.layout import PackedOperator
 
 OPERATOR = "SparseMLP"
@@ -89,7 +90,7 @@ def node_of(packed: PackedOperator, x: Any, library: Path) -> Any:
 def converted(
     model: nn.Module, packed: Sequence[tuple[MLPBlock, PackedOperator | None]], example: Any, library: Path
 ) -> Any:
-    """The model in OpenVINO's form, with one node of ours for each packed block.
+    """The model in OpenVINO's form, with one node of ours for each packed block and what follows it.
 
     Args:
         model: given back as it was.
@@ -120,7 +121,7 @@ def converted(
                 splice_(change, s.block, s)
             done = _traced(model, example, [extension, library])
         restore_(model, name)
-    return done
+    return fused(done, OPERATOR, node_of, library)
 
 
 def _traced(model: nn.Module, example: Any, extensions: list[Any]) -> Any:

@@ -19,11 +19,11 @@ from lazyneuron.ops.quantised.format import Format, Rows
 from lazyneuron.ops.quantised.quantise import quantise_columns, quantise_rows
 from lazyneuron.ops.sparse_mlp.sketch import PANEL
 
-FORMAT = 1  # of the bytes, as in csrc/openvino/block.h
+FORMAT = 2  # of the bytes, as in csrc/openvino/block.h
 _MAGIC = b"lazy-mlp"
 _SECTIONS = (
     "sketch", "certificate", "first", "first_scale", "first_bias", "up", "up_scale", "up_bias",
-    "down", "down_scale", "down_bias",
+    "down", "down_scale", "down_bias", "norm_weight", "norm_bias",
 )  # fmt: skip
 _HEADER = struct.Struct(f"<8sq6f{len(_SECTIONS)}q")
 _ALIGNMENT = 64
@@ -67,8 +67,43 @@ def packed_operator(block: MLPBlock, weights: str) -> PackedOperator:
         "gated": block.gate is not None,
         "rectify_up": block.rectifies_up,
         "planes": 0,
+        "adds_input": False,
+        "normalises": False,
     }
     return PackedOperator(attributes=attributes, weights=_joined(parts, numbers))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Norm:
+    """A layer norm over the features of a block's output.
+
+    Attributes:
+        weight: (d_out) float32, what a row is multiplied by.
+        bias: (d_out) float32, what is added then.
+        epsilon: what is added to the variance.
+    """
+
+    weight: np.ndarray
+    bias: np.ndarray
+    epsilon: float
+
+
+def with_input_added(packed: PackedOperator, norm: Norm | None) -> PackedOperator:
+    """The operator that adds the block's input to its output and, where one follows, applies the norm to the sum."""
+    attributes = {**packed.attributes, "adds_input": True, "normalises": norm is not None}
+    if norm is None:
+        return PackedOperator(attributes=attributes, weights=packed.weights)
+    at, added = packed.weights.size, _padded(norm.weight.size * 4)
+    whole = np.zeros(at + 2 * added, dtype=np.uint8)
+    whole[:at] = packed.weights
+    for start, values in ((at, norm.weight), (at + added, norm.bias)):
+        content = np.ascontiguousarray(values, dtype=np.float32).reshape(-1).view(np.uint8)
+        whole[start : start + content.size] = content
+    magic, _, *rest = _HEADER.unpack_from(packed.weights)
+    numbers, offsets = rest[:5], rest[6:-2]
+    header = _HEADER.pack(magic, whole.size, *numbers, norm.epsilon, *offsets, at, at + added)
+    whole[: _HEADER.size] = np.frombuffer(header, dtype=np.uint8)
+    return PackedOperator(attributes=attributes, weights=whole)
 
 
 def _certified(block: MLPBlock, weights: str) -> tuple[dict[str, Tensor | None], tuple[float, ...], str]:
