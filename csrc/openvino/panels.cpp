@@ -16,13 +16,19 @@ namespace lazy {
 namespace LAZY_ISA {
 namespace {
 
-constexpr int64_t kColumns = 256;  // of the output, whose sums stay in registers
+constexpr int64_t kRows = 6;      // tokens whose products stay in registers
+constexpr int64_t kTokens = 128;  // of a tile: weights come from beyond the second-level cache once for each
 
 // The neurons that may fire for one token within a range of panels, with their pre-activations.
 struct List {
   int32_t* neuron;
   float* z;
   int64_t count;
+};
+
+struct Bytes64 {
+  uint8_t at[64];
+  constexpr Bytes64() : at() { for (int k = 0; k < 64; ++k) at[k] = static_cast<uint8_t>(k); }
 };
 
 class Panels {
@@ -86,9 +92,11 @@ class Panels {
     return p.tokens >= 8 * threads || threads == 1 ? 1 : std::clamp<int64_t>(panels_of(p), 1, 4 * threads);
   }
 
+  // As many tiles a worker, of tokens as alike, as the rest allows.
   static int64_t tile_of(const Problem& p, int threads) {
-    const int64_t wanted = p.tokens < 8 * threads ? p.tokens : (p.tokens + 2 * threads - 1) / (2 * threads);
-    return std::clamp<int64_t>(wanted, 1, kMaxTile);
+    if (p.tokens < 8 * threads) return std::clamp<int64_t>(p.tokens, 1, kTokens);
+    const int64_t tiles = up_to((p.tokens + kTokens - 1) / kTokens, threads);
+    return up_to((p.tokens + tiles - 1) / tiles, kRows);
   }
 
   static int64_t live_of(const Problem& p, int threads) {
@@ -101,44 +109,82 @@ class Panels {
   int64_t range_panels() const { return (panels_ + ranges_ - 1) / ranges_; }
   const float* row(int64_t t) const { return static_cast<const float*>(p_.x) + t * p_.d_in; }
 
+#if LAZY_VNNI
+  // As measure() does it with one plane, without what only a certificate needs.
+  void prepare(int64_t t) {
+    const float* x = row(t);
+    int8_t* const out = planes_ + t * p_.padded_in;
+    const int64_t n = p_.d_in;
+    const __mmask16 rest = static_cast<__mmask16>((1u << n % 16) - 1);
+    __m512i top = _mm512_setzero_si512();
+    const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
+    int64_t k = 0;
+    for (; k + 16 <= n; k += 16) top = _mm512_max_epi32(top, _mm512_and_si512(_mm512_loadu_si512(x + k), magnitude));
+    top = _mm512_max_epi32(top, _mm512_and_si512(_mm512_maskz_loadu_epi32(rest, x + k), magnitude));
+    const int32_t bits = _mm512_reduce_max_epi32(top);  // magnitudes are in the order of their bits
+    float largest;
+    std::memcpy(&largest, &bits, 4);
+    if (largest == 0.f || !(largest >= kLeast && largest <= kMost)) {
+      tokens_[t] = measure(x, n, p_.padded_in, 1, out, false);
+      return;
+    }
+    const float factor = 1.f / power_near(largest), reached = largest * factor, step = reached / 127.f;
+    const __m512 scale = _mm512_set1_ps(factor), inverse = _mm512_set1_ps(127.f / reached);
+    const __m512 magic = _mm512_set1_ps(12582912.f);  // adding 1.5 * 2^23 rounds to the nearest integer
+    __m512i sum = _mm512_setzero_si512();
+    const auto grid = [&](__m512 v) {
+      const __m512 moved = _mm512_fmadd_ps(_mm512_mul_ps(v, scale), inverse, magic);
+      const __m512i q = _mm512_sub_epi32(_mm512_castps_si512(moved), _mm512_castps_si512(magic));
+      sum = _mm512_add_epi32(sum, q);
+      return _mm512_cvtepi32_epi8(q);
+    };
+    for (k = 0; k + 16 <= n; k += 16) _mm_storeu_si128(reinterpret_cast<__m128i*>(out + k), grid(_mm512_loadu_ps(x + k)));
+    if (k < n) {
+      std::memset(out + k, 0, static_cast<size_t>(p_.padded_in - k));
+      _mm_mask_storeu_epi8(out + k, rest, grid(_mm512_maskz_loadu_ps(rest, x + k)));
+    }
+    Token found = {};
+    found.step = step / factor;
+    found.unscale = 1.f;
+    found.sum[0] = _mm512_reduce_add_epi32(sum);
+    tokens_[t] = found;
+  }
+#else
   void prepare(int64_t t) { tokens_[t] = measure(row(t), p_.d_in, p_.padded_in, 1, planes_ + t * p_.padded_in, false); }
+#endif
 
   // Which neurons of a range of panels may fire, for the tokens of a tile.
   void look(int64_t t0, int64_t count, int64_t range, List* lists) {
-    const int8_t* planes[kMaxTile];
-    const float* wide[kMaxTile];
-    for (int64_t t = 0; t < count; ++t) {
-      planes[t] = planes_ + (t0 + t) * p_.padded_in;
-      wide[t] = row(t0 + t);
-      lists[t].count = 0;
-    }
+    for (int64_t t = 0; t < count; ++t) lists[t].count = 0;
     const int64_t begin = range * range_panels(), end = std::min(begin + range_panels(), panels_);
     for (int64_t panel = begin; panel < end; ++panel) {
       const uint8_t* bytes = p_.sketch + panel * kPanel * p_.padded_in;
-      Ahead ahead;
 #if LAZY_VNNI
-      if (count > 6 && panel + 1 < end)  // the first products wait for memory, the others fetch for the next panel's
-        for (int i = 0; i < kPanel; ++i) ahead.want(bytes + (kPanel + i) * p_.padded_in);
-      alignas(64) int32_t products[kMaxTile * kPanel];
-      panel_products(p_, bytes, tokens_ + t0, planes, static_cast<int>(count), products, ahead, p_.padded_in);
+      const int64_t groups = (count + kRows - 1) / kRows;
+      Next next = {};
+      if (groups > 1 && panel + 1 < end) {  // the first products wait for memory, the others fetch for the next panel's
+        next = {bytes + kPanel * p_.padded_in, bytes + 2 * kPanel * p_.padded_in, 0};
+        next.lines = static_cast<int>((kPanel * p_.padded_in / 64 + groups * p_.padded_in / 4 - 1) / (groups * p_.padded_in / 4));
+      }
       uint64_t fired = 0;
-      for (int64_t t = 0; t < count; ++t) {
-        const Token& token = tokens_[t0 + t];
-        if (token.odd) enter_odd(panel, bytes, wide[t], token, lists[t]);
-        else if (relu_) fired |= enter_whole<true>(panel * kPanel, token, products + t * kPanel, lists[t]);
-        else fired |= enter_whole<false>(panel * kPanel, token, products + t * kPanel, lists[t]);
-      }
-      for (; fired; fired &= fired - 1) {
-        const uint8_t* row = down(static_cast<int32_t>(panel * kPanel + __builtin_ctzll(fired)));
-        for (int64_t k = 0; k < stride_; k += 64) __builtin_prefetch(row + k, 0, 2);
-      }
+      for (int64_t t = 0; t < count; t += kRows) fired |= products(panel, bytes, t0 + t, std::min(kRows, count - t), lists + t, t == 0, next);
+      if (p_.tokens <= kTokens)  // more find them in the cache
+        for (; fired; fired &= fired - 1) {
+          const uint8_t* row = down(static_cast<int32_t>(panel * kPanel + __builtin_ctzll(fired)));
+          for (int64_t k = 0; k < stride_; k += 64) __builtin_prefetch(row + k, 0, 2);
+        }
+      for (int64_t t = 0; t < count; ++t)
+        if (tokens_[t0 + t].odd) enter_odd(panel, bytes, row(t0 + t), tokens_[t0 + t], lists[t]);
 #else
-      alignas(64) float z[kMaxTile * kPanel];
-      sketch_panel(p_, bytes, tokens_ + t0, planes, wide, static_cast<int>(count), z, ahead, 0);
+      Ahead ahead;
+      alignas(64) float z[kPanel];
       for (int64_t t = 0; t < count; ++t) {
         const Token& token = tokens_[t0 + t];
-        if (token.odd) enter_odd(panel, bytes, wide[t], token, lists[t]);
-        else enter(panel * kPanel, token.unscale, z + t * kPanel, lists[t]);
+        const int8_t* plane = planes_ + (t0 + t) * p_.padded_in;
+        const float* wide = row(t0 + t);
+        if (token.odd) { enter_odd(panel, bytes, wide, token, lists[t]); continue; }
+        sketch_panel(p_, bytes, &token, &plane, &wide, 1, z, ahead, 0);
+        enter(panel * kPanel, token.unscale, z, lists[t]);
       }
 #endif
     }
@@ -151,40 +197,118 @@ class Panels {
   }
 
 #if LAZY_VNNI
-  // Lists what fires of a panel, from its integer products; a bit for each neuron. relu: nothing above `left` is silent.
-  template <bool relu>
-  LAZY_INLINE uint64_t enter_whole(int64_t first, const Token& token, const int32_t* products, List& out) const {
-    const __m512i offset = _mm512_set1_epi32(128 * token.sum[0]);
-    const __m512 step = _mm512_set1_ps(token.step), left = _mm512_set1_ps(p_.left);
-    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    const int64_t real = p_.d_hidden - first;
-    const uint64_t there = real >= kPanel ? ~uint64_t{0} : (uint64_t{1} << real) - 1;
-    int64_t count = out.count;
-    int32_t* const neurons = out.neuron;
-    float* const values = out.z;
-    const float *const scales = p_.certificate.scale + first, *const bias = p_.certificate.bias + first;
-    uint64_t all = 0;
-#pragma GCC unroll 4
-    for (int c = 0; c < kPanel; c += 16) {
-      const __m512i whole = _mm512_sub_epi32(_mm512_load_si512(products + c), offset);
-      const __m512 scale = _mm512_mul_ps(_mm512_loadu_ps(scales + c), step);
-      const __m512 z = _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole), scale, _mm512_loadu_ps(bias + c));
-      __mmask16 fires = _mm512_cmp_ps_mask(z, left, _CMP_NLE_UQ);
-      if constexpr (!relu) {
-        const __mmask16 inner = _mm512_cmp_ps_mask(z, _mm512_set1_ps(p_.low), _CMP_GE_OQ) &
-                                _mm512_cmp_ps_mask(z, _mm512_set1_ps(p_.high), _CMP_LE_OQ);
-        fires &= static_cast<__mmask16>(~inner);
-      }
-      fires &= static_cast<__mmask16>(there >> c);
-      const __m512i neuron = _mm512_add_epi32(lanes, _mm512_set1_epi32(static_cast<int32_t>(first + c)));
-      // what lies behind is written over by the next ones
-      _mm512_storeu_ps(values + count, _mm512_maskz_compress_ps(fires, z));
-      _mm512_storeu_si512(neurons + count, _mm512_maskz_compress_epi32(fires, neuron));
-      count += __builtin_popcount(fires);
-      all |= static_cast<uint64_t>(fires) << c;
+  // What products with one panel fetch of the next.
+  struct Next {
+    const uint8_t *at, *end;
+    int lines;  // a step
+  };
+
+  uint64_t products(int64_t panel, const uint8_t* bytes, int64_t t, int64_t count, List* lists, bool first, Next& next) const {
+    const auto go = [&]<int R>(std::integral_constant<int, R>) {
+      return first ? products_of<R, true>(panel, bytes, t, lists, next) : products_of<R, false>(panel, bytes, t, lists, next);
+    };
+    switch (count) {
+      case 6: return go(std::integral_constant<int, 6>{});
+      case 5: return go(std::integral_constant<int, 5>{});
+      case 4: return go(std::integral_constant<int, 4>{});
+      case 3: return go(std::integral_constant<int, 3>{});
+      case 2: return go(std::integral_constant<int, 2>{});
+      default: return go(std::integral_constant<int, 1>{});
     }
-    out.count = count;
-    return all;
+  }
+
+  // Lists what fires of a panel for R tokens; a bit for each neuron that does for any.
+  template <int R, bool First>
+  uint64_t products_of(int64_t panel, const uint8_t* bytes, int64_t t, List* lists, Next& next) const {
+    const int64_t padded = p_.padded_in;
+    const int8_t* const x = planes_ + t * padded;
+    __m512i sum[R][4];
+#pragma GCC unroll 6
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+      for (int c = 0; c < 4; ++c) sum[r][c] = _mm512_set1_epi32(-128 * tokens_[t + r].sum[0]);  // weights are q + 128
+    const uint8_t* ahead = next.at;
+    for (int64_t k = 0; k < padded; k += 4, bytes += 256) {
+      __m512i w[4];
+#pragma GCC unroll 4
+      for (int c = 0; c < 4; ++c) w[c] = _mm512_loadu_si512(bytes + 64 * c);
+      if constexpr (First)
+        for (int c = 0; c < 4; ++c) __builtin_prefetch(bytes + kStreamAhead + 64 * c);
+      for (int l = 0; l < next.lines; ++l, ahead += 64) __builtin_prefetch(ahead, 0, 2);
+#pragma GCC unroll 6
+      for (int r = 0; r < R; ++r) {
+        const __m512i four = _mm512_set1_epi32(load_as<int32_t>(x + r * padded + k));
+#pragma GCC unroll 4
+        for (int c = 0; c < 4; ++c) sum[r][c] = add_byte_products(sum[r][c], w[c], four);
+      }
+    }
+    next.at = ahead;
+    if (ahead >= next.end) next.lines = 0;
+    uint64_t fired = 0;
+#pragma GCC unroll 6
+    for (int r = 0; r < R; ++r)
+      if (!tokens_[t + r].odd) fired |= enter_whole(panel * kPanel, tokens_[t + r], sum[r], lists[r]);
+    return fired;
+  }
+
+  // Lists what fires of a panel, from the integer products of one token; a bit for each neuron.
+  LAZY_INLINE uint64_t enter_whole(int64_t first, const Token& token, const __m512i* sum, List& out) const {
+    const __m512 step = _mm512_set1_ps(token.step), left = _mm512_set1_ps(p_.left);
+    const float *const scales = p_.certificate.scale + first, *const bias = p_.certificate.bias + first;
+    __m512 z[4];
+    uint64_t fires = 0;
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; ++c) {
+      const __m512 scale = _mm512_mul_ps(_mm512_loadu_ps(scales + 16 * c), step);
+      z[c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[c]), scale, _mm512_loadu_ps(bias + 16 * c));
+      uint32_t above = _mm512_cmp_ps_mask(z[c], left, _CMP_NLE_UQ);
+      if (!relu_)
+        above &= ~static_cast<uint32_t>(_mm512_cmp_ps_mask(z[c], _mm512_set1_ps(p_.low), _CMP_GE_OQ) &
+                                        _mm512_cmp_ps_mask(z[c], _mm512_set1_ps(p_.high), _CMP_LE_OQ));
+      fires |= static_cast<uint64_t>(above & 0xffff) << 16 * c;
+    }
+    if (const int64_t real = p_.d_hidden - first; real < kPanel) fires &= (uint64_t{1} << real) - 1;
+    if (packs_bytes_) list_by_bytes(static_cast<int32_t>(first), fires, z, out);
+    else list_by_lanes(static_cast<int32_t>(first), fires, z, out);
+    return fires;
+  }
+
+  // Places of the bits side by side in one instruction, by which values are then picked: most often there are less than 17.
+  static LAZY_INLINE void list_by_bytes(int32_t first, uint64_t fires, const __m512* z, List& out) {
+    __m512i places = packed_places(fires);
+    const int64_t count = __builtin_popcountll(fires);
+    for (int64_t done = 0;;) {
+      const __m512i at = _mm512_cvtepu8_epi32(_mm512_castsi512_si128(places));
+      const __m512 low = _mm512_permutex2var_ps(z[0], at, z[1]), high = _mm512_permutex2var_ps(z[2], at, z[3]);
+      const __mmask16 upper = _mm512_test_epi32_mask(at, _mm512_set1_epi32(32));
+      // what lies behind is written over by the next ones
+      _mm512_storeu_ps(out.z + out.count + done, _mm512_mask_blend_ps(upper, low, high));
+      _mm512_storeu_si512(out.neuron + out.count + done, _mm512_add_epi32(at, _mm512_set1_epi32(first)));
+      done += 16;
+      if (__builtin_expect(done >= count, 1)) break;
+      places = _mm512_shuffle_i32x4(places, places, 0x39);
+    }
+    out.count += count;
+  }
+
+  // The places of the bits of a mask as bytes side by side (VBMI2, which this level does not ask for).
+  static LAZY_INLINE __m512i packed_places(uint64_t bits) {
+    alignas(64) static constexpr Bytes64 kPlaces;
+    __m512i out;
+    __asm__("vpcompressb %1, %0%{%2%}%{z%}" : "=v"(out) : "v"(_mm512_load_si512(kPlaces.at)), "Yk"(static_cast<__mmask64>(bits)));
+    return out;
+  }
+
+  static LAZY_INLINE void list_by_lanes(int32_t first, uint64_t fires, const __m512* z, List& out) {
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; ++c) {
+      const __mmask16 here = static_cast<__mmask16>(fires >> 16 * c);
+      const __m512i neuron = _mm512_add_epi32(lanes, _mm512_set1_epi32(first + 16 * c));
+      _mm512_storeu_ps(out.z + out.count, _mm512_maskz_compress_ps(here, z[c]));
+      _mm512_storeu_si512(out.neuron + out.count, _mm512_maskz_compress_epi32(here, neuron));
+      out.count += __builtin_popcount(here);
+    }
   }
 #endif
 
@@ -289,13 +413,12 @@ class Panels {
     fours.resize((n + 3) / 4);
     const int32_t total = _mm512_reduce_add_epi32(sum);
     const float step = top / 127.f;
-    int64_t c = 0;
-    for (; c + kColumns <= stride_; c += kColumns) columns<4>(neurons, fours, c, 128 * total, step, y);
-    switch ((stride_ - c) / 64) {
-      case 3: return columns<3>(neurons, fours, c, 128 * total, step, y);
-      case 2: return columns<2>(neurons, fours, c, 128 * total, step, y);
-      case 1: return columns<1>(neurons, fours, c, 128 * total, step, y);
-      default: return;
+    const int64_t lines = stride_ / 64, pieces = (lines + 3) / 4, most = (lines + pieces - 1) / pieces;
+    for (int64_t c = 0; c < stride_; c += 64 * most) switch (std::min(most, lines - c / 64)) {
+      case 4: columns<4>(neurons, fours, c, 128 * total, step, y); break;
+      case 3: columns<3>(neurons, fours, c, 128 * total, step, y); break;
+      case 2: columns<2>(neurons, fours, c, 128 * total, step, y); break;
+      default: columns<1>(neurons, fours, c, 128 * total, step, y);
     }
   }
 
@@ -354,6 +477,9 @@ class Panels {
   const Problem& p_;
   const float* down_scale_;
   const int64_t tile_, tiles_, panels_, ranges_, live_, stride_;
+#if LAZY_VNNI
+  const bool packs_bytes_ = __builtin_cpu_supports("avx512vbmi2");
+#endif
   const bool relu_ = !(p_.low <= p_.high);  // nothing above `left` is silent
   Token* tokens_;
   int8_t* planes_;
