@@ -7,29 +7,32 @@
 namespace lazy {
 namespace LAZY_ISA {
 
-LAZY_INLINE float sum_of(const float* x, int64_t n) {
-  v16f sum = {};
+// Sums of four chains hide each other's latency.
+template <class Term>
+LAZY_INLINE float sum_of(int64_t n, const Term& term) {
+  v16f sum[4] = {};
   int64_t k = 0;
-  for (; k + 16 <= n; k += 16) sum += load16(x + k);
-  float total = reduce(sum);
-  for (; k < n; ++k) total += x[k];
-  return total;
+  for (; k + 64 <= n; k += 64)
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; ++c) sum[c] += term(k + 16 * c);
+  for (; k + 16 <= n; k += 16) sum[0] += term(k);
+  return reduce((sum[0] + sum[1]) + (sum[2] + sum[3]));
 }
 
 // In place: (x - mean) / sqrt(variance + epsilon) * weight + bias.
 inline void normalise(float* x, int64_t n, const Finish& f) {
-  const float mean = sum_of(x, n) / static_cast<float>(n);
-  v16f squares = {};
-  int64_t k = 0;
-  for (; k + 16 <= n; k += 16) { const v16f v = load16(x + k) - mean; squares += v * v; }
-  float total = reduce(squares);
-  for (; k < n; ++k) total += (x[k] - mean) * (x[k] - mean);
-  const float factor = 1.f / std::sqrt(total / static_cast<float>(n) + f.epsilon);
-  for (k = 0; k + 16 <= n; k += 16) {
+  const int64_t whole = n / 16 * 16;
+  float total = sum_of(n, [&](int64_t k) { return load16(x + k); });
+  for (int64_t k = whole; k < n; ++k) total += x[k];
+  const float mean = total / static_cast<float>(n);
+  float squares = sum_of(n, [&](int64_t k) { const v16f v = load16(x + k) - mean; return v * v; });
+  for (int64_t k = whole; k < n; ++k) squares += (x[k] - mean) * (x[k] - mean);
+  const float factor = 1.f / std::sqrt(squares / static_cast<float>(n) + f.epsilon);
+  for (int64_t k = 0; k < whole; k += 16) {
     const v16f v = (load16(x + k) - mean) * factor * load16(f.weight + k) + load16(f.bias + k);
     std::memcpy(x + k, &v, 64);
   }
-  for (; k < n; ++k) x[k] = (x[k] - mean) * factor * f.weight[k] + f.bias[k];
+  for (int64_t k = whole; k < n; ++k) x[k] = (x[k] - mean) * factor * f.weight[k] + f.bias[k];
 }
 
 // One row of n: y is what the block gave for token t.

@@ -2,6 +2,7 @@
 // Written by export/openvino/layout.py, which lists the sections in the same order.
 #pragma once
 #include <cstdint>
+#include <cstdio>
 #include <cstring>
 #include <sstream>
 #include <stdexcept>
@@ -40,7 +41,7 @@ constexpr char kMagic[8] = {'l', 'a', 'z', 'y', '-', 'm', 'l', 'p'};
 // What the operator's attributes say of a block.
 struct Shape {
   int64_t format = 0, d_in = 0, d_hidden = 0, d_out = 0, planes = 0;
-  std::string weights, activation;
+  std::string weights, activation, checksum;
   bool gated = false, rectify_up = false;
   bool adds_input = false, normalises = false;  // of the output: with the input added, and its rows normalised
 
@@ -130,6 +131,26 @@ inline Header read_header(const Shape& s, const uint8_t* data, int64_t size) {
              " neurons and ", s.d_out, " outputs; export the model again.");
   }
   return h;
+}
+
+// Every word times an odd number of its own: a change within one word is always seen, others but for one in 2^64.
+inline std::string checksum_of(const uint8_t* data, int64_t size) {
+  uint64_t sum = 0;
+  for (int64_t k = 0; k + 8 <= size; k += 8) {
+    uint64_t word;
+    std::memcpy(&word, data + k, 8);
+    sum += word * (static_cast<uint64_t>(k) / 4 + 1);
+  }
+  char text[17];
+  std::snprintf(text, sizeof(text), "%016llx", static_cast<unsigned long long>(sum));
+  return text;
+}
+
+inline void check_bytes(const Shape& s, const uint8_t* data, int64_t size) {
+  read_header(s, data, size);
+  if (checksum_of(data, size) != s.checksum)
+    refuse("The weights of a sparse MLP block are not those that were exported: bytes of them have changed; export the "
+           "model again.");
 }
 
 class Block {

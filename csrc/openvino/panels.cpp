@@ -52,8 +52,7 @@ class Panels {
 
   // Any number of threads call this; together they do everything.
   void work() {
-    thread_local std::vector<float> values;
-    thread_local std::vector<int32_t> neurons;
+    int64_t hits = 0;
     if (ranges_ == 1) {  // tile after tile, each by one worker
       const int64_t slot = workers_.fetch_add(1, std::memory_order_relaxed);
       if (slot * tile_ >= live_) return;
@@ -61,18 +60,19 @@ class Panels {
         const int64_t t0 = tile * tile_, count = std::min(tile_, p_.tokens - t0);
         for (int64_t t = t0; t < t0 + count; ++t) prepare(t);
         look(t0, count, 0, lists_ + slot * tile_);
-        for (int64_t t = 0; t < count; ++t) answer(t0 + t, lists_ + slot * tile_ + t, neurons, values);
+        for (int64_t t = 0; t < count; ++t) hits += answer(t0 + t, lists_ + slot * tile_ + t);
       });
-      return;
+    } else {
+      zeroth_.share(p_.tokens, [&](int64_t t) { prepare(t); });
+      zeroth_.wait(p_.tokens);
+      first_.share(tiles_ * ranges_, [&](int64_t u) {  // lists of a range lie together: (range, token)
+        const int64_t t0 = u / ranges_ * tile_, range = u % ranges_;
+        look(t0, std::min(tile_, p_.tokens - t0), range, lists_ + range * live_ + t0);
+      });
+      first_.wait(tiles_ * ranges_);
+      second_.share(p_.tokens, [&](int64_t t) { hits += answer(t, lists_ + t); });
     }
-    zeroth_.share(p_.tokens, [&](int64_t t) { prepare(t); });
-    zeroth_.wait(p_.tokens);
-    first_.share(tiles_ * ranges_, [&](int64_t u) {  // lists of a range lie together: (range, token)
-      const int64_t t0 = u / ranges_ * tile_, range = u % ranges_;
-      look(t0, std::min(tile_, p_.tokens - t0), range, lists_ + range * live_ + t0);
-    });
-    first_.wait(tiles_ * ranges_);
-    second_.share(p_.tokens, [&](int64_t t) { answer(t, lists_ + t, neurons, values); });
+    hits_.fetch_add(hits, std::memory_order_relaxed);
   }
 
   int64_t fired() const { return hits_.load(); }
@@ -155,7 +155,11 @@ class Panels {
 
   // Which neurons of a range of panels may fire, for the tokens of a tile.
   void look(int64_t t0, int64_t count, int64_t range, List* lists) {
-    for (int64_t t = 0; t < count; ++t) lists[t].count = 0;
+    bool odd = false;
+    for (int64_t t = 0; t < count; ++t) {
+      lists[t].count = 0;
+      odd |= tokens_[t0 + t].odd;
+    }
     const int64_t begin = range * range_panels(), end = std::min(begin + range_panels(), panels_);
     for (int64_t panel = begin; panel < end; ++panel) {
       const uint8_t* bytes = p_.sketch + panel * kPanel * p_.padded_in;
@@ -173,7 +177,7 @@ class Panels {
           const uint8_t* row = down(static_cast<int32_t>(panel * kPanel + __builtin_ctzll(fired)));
           for (int64_t k = 0; k < stride_; k += 64) __builtin_prefetch(row + k, 0, 2);
         }
-      for (int64_t t = 0; t < count; ++t)
+      for (int64_t t = 0; odd && t < count; ++t)
         if (tokens_[t0 + t].odd) enter_odd(panel, bytes, row(t0 + t), tokens_[t0 + t], lists[t]);
 #else
       Ahead ahead;
@@ -340,38 +344,57 @@ class Panels {
     }
   }
 
-  void answer(int64_t t, const List* lists, std::vector<int32_t>& neurons, std::vector<float>& values) {
-    add(t, lists, neurons, values);
+  // How many neurons fired.
+  int64_t answer(int64_t t, const List* lists) {
+    const int64_t fired = add(t, lists);
     if (p_.finish) finish_row(*p_.finish, static_cast<const float*>(p_.y) + t * p_.d_out, t, p_.d_out);
+    return fired;
   }
 
   // The output of a token: what fires, times its rows of `down`. lists: one a range, live_ apart.
-  void add(int64_t t, const List* lists, std::vector<int32_t>& neurons, std::vector<float>& values) {
-    neurons.clear();
-    for (int64_t r = 0; r < ranges_; ++r)
-      neurons.insert(neurons.end(), lists[r * live_].neuron, lists[r * live_].neuron + lists[r * live_].count);
-    const size_t n = neurons.size(), padded = (n + 15) / 16 * 16;
-    neurons.resize(padded, 0);
-    values.assign(padded, 0.f);
-    for (int64_t r = 0, at = 0; r < ranges_; at += lists[r++ * live_].count)
-      std::memcpy(values.data() + at, lists[r * live_].z, static_cast<size_t>(lists[r * live_].count) * sizeof(float));
+  int64_t add(int64_t t, const List* lists) {
+    if (ranges_ == 1) return add_listed(t, *lists);
+    thread_local std::vector<int32_t> neurons;
+    thread_local std::vector<float> values;
+    List all = {nullptr, nullptr, 0};
+    for (int64_t r = 0; r < ranges_; ++r) all.count += lists[r * live_].count;
+    neurons.resize(static_cast<size_t>(all.count + 16));
+    values.resize(static_cast<size_t>(all.count + 16));
+    all.neuron = neurons.data();
+    all.z = values.data();
+    for (int64_t r = 0, at = 0; r < ranges_; at += lists[r++ * live_].count) {
+      const List& one = lists[r * live_];
+      std::memcpy(all.neuron + at, one.neuron, static_cast<size_t>(one.count) * sizeof(int32_t));
+      std::memcpy(all.z + at, one.z, static_cast<size_t>(one.count) * sizeof(float));
+    }
+    return add_listed(t, all);
+  }
+
+  // Lists have room for a vector behind their end.
+  int64_t add_listed(int64_t t, const List& fired) {
+    const int64_t n = fired.count, padded = up_to(n, 16);
+    float* const values = fired.z;
+    for (int64_t k = n; k < padded; ++k) {
+      fired.neuron[k] = 0;
+      values[k] = 0.f;
+    }
     if (p_.activation != Activation::relu)  // of which what was listed is its own value
-      for (size_t k = 0; k < n; ++k) values[k] = activate<float>(p_, values[k]);
+      for (int64_t k = 0; k < n; ++k) values[k] = activate<float>(p_, values[k]);
     v16f top = {}, bad = {};
-    for (size_t k = 0; k < padded; k += 16) {
-      const v16f h = load16(&values[k]) * scales(&neurons[k]);
+    for (int64_t k = 0; k < padded; k += 16) {
+      const v16f h = load16(values + k) * scales(fired.neuron + k);
       const v16f size = h < 0.f ? -h : h;
       top = size > top ? size : top;
       bad += h * 0.f;
-      std::memcpy(&values[k], &h, 64);
+      std::memcpy(values + k, &h, 64);
     }
-    hits_.fetch_add(static_cast<int64_t>(n), std::memory_order_relaxed);
     float* y = static_cast<float*>(p_.y) + t * p_.d_out;
 #if LAZY_VNNI
     const float most = _mm512_reduce_max_ps(reinterpret_cast<__m512>(top));
-    if (reduce(bad) == 0.f && (most == 0.f || (most > kLeast && most < kMost))) return quickly(neurons, values, n, most, y);
+    if (reduce(bad) == 0.f && (most == 0.f || (most > kLeast && most < kMost))) return quickly(fired, most, y), n;
 #endif
-    exactly(neurons, values, n, y);
+    exactly(fired, y);
+    return n;
   }
 
   v16f scales(const int32_t* neuron) const {
@@ -389,60 +412,69 @@ class Panels {
   const uint8_t* down(int32_t neuron) const { return static_cast<const uint8_t*>(p_.down_rows) + neuron * stride_; }
 
   // Hidden activations as they are.
-  void exactly(const std::vector<int32_t>& neurons, const std::vector<float>& values, size_t n, float* y) const {
+  void exactly(const List& fired, float* y) const {
     for (int64_t c = 0; c < p_.d_out; ++c) {
       float sum = 0.f;
-      for (size_t k = 0; k < n; ++k) sum += values[k] * static_cast<float>(down(neurons[k])[c] - 128);
+      for (int64_t k = 0; k < fired.count; ++k) sum += fired.z[k] * static_cast<float>(down(fired.neuron[k])[c] - 128);
       y[c] = sum + bias(c);
     }
   }
 
 #if LAZY_VNNI
   // Hidden activations on a grid of 8 bits: four rows at once, their bytes side by side.
-  void quickly(const std::vector<int32_t>& neurons, const std::vector<float>& values, size_t n, float top,
-               float* y) const {
-    thread_local std::vector<int32_t> fours;
-    fours.resize(values.size() / 4);
+  void quickly(const List& fired, float top, float* y) const {
     const __m512 inverse = _mm512_set1_ps(top > 0.f ? 127.f / top : 0.f);
+    const __m512i lines = _mm512_set1_epi32(static_cast<int32_t>(stride_ / 64));
     __m512i sum = _mm512_setzero_si512();
-    for (size_t k = 0; k < values.size(); k += 16) {
-      const __m512i grid = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(&values[k]), inverse));
+    auto* const bytes = reinterpret_cast<uint8_t*>(fired.z);  // each vector's bytes take the place of its values
+    for (int64_t k = 0; k < fired.count; k += 16) {
+      const __m512i grid = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(fired.z + k), inverse));
       sum = _mm512_add_epi32(sum, grid);
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(&fours[k / 4]), _mm512_cvtepi32_epi8(grid));
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(bytes + k), _mm512_cvtepi32_epi8(grid));
+      _mm512_storeu_si512(fired.neuron + k, _mm512_mullo_epi32(_mm512_loadu_si512(fired.neuron + k), lines));
     }
-    fours.resize((n + 3) / 4);
-    const int32_t total = _mm512_reduce_add_epi32(sum);
-    const float step = top / 127.f;
-    const int64_t lines = stride_ / 64, pieces = (lines + 3) / 4, most = (lines + pieces - 1) / pieces;
-    for (int64_t c = 0; c < stride_; c += 64 * most) switch (std::min(most, lines - c / 64)) {
-      case 4: columns<4>(neurons, fours, c, 128 * total, step, y); break;
-      case 3: columns<3>(neurons, fours, c, 128 * total, step, y); break;
-      case 2: columns<2>(neurons, fours, c, 128 * total, step, y); break;
-      default: columns<1>(neurons, fours, c, 128 * total, step, y);
+    const Rows rows = {fired.neuron, bytes, (fired.count + 3) / 4};
+    const int32_t offset = 128 * _mm512_reduce_add_epi32(sum);
+    const int64_t all = stride_ / 64, pieces = (all + 5) / 6, most = (all + pieces - 1) / pieces;
+    for (int64_t c = 0; c < all; c += most) switch (std::min(most, all - c)) {
+      case 6: columns<6>(rows, 64 * c, offset, top / 127.f, y); break;
+      case 5: columns<5>(rows, 64 * c, offset, top / 127.f, y); break;
+      case 4: columns<4>(rows, 64 * c, offset, top / 127.f, y); break;
+      case 3: columns<3>(rows, 64 * c, offset, top / 127.f, y); break;
+      case 2: columns<2>(rows, 64 * c, offset, top / 127.f, y); break;
+      default: columns<1>(rows, 64 * c, offset, top / 127.f, y);
     }
   }
 
+  // Rows of `down` that a token adds up, four of them a step.
+  struct Rows {
+    const int32_t* line;  // where each begins, in 64 bytes
+    const uint8_t* value;
+    int64_t fours;
+  };
+
   template <int G>
-  void columns(const std::vector<int32_t>& neurons, const std::vector<int32_t>& fours, int64_t c0, int32_t offset,
-               float step, float* y) const {
+  void columns(const Rows& rows, int64_t c0, int32_t offset, float step, float* y) const {
+    constexpr int64_t kStepsAhead = 3;
+    const uint8_t* const base = static_cast<const uint8_t*>(p_.down_rows) + c0;
+    const auto row = [&](int64_t k) { return base + static_cast<int64_t>(rows.line[k]) * 64; };
     __m512i acc[G][4];
-#pragma GCC unroll 4
+#pragma GCC unroll 6
     for (int g = 0; g < G; ++g)
 #pragma GCC unroll 4
       for (int j = 0; j < 4; ++j) acc[g][j] = _mm512_setzero_si512();
-    for (size_t k = 0; k < fours.size(); ++k) {
-      const uint8_t* row[4];
-      const size_t later = k + 2 < fours.size() ? 4 * k + 8 : 4 * k;
+    for (int64_t k = 0; k < rows.fours; ++k) {
+      const int64_t later = 4 * (k + kStepsAhead < rows.fours ? k + kStepsAhead : k);
 #pragma GCC unroll 4
-      for (int j = 0; j < 4; ++j) {
-        row[j] = down(neurons[4 * k + j]) + c0;
-        for (int g = 0; g < G; ++g) __builtin_prefetch(down(neurons[later + j]) + c0 + 64 * g);
-      }
-      const __m512i h = _mm512_set1_epi32(fours[k]);
-#pragma GCC unroll 4
+      for (int j = 0; j < 4; ++j)
+#pragma GCC unroll 6
+        for (int g = 0; g < G; ++g) __builtin_prefetch(row(later + j) + 64 * g);
+      const uint8_t *a = row(4 * k), *b = row(4 * k + 1), *c = row(4 * k + 2), *d = row(4 * k + 3);
+      const __m512i h = _mm512_set1_epi32(load_as<int32_t>(rows.value + 4 * k));
+#pragma GCC unroll 6
       for (int g = 0; g < G; ++g) {
-        const __m512i r0 = _mm512_loadu_si512(row[0] + 64 * g), r1 = _mm512_loadu_si512(row[1] + 64 * g);
-        const __m512i r2 = _mm512_loadu_si512(row[2] + 64 * g), r3 = _mm512_loadu_si512(row[3] + 64 * g);
+        const __m512i r0 = _mm512_loadu_si512(a + 64 * g), r1 = _mm512_loadu_si512(b + 64 * g);
+        const __m512i r2 = _mm512_loadu_si512(c + 64 * g), r3 = _mm512_loadu_si512(d + 64 * g);
         const __m512i low01 = _mm512_unpacklo_epi8(r0, r1), high01 = _mm512_unpackhi_epi8(r0, r1);
         const __m512i low23 = _mm512_unpacklo_epi8(r2, r3), high23 = _mm512_unpackhi_epi8(r2, r3);
         acc[g][0] = add_byte_products(acc[g][0], _mm512_unpacklo_epi16(low01, low23), h);
@@ -451,7 +483,7 @@ class Panels {
         acc[g][3] = add_byte_products(acc[g][3], _mm512_unpackhi_epi16(high01, high23), h);
       }
     }
-#pragma GCC unroll 4
+#pragma GCC unroll 6
     for (int g = 0; g < G; ++g) store_sums(acc[g], c0 + 64 * g, offset, step, y);
   }
 

@@ -16,7 +16,7 @@ from lazyneuron.blocks import MLPBlock
 from lazyneuron.blocks.activation import Activation
 from lazyneuron.export.openvino.choice import alone
 from lazyneuron.export.openvino.convert import core_with
-from lazyneuron.export.openvino.layout import PackedOperator, on_copies, packed_operator
+from lazyneuron.export.openvino.layout import PackedOperator, on_copies, packed_operator, sealed
 from lazyneuron.ops.quantised.format import Format
 from lazyneuron.ops.quantised.quantise import quantise_columns, quantise_rows
 from lazyneuron.ops.sparse_mlp.packed import KERNEL_ACTIVATIONS
@@ -161,7 +161,7 @@ def _dropped(packed: PackedOperator) -> PackedOperator:
     at, item = int(np.frombuffer(packed.weights[104:112].tobytes(), "<i8")[0]), SIZES[packed.attributes["weights"]]
     weights = packed.weights.copy()
     weights[at : at + item * packed.attributes["d_out"]] = 0
-    return dataclasses.replace(packed, weights=weights)
+    return sealed(packed.attributes, weights)
 
 
 def _no_slack(packed: PackedOperator) -> PackedOperator:
@@ -172,7 +172,7 @@ def _no_slack(packed: PackedOperator) -> PackedOperator:
     row = 4 * (-(-packed.attributes["d_hidden"] // 64) * 64)
     weights = packed.weights.copy()
     weights[at + 2 * row : at + 4 * row] = 0
-    return dataclasses.replace(packed, weights=weights)
+    return sealed(packed.attributes, weights)
 
 
 def _other_activation(packed: PackedOperator) -> PackedOperator:
@@ -197,7 +197,7 @@ def _with_header(weights: np.ndarray, at: int, value: int) -> np.ndarray:
 
 
 WRONG = {
-    "another format": (lambda p: _attribute(p, format=2), "exported in the format 2, and this extension reads 1"),
+    "another format": (lambda p: _attribute(p, format=1), "exported in the format 1, and this extension reads 2"),
     "an unknown activation": (lambda p: _attribute(p, activation="sine"), "knows no activation called sine"),
     "an unknown type": (lambda p: _attribute(p, weights="int3"), "float32, bfloat16, float16 or int8, got int3"),
     "no inputs": (lambda p: _attribute(p, d_in=0), "beyond the kernels"),
@@ -205,6 +205,7 @@ WRONG = {
     "other bytes": (lambda p: dataclasses.replace(p, weights=_with_header(p.weights, 0, 0)), "not what was exported"),
     "truncated": (lambda p: dataclasses.replace(p, weights=p.weights[:-64].copy()), "not what was exported"),
     "less than a header": (lambda p: dataclasses.replace(p, weights=p.weights[:64].copy()), "less than their header"),
+    "a changed weight": (lambda p: dataclasses.replace(p, weights=_with_header(p.weights, -77, 255)), "bytes of them"),
     "a section elsewhere": (lambda p: dataclasses.replace(p, weights=_with_header(p.weights, 46, 255)), "does not fit"),
 }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""What follows a block in the graph becomes part of its operator: the sum with the block's input, and a layer norm of it.
+"""What follows a block in the graph becomes part of its operator: the sum with its input, and a layer norm of that sum.
 
 A row is in the first-level cache when its block is done; as nodes of their own a sum and a norm read and write all rows
 again, and each costs OpenVINO some microseconds to prepare.
@@ -31,8 +31,7 @@ def fused(model: Any, operator: str, node_of: Any, library: Path) -> Any:
         if total is None:
             continue
         last, norm = _norm_of(total)
-        attributes = {name: value for name, value in node.get_attributes().items()}
-        packed = PackedOperator(attributes=attributes, weights=node.input_value(1).get_node().data)
+        packed = PackedOperator(attributes=dict(node.get_attributes()), weights=node.input_value(1).get_node().data)
         new = node_of(with_input_added(packed, norm), node.input_value(0), library)
         new.set_friendly_name(last.get_friendly_name())
         new.output(0).set_names(last.output(0).get_names())
@@ -88,7 +87,7 @@ def _over_features(norm: Any) -> bool:
     return str(about["eps_mode"]).upper() == "INSIDE_SQRT" and axes.data.size == 1 and int(axes.data.flat[0]) in last
 
 
-def _with_constant(node: Any, kind: str, width: int) -> tuple[Any, np.ndarray] | None:
+def _with_constant(node: Any, kind: str, width: int) -> tuple[Any, Any] | None:
     """The node that alone reads another's output and joins it with one number a feature, and these numbers."""
     found = _only_reader(node, kind)
     if found is None:

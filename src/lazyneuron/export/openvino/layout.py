@@ -70,7 +70,14 @@ def packed_operator(block: MLPBlock, weights: str) -> PackedOperator:
         "adds_input": False,
         "normalises": False,
     }
-    return PackedOperator(attributes=attributes, weights=_joined(parts, numbers))
+    return sealed(attributes, _joined(parts, numbers))
+
+
+def sealed(attributes: Mapping[str, Any], weights: np.ndarray) -> PackedOperator:
+    """An operator whose attributes hold the checksum of its weights: words of 8 bytes, each times an odd number."""
+    words = weights.view("<u8")
+    total = int((words * (2 * np.arange(words.size, dtype=np.uint64) + 1)).sum(dtype=np.uint64))
+    return PackedOperator(attributes={**attributes, "checksum": f"{total:016x}"}, weights=weights)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,7 +99,7 @@ def with_input_added(packed: PackedOperator, norm: Norm | None) -> PackedOperato
     """The operator that adds the block's input to its output and, where one follows, applies the norm to the sum."""
     attributes = {**packed.attributes, "adds_input": True, "normalises": norm is not None}
     if norm is None:
-        return PackedOperator(attributes=attributes, weights=packed.weights)
+        return sealed(attributes, packed.weights)
     at, added = packed.weights.size, _padded(norm.weight.size * 4)
     whole = np.zeros(at + 2 * added, dtype=np.uint8)
     whole[:at] = packed.weights
@@ -103,7 +110,7 @@ def with_input_added(packed: PackedOperator, norm: Norm | None) -> PackedOperato
     numbers, offsets = rest[:5], rest[6:-2]
     header = _HEADER.pack(magic, whole.size, *numbers, norm.epsilon, *offsets, at, at + added)
     whole[: _HEADER.size] = np.frombuffer(header, dtype=np.uint8)
-    return PackedOperator(attributes=attributes, weights=whole)
+    return sealed(attributes, whole)
 
 
 def _certified(block: MLPBlock, weights: str) -> tuple[dict[str, Tensor | None], tuple[float, ...], str]:
