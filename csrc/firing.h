@@ -18,7 +18,7 @@ struct Fired {
   int32_t pairs;
   int32_t index[kPanel];                  // their positions in the panel
   uint8_t count[kPanel];                  // tokens each fired for
-  // followed in memory by: float value[kPanel * tile], uint8_t token[kPanel * tile]
+  // followed in memory by: float value[kPanel * tile], uint8_t token[kPanel * tile], uint8_t neuron[kPanel * tile]
 };
 
 struct Layout {
@@ -44,7 +44,7 @@ struct Layout {
     while (up_to((d_out + tasks - 1) / tasks, step) > most) tasks += independent ? 1 : threads;
     columns = up_to((d_out + tasks - 1) / tasks, step);
     column_tasks = (d_out + columns - 1) / columns;
-    fired_bytes = up_to(sizeof(Fired) + kPanel * tile * (sizeof(float) + 1), 64);
+    fired_bytes = up_to(sizeof(Fired) + kPanel * tile * (sizeof(float) + 2), 64);
   }
 
   int64_t units() const { return (panels + stretch - 1) / stretch; }
@@ -57,9 +57,12 @@ inline uint8_t* tokens_of(Fired* f, int64_t tile) {
   return reinterpret_cast<uint8_t*>(values_of(f) + kPanel * tile);
 }
 
+inline uint8_t* neurons_of(Fired* f, int64_t tile) { return tokens_of(f, tile) + kPanel * tile; }
+
 // Adds one pair to a list; `kept` counts those of neuron i.
 inline void enter(Fired* out, int64_t tile, int i, int* kept, int token, float value) {
   values_of(out)[out->pairs] = value;
+  neurons_of(out, tile)[out->pairs] = static_cast<uint8_t>(i);
   tokens_of(out, tile)[out->pairs++] = static_cast<uint8_t>(token);
   if ((*kept)++ == 0) out->index[out->neurons] = i;
 }
@@ -102,6 +105,7 @@ void enter_positive(Fired* out, int64_t tile, int i, int* kept, const uint8_t* t
     _mm512_mask_storeu_ps(values_of(out) + out->pairs, stored, _mm512_maskz_compress_ps(above, sum));
     _mm_mask_storeu_epi8(tokens_of(out, tile) + out->pairs, stored,
                          _mm512_cvtepi32_epi8(_mm512_maskz_compress_epi32(above, wide)));
+    _mm_mask_storeu_epi8(neurons_of(out, tile) + out->pairs, stored, _mm_set1_epi8(static_cast<char>(i)));
     out->pairs += count;
   }
   *kept = out->pairs - before;
@@ -323,7 +327,8 @@ class TwoPasses {
       for (int64_t t = tile * l_.tile; t < std::min((tile + 1) * l_.tile, tokens_); ++t) block.prepare(t);
       for (int64_t panel = 0; panel < l_.panels; ++panel) block.step(way, tile, panel, mine);
       block.finish(way);
-      for (int64_t c = 0; c < l_.column_tasks; ++c) block.second_pass(tile, c, mine);
+      if constexpr (kFinishes<Block>) block.second_pass_alone(tile, mine);
+      else for (int64_t c = 0; c < l_.column_tasks; ++c) block.second_pass(tile, c, mine);
       if constexpr (kFinishes<Block>)
         for (int64_t t = tile * l_.tile; t < std::min((tile + 1) * l_.tile, tokens_); ++t) block.finish_token(t);
     });

@@ -10,6 +10,7 @@
 #include "finish.h"
 #include "firing.h"
 #include "sketch.h"
+#include "token_sums.h"
 
 namespace lazy {
 namespace LAZY_ISA {
@@ -272,6 +273,16 @@ class Run {
       return PlainRow<T>{static_cast<const T*>(p_.down_rows) + neuron * p_.d_out + c0};
     };
     accumulate<T, PlainRow<T>>(l_, tile, task, lists, p_.tokens, p_.d_out, p_.down_bias, p_.y, l_.panels, row);
+  }
+
+  // All columns of a tile that is one worker's.
+  void second_pass_alone(int64_t tile, char* lists) {
+    if constexpr (std::is_same_v<T, float>) {  // rows of 16 bits are half as long, and no faster this way
+      thread_local ByToken fired;
+      const int64_t t0 = tile * l_.tile, count = std::min(l_.tile, p_.tokens - t0);
+      if (fired.gather(l_, lists, count)) return sum_tokens<T>(fired, p_, t0, count);
+    }
+    for (int64_t task = 0; task < l_.column_tasks; ++task) second_pass(tile, task, lists);
   }
 
   bool finishes() const { return p_.finish; }

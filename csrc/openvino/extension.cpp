@@ -16,6 +16,7 @@
 #include <openvino/op/op.hpp>
 #include <vector>
 
+#include "../work.h"
 #include "block.h"
 
 namespace lazy {
@@ -174,13 +175,13 @@ class SparseMLP : public ov::op::Op {
     const Block block(s_, bytes.get(), static_cast<int64_t>(size));
     const Dtype given = dtype_of(x.get_element_type()), own = s_.dtype();
     const int64_t n_in = tokens * s_.d_in, n_out = tokens * s_.d_out;
-    std::vector<uint16_t> in, out;
-    std::vector<float> wide_in, wide_out;
+    thread_local LAZY_ISA::Scratch in, out;  // of the calling thread, which takes no other task until this one is done
     const void* from = x.data();
     void* to = outputs[0].data();
     if (given != own) {
-      from = room(own, n_in, in, wide_in);
-      to = room(own, n_out, out, wide_out);
+      const size_t item = own == Dtype::f32 ? 4 : 2;
+      from = in.at_least(static_cast<size_t>(n_in) * item);
+      to = out.at_least(static_cast<size_t>(n_out) * item);
       convert_together(given, x.data(), own, const_cast<void*>(from), n_in);
     }
     if (!s_.adds_input) {
@@ -194,11 +195,6 @@ class SparseMLP : public ov::op::Op {
   }
 
  private:
-  static void* room(Dtype type, int64_t n, std::vector<uint16_t>& narrow, std::vector<float>& wide) {
-    if (type == Dtype::f32) return wide.resize(static_cast<size_t>(n)), wide.data();
-    return narrow.resize(static_cast<size_t>(n)), narrow.data();
-  }
-
   void run(const Block& block, int64_t tokens, const void* x, void* y, const Finish* finish) const {
     const int threads = useful_threads(tokens, s_.padded_hidden(), s_.padded_in());
     int64_t counts[2] = {0, 0};
