@@ -106,7 +106,7 @@ def with_input_added(packed: PackedOperator, norm: Norm | None) -> PackedOperato
     for start, values in ((at, norm.weight), (at + added, norm.bias)):
         content = np.ascontiguousarray(values, dtype=np.float32).reshape(-1).view(np.uint8)
         whole[start : start + content.size] = content
-    magic, _, *rest = _HEADER.unpack_from(packed.weights)
+    magic, _, *rest = _HEADER.unpack(packed.weights[: _HEADER.size].tobytes())
     numbers, offsets = rest[:5], rest[6:-2]
     header = _HEADER.pack(magic, whole.size, *numbers, norm.epsilon, *offsets, at, at + added)
     whole[: _HEADER.size] = np.frombuffer(header, dtype=np.uint8)
