@@ -248,6 +248,16 @@ def test_other_batches_and_copies(together: list[int]) -> None:
     assert len(together) > 12
 
 
+def test_few_sets_of_layers_are_kept_ready() -> None:
+    model = deep()
+    for n in range(1, 8):
+        decode(model, ids=IDS[:1].repeat(n, 1), steps=2)
+    stack = forwards(model)[0].stack
+    assert [key[1][0] for key in stack._ready] == [4, 5, 6, 7]
+    for block in lazy.status(model).blocks:
+        assert block.calls == 7 * 3
+
+
 def test_tensors_of_a_model_that_moved_on_are_let_go() -> None:
     import gc
     import weakref

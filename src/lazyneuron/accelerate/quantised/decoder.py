@@ -6,10 +6,7 @@ to read, they take longer than the products. Layers that follow each other run t
 
 from __future__ import annotations
 
-import functools
-import itertools
-import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -18,19 +15,19 @@ from torch.nn.modules import module as _torch_module
 
 from lazyneuron.accelerate.execution.execution import BlockExecution
 from lazyneuron.accelerate.execution.together import Member
+from lazyneuron.accelerate.quantised import one_graph
 from lazyneuron.accelerate.quantised.decoder_find import DecoderLayer
 from lazyneuron.accelerate.quantised.execution import QuantisedExecution
 from lazyneuron.accelerate.quantised.growing import growing_kinds, is_left_out
+from lazyneuron.accelerate.quantised.joined import join_
 from lazyneuron.accelerate.quantised.modules import QuantisedLinear
 from lazyneuron.accelerate.quantised.room import keep_one_more, room_behind
 from lazyneuron.accelerate.quantised.stack import Stack, another_kind_of_call
 from lazyneuron.blocks.splice.override import Override, Whole
-from lazyneuron.core.errors import ConfigError
 from lazyneuron.core.undo import Transaction
 from lazyneuron.core.watch import Watch
 from lazyneuron.ops.decoding.layers import LayerForm
 from lazyneuron.ops.decoding.operators import operators
-from lazyneuron.ops.quantised.layout import laid_out
 
 _KNOWN = {"attention_mask", "position_ids", "past_key_values", "use_cache", "position_embeddings", "cache_position"}
 _is_grad_enabled = torch.is_grad_enabled  # bound once: each look at torch's submodules takes long
@@ -74,8 +71,7 @@ class LayerForward(Override):
 
         self._kinds, self._held_kind = growing_kinds(), DynamicLayer
         self._call = operators().attention_step.default
-        self._number, self._whole = next(_numbers), whole_step()
-        _layers[self._number] = self
+        self._number, self._whole = one_graph.enlist(self), one_graph.op()
         self._joined = False  # before the first token: what is loaded until then may lie anywhere
 
     def __getstate__(self) -> dict[str, Any]:
@@ -144,7 +140,7 @@ class LayerForward(Override):
 
     def _join_once(self) -> None:
         if not self._joined:
-            _join_(self._layers[:3])
+            join_(self._layers[:3])
             self._joined = True
 
     def held_for(self, x: Tensor, kwargs: Mapping[str, Any]) -> Any | None:
@@ -262,40 +258,6 @@ class LayerForward(Override):
         ]
 
 
-_numbers = itertools.count()
-_layers: weakref.WeakValueDictionary[int, LayerForward] = weakref.WeakValueDictionary()
-
-
-@functools.cache
-def whole_step() -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
-    """The operator ``lazyneuron::decoder_layer(x, cos, sin, keys, values, number)``, registered on first use.
-
-    It is a whole layer, which ``torch.compile`` neither traces into nor guards: what may have changed is looked at when
-    it runs, as in eager mode. Returned are the layer's output and its keys and values with one token more.
-    """
-    run = torch.library.custom_op("lazyneuron::decoder_layer", _whole, mutates_args=())
-    run.register_fake(_fake)
-    call: Callable[..., tuple[Tensor, Tensor, Tensor]] = torch.ops.lazyneuron.decoder_layer.default
-    return call
-
-
-def _whole(
-    x: Tensor, cos: Tensor, sin: Tensor, keys: Tensor, values: Tensor, number: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    layer = _layers.get(number)
-    if layer is None:
-        raise ConfigError("This compiled model belongs to an acceleration that is gone; compile the model again.")
-    return layer.again(x, (cos, sin), keys, values)
-
-
-def _fake(
-    x: Tensor, cos: Tensor, sin: Tensor, keys: Tensor, values: Tensor, number: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    batch, heads, tokens, width = keys.shape
-    longer = (batch, heads, tokens + 1, width)
-    return torch.empty_like(x), keys.new_empty(longer), values.new_empty(longer)
-
-
 def fuse_decoder_layers_(
     change: Transaction,
     model: nn.Module,
@@ -321,29 +283,3 @@ def fuse_decoder_layers_(
             continue
         stack = stacks.setdefault(name.rpartition(".")[0], Stack())
         change.set(module, "forward", LayerForward(module, found, norms[f"{name}.{found.norms[0]}"], stack))
-
-
-def _join_(parts: Sequence[nn.Module]) -> None:
-    """Move the bytes of layers that share their input into one memory each, so that one product reads them all."""
-    with torch.inference_mode(False), torch.no_grad():
-        held = {
-            key: [tensor for part in parts if (tensor := part._buffers[key]) is not None]
-            for key in ("rows", "scale", "bias")
-        }
-        if not _one_after_the_other(held["rows"]) or not _one_after_the_other(held["scale"]):
-            together = laid_out(torch.cat(held["rows"]), torch.cat(held["scale"]))
-            _share_out_(parts, "rows", together[0])
-            _share_out_(parts, "scale", together[1])
-        if len(held["bias"]) == len(parts) and not _one_after_the_other(held["bias"]):
-            _share_out_(parts, "bias", torch.cat(held["bias"]))
-
-
-def _one_after_the_other(held: Sequence[Tensor]) -> bool:
-    ends = [tensor.data_ptr() + len(tensor) * tensor.stride(0) * tensor.element_size() for tensor in held]
-    return [tensor.data_ptr() for tensor in held[1:]] == ends[:-1]
-
-
-def _share_out_(parts: Sequence[nn.Module], key: str, together: Tensor) -> None:
-    sizes = [len(tensor) for part in parts if (tensor := part._buffers[key]) is not None]
-    for part, piece in zip(parts, torch.split(together, sizes), strict=True):
-        part._buffers[key] = piece

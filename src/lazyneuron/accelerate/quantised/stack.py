@@ -24,6 +24,7 @@ from lazyneuron.ops.decoding.layers import LayerForm
 from lazyneuron.ops.decoding.operators import operators
 from lazyneuron.ops.native.watching import Look, looking
 
+MOST_READY = 4  # sets of layers at once, for other numbers of sequences or from another layer on
 _MOST_MISSES = 3  # calls that were not those foreseen, one after the other, before nothing is foreseen any more
 _functorch_level = torch._C._functorch.peek_interpreter_stack
 _tracing_state, _dispatch_modes = torch._C._get_tracing_state, torch._C._len_torch_dispatch_stack
@@ -221,5 +222,7 @@ class Stack:
         )  # fmt: skip
         for block in blocks:
             block.ahead = ready
+        while len(self._ready) >= MOST_READY:
+            self._ready.pop(next(iter(self._ready))).settle()
         self._ready[key] = ready
         return ready
