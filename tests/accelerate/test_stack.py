@@ -49,7 +49,7 @@ def test_one_operator_a_token(family: str, dtype: torch.dtype, weights: str, tog
     model = build(family, {**SUCH[family], "num_hidden_layers": 3, "hidden_act": "relu"}, dtype)
     lazy.accelerate_(model, weights=weights, rest="int8")
     wanted = decode(by_own_code(model))
-    assert not together and torch.equal(decode(model), wanted) and together == [3] * 6
+    assert not together and torch.equal(decode(model), wanted) and together == [3] * 5  # the first token makes room
 
 
 def test_a_block_with_biases_and_a_second_factor_that_is_rectified(together: list[int]) -> None:
@@ -57,7 +57,7 @@ def test_a_block_with_biases_and_a_second_factor_that_is_rectified(together: lis
     lazy.accelerate_(model, weights="int4", rest="int4")
     for run in accelerated_blocks(model):
         assert all(layer.bias is not None for layer in (run._first, run._up, run._down))
-    assert torch.equal(decode(model), decode(by_own_code(model))) and together == [2] * 6
+    assert torch.equal(decode(model), decode(by_own_code(model))) and together == [2] * 5
 
 
 Change = Callable[[Any], Any]
@@ -116,19 +116,19 @@ def test_a_change_between_two_tokens_is_seen(change: str, weights: str, together
     own = by_own_code(model)
     with torch.no_grad():
         caches = [runner(IDS, use_cache=True).past_key_values for runner in (model, own)]
-    before = decode(model, cache=caches[0], steps=2)
-    assert torch.equal(before, decode(own, cache=caches[1], steps=2)) and together == [4, 4]
+    before = decode(model, cache=caches[0], steps=3)
+    assert torch.equal(before, decode(own, cache=caches[1], steps=3)) and together == [4, 4]
     for runner in (model, own):
         CHANGES[change](runner)
     after = decode(model, cache=caches[0], steps=2)
     assert torch.equal(after, decode(own, cache=caches[1], steps=2))
-    assert not torch.equal(after, decode(deep(weights), steps=4)[:, 2:]) or "training" in change
+    assert not torch.equal(after, decode(deep(weights), steps=5)[:, 3:]) or "training" in change
 
 
 def test_a_stack_ends_before_what_runs_by_itself(together: list[int]) -> None:
     model = deep()
     model.model.layers[2].self_attn.k_proj.register_forward_hook(lambda *_: None)
-    assert torch.equal(decode(model, steps=2), decode(by_own_code(model), steps=2)) and together == [2, 2]
+    assert torch.equal(decode(model, steps=3), decode(by_own_code(model), steps=3)) and together == [2, 2]
 
 
 def test_a_model_that_changes_hidden_states_between_layers_soon_runs_them_one_by_one(together: list[int]) -> None:
@@ -142,7 +142,8 @@ def test_a_model_that_changes_hidden_states_between_layers_soon_runs_them_one_by
     for layer in model.model.layers:
         layer.__class__ = Scaled
     own = by_own_code(model)
-    assert torch.equal(decode(model), decode(own)) and len(together) <= 4
+    assert torch.equal(decode(model, steps=9), decode(own, steps=9)) and torch.equal(decode(model), decode(own))
+    assert len(together) <= 3 * 3
 
 
 def test_a_layer_in_place_of_its_input(together: list[int]) -> None:
@@ -231,7 +232,7 @@ def test_every_neuron_runs_together_too(together: list[int]) -> None:
     together.clear()
     before = [int(run.counts_of_every[3]) for run in accelerated_blocks(model)]
     with every_neuron(model):
-        assert torch.equal(decode(model), wanted) and together == [4] * 6
+        assert torch.equal(decode(model), wanted) and together == [4] * 5
     after = [int(run.counts_of_every[3]) for run in accelerated_blocks(model)]
     assert [b - a for a, b in zip(before, after, strict=True)] == [7] * 4
     assert torch.equal(decode(model), wanted)
@@ -242,10 +243,117 @@ def test_other_batches_and_copies(together: list[int]) -> None:
     for runner in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         own = by_own_code(runner)
         for ids in (IDS, IDS[:1], IDS.repeat(2, 1), IDS):
-            assert torch.equal(decode(runner, ids=ids, steps=2), decode(own, ids=ids, steps=2))
+            assert torch.equal(decode(runner, ids=ids, steps=3), decode(own, ids=ids, steps=3))
         stacks = {id(forward.stack): forward.stack for forward in forwards(runner)}
         assert len(stacks) == 1 and [f.module for f in next(iter(stacks.values())).layers] == list(runner.model.layers)
     assert len(together) > 12
+
+
+CHANGES_WITHIN: dict[str, Change] = {
+    "weights in place": CHANGES["weights in place"],
+    "a hook": CHANGES["a hook on the attention"],
+    "another forward": CHANGES["another forward"],
+    "values of the cache": lambda model: setattr(model.kept.layers[2], "values", model.kept.layers[2].values * 2),
+}
+
+
+@pytest.mark.parametrize("weights", ["int8", "keep"])
+@pytest.mark.parametrize("change", CHANGES_WITHIN)
+def test_a_loop_of_ones_own_over_layers_may_change_what_it_likes(change: str, weights: str) -> None:
+    """Outside of a model's forward no layer runs ahead of its call."""
+    found = []
+    model = deep(weights)
+    for runner in (model, by_own_code(model)):
+        with torch.no_grad():
+            runner.kept = runner(IDS, use_cache=True).past_key_values
+            decode(runner, cache=runner.kept, steps=3)
+            x = runner.model.embed_tokens(IDS[:, :1])
+            positions = torch.full((2, 1), 12)
+            angles = runner.model.rotary_emb(x, position_ids=positions)
+            for layer in runner.model.layers:
+                x = layer(x, position_embeddings=angles, past_key_values=runner.kept, use_cache=True)
+                if layer is runner.model.layers[0]:
+                    CHANGES_WITHIN[change](runner)
+            found.append(x)
+    assert torch.equal(*found)
+
+
+def test_a_hook_in_place_of_a_training_hook_is_seen() -> None:
+    model = deep()
+    up = model.model.layers[1].mlp.up_proj
+    hook: Any = lambda *_: None  # noqa: E731
+    hook.only_in_training = True
+    handle = up.register_forward_hook(hook)
+    decode(model, steps=4)
+    handle.remove()
+    up.register_forward_hook(lambda _, args, y: y * 2)
+    assert torch.equal(decode(model, steps=4), decode(by_own_code(model), steps=4))
+
+
+def test_settings_are_looked_at_however_often_something_else_changes(together: list[int]) -> None:
+    model = deep()
+    with torch.no_grad():
+        cache = model(IDS, use_cache=True).past_key_values
+        for k in range(130):
+            if k == 10:
+                for layer in model.model.layers:
+                    layer.self_attn.scaling *= 2
+            if k % 21 == 20:
+                handle = model.model.layers[2].register_forward_hook(lambda *_: None)
+            if k % 21 == 0 and k:
+                handle.remove()
+            model(IDS[:, :1], past_key_values=cache, use_cache=True)
+    assert all(layer.forward._other_settings for layer in model.model.layers) and together
+
+
+def test_two_sizes_of_batches_in_turn_are_all_counted() -> None:
+    for weights in ("int8", "keep"):
+        model = deep(weights)
+        for _ in range(2):
+            for ids in (IDS, IDS[:1]):
+                decode(model, ids=ids, steps=3)
+        with every_neuron(model):
+            decode(model, steps=3)
+        for block in lazy.status(model).blocks:
+            assert block.calls == 20 and block.sparse_calls == 16 and sum(block.paths.values()) == 20
+
+
+def test_a_layer_by_itself_is_copied_without_the_others() -> None:
+    model = deep()
+    alone = len(pickle.dumps(model.model.layers[0]))
+    assert alone < 2 * len(pickle.dumps(deep().model.layers[:1])) and alone < len(pickle.dumps(model)) / 3
+
+
+def test_what_is_never_asked_for_keeps_no_cache_alive() -> None:
+    import gc
+    import weakref
+
+    model = deep()
+    with torch.no_grad():
+        cache = model(IDS, use_cache=True).past_key_values
+        decode(model, cache=cache, steps=3)
+        model.model.config.num_hidden_layers = 2
+        decode(model, cache=cache, steps=1)
+    held = weakref.ref(cache.layers[3])
+    del cache
+    gc.collect()
+    assert held() is None
+
+
+def test_old_weights_are_let_go_while_decoding_goes_on() -> None:
+    import gc
+    import weakref
+
+    model = deep("keep")
+    for n in (1, 2, 3):
+        decode(model, ids=IDS[:1].repeat(n, 1), steps=3)
+    held = [weakref.ref(run.current.state.packed.sketch.panels) for run in accelerated_blocks(model)]
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.mlp.gate_proj.weight.mul_(2)
+    decode(model, ids=IDS[:1], steps=3)
+    gc.collect()
+    assert not any(one() is not None for one in held)
 
 
 def test_few_sets_of_layers_are_kept_ready() -> None:

@@ -99,6 +99,13 @@ class Current:
             return self.renewed(state)
         return state
 
+    def holds(self, state: State, tokens: int) -> bool:
+        """Is this still the state of the weights? If so, it counts as a call; if not, the next call packs."""
+        if state is not self.state or self._doubt is not self._settled or not state.freshness.holds_at_a_glance(tokens):
+            return False
+        self._calls += 1
+        return True
+
     def check(self) -> bool:
         """Compare every byte of the weights with what was packed, and pack what changed; was all as it was?"""
         self._wait = 0

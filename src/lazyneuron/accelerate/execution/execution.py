@@ -196,7 +196,7 @@ class BlockExecution:
 
     def holds(self, tokens: int, way: tuple[Path, State | None]) -> bool:
         """Before a call that runs together with others: are weights and path those of the record?"""
-        return self.current.for_call(tokens) is way[1] is not None and self.way(tokens)[0] is way[0]
+        return self.way(tokens)[0] is way[0] and way[1] is not None and self.current.holds(way[1], tokens)
 
     def counted(self, tokens: int) -> Tensor:
         """What calls add to."""
@@ -231,10 +231,9 @@ class BlockExecution:
             "up_bias": packed.up_bias is not None, "down_bias": packed.down_bias is not None,
         }  # fmt: skip
 
-    def credit(self, tokens: int, calls: int, *, due: bool) -> None:
-        """Count calls for so many tokens that ran together with other blocks; ``due``: the next one is looked at."""
-        path, _ = self.way(tokens)
-        self._ran[path] += calls
+    def credit(self, tokens: int, calls: int, way: tuple[Path, State | None], *, due: bool) -> None:
+        """Count calls for so many tokens that ran in a way together with others; ``due``: the next one is looked at."""
+        self._ran[way[0]] += calls
         if not self.fixed:
             self.following.answered(self.calls_ahead(tokens) if due else calls)
 

@@ -50,5 +50,5 @@ class Member(Protocol):
     def look_at_settings(self) -> None:
         """Once in a while: plain attributes of the block's modules."""
 
-    def credit(self, tokens: int, calls: int, *, due: bool) -> None:
-        """Count calls for so many tokens that ran together with other blocks; ``due``: the next one is looked at."""
+    def credit(self, tokens: int, calls: int, way: Any, *, due: bool) -> None:
+        """Count calls for so many tokens that ran in a way together with others; ``due``: the next one is looked at."""

@@ -50,7 +50,6 @@ class LayerForward(Override):
 
     def __init__(self, module: nn.Module, found: DecoderLayer, rule: Mapping[str, Any], stack: Stack) -> None:
         self.module, self.found, self.index, self.stack = module, found, found.index, stack
-        stack.layers.append(self)
         attention = module.get_submodule(found.attention)
         self._attention = attention
         self._norms = [module.get_submodule(key) for key in found.norms]
@@ -72,6 +71,7 @@ class LayerForward(Override):
         self._kinds, self._held_kind = growing_kinds(), DynamicLayer
         self._call = operators().attention_step.default
         self._number, self._whole = one_graph.enlist(self), one_graph.op()
+        self.stack.join(self)
         self._joined = False  # before the first token: what is loaded until then may lie anywhere
 
     def __getstate__(self) -> dict[str, Any]:

@@ -187,11 +187,11 @@ class QuantisedExecution:
             "up_bias": biases[1], "down_bias": biases[2], "every": bool(self.way(tokens)),
         }  # fmt: skip
 
-    def credit(self, tokens: int, calls: int, *, due: bool) -> None:
-        """Count calls for so many tokens that ran together with other blocks; ``due``: the next one is looked at."""
+    def credit(self, tokens: int, calls: int, way: object, *, due: bool) -> None:
+        """Count calls for so many tokens that ran in a way together with others; ``due``: the next one is looked at."""
         choice = self._choice(tokens)
         self._calls += calls
-        self._ran[EVERY if self.way(tokens) else SPARSE] += calls
+        self._ran[EVERY if way else SPARSE] += calls
         if not self.every:
             choice.answered(choice.calls_ahead if due else calls)
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from lazyneuron.accelerate.quantised.stack import call_of_a_model
 from lazyneuron.blocks.splice.override import Override
 from lazyneuron.core.undo import Transaction
 
@@ -40,7 +41,10 @@ class ModelForward(Override):
             from lazyneuron.accelerate.quantised import uncompiled
 
             return uncompiled.run(self, args, kwargs)
-        return type(self.module).forward(self.module, *args, **kwargs)
+        if torch.compiler.is_compiling():
+            return type(self.module).forward(self.module, *args, **kwargs)
+        with call_of_a_model():
+            return type(self.module).forward(self.module, *args, **kwargs)
 
 
 def growing_kinds() -> tuple[Any, Any]:

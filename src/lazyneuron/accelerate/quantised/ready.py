@@ -67,14 +67,16 @@ class Ready:
 
     def weights(self) -> list[Tensor] | None:
         """Of all layers, as they are now; None where they cannot run together any more."""
-        if self.ran % SETTINGS_EVERY == SETTINGS_EVERY - 1:
-            for layer, block in zip(self.layers, self.blocks, strict=True):
-                layer.look_at_settings()
-                block.look_at_settings()
         for block, way in zip(self.blocks, self.ways, strict=True):
             if not block.holds(self.tokens, way):
                 return None
         return self.look()
+
+    def look_at_settings(self) -> None:
+        """Plain attributes of layers and blocks; the watch sees what this finds."""
+        for layer, block in zip(self.layers, self.blocks, strict=True):
+            layer.look_at_settings()
+            block.look_at_settings()
 
     def count(self) -> None:
         """A call."""
@@ -84,8 +86,8 @@ class Ready:
     def settle(self) -> None:
         """Tell the blocks how often they ran."""
         new, self.told = self.ran - self.told, self.ran
-        for block in self.blocks:
-            block.credit(self.tokens, new, due=self.left <= 0 < new)
+        for block, way in zip(self.blocks, self.ways, strict=True):
+            block.credit(self.tokens, new, way, due=self.left <= 0 < new)
 
     def goes_on(self) -> bool:
         """After the blocks looked at their choices: whether all of them came to the same as before."""

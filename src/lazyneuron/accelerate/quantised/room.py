@@ -32,6 +32,20 @@ class Room:
     held: tuple[Tensor, Tensor]
 
 
+def room_there(layer: Any) -> tuple[Tensor, Tensor] | None:
+    """The memory that a cache's layer lies in, if there is room for one token more."""
+    room = layer.__dict__.get(_ATTRIBUTE)
+    if (
+        room is None
+        or room.owner != id(layer)
+        or room.held[0] is not layer.keys
+        or room.held[1] is not layer.values
+        or layer.keys.shape[2] >= room.keys.shape[2]
+    ):
+        return None
+    return room.keys, room.values
+
+
 def room_behind(layer: Any, *, exact: bool = False) -> tuple[Tensor, Tensor]:
     """Keys and values of a cache's layer in memory that has room for one token more.
 
@@ -42,17 +56,11 @@ def room_behind(layer: Any, *, exact: bool = False) -> tuple[Tensor, Tensor]:
     Returns:
         Each (batch, heads that share, tokens that fit, width).
     """
+    there = None if exact else room_there(layer)
+    if there is not None:
+        return there
     keys, values = layer.keys, layer.values
     tokens = keys.shape[2]
-    room = None if exact else layer.__dict__.get(_ATTRIBUTE)
-    if (
-        room is not None
-        and room.owner == id(layer)
-        and room.held[0] is keys
-        and room.held[1] is values
-        and tokens < room.keys.shape[2]
-    ):
-        return room.keys, room.values
     fits = tokens + 1 if exact else tokens + max(_LEAST, tokens // 2)
     return _moved(keys, fits), _moved(values, fits)
 

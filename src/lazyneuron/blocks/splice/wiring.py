@@ -100,8 +100,8 @@ class Wiring:
             watch.attribute(parent, "_modules")
             if size >= 0:
                 watch.size(parent._modules)
-            for _, _, key, child, _, _, hooks in links:
-                if hooks:  # one could take the place of another
+            for _, _, key, child, *_ in links:
+                if child._forward_hooks or child._forward_pre_hooks:  # one could take the place of another
                     return False
                 watch.entry(parent._modules, key)
                 watch.type_of(child)
