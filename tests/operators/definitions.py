@@ -37,11 +37,12 @@ def features(bits: Tensor, rows: int, degree: int) -> Tensor:
 
 
 def _print(piece: np.ndarray) -> int:
-    """64 polynomials modulo 2^32 side by side, then one sum modulo 2^64, as a signed number."""
+    """64 chains modulo 2^32 side by side, turned by 15 bits a step; then one sum modulo 2^64, as a signed number."""
     words = np.pad(piece, (0, -len(piece) % 256)).view("<u4").tolist()
     lanes = [0] * 64
     for number, word in enumerate(words):
-        lanes[number % 64] = (lanes[number % 64] * 0x9E3779B1 + word) % 2**32
+        turned = (lanes[number % 64] << 15 | lanes[number % 64] >> 17) % 2**32
+        lanes[number % 64] = (turned * 0x9E3779B1 + word) % 2**32
     mix = 0x9E3779B97F4A7C15
     total = (len(piece) + sum(lane * pow(mix, k + 1, 2**64) for k, lane in enumerate(lanes))) % 2**64
     return total - 2**64 if total >= 2**63 else total
