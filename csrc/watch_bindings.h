@@ -30,7 +30,6 @@ struct Condition {
 
 constexpr int64_t kAhead = 24;  // conditions
 
-
 int64_t address(const Object* p) { return static_cast<int64_t>(reinterpret_cast<intptr_t>(p)); }
 
 bool holds(const PythonCalls& python, const Condition& c) {

@@ -13,7 +13,7 @@ from torch import nn
 
 from lazyneuron.core.watch import Watch
 from lazyneuron.ops.native import watching
-from tests.kernels import NATIVE
+from tests.kernels import needs_kernels
 
 WAYS = [lambda watch: watch.look, watching.looking]
 
@@ -93,7 +93,7 @@ def test_what_is_not_watched_may_change(way: Callable[[Watch], watching.Look]) -
     assert taken is not None and not taken[0].any()
 
 
-@pytest.mark.skipif(not NATIVE, reason="the kernels are not built here")
+@needs_kernels
 def test_native_code_looks_where_there_are_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     watch, _ = watched()
     assert watching.looking(watch) != watch.look

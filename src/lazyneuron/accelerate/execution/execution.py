@@ -23,12 +23,13 @@ from lazyneuron.accelerate.execution.inputs import (
 from lazyneuron.accelerate.execution.together import Together
 from lazyneuron.accelerate.machine import costs
 from lazyneuron.accelerate.path import DENSE, Call, Path
-from lazyneuron.accelerate.policy.choice import BUCKETS, predict_candidates
+from lazyneuron.accelerate.policy.choice import BUCKETS, bucket_of, predict_candidates
 from lazyneuron.accelerate.policy.following import PROBE_EVERY, Following
 from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.blocks.splice.wiring import Wiring
 from lazyneuron.core.watch import Watch
-from lazyneuron.ops.sparse_mlp.packed import DTYPES, KERNEL_ACTIVATIONS, PackedBlock
+from lazyneuron.ops.sparse_mlp import native
+from lazyneuron.ops.sparse_mlp.packed import DTYPES, PackedBlock
 
 SETTINGS_EVERY = 64  # calls between two looks at the plain attributes of the block's modules
 _CPU = torch.device("cpu")
@@ -187,12 +188,12 @@ class BlockExecution:
 
     def calls_ahead(self, tokens: int) -> int:
         """How many calls for so many tokens need nothing but the operator, if nothing changes meanwhile."""
-        bucket = min((tokens - 1).bit_length(), BUCKETS - 1)
+        bucket = bucket_of(tokens)
         return PROBE_EVERY if self.fixed else self.following.calls_ahead(bucket, self.following.table[bucket])
 
     def way(self, tokens: int) -> tuple[Path, State | None]:
         """Of calls for so many tokens: their path, and the weights as they are packed."""
-        return self.following.table[min((tokens - 1).bit_length(), BUCKETS - 1)], self.current.state
+        return self.following.table[bucket_of(tokens)], self.current.state
 
     def holds(self, tokens: int, way: tuple[Path, State | None]) -> bool:
         """Before a call that runs together with others: are weights and path those of the record?"""
@@ -215,19 +216,16 @@ class BlockExecution:
         path, state = self.way(tokens)
         if state is None or state.packed is None or self._wiring is None or not self._wiring.record(watch):
             return None
-        packed, zero = state.packed, state.packed.zero
-        kind = packed.compared
-        first, second = (*kind.parameters, 0.0, 0.0)[:2]
-        for tensor in (
-            packed.sketch.panels, packed.sketch.certificate, packed.first_rows, packed.up_rows, packed.up_bias,
-            packed.down_rows, packed.down_bias,
-        ):  # fmt: skip
-            if tensor is not None:
+        packed, counts = state.packed, state.counts
+        *tensors, _, kind, first, second, left, low, high, planes, _ = native.arguments(
+            packed, counts, planes=path.planes
+        )
+        for tensor in tensors:
+            if isinstance(tensor, Tensor):
                 watch.given(tensor)
         return {
-            "kept": True, "block": (path.planes, 0), "activation": KERNEL_ACTIVATIONS.index(kind.kind),
-            "parameters": (float(first), float(second)), "zero": (zero.left, zero.low, zero.high),
-            "gated": packed.up_rows is not None, "rectify_up": packed.rectifies_up,
+            "kept": True, "block": (planes, 0), "activation": kind, "parameters": (first, second),
+            "zero": (left, low, high), "gated": packed.up_rows is not None, "rectify_up": packed.rectifies_up,
             "up_bias": packed.up_bias is not None, "down_bias": packed.down_bias is not None,
         }  # fmt: skip
 

@@ -7,14 +7,13 @@ it at run time, as in eager mode.
 from __future__ import annotations
 
 import functools
-import itertools
-import weakref
 from collections.abc import Callable
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from lazyneuron.accelerate.execution.enlisted import Enlisted
 from lazyneuron.core.errors import ConfigError
 
 
@@ -32,16 +31,13 @@ class Execution(Protocol):
         """The block's output, or None for "run the original path"."""
 
 
-_numbers = itertools.count()
-_executions: weakref.WeakValueDictionary[int, Execution] = weakref.WeakValueDictionary()
+_executions: Enlisted[Execution] = Enlisted()
 
 
 def enlist(execution: Execution) -> int:
     """Give an execution the number that the operator knows it by, for as long as it lives."""
-    number = next(_numbers)
-    _executions[number] = execution
     op()
-    return number
+    return _executions.enlist(execution)
 
 
 @functools.cache
@@ -54,9 +50,7 @@ def op() -> Callable[[Tensor, int, int], Tensor]:
 
 
 def _execute(x: Tensor, number: int, d_out: int) -> Tensor:
-    execution = _executions.get(number)
-    if execution is None:
-        raise ConfigError("This compiled model belongs to an acceleration that is gone; compile the model again.")
+    execution = _executions.of(number)
     if d_out != execution.d_out:
         raise ConfigError(f"This block's outputs are {execution.d_out} wide, and {d_out} were asked for; pass its own.")
     y = execution(x)

@@ -24,6 +24,7 @@ from lazyneuron.accelerate.quantised.modules import QuantisedLinear
 from lazyneuron.accelerate.quantised.room import keep_one_more, room_behind
 from lazyneuron.accelerate.quantised.stack import Stack, another_kind_of_call
 from lazyneuron.blocks.splice.override import Override, Whole
+from lazyneuron.blocks.splice.wiring import watch_child
 from lazyneuron.core.undo import Transaction
 from lazyneuron.core.watch import Watch
 from lazyneuron.ops.decoding.layers import LayerForm
@@ -70,7 +71,7 @@ class LayerForward(Override):
 
         self._kinds, self._held_kind = growing_kinds(), DynamicLayer
         self._call = operators().attention_step.default
-        self._number, self._whole = one_graph.enlist(self), one_graph.op()
+        self._number, self._whole = one_graph.layers.enlist(self), one_graph.op()
         self.stack.join(self)
         self._joined = False  # before the first token: what is loaded until then may lie anywhere
 
@@ -226,16 +227,12 @@ class LayerForward(Override):
         """
         self._join_once()
         module, found = self.module, self.found
-        rest = module._modules[found.rest]
-        for owner, name in ((self, "_other_settings"), (module, "training"), (module, "forward"), (rest, "forward")):
+        for owner, name in ((self, "_other_settings"), (module, "training"), (module, "forward")):
             watch.attribute(owner, name)
-        watch.held(module, "_modules", found.rest)
-        for parent, key, child, *_ in self._links:
-            watch.held(parent, "_modules", key)
-            watch.type_of(child)
-            watch.attribute(child, "forward")
-        for hooked in (module, rest, *(link[2] for link in self._links)):
-            watch.sizes(hooked, "_forward_hooks", "_forward_pre_hooks")
+        watch.sizes(module, "_forward_hooks", "_forward_pre_hooks")
+        watch_child(watch, module, found.rest)
+        for parent, key, *_ in self._links:
+            watch_child(watch, parent, key)
         for norm in (*self._norms, *self._head_norms):
             watch.taken(norm, "_parameters", "weight")
         for name in ("rows", "scale"):

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import functools
-import itertools
-import weakref
 from collections.abc import Callable
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from lazyneuron.core.errors import ConfigError
+from lazyneuron.accelerate.execution.enlisted import Enlisted
 
 Step = tuple[Tensor, Tensor, Tensor]
 
@@ -23,15 +21,7 @@ class Layer(Protocol):
         """The layer's output, and keys and values in new memory."""
 
 
-_numbers = itertools.count()
-_layers: weakref.WeakValueDictionary[int, Layer] = weakref.WeakValueDictionary()
-
-
-def enlist(layer: Layer) -> int:
-    """The number by which the operator knows the layer, as long as it is there."""
-    number = next(_numbers)
-    _layers[number] = layer
-    return number
+layers: Enlisted[Layer] = Enlisted()
 
 
 @functools.cache
@@ -50,10 +40,7 @@ def op() -> Callable[..., Step]:
 def _run(
     x: Tensor, cos: Tensor, sin: Tensor, keys: Tensor, values: Tensor, number: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    layer = _layers.get(number)
-    if layer is None:
-        raise ConfigError("This compiled model belongs to an acceleration that is gone; compile the model again.")
-    return layer.again(x, (cos, sin), keys, values)
+    return layers.of(number).again(x, (cos, sin), keys, values)
 
 
 def _fake(

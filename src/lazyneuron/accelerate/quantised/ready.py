@@ -50,7 +50,7 @@ class Ready:
         look: hands out the weights of all, or None once something changed.
         counts, forms, numbers: of the operator.
         tokens: of a call; ``left``: calls until a block runs by itself once, to look at its choices.
-        ran: calls so far; ``told``: of these, those that the blocks were told of.
+        untold: calls that the blocks were not told of.
     """
 
     layers: list[Layer]
@@ -62,8 +62,7 @@ class Ready:
     numbers: list[float]
     tokens: int
     left: int
-    ran: int = 0
-    told: int = 0
+    untold: int = 0
 
     def weights(self) -> list[Tensor] | None:
         """Of all layers, as they are now; None where they cannot run together any more."""
@@ -80,12 +79,12 @@ class Ready:
 
     def count(self) -> None:
         """A call."""
-        self.ran += 1
+        self.untold += 1
         self.left -= 1
 
     def settle(self) -> None:
         """Tell the blocks how often they ran."""
-        new, self.told = self.ran - self.told, self.ran
+        new, self.untold = self.untold, 0
         for block, way in zip(self.blocks, self.ways, strict=True):
             block.credit(self.tokens, new, way, due=self.left <= 0 < new)
 

@@ -97,18 +97,14 @@ class Wiring:
         for module in self._modes:
             watch.attribute(module, "training")
         for parent, size, links in self._families:
-            watch.attribute(parent, "_modules")
             if size >= 0:
-                watch.size(parent._modules)
+                watch.sizes(parent, "_modules")
             for _, _, key, child, *_ in links:
                 if child._forward_hooks or child._forward_pre_hooks:  # one could take the place of another
                     return False
-                watch.entry(parent._modules, key)
-                watch.type_of(child)
-                watch.attribute(child, "forward")
-                watch.sizes(child, "_forward_hooks", "_forward_pre_hooks")
+                watch_child(watch, parent, key)
         for parent, key in self._empty:
-            watch.entry(parent._modules, key)
+            watch.held(parent, "_modules", key)
         if self._held is not None:
             owner, attribute = self._held
             if attribute not in vars(owner):
@@ -156,6 +152,15 @@ class Wiring:
         for name in block.dropouts:
             h = now[name](h)
         return now[block.down.name](h)
+
+
+def watch_child(watch: Watch, parent: nn.Module, key: str) -> None:
+    """The module under a key goes on to be this one, of this class, with this forward and as many forward hooks."""
+    child = parent._modules[key]
+    watch.held(parent, "_modules", key)
+    watch.type_of(child)
+    watch.attribute(child, "forward")
+    watch.sizes(child, "_forward_hooks", "_forward_pre_hooks")
 
 
 def _top(block: MLPBlock) -> str:
