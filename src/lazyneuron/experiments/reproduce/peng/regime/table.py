@@ -56,10 +56,11 @@ class Comparison:
 
     @property
     def trained(self) -> str:
-        """First weights where they are not the usual ones, from scratch or on, optimiser, clipping."""
+        """First weights where they are not the usual ones, from scratch or on from where, optimiser, clipping."""
         case = self.case
+        after = f" after {case.start} steps" if case.tuning != "scratch" else ""
         clipped = ", clipped" if case.clipped else ""
-        return f"{_BEGIN[case.begin]}{_HOW[case.tuning]}, {_OPTIMIZERS[case.optimizer]}{clipped}"
+        return f"{_BEGIN[case.begin]}{_HOW[case.tuning]}{after}, {_OPTIMIZERS[case.optimizer]}{clipped}"
 
     def mean(self, value: Callable[[list[Look], list[Look]], float | None]) -> float | None:
         """The mean over seeds of what is made of a pair; None if there is none, or a value is."""
@@ -124,9 +125,12 @@ class Comparison:
         if not steps:
             return None
         runs = [[k["density"] for k in mine if k["step"] in steps] for mine, _ in self.pairs]
-        usual = self.trained == f"{_HOW['scratch']}, {_OPTIMIZERS['adamw']}"
-        name = self.case.variant.name
-        return band(name if usual else f"{name}, {self.trained}", x=steps, runs=runs)
+        return band(curve_label(self.case.variant.name, self.trained), x=steps, runs=runs)
+
+
+def curve_label(variant: str, trained: str) -> str:
+    """The name of a row's curve: the variant, and how it was trained unless that is the usual way."""
+    return variant if trained == f"{_HOW['scratch']}, {_OPTIMIZERS['adamw']}" else f"{variant}, {trained}"
 
 
 def shown(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -144,15 +148,23 @@ def comparisons(cases: Sequence[Case], found: Sequence[Sequence[Course | None]])
     ]
 
 
-def sentence(compared: Sequence[Comparison], seeds: int) -> str:
-    """What the table says of the three modules together."""
-    rows = [one.row() for one in compared]
+def unfinished(rows: Sequence[Mapping[str, Any]], seeds: int) -> int:
+    """How many rows have not all steps and seeds."""
+    return sum(row["steps"] < row["of"] or row["seeds"] + row["diverged"] < seeds for row in rows)
+
+
+def sentence(rows: Sequence[Mapping[str, Any]], missing: int) -> str:
+    """What a table says of the three modules together, and how many of its rows are unfinished."""
     said = [
-        f"{row['task']}, {row['trained']}: by {row['cut']:.2f} in inference and {row['cut in training']:.2f} in "
-        f"training, at {100 * row['loss change']:+.1f} % of loss"
+        f"{row['task']}, {row['trained']}{_place(row)}: by {row['cut']:.2f} in inference and "
+        f"{row['cut in training']:.2f} in training, at {100 * row['loss change']:+.1f} % of loss"
         for row in rows
-        if row["variant"] == "all three" and row["cut"] is not None
+        if row["variant"] == "all three" and isinstance(row["cut"], float)
     ]
-    unfinished = sum(row["steps"] < row["of"] or row["seeds"] + row["diverged"] < seeds for row in rows)
-    whole = "" if not unfinished else f" Unfinished: {unfinished} of {len(rows)} rows, which say how far they are."
+    whole = "" if not missing else f" Unfinished: {missing} of {len(rows)} rows, which say how far they are."
     return f"All three modules cut the density: {'; '.join(said) or 'nothing is trained yet'}.{whole}"
+
+
+def _place(row: Mapping[str, Any]) -> str:
+    seeds = "" if row["seeds"] == 1 else f", {row['seeds']} seeds"
+    return seeds + (f" (at {row['commit']})" if "commit" in row else "")
