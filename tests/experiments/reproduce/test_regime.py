@@ -168,6 +168,21 @@ def test_cuts_by_hand() -> None:
     assert course.looks_until({"looks": mine, "diverged": "at step 3"}, 200) == course.looks_until(None, 9) == []
 
 
+def test_a_penalty_with_the_modules_stands_beside_the_penalty_alone() -> None:
+    cases = plan.pressed(400)
+    densities = {"vanilla": 0.4, "all three": 0.3, "pressure to 0.05": 0.05, "all three, pressure to 0.05": 0.04}
+    found = [
+        [{"looks": looks((400, densities[c.variant.name], 2.0, 0.4)), "diverged": None}]
+        if c.variant.name in densities
+        else [None]
+        for c in cases
+    ]
+    rows = {one.case.variant.name: (one.first, one.row()["cut"]) for one in comparisons(cases, found)}
+    assert rows["vanilla"] == rows["pressure to 0.05"] == (True, 0) and rows["pressure to 0.03"] == (True, None)
+    assert rows["all three"] == (False, pytest.approx(0.25))
+    assert rows["all three, pressure to 0.05"] == (False, pytest.approx(0.2))
+
+
 def test_a_seed_that_is_behind_waits() -> None:
     case = Case(kind="decoder", variant=plan.VANILLA, steps=400)
     whole = {"looks": looks((200, 0.4, 2.5, 0.5), (400, 0.2, 2.0, 0.4)), "diverged": None}

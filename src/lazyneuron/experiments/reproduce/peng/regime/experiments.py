@@ -26,7 +26,6 @@ _DIFFERS = (
     "step are means of the three looks up to it. The published relative cut is read from an abstract that does not say "
     "which sparsity it means."
 )
-_REFERENCES = ("vanilla", "trained on")
 Cases = Callable[[Request], Sequence[Case]]
 
 
@@ -43,7 +42,7 @@ def _run(request: Request, cases: Cases) -> Finding:
     looks = {c.name: [_kept(course, c) for course in each] for c, each in zip(compared, found, strict=True)}
     curves = [curve for one in both if (curve := one.curve()) and one.case.kind == compared[0].kind]
     text = read_bytes(setting.root / "text")
-    others = [one for one, first in zip(both, compared, strict=True) if first.variant.name not in _REFERENCES]
+    others = [one for one in both if not one.first]
     facts = {
         "learning_rate": setting.learning_rate,
         "weight_decay": setting.weight_decay,

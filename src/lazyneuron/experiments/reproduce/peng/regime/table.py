@@ -40,15 +40,18 @@ _MOMENTS = (0.05, 0.25, 1.0)  # shares of the steps at which factors are shown
 
 
 class Comparison:
-    """A case beside the first one with the same task, optimiser and tuning: the seeds that are furthest in both.
+    """A case beside the first of its task, optimiser, tuning and penalty: the seeds that are furthest in both.
 
     Args:
         case: the case.
         mine, theirs: what is known of both for each seed; None for what has not begun.
+        first: whether the case is that first one.
     """
 
-    def __init__(self, case: Case, mine: Sequence[Course | None], theirs: Sequence[Course | None]) -> None:
-        self.case = case
+    def __init__(
+        self, case: Case, mine: Sequence[Course | None], theirs: Sequence[Course | None], *, first: bool
+    ) -> None:
+        self.case, self.first = case, first
         self.diverged = sum(bool(course and course["diverged"]) for course in mine)
         both = [(looks_until(a, case.steps), looks_until(b, case.steps)) for a, b in zip(mine, theirs, strict=True)]
         self.step = max(map(shared_step, both), default=0)
@@ -142,9 +145,11 @@ def shown(row: Mapping[str, Any]) -> dict[str, Any]:
 def comparisons(cases: Sequence[Case], found: Sequence[Sequence[Course | None]]) -> list[Comparison]:
     """Each case beside the first of its kind."""
     firsts: dict[Any, int] = {}
-    numbers = [firsts.setdefault((c.kind, c.optimizer, c.tuning, c.begin, c.clipped), n) for n, c in enumerate(cases)]
+    alike = [(c.kind, c.optimizer, c.tuning, c.begin, c.clipped, c.variant.pressure) for c in cases]
+    numbers = [firsts.setdefault(key, n) for n, key in enumerate(alike)]
     return [
-        Comparison(case, found[n], found[first]) for n, (case, first) in enumerate(zip(cases, numbers, strict=True))
+        Comparison(case, found[n], found[first], first=n == first)
+        for n, (case, first) in enumerate(zip(cases, numbers, strict=True))
     ]
 
 
