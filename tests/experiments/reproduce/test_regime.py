@@ -439,10 +439,13 @@ def test_rows_stay_when_the_folder_of_their_trainings_is_lost(tmp_path: Path) ->
     assert [(row["variant"], row["commit"]) for row in runs["blocks"]] == [("JSReLU", now), ("all three", "a" * 12)]
     assert {row["commit"] for row in runs["factors"]} == {now, "a" * 12}
     labels = [curve["label"] for curve in both.data["curves"]]
-    assert [label.endswith(" @ aaaaaaa") for label in labels] == [False, False, True, True]
+    assert labels == ["vanilla", "JSReLU", "vanilla @ aaaaaaa", "all three @ aaaaaaa"]
+    drawn = before.data["curves"][1]["y"]
+    assert both.data["curves"][3]["y"] == pytest.approx(drawn, rel=1e-3)  # courses in records have four digits
     (part,) = runs["earlier"].values()
     assert part["looks"] == {name: before.data["settings"]["runs"]["looks"][name] for name in part["looks"]}
     assert "a text of 40,000 bytes" in part["measured"]
+    assert both.data["settings"]["earlier rows"] == {"a" * 12: part["measured"]}
     page = experiment("peng-regime-language", "reproduce").sections["docs/regime.md"](both)
     assert f"Rows of {'a' * 12}: torch" in page and "all three, 2 seeds" not in both.data["finding"]
 

@@ -9,13 +9,12 @@ from typing import Any
 from lazyneuron.core.environment import Environment
 from lazyneuron.core.errors import MALFORMED, ConfigError, said
 from lazyneuron.core.record import Record
-from lazyneuron.experiments.experiment import Finding
+from lazyneuron.experiments.experiment import Finding, band
 from lazyneuron.experiments.reproduce.peng.regime.course import Look
-from lazyneuron.experiments.reproduce.peng.regime.table import curve_label, sentence, unfinished
+from lazyneuron.experiments.reproduce.peng.regime.table import sentence, unfinished
 
 COMMIT = "commit"  # the column that says where a row comes from
 Courses = Mapping[str, Sequence[Sequence[Look]]]  # of a training with this name, for each seed
-_AT = " @ "  # in a curve's label, before the commit
 Row = Mapping[str, Any]
 
 
@@ -24,19 +23,23 @@ class Earlier:
     """What stays of a record, as it stands there.
 
     Attributes:
-        rows, factors, blocks, curves: all say the commit of the record that had them first.
+        rows, factors, blocks: all say the commit of the record that had them first.
         parts: for each of these commits ``measured``, where that was, and ``looks``, the courses of its rows in order.
     """
 
     rows: Sequence[Row] = ()
     factors: Sequence[Row] = ()
     blocks: Sequence[Row] = ()
-    curves: Sequence[Row] = ()
     parts: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
     def names(self) -> set[str]:
         """Of its trainings."""
         return {name for part in self.parts.values() for name in part["looks"]}
+
+    def curves(self, trained: str) -> list[dict[str, Any]]:
+        """Density over steps of the rows that were trained in a way."""
+        courses = [courses for part in self.parts.values() for courses in part["looks"].values()]
+        return [_curve(row, each) for row, each in zip(self.rows, courses, strict=True) if row["trained"] == trained]
 
 
 def short(environment: Environment) -> str:
@@ -80,16 +83,13 @@ def _what_stays(record: Record, here: Courses) -> Earlier:
             rows += [{**row, COMMIT: commit} for row in stay.values()]
             parts[commit] = {"measured": part["measured"], "looks": {name: part["looks"][name] for name in stay}}
     wanted = {(_named(row), row[COMMIT]) for row in rows}
-    labels = {(curve_label(row["variant"], row["trained"]), row[COMMIT]) for row in rows}
-    factors, blocks, curves = (
-        [{**row, COMMIT: row.get(COMMIT, own)} for row in found]
-        for found in (runs["factors"], runs.get("blocks", ()), data["curves"])
+    factors, blocks = (
+        [{**row, COMMIT: row.get(COMMIT, own)} for row in found] for found in (runs["factors"], runs.get("blocks", ()))
     )
     return Earlier(
         rows=rows,
         factors=[row for row in factors if (_named(row), row[COMMIT]) in wanted],
         blocks=[row for row in blocks if (_named(row), row[COMMIT]) in wanted],
-        curves=[curve for curve in curves if (curve["label"].split(_AT)[0], curve[COMMIT]) in labels],
         parts=parts,
     )
 
@@ -123,14 +123,22 @@ def beside(found: Finding, earlier: Earlier, here: Environment) -> Finding:
     missing = unfinished(rows, found.facts["seeds"]) + unfinished(earlier.rows, 1)
     together = {name: [*mine(runs[name]), *getattr(earlier, name)] for name in ("factors", "blocks")}
     looks = {name: runs["looks"][name] for name, _ in shown}
-    old = [c if _AT in c["label"] else {**c, "label": c["label"] + _AT + c[COMMIT][:7]} for c in earlier.curves]
+    places = {name: part["measured"] for name, part in earlier.parts.items()}
     return dataclasses.replace(
         found,
         rows=(every := [*mine(rows), *earlier.rows]),
-        curves=[*mine(found.curves), *old],
+        curves=[*found.curves, *earlier.curves(found.rows[0]["trained"])],
         sentence=sentence(every, missing),
-        facts={**found.facts, "runs": {**together, "looks": looks, "earlier": earlier.parts}},
+        facts={**found.facts, "earlier rows": places, "runs": {**together, "looks": looks, "earlier": earlier.parts}},
     )
+
+
+def _curve(row: Row, courses: Sequence[Sequence[Look]]) -> dict[str, Any]:
+    runs = [course for course in courses if course and course[-1]["step"] >= row["steps"]]
+    shared = set.intersection(*({look["step"] for look in course} for course in runs))
+    steps = sorted(step for step in shared if step <= row["steps"])
+    densities = [[look["density"] for look in course if look["step"] in steps] for course in runs]
+    return band(f"{row['variant']} @ {row[COMMIT][:7]}", x=steps, runs=densities)
 
 
 def _is_here(theirs: Sequence[Sequence[Look]], mine: Sequence[Sequence[Look]]) -> bool:

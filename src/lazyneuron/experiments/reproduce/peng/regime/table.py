@@ -122,18 +122,14 @@ class Comparison:
     def _named(self) -> dict[str, Any]:
         return {"task": _TASKS[self.case.kind], "trained": self.trained, "variant": self.case.variant.name}
 
-    def curve(self) -> dict[str, Any] | None:
-        """Density over steps, between the lowest and the highest seed."""
+    def curve(self, usual: str = "") -> dict[str, Any] | None:
+        """Density over steps, between the lowest and the highest seed; what was trained as usual does not say how."""
         steps = sorted(set.intersection(*({k["step"] for k in mine} for mine, _ in self.pairs))) if self.pairs else []
         if not steps:
             return None
         runs = [[k["density"] for k in mine if k["step"] in steps] for mine, _ in self.pairs]
-        return band(curve_label(self.case.variant.name, self.trained), x=steps, runs=runs)
-
-
-def curve_label(variant: str, trained: str) -> str:
-    """The name of a row's curve: the variant, and how it was trained unless that is the usual way."""
-    return variant if trained == f"{_HOW['scratch']}, {_OPTIMIZERS['adamw']}" else f"{variant}, {trained}"
+        name = self.case.variant.name
+        return band(name if self.trained == usual else f"{name}, {self.trained}", x=steps, runs=runs)
 
 
 def shown(row: Mapping[str, Any]) -> dict[str, Any]:
