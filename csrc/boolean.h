@@ -26,9 +26,14 @@ struct Tile {
   int64_t rows, stride, column, columns;
 };
 
+// Numbers between the rows of a buffer, so that these do not fall into the same sets of a cache.
+template <class T> constexpr int64_t buffer_gap = 64 / sizeof(T);
+
 struct Kernels {
-  void (*transform_f32)(float* x, int levels);
-  void (*transform_f64)(double* x, int levels);
+  // next: an array of the same length that is transformed next, or null
+  void (*transform_f32)(float* x, int levels, const float* next);
+  void (*transform_f64)(double* x, int levels, const double* next);
+  // buffer: rows * (columns + buffer_gap) numbers, not used up to eight rows
   void (*strided_f32)(float* x, const Tile& tile, float* buffer);
   void (*strided_f64)(double* x, const Tile& tile, double* buffer);
   // the subsets whose two smallest elements are first and second (second < 0: the set {first} alone)

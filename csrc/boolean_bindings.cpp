@@ -24,10 +24,12 @@ LAZY_DECLARE(avx512_popcnt)
 
 namespace {
 
-constexpr int64_t kContiguousBytes = 524288;  // part of the transform that one worker does in its second-level cache
-constexpr int kStrided = 10;                  // levels of one strided pass
-constexpr int64_t kTileBytes = 524288;        // of one tile of it, in the second-level cache
-constexpr int64_t kRowBytes = 4096;           // most bytes of one row of a tile
+constexpr int64_t kBlockBytes = 131072;  // part of the transform that one worker does in its second-level cache
+constexpr int kGrown = 2;                // times that it joins eight such parts, in the third-level cache
+constexpr int kJoined = 3;               // levels in place: more rows than eight push each other out of a cache's sets
+constexpr int kStrided = 8;              // most levels of one pass over all
+constexpr int64_t kTileBytes = 524288;   // of one tile of it
+constexpr int64_t kRowBytes = 16384;     // most bytes of one row of a tile: long ones, as rows lie in pages far apart
 constexpr int64_t kMaxColumns = 1 << 20;      // coordinates of a cube
 constexpr int64_t kMaxSubsets = int64_t{1} << 40;
 constexpr int64_t kMaxWords = 1 << 20;        // of a packed row: distances are int32
@@ -59,18 +61,26 @@ const Kernels& kernels_for(int64_t isa) {
   return portable::kernels();
 }
 
-// Calls unit(i) for i in [0, count), each once, on torch's threads; who is free takes the next.
-template <class F>
-void share(int64_t count, const F& unit) {
+// Calls unit(i, own) for i in [0, count), each once, on torch's threads; who is free takes the next. Each thread calls
+// make() for what is its own.
+template <class Make, class F>
+void share_with(int64_t count, const Make& make, const F& unit) {
   const int64_t threads = std::min<int64_t>(torch::stable::get_num_threads(), count);
   if (threads <= 1) {
-    for (int64_t i = 0; i < count; ++i) unit(i);
+    auto&& own = make();
+    for (int64_t i = 0; i < count; ++i) unit(i, own);
     return;
   }
   std::atomic<int64_t> next{0};
   torch::stable::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
-    for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) unit(i);
+    auto&& own = make();
+    for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) unit(i, own);
   });
+}
+
+template <class F>
+void share(int64_t count, const F& unit) {
+  share_with(count, [] { return 0; }, [&](int64_t i, int) { unit(i); });
 }
 
 template <class T>
@@ -82,24 +92,42 @@ struct Aligned {
   T* p;
 };
 
-template <class T, class Near, class Far>
-void transform_rows(T* x, int64_t vectors, int levels, Near near, Far far) {
-  constexpr int64_t kSize = sizeof(T);
-  const int64_t length = int64_t{1} << levels, block = std::min<int64_t>(length, kContiguousBytes / sizeof(T));
-  const int low = __builtin_ctzll(static_cast<uint64_t>(block));
-  share(vectors * (length / block), [&](int64_t i) { near(x + i * block, low); });
-  for (int done = low; done < levels;) {
-    const int now = std::min(kStrided, levels - done);
-    const int64_t stride = int64_t{1} << done, rows = int64_t{1} << now, groups = length / (stride * rows);
-    const int64_t columns = std::min(kRowBytes, kTileBytes / rows) / kSize, tiles = stride / columns;
-    share(vectors * groups * tiles / 8, [&](int64_t i) {
-      Aligned<T> buffer(rows * columns);
-      for (int64_t k = i * 8; k < (i + 1) * 8; ++k)
-        far(x + (k / tiles) * stride * rows, {rows, stride, (k % tiles) * columns, columns}, buffer.p);
-    });
-    done += now;
+// The levels of blocks, then of parts that a worker grows from its blocks, then passes over all.
+template <class T>
+struct Transform {
+  static constexpr int kBlock = __builtin_ctzll(kBlockBytes / sizeof(T));
+  void (*contiguous)(T*, int, const T*);
+  void (*strided)(T*, const Tile&, T*);
+
+  void grow(T* x, int levels, const T* next) const {
+    if (levels <= kBlock) return contiguous(x, levels, next);
+    constexpr int64_t kParts = 1 << kJoined;
+    const int64_t part = int64_t{1} << (levels - kJoined);
+    for (int64_t i = 0; i < kParts; ++i) grow(x + i * part, levels - kJoined, i + 1 < kParts ? x + (i + 1) * part : next);
+    strided(x, {kParts, part, 0, part}, nullptr);
   }
-}
+
+  void pass(T* x, int64_t groups, int done, int now) const {
+    const int64_t stride = int64_t{1} << done, rows = int64_t{1} << now;
+    const int64_t columns = std::min(stride, std::min(kRowBytes, kTileBytes / rows) / static_cast<int64_t>(sizeof(T)));
+    const int64_t tiles = stride / columns, buffered = now > kJoined ? rows * (columns + buffer_gap<T>) : 1;
+    share_with(groups * tiles, [&] { return Aligned<T>(buffered); }, [&](int64_t i, Aligned<T>& buffer) {
+      strided(x + i / tiles * stride * rows, {rows, stride, i % tiles * columns, columns}, buffer.p);
+    });
+  }
+
+  void operator()(T* x, int64_t vectors, int levels) const {
+    const int64_t all = vectors << levels, workers = torch::stable::get_num_threads();
+    int done = std::min(levels, kBlock);
+    for (int i = 0; i < kGrown && done + kJoined <= levels && all >> (done + kJoined) >= workers; ++i) done += kJoined;
+    share(all >> done, [&](int64_t i) { grow(x + (i << done), done, nullptr); });
+    while (done < levels) {
+      const int left = levels - done, passes = (left + kStrided - 1) / kStrided, now = (left + passes - 1) / passes;
+      pass(x, all >> (done + now), done, now);
+      done += now;
+    }
+  }
+};
 
 Tensor fwht_(Tensor x, int64_t isa) {
   const int64_t length = x.dim() ? x.size(x.dim() - 1) : 0;
@@ -111,9 +139,9 @@ Tensor fwht_(Tensor x, int64_t isa) {
   const int levels = __builtin_ctzll(static_cast<uint64_t>(length));
   const int64_t vectors = x.numel() / length;
   if (x.scalar_type() == ScalarType::Double)
-    transform_rows(static_cast<double*>(x.mutable_data_ptr()), vectors, levels, k.transform_f64, k.strided_f64);
+    Transform<double>{k.transform_f64, k.strided_f64}(static_cast<double*>(x.mutable_data_ptr()), vectors, levels);
   else if (x.scalar_type() == ScalarType::Float)
-    transform_rows(static_cast<float*>(x.mutable_data_ptr()), vectors, levels, k.transform_f32, k.strided_f32);
+    Transform<float>{k.transform_f32, k.strided_f32}(static_cast<float*>(x.mutable_data_ptr()), vectors, levels);
   else
     refuse("The transform takes float32 and float64, got ", name_of(x.scalar_type()), "; convert the tensor.");
   return x;

@@ -2,6 +2,7 @@
 // depends neither on the level nor on the number of threads, and no products but with 1 and -1.
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "boolean.h"
 
@@ -10,39 +11,105 @@ namespace LAZY_ISA {
 namespace {
 
 constexpr int64_t kNearBytes = 16384;  // part of the transform that stays in the first-level cache
+constexpr int64_t kLineBytes = 64;
+constexpr int64_t kPieceBytes = 512;   // of a row between two looks ahead
 constexpr int64_t kCountWords = 512; // words of one block of a popcount pass
 constexpr int64_t kSumWords = 32;    // words (of 64 rows) of one block of a pass with doubles
 
 typedef double v8d __attribute__((vector_size(64)));
-typedef float v16f __attribute__((vector_size(64)));
 typedef uint64_t v8u __attribute__((vector_size(64)));
-typedef int64_t v8i __attribute__((vector_size(64)));
-typedef int32_t v16j __attribute__((vector_size(64)));
 
-// One register of 64 bytes: its type, its number of lanes, and the levels of the transform within it.
+// One register of the transform: its type and its number of lanes. Levels run from 0 up, whatever a register holds, so
+// that every ISA level, every number of threads and the definition add in the same order.
+#if defined(__AVX512F__)
+#define LAZY_REGISTER __attribute__((vector_size(64)))
+#elif defined(__AVX2__)
+#define LAZY_REGISTER __attribute__((vector_size(32)))
+#else
+#define LAZY_REGISTER __attribute__((vector_size(16)))
+#endif
 template <class T> struct Lanes;
-template <> struct Lanes<double> { using V = v8d; using I = v8i; static constexpr int kCount = 8, kLevels = 3; };
-template <> struct Lanes<float> { using V = v16f; using I = v16j; static constexpr int kCount = 16, kLevels = 4; };
+template <> struct Lanes<double> { typedef double V LAZY_REGISTER; typedef int64_t I LAZY_REGISTER; };
+template <> struct Lanes<float> { typedef float V LAZY_REGISTER; typedef int32_t I LAZY_REGISTER; };
+template <class T> using Small __attribute__((vector_size(16))) = T;
+template <class T> constexpr int64_t kCount = sizeof(typename Lanes<T>::V) / sizeof(T);
+template <class T> constexpr int kLevels = __builtin_ctz(kCount<T>);
 
 template <class V, class T> inline V load(const T* p) { V v; std::memcpy(&v, p, sizeof v); return v; }
 template <class V, class T> inline void store(T* p, const V& v) { std::memcpy(p, &v, sizeof v); }
 
-// The levels between neighbours of one register.
-inline v8d within(v8d v) {
-  v = __builtin_shuffle(v, v8i{1, 0, 3, 2, 5, 4, 7, 6}) + v * v8d{1, -1, 1, -1, 1, -1, 1, -1};
-  v = __builtin_shuffle(v, v8i{2, 3, 0, 1, 6, 7, 4, 5}) + v * v8d{1, 1, -1, -1, 1, 1, -1, -1};
-  return __builtin_shuffle(v, v8i{4, 5, 6, 7, 0, 1, 2, 3}) + v * v8d{1, 1, 1, 1, -1, -1, -1, -1};
+// Lines that are wanted soon, fetched a few at a time between the butterflies of what is worked on now: as memory would
+// idle while the caches work, and the caches wait while memory does.
+struct Ahead {
+  const char *p, *end;
+  void fetch(int64_t lines) {
+    if (p >= end) return;
+    for (int64_t i = 0; i < lines; ++i, p += kLineBytes) __builtin_prefetch(p, 0, 2);
+  }
+};
+
+// The level between neighbours at a distance within one register.
+template <class T, int kDistance, size_t... lane>
+inline typename Lanes<T>::V neighbours(typename Lanes<T>::V v, std::index_sequence<lane...>) {
+  using V = typename Lanes<T>::V;
+  using I = typename Lanes<T>::I;
+  return __builtin_shuffle(v, I{(lane ^ kDistance)...}) + v * V{T(lane & kDistance ? -1 : 1)...};
 }
 
-inline v16f within(v16f v) {
-  v = __builtin_shuffle(v, v16j{1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14}) +
-      v * v16f{1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1};
-  v = __builtin_shuffle(v, v16j{2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13}) +
-      v * v16f{1, 1, -1, -1, 1, 1, -1, -1, 1, 1, -1, -1, 1, 1, -1, -1};
-  v = __builtin_shuffle(v, v16j{4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11}) +
-      v * v16f{1, 1, 1, 1, -1, -1, -1, -1, 1, 1, 1, 1, -1, -1, -1, -1};
-  return __builtin_shuffle(v, v16j{8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7}) +
-         v * v16f{1, 1, 1, 1, 1, 1, 1, 1, -1, -1, -1, -1, -1, -1, -1, -1};
+template <class T, int kDistance, int kPoints>
+inline void within(typename Lanes<T>::V (&v)[kPoints]) {
+  if constexpr (kDistance < kCount<T>) {
+#pragma GCC unroll 8
+    for (int j = 0; j < kPoints; ++j) v[j] = neighbours<T, kDistance>(v[j], std::make_index_sequence<kCount<T>>{});
+    within<T, 2 * kDistance>(v);
+  }
+}
+
+// A register whose origin the compiler does not know.
+template <class V>
+inline V hidden(V v) {
+#ifdef __AVX2__
+  asm("" : "+x"(v));
+#endif
+  return v;
+}
+
+// Log2(kPoints) levels between registers. Of eight points, half of the differences are a * one - b, the same number from
+// the units that multiply: 1.20 instead of 1.48 cycles a register in the first-level cache (Zen 3, 2026-11).
+template <class V, int kPoints>
+inline void between(V (&v)[kPoints], V one) {
+#pragma GCC unroll 4
+  for (int step = 1; step < kPoints; step *= 2) {
+#pragma GCC unroll 8
+    for (int j = 0; j < kPoints; ++j) {
+      if (j & step || j + step >= kPoints) continue;
+      const V a = v[j], b = v[j + step];
+      v[j] = a + b;
+#ifdef __FMA__
+      const bool multiplied = kPoints == 8 && (step == 1 ? j % 4 == 0 : step == 2 ? j % 4 == 1 : j % 2 == 0);
+      v[j + step] = multiplied ? a * one - b : a - b;
+#else
+      v[j + step] = a - b;
+#endif
+    }
+  }
+}
+
+// The levels within registers and the next R, of contiguous numbers.
+template <int R, class T>
+void first_levels(T* x, int64_t length, Ahead& ahead) {
+  using V = typename Lanes<T>::V;
+  constexpr int64_t kPoints = 1 << R, kLines = std::max<int64_t>(kPoints * sizeof(V) / kLineBytes / 4, 1);
+  for (T* p = x; p < x + length; p += kPoints * kCount<T>) {
+    ahead.fetch(kLines);
+    V v[kPoints];
+#pragma GCC unroll 8
+    for (int64_t j = 0; j < kPoints; ++j) v[j] = load<V>(p + j * kCount<T>);
+    within<T, 1>(v);
+    between(v, V{} + 1);
+#pragma GCC unroll 8
+    for (int64_t j = 0; j < kPoints; ++j) store(p + j * kCount<T>, v[j]);
+  }
 }
 
 // A matrix of numbers whose rows lie `stride` numbers apart.
@@ -52,68 +119,80 @@ struct Grid {
   int64_t stride;
 };
 
-// R levels at once: butterflies along the rows, between 2^R rows at distance h, from one grid into another; with
-// kWithin also the levels within a register.
-template <int R, bool kWithin, class T>
-inline void radix(Grid<T> from, Grid<T> to, int64_t rows, int64_t columns, int64_t h) {
+// R levels between 2^R rows of `width` numbers, `in_step` and `out_step` apart.
+template <int R, bool kInPlace, class V, class T>
+__attribute__((noinline)) void butterflies(T* in, int64_t in_step, T* out, int64_t out_step, int64_t width) {
+  constexpr int64_t kPoints = 1 << R, kLanes = sizeof(V) / sizeof(T);
+  const V one = hidden(V{} + 1);
+  for (int64_t k = 0; k < width; k += kLanes, in += kLanes, out += kLanes) {
+    V v[kPoints];
+#pragma GCC unroll 8
+    for (int64_t j = 0; j < kPoints; ++j) v[j] = hidden(load<V>(in + j * in_step));  // else two loads of each number
+    between(v, one);
+#pragma GCC unroll 8
+    for (int64_t j = 0; j < kPoints; ++j)
+      kInPlace ? store(in + j * in_step, v[j]) : store(out + j * out_step, v[j]);
+  }
+}
+
+// Numbers before the first whole register of a row: numpy's arrays begin 16 bytes behind a page.
+template <class T>
+inline int64_t before_register(const T* p) {
+  constexpr uintptr_t kBytes = sizeof(typename Lanes<T>::V);
+  const uintptr_t past = reinterpret_cast<uintptr_t>(p) % kBytes;
+  return past % sizeof(Small<T>) ? 0 : (kBytes - past) % kBytes / sizeof(T);
+}
+
+// R levels at once: between 2^R rows at distance h, from one grid into another or in place.
+template <int R, bool kInPlace, class T>
+void radix(Grid<T> from, Grid<T> to, int64_t rows, int64_t columns, int64_t h, Ahead& ahead) {
   using V = typename Lanes<T>::V;
-  constexpr int kPoints = 1 << R;
+  constexpr int64_t kPiece = kPieceBytes / sizeof(T);
+  const int64_t in_step = h * from.stride, out_step = kInPlace ? in_step : h * to.stride;
+  const int64_t head = before_register(to.p), tail = head ? kCount<T> - head : 0;
   for (int64_t base = 0; base < rows; base += h << R) {
     for (int64_t row = base; row < base + h; ++row) {
-      for (int64_t k = 0; k < columns; k += Lanes<T>::kCount) {
-        V v[kPoints];
-#pragma GCC unroll 16
-        for (int j = 0; j < kPoints; ++j) v[j] = load<V>(from.p + (row + j * h) * from.stride + k);
-#pragma GCC unroll 4
-        for (int step = 1; step < kPoints; step *= 2) {
-#pragma GCC unroll 16
-          for (int j = 0; j < kPoints; ++j) {
-            if (j & step) continue;
-            const V a = v[j], b = v[j + step];
-            v[j] = a + b;
-            v[j + step] = a - b;
-          }
-        }
-#pragma GCC unroll 16
-        for (int j = 0; j < kPoints; ++j) store(to.p + (row + j * h) * to.stride + k, kWithin ? within(v[j]) : v[j]);
+      T *in = from.p + row * from.stride, *out = kInPlace ? in : to.p + row * to.stride;
+      if (head) butterflies<R, kInPlace, Small<T>>(in, in_step, out, out_step, head);
+      for (int64_t k = head; k < columns - tail; k += kPiece) {
+        const int64_t width = std::min(kPiece, columns - tail - k);
+        ahead.fetch((width << R) * sizeof(T) / kLineBytes / 4);
+        butterflies<R, kInPlace, V>(in + k, in_step, out + k, out_step, width);
       }
+      const int64_t end = columns - tail;
+      if (tail) butterflies<R, kInPlace, Small<T>>(in + end, in_step, out + end, out_step, tail);
     }
   }
 }
 
-template <bool kWithin, class T>
-void some_levels(int levels, Grid<T> from, Grid<T> to, int64_t rows, int64_t columns, int64_t h) {
+template <bool kInPlace, class T>
+void some_levels(int levels, Grid<T> from, Grid<T> to, int64_t rows, int64_t columns, int64_t h, Ahead& ahead) {
   switch (levels) {
-    case 4: radix<4, kWithin>(from, to, rows, columns, h); break;
-    case 3: radix<3, kWithin>(from, to, rows, columns, h); break;
-    case 2: radix<2, kWithin>(from, to, rows, columns, h); break;
-    case 1: radix<1, kWithin>(from, to, rows, columns, h); break;
-    default: radix<0, kWithin>(from, to, rows, columns, h);
+    case 3: radix<3, kInPlace>(from, to, rows, columns, h, ahead); break;
+    case 2: radix<2, kInPlace>(from, to, rows, columns, h, ahead); break;
+    default: radix<1, kInPlace>(from, to, rows, columns, h, ahead);
   }
 }
 
-// As few steps as there can be, of at most four levels, as even as can be.
-inline int next_step(int left) { return (left + (left + 3) / 4 - 1) / ((left + 3) / 4); }
+// As few steps as there can be, of at most three levels, as even as can be.
+inline int next_step(int left) { return (left + (left + 2) / 3 - 1) / ((left + 2) / 3); }
 
-// Levels [from, to) of a contiguous array of `length` numbers, at from = kLevels those within a register too.
+// Levels [from, to) of a contiguous array of `length` numbers, from >= kLevels.
 template <class T>
-void levels_between(T* x, int64_t length, int from, int to) {
-  do {
-    const int64_t h = int64_t{1} << from;
-    const int now = from < to ? next_step(to - from) : 0;
-    const Grid<T> whole{x, h};
-    if (from == Lanes<T>::kLevels)
-      some_levels<true>(now, whole, whole, length / h, h, 1);
-    else
-      some_levels<false>(now, whole, whole, length / h, h, 1);
+void levels_between(T* x, int64_t length, int from, int to, Ahead& ahead) {
+  while (from < to) {
+    const int now = next_step(to - from);
+    const Grid<T> whole{x, int64_t{1} << from};
+    some_levels<true>(now, whole, whole, length >> from, whole.stride, 1, ahead);
     from += now;
-  } while (from < to);
+  }
 }
 
+// The transform of a contiguous array; `next` is another of the same length that comes next, or null.
 template <class T>
-void transform(T* x, int levels) {
+void transform(T* x, int levels, const T* next) {
   const int64_t length = int64_t{1} << levels;
-  if (levels < Lanes<T>::kLevels) {
+  if (levels < kLevels<T>) {
     for (int64_t h = 1; h < length; h *= 2)
       for (int64_t i = 0; i < length; ++i)
         if (!(i & h)) {
@@ -123,23 +202,38 @@ void transform(T* x, int levels) {
         }
     return;
   }
-  constexpr int64_t kNear = kNearBytes / sizeof(T);
-  const int64_t block = std::min(length, kNear);
-  const int near = __builtin_ctzll(static_cast<uint64_t>(block));
-  for (int64_t b = 0; b < length; b += block) levels_between(x + b, block, Lanes<T>::kLevels, near);
-  if (near < levels) levels_between(x, length, near, levels);
+  const int64_t block = std::min<int64_t>(length, kNearBytes / sizeof(T));
+  const int near = __builtin_ctzll(static_cast<uint64_t>(block)), first = std::min(3, near - kLevels<T>);
+  for (int64_t b = 0; b < length; b += block) {
+    Ahead ahead{};
+    if (next) ahead = {reinterpret_cast<const char*>(next + b), reinterpret_cast<const char*>(next + b + block)};
+    switch (first) {
+      case 3: first_levels<3>(x + b, block, ahead); break;
+      case 2: first_levels<2>(x + b, block, ahead); break;
+      case 1: first_levels<1>(x + b, block, ahead); break;
+      default: first_levels<0>(x + b, block, ahead);
+    }
+    levels_between(x + b, block, kLevels<T> + first, near, ahead);
+  }
+  Ahead nothing{};
+  levels_between(x, length, near, levels, nothing);
 }
 
-// The transform along a strided axis. Between its first and its last step the tile lies in a buffer: in place its rows
-// would all fall into the same few cache sets.
+// The transform along a strided axis. With more than one step the tile lies in a buffer between them: in place more than
+// eight rows would push each other out of the caches' sets.
 template <class T>
 void strided(T* x, const Tile& t, T* buffer) {
   const int levels = __builtin_ctzll(static_cast<uint64_t>(t.rows));
-  const Grid<T> there{x + t.column, t.stride}, here{buffer, t.columns};
+  const Grid<T> there{x + t.column, t.stride}, here{buffer, t.columns + buffer_gap<T>};
+  Ahead nothing{};
   for (int done = 0; done < levels;) {
     const int now = next_step(levels - done);
-    const Grid<T>&in = done ? here : there, &out = done + now < levels ? here : there;
-    some_levels<false>(now, in, out, t.rows, t.columns, int64_t{1} << done);
+    const bool first = done == 0, last = done + now == levels;
+    const Grid<T>&in = first ? there : here, &out = last ? there : here;
+    if (first == last)
+      some_levels<true>(now, in, in, t.rows, t.columns, int64_t{1} << done, nothing);
+    else
+      some_levels<false>(now, in, out, t.rows, t.columns, int64_t{1} << done, nothing);
     done += now;
   }
 }

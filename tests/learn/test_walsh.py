@@ -29,7 +29,7 @@ from lazyneuron.learn.samples import degree_weights_from_samples
 from lazyneuron.ops.boolean.design import WalshDesign
 from lazyneuron.ops.boolean.operators import operators, pair_sums
 from lazyneuron.ops.boolean.packing import bit_count
-from lazyneuron.ops.boolean.reference import columns
+from lazyneuron.ops.boolean.reference import columns, fwht_
 from lazyneuron.ops.boolean.subsets import as_tuples, count_subsets, rank, sizes, subset_table
 
 IMPLS = ["numpy", *(["native"] if operators() is not None else [])]
@@ -59,6 +59,38 @@ def test_the_transform_is_the_hadamard_matrix(impl: str, levels: int, dtype: typ
     if dtype is not np.int64:
         out = x.copy()
         assert fwht(out, in_place=True, impl=impl) is out and np.array_equal(out, expected)
+
+
+@pytest.mark.skipif("native" not in IMPLS, reason="no kernels here")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("levels", "threads"),
+    # each worker joins neighbours up to 2^20 numbers, if there is such a part for each; the rest is passes over all
+    [
+        *((n, 2) for n in range(13)),
+        *zip((14, 15, 16, 17, 18, 18, 19, 20, 21, 23), (1, 2, 2, 3, 1, 2, 3, 5, 2, 65), strict=True),
+    ],
+)
+def test_native_steps_add_in_the_order_of_the_definition(dtype: type, levels: int, threads: int) -> None:
+    import torch
+
+    ops, rows, length = operators("native"), 3 if levels < 15 else 1, 2**levels
+    values = np.random.default_rng(levels).standard_normal((rows, length)).astype(dtype)
+    expected = values.copy()
+    fwht_(expected)
+    memory = np.empty(rows * length + 32, dtype)
+    aligned = -memory.ctypes.data % 64 // memory.itemsize
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        for level in range(ops.best_boolean_isa() + 1):
+            for past in (0, 4, 7):  # whole lines, as numpy's arrays lie, and as no register does
+                found = memory[aligned + past :][: rows * length].reshape(rows, length)
+                found[:] = values
+                ops.fwht_(torch.from_numpy(found), level)
+                assert np.array_equal(found, expected)
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(("dtype", "levels"), [(np.float64, 17), (np.float32, 18), (np.float64, 21)])

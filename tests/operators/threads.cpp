@@ -233,14 +233,18 @@ std::vector<double> cube(const boolean::Kernels& k, int threads) {
   std::vector<float> narrow(1 << 12);
   for (size_t i = 0; i < wide.size(); ++i) wide[i] = narrow[i] = static_cast<float>(source() % 100);
   share(threads, 4, [&](int64_t i) {
-    k.transform_f64(wide.data() + 1024 * i, 10);
-    k.transform_f32(narrow.data() + 1024 * i, 10);
+    k.transform_f64(wide.data() + 1024 * i, 10, i < 3 ? wide.data() + 1024 * (i + 1) : nullptr);
+    k.transform_f32(narrow.data() + 1024 * i, 10, i < 3 ? narrow.data() + 1024 * (i + 1) : nullptr);
   });
   share(threads, 2, [&](int64_t i) {
-    std::vector<double> buffer(4 * 512);
-    std::vector<float> single(4 * 512);
-    k.strided_f64(wide.data(), {4, 1024, 512 * i, 512}, buffer.data());
-    k.strided_f32(narrow.data(), {4, 1024, 512 * i, 512}, single.data());
+    k.strided_f64(wide.data(), {4, 1024, 512 * i, 512}, nullptr);
+    k.strided_f32(narrow.data(), {4, 1024, 512 * i, 512}, nullptr);
+  });
+  share(threads, 2, [&](int64_t i) {
+    std::vector<double> buffer(16 * (128 + buffer_gap<double>));
+    std::vector<float> single(16 * (128 + buffer_gap<float>));
+    k.strided_f64(wide.data(), {16, 256, 128 * i, 128}, buffer.data());
+    k.strided_f32(narrow.data(), {16, 256, 128 * i, 128}, single.data());
   });
   std::vector<int32_t> apart(n * n);
   share(threads, n, [&](int64_t i) { k.distances(&bits[i * words], bits.data(), n, words, &apart[i * n]); });

@@ -6,14 +6,12 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lazyneuron.core.environment import environment
 from lazyneuron.core.errors import DataError
 from lazyneuron.core.record import Record
 from lazyneuron.experiments.experiment import Experiment, Finding, Request, published
 from lazyneuron.experiments.jobs import run_jobs
 from lazyneuron.experiments.reproduce.peng.regime import plan, table
 from lazyneuron.experiments.reproduce.peng.regime.case import Case, Job
-from lazyneuron.experiments.reproduce.peng.regime.earlier import beside, what_stays
 from lazyneuron.experiments.reproduce.peng.regime.text import read_bytes
 from lazyneuron.experiments.reproduce.peng.regime.training import read_course, train
 from lazyneuron.report import markdown_table, provenance
@@ -26,6 +24,7 @@ _DIFFERS = (
     "step are means of the three looks up to it. The published relative cut is read from an abstract that does not say "
     "which sparsity it means."
 )
+_REFERENCES = ("vanilla", "trained on")
 Cases = Callable[[Request], Sequence[Case]]
 
 
@@ -39,11 +38,9 @@ def _run(request: Request, cases: Cases) -> Finding:
     if not any(course and course["looks"] for courses in found for course in courses):
         raise DataError(f"{setting.root} holds nothing of these trainings yet; run the same without --so-far.")
     both = table.comparisons(compared, found)
-    looks = {c.name: [_kept(course, c) for course in each] for c, each in zip(compared, found, strict=True)}
-    alike = [one for one in both if (one.case.kind, one.case.optimizer) == (compared[0].kind, compared[0].optimizer)]
-    curves = [curve for one in alike if (curve := one.curve(both[0].trained))]
+    curves = [curve for one in both if (curve := one.curve()) and one.case.kind == compared[0].kind]
     text = read_bytes(setting.root / "text")
-    others = [one for one in both if not one.first]
+    others = [one for one, first in zip(both, compared, strict=True) if first.variant.name not in _REFERENCES]
     facts = {
         "learning_rate": setting.learning_rate,
         "weight_decay": setting.weight_decay,
@@ -54,18 +51,16 @@ def _run(request: Request, cases: Cases) -> Finding:
         "runs": {
             "factors": [row for one in others for row in one.factor_rows()],
             "blocks": [row for one in others if (row := one.block_row())],
-            "looks": looks,
+            "looks": {c.name: [_kept(course, c) for course in each] for c, each in zip(compared, found, strict=True)},
         },
     }
-    rows = [table.shown(one.row()) for one in both]
-    mine = Finding(
-        rows=rows,
+    return Finding(
+        rows=[table.shown(one.row()) for one in both],
         curves=curves,
-        sentence=table.sentence(rows, table.unfinished(rows, request.seeds)),
+        sentence=table.sentence(both, request.seeds),
         axes=("steps", "density on held-out data"),
         facts=facts,
     )
-    return beside(mine, what_stays(request.begun, looks), environment())
 
 
 def _epochs(cases: Sequence[Case], size: Any, facts: Mapping[str, Any]) -> float | None:
@@ -99,8 +94,7 @@ def _factor_section(record: Record) -> str:
     if "blocks" in runs:  # a record of before has none
         title = "Density of each block in the model's order, of what it is compared with and of this one:"
         parts += [title, markdown_table(runs["blocks"])]
-    earlier = [f"Rows of {commit}: {part['measured']}." for commit, part in runs.get("earlier", {}).items()]
-    return "\n\n".join([*parts, provenance(record), *earlier]) + "\n\n"
+    return "\n\n".join([*parts, provenance(record)]) + "\n\n"
 
 
 def _experiment(name: str, title: str, cases: Cases) -> Experiment:
@@ -125,7 +119,7 @@ def _both(request: Request, kind: Any, *, adafactor: bool) -> Sequence[Case]:
 
 
 def _tuned(request: Request) -> Sequence[Case]:
-    return plan.tuned(plan.steps_of(request, plan.STEPS))
+    return plan.tuned(plan.steps_of(request, plan.TUNING_STEPS), plan.steps_of(request, plan.STEPS))
 
 
 EXPERIMENTS = (

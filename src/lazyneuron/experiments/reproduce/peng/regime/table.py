@@ -40,18 +40,15 @@ _MOMENTS = (0.05, 0.25, 1.0)  # shares of the steps at which factors are shown
 
 
 class Comparison:
-    """A case beside the first of its task, optimiser, tuning and penalty: the seeds that are furthest in both.
+    """A case beside the first one with the same task, optimiser and tuning: the seeds that are furthest in both.
 
     Args:
         case: the case.
         mine, theirs: what is known of both for each seed; None for what has not begun.
-        first: whether the case is that first one.
     """
 
-    def __init__(
-        self, case: Case, mine: Sequence[Course | None], theirs: Sequence[Course | None], *, first: bool
-    ) -> None:
-        self.case, self.first = case, first
+    def __init__(self, case: Case, mine: Sequence[Course | None], theirs: Sequence[Course | None]) -> None:
+        self.case = case
         self.diverged = sum(bool(course and course["diverged"]) for course in mine)
         both = [(looks_until(a, case.steps), looks_until(b, case.steps)) for a, b in zip(mine, theirs, strict=True)]
         self.step = max(map(shared_step, both), default=0)
@@ -59,11 +56,10 @@ class Comparison:
 
     @property
     def trained(self) -> str:
-        """First weights where they are not the usual ones, from scratch or on from where, optimiser, clipping."""
+        """First weights where they are not the usual ones, from scratch or on, optimiser, clipping."""
         case = self.case
-        after = f" after {case.start} steps" if case.tuning != "scratch" else ""
         clipped = ", clipped" if case.clipped else ""
-        return f"{_BEGIN[case.begin]}{_HOW[case.tuning]}{after}, {_OPTIMIZERS[case.optimizer]}{clipped}"
+        return f"{_BEGIN[case.begin]}{_HOW[case.tuning]}, {_OPTIMIZERS[case.optimizer]}{clipped}"
 
     def mean(self, value: Callable[[list[Look], list[Look]], float | None]) -> float | None:
         """The mean over seeds of what is made of a pair; None if there is none, or a value is."""
@@ -122,14 +118,15 @@ class Comparison:
     def _named(self) -> dict[str, Any]:
         return {"task": _TASKS[self.case.kind], "trained": self.trained, "variant": self.case.variant.name}
 
-    def curve(self, usual: str = "") -> dict[str, Any] | None:
-        """Density over steps, between the lowest and the highest seed; what was trained as usual does not say how."""
+    def curve(self) -> dict[str, Any] | None:
+        """Density over steps, between the lowest and the highest seed."""
         steps = sorted(set.intersection(*({k["step"] for k in mine} for mine, _ in self.pairs))) if self.pairs else []
         if not steps:
             return None
         runs = [[k["density"] for k in mine if k["step"] in steps] for mine, _ in self.pairs]
+        usual = self.trained == f"{_HOW['scratch']}, {_OPTIMIZERS['adamw']}"
         name = self.case.variant.name
-        return band(name if self.trained == usual else f"{name}, {self.trained}", x=steps, runs=runs)
+        return band(name if usual else f"{name}, {self.trained}", x=steps, runs=runs)
 
 
 def shown(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,31 +138,21 @@ def shown(row: Mapping[str, Any]) -> dict[str, Any]:
 def comparisons(cases: Sequence[Case], found: Sequence[Sequence[Course | None]]) -> list[Comparison]:
     """Each case beside the first of its kind."""
     firsts: dict[Any, int] = {}
-    alike = [(c.kind, c.optimizer, c.tuning, c.begin, c.clipped, c.variant.pressure) for c in cases]
-    numbers = [firsts.setdefault(key, n) for n, key in enumerate(alike)]
+    numbers = [firsts.setdefault((c.kind, c.optimizer, c.tuning, c.begin, c.clipped), n) for n, c in enumerate(cases)]
     return [
-        Comparison(case, found[n], found[first], first=n == first)
-        for n, (case, first) in enumerate(zip(cases, numbers, strict=True))
+        Comparison(case, found[n], found[first]) for n, (case, first) in enumerate(zip(cases, numbers, strict=True))
     ]
 
 
-def unfinished(rows: Sequence[Mapping[str, Any]], seeds: int) -> int:
-    """How many rows have not all steps and seeds."""
-    return sum(row["steps"] < row["of"] or row["seeds"] + row["diverged"] < seeds for row in rows)
-
-
-def sentence(rows: Sequence[Mapping[str, Any]], missing: int) -> str:
-    """What a table says of the three modules together, and how many of its rows are unfinished."""
+def sentence(compared: Sequence[Comparison], seeds: int) -> str:
+    """What the table says of the three modules together."""
+    rows = [one.row() for one in compared]
     said = [
-        f"{row['task']}, {row['trained']}{_place(row)}: by {row['cut']:.2f} in inference and "
-        f"{row['cut in training']:.2f} in training, at {100 * row['loss change']:+.1f} % of loss"
+        f"{row['task']}, {row['trained']}: by {row['cut']:.2f} in inference and {row['cut in training']:.2f} in "
+        f"training, at {100 * row['loss change']:+.1f} % of loss"
         for row in rows
-        if row["variant"] == "all three" and isinstance(row["cut"], float)
+        if row["variant"] == "all three" and row["cut"] is not None
     ]
-    whole = "" if not missing else f" Unfinished: {missing} of {len(rows)} rows, which say how far they are."
+    unfinished = sum(row["steps"] < row["of"] or row["seeds"] + row["diverged"] < seeds for row in rows)
+    whole = "" if not unfinished else f" Unfinished: {unfinished} of {len(rows)} rows, which say how far they are."
     return f"All three modules cut the density: {'; '.join(said) or 'nothing is trained yet'}.{whole}"
-
-
-def _place(row: Mapping[str, Any]) -> str:
-    seeds = "" if row["seeds"] == 1 else f", {row['seeds']} seeds"
-    return seeds + (f" (at {row['commit']})" if "commit" in row else "")
