@@ -68,6 +68,8 @@ def test_explain_prints_and_records_what_the_library_says(here, monkeypatch, cap
         (("reproduce", "peng-vision", "--device", "abacus"), "torch cannot use the device 'abacus' here"),
         (("reproduce", "peng-vision", "--figure", "x.npy/a.png"), "Cannot write"),
         (("reproduce", "peng-regime-long", "--so-far", "--folder", "empty"), "holds nothing of these trainings yet"),
+        (("reproduce", "peng-regime-long", "--so-far", "--earlier", "absent.json"), "absent.json cannot be read"),
+        (("reproduce", "peng-vision", "--steps", 9), "Only peng-regime-... takes --so-far, --steps and --earlier."),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_2(here, monkeypatch, capsys, arguments, message) -> None:  # type: ignore[no-untyped-def]

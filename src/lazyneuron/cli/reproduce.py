@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from lazyneuron.core.record import Record
     from lazyneuron.experiments.experiment import Experiment
 
+_DAYS = "peng-regime-"  # experiments whose trainings take days
+
 
 def reproduce(
     name: Annotated[str | None, typer.Argument(help="Which experiment; without it, all are listed.")] = None,
@@ -31,6 +33,13 @@ def reproduce(
     so_far: Annotated[
         bool, typer.Option("--so-far", help="peng-regime: train nothing, show what the folder holds.")
     ] = False,
+    steps: Annotated[
+        int | None, typer.Option("--steps", help="peng-regime: of each training from scratch, of tuning half.", min=2)
+    ] = None,
+    earlier: Annotated[
+        Path | None,
+        typer.Option("--earlier", help="peng-regime: a record; what the folder does not hold of it stays."),
+    ] = None,
     with_plain: Annotated[
         bool, typer.Option("--with-plain", help="tiny-lm: a ReLU model trained on the loss alone too.")
     ] = False,
@@ -45,6 +54,7 @@ def reproduce(
     """Run a published experiment at a size that fits this machine, and print ours beside theirs."""
     from lazyneuron.cli.output import check_writable, write_record
     from lazyneuron.cli.screen import print_lines
+    from lazyneuron.core.errors import ConfigError
     from lazyneuron.core.record import write_text
     from lazyneuron.experiments.catalogue import experiment, experiments
     from lazyneuron.report import csv_table, curves_figure
@@ -55,13 +65,30 @@ def reproduce(
     wanted = experiment(name, "reproduce")
     check_writable(json_file, csv_file, figure)
     request = {"data": data, "seeds": seeds or wanted.seeds, "quick": quick, "folder": folder, "with_plain": with_plain}
-    record = _run(wanted, request | {"pack": pack, "device": _device(device), "so_far": so_far})
+    if not name.startswith(_DAYS) and (so_far or steps is not None or earlier is not None):
+        raise ConfigError(f"Only {_DAYS}... takes --so-far, --steps and --earlier.")
+    begun = None if earlier is None else _earlier(name, earlier)
+    days = {"so_far": so_far, "steps": steps, "begun": begun}
+    record = _run(wanted, {**request, **days, "pack": pack, "device": _device(device)})
     _print(wanted, record)
     write_record(json_file, record)
     if csv_file is not None:
         write_text(csv_file, csv_table(record.data["rows"]))
     if figure is not None:
         curves_figure(record, figure)
+
+
+def _earlier(name: str, path: Path) -> Record:
+    from lazyneuron.core.errors import ConfigError
+    from lazyneuron.core.record import Record
+
+    try:
+        record = Record.from_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read; pass the record of an earlier run of {name}.") from error
+    if record.data.get("experiment") != name:
+        raise ConfigError(f"{path} is not a record of {name}.")
+    return record
 
 
 def _device(asked: str) -> str:

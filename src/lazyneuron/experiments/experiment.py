@@ -28,7 +28,9 @@ class Request:
         with_plain: train what is compared once more without its recipe, where an experiment offers that.
         pack: train what can be packed once more with packed activations, where an experiment offers that.
         device: where trainings run; on anything but the CPU those that have a larger size take it.
-        begun: the record of an earlier run that was interrupted; benchmarks of several parts go on from there.
+        steps: of the trainings that take days, in place of what they are planned for.
+        begun: the record of an earlier run; benchmarks of several parts go on from there when it was interrupted, and
+            tables of trainings that take days keep its rows.
         advance: told the share that is done, and what is going on.
         only: patterns of the names of cases; a benchmark of many cases measures these alone, anew.
         peers_python: the interpreter that has the packages of other engines; None takes this one.
@@ -43,6 +45,7 @@ class Request:
     with_plain: bool = False
     pack: bool = False
     device: str = "cpu"
+    steps: int | None = None
     begun: Record | None = None
     only: tuple[str, ...] = ()
     peers_python: Path | None = None

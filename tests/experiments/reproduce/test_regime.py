@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,12 @@ from torch import nn
 
 from lazyneuron.blocks import find_blocks
 from lazyneuron.core.errors import CheckpointError, ConfigError, DataError
+from lazyneuron.core.record import Record
 from lazyneuron.experiments.catalogue import experiment
 from lazyneuron.experiments.experiment import Request
 from lazyneuron.experiments.reproduce.peng.regime import course, plan, training
 from lazyneuron.experiments.reproduce.peng.regime.case import Case, Job, Kind, Setting, task_of, weights_name
+from lazyneuron.experiments.reproduce.peng.regime.earlier import short
 from lazyneuron.experiments.reproduce.peng.regime.look import look_at
 from lazyneuron.experiments.reproduce.peng.regime.table import comparisons
 from lazyneuron.experiments.reproduce.peng.regime.tasks import Augmentation, EndlessDigits, Windows
@@ -35,8 +37,8 @@ pytest.importorskip("transformers")
 STEPS = 12
 
 
-def text() -> Bytes:
-    generator = torch.Generator().manual_seed(0)
+def text(seed: int = 0) -> Bytes:
+    generator = torch.Generator().manual_seed(seed)
     train, held_out = (torch.randint(97, 123, (n,), generator=generator).to(torch.uint8) for n in (40_000, 4_000))
     return Bytes(
         train=train,
@@ -164,6 +166,21 @@ def test_cuts_by_hand() -> None:
     assert course.cut_at_equal_loss(theirs, mine, 400) is None
     assert course.looks_until({"looks": mine, "diverged": None}, 200) == mine[:2]
     assert course.looks_until({"looks": mine, "diverged": "at step 3"}, 200) == course.looks_until(None, 9) == []
+
+
+def test_a_penalty_with_the_modules_stands_beside_the_penalty_alone() -> None:
+    cases = plan.pressed(400)
+    densities = {"vanilla": 0.4, "all three": 0.3, "pressure to 0.05": 0.05, "all three, pressure to 0.05": 0.04}
+    found = [
+        [{"looks": looks((200, 0.5, 4.0, 0.4), (400, densities[c.variant.name], 2.0, 0.4)), "diverged": None}]
+        if c.variant.name in densities
+        else [None]
+        for c in cases
+    ]
+    rows = {one.case.variant.name: (one.first, one.row()["cut"]) for one in comparisons(cases, found)}
+    assert rows["vanilla"] == rows["pressure to 0.05"] == (True, 0) and rows["pressure to 0.03"] == (True, None)
+    assert rows["all three"] == (False, pytest.approx(1 - 0.8 / 0.9))  # means of looks
+    assert rows["all three, pressure to 0.05"] == (False, pytest.approx(0.2))  # the last look alone
 
 
 def test_a_seed_that_is_behind_waits() -> None:
@@ -369,11 +386,93 @@ def test_the_regime_is_the_one_that_was_asked_for() -> None:
     everything = [
         *cases,
         *plan.pressed(9),
-        *plan.tuned(9, 9),
+        *plan.tuned(9),
+        *plan.tuned(18),  # from another start
         *plan.other_optimizer(9),
         *plan.wide(9),
         *plan.clipping(9),
     ]
     by_name = {case.name: {json.dumps(c.data()) for c in everything if c.name == case.name} for case in everything}
     assert all(len(data) == 1 for data in by_name.values())  # no two trainings share a folder
-    assert math.isclose(plan.RAMP * plan.TUNING_STEPS, 3000)
+    tuned = plan.tuned(plan.STEPS)[1]
+    assert (tuned.steps, tuned.start) == (10_000, 20_000) and math.isclose(plan.RAMP * tuned.steps, 3000)
+    shorter = Request(steps=8)
+    assert plan.steps_of(shorter, plan.STEPS) == 8 and plan.steps_of(dataclasses.replace(shorter, quick=True), 9) == 20
+
+
+def held(folder: Path, record: Record | None = None, **options: Any) -> Record:
+    request = Request(folder=folder, quick=True, seeds=1, so_far=True, begun=record, **options)
+    return experiment("peng-regime-language", "reproduce").run(request)
+
+
+def at_commit(record: Record, letter: str) -> Record:
+    at = record.environment
+    return Record.from_json(record.to_json().replace(at.commit, 40 * letter).replace(short(at), 12 * letter))
+
+
+def test_rows_stay_when_the_folder_of_their_trainings_is_lost(tmp_path: Path) -> None:
+    def trained(name: str, stream: Bytes, variants: Sequence[Variant], steps: int = 10) -> Path:
+        made = plan.setting_of(Request(folder=tmp_path / name, quick=True))
+        keep_bytes(stream, made.root / "text")
+        for variant in variants:
+            training.train(job(made, variant, steps=steps, begin="tokens"), lambda share: None)
+        return tmp_path / name
+
+    lost = trained("lost", text(), (plan.VANILLA, plan.ALL_THREE))
+    before = at_commit(held(lost), "a")
+    here = trained("here", text(1), (plan.VANILLA, plan.SINGLE[0]))
+    both = held(here, before)
+    rows = [(row["variant"], row["commit"], row["cut"]) for row in both.data["rows"] if row["steps"]]
+    now = short(both.environment)
+    assert [row[0] for row in rows] == ["vanilla", "JSReLU", "vanilla", "all three"]
+    assert [row[1] for row in rows] == [now, now, "a" * 12, "a" * 12]
+    old = {row["variant"]: row for row in before.data["rows"] if row["steps"]}
+    # a row is compared within its own record, never with the vanilla of another text
+    wanted = 1 - old["all three"]["density"] / old["vanilla"]["density"]
+    assert rows[-1][2] == old["all three"]["cut"] == pytest.approx(wanted)
+    alone = {row["variant"]: row for row in held(here).data["rows"] if row["steps"]}
+    assert rows[1][2] == alone["JSReLU"]["cut"]
+    every = [row["variant"] for row in both.data["rows"]]
+    # vanilla of both, by Adafactor and from small first weights; all three that has not begun here makes room
+    assert every.count("vanilla") == 4 and every.count("all three") == 3
+    runs = both.data["settings"]["runs"]
+    assert [(row["variant"], row["commit"]) for row in runs["blocks"]] == [("JSReLU", now), ("all three", "a" * 12)]
+    assert {row["commit"] for row in runs["factors"]} == {now, "a" * 12}
+    labels = [curve["label"] for curve in both.data["curves"]]
+    assert labels == ["vanilla", "JSReLU", "vanilla @ aaaaaaa", "all three @ aaaaaaa"]
+    drawn = before.data["curves"][1]["y"]
+    assert both.data["curves"][3]["y"] == pytest.approx(drawn, rel=1e-3)  # courses in records have four digits
+    (part,) = runs["earlier"].values()
+    assert part["looks"] == {name: before.data["settings"]["runs"]["looks"][name] for name in part["looks"]}
+    assert "a text of 40,000 bytes" in part["measured"]
+    assert both.data["settings"]["earlier rows"] == {"a" * 12: part["measured"]}
+    page = experiment("peng-regime-language", "reproduce").sections["docs/regime.md"](both)
+    assert f"Rows of {'a' * 12}: torch" in page and "all three, 2 seeds" not in both.data["finding"]
+
+    # once more, from the record that has both: nothing comes twice, and what goes on replaces what it was
+    trained("here", text(1), (plan.VANILLA, plan.SINGLE[0]), steps=20)
+    again = held(here, at_commit(both, "b"))
+    kept = [(row["variant"], row["steps"]) for row in again.data["rows"] if row["steps"]]
+    assert kept == [("vanilla", 20), ("JSReLU", 20), ("vanilla", 10), ("all three", 10)]
+    assert (
+        again.data["curves"][2:] == both.data["curves"][2:]
+        and again.data["settings"]["runs"]["earlier"] == runs["earlier"]
+    )
+    assert "commit" not in held(lost, before).data["rows"][0]  # all of it is there
+    moved = [(r["variant"], r["commit"]) for r in held(lost, at_commit(again, "c")).data["rows"] if r["steps"]]
+    assert moved == [("vanilla", now), ("all three", now), ("vanilla", "c" * 12), ("JSReLU", "c" * 12)]
+
+
+def test_records_whose_rows_cannot_be_told_apart_are_refused(setting: Setting, tmp_path: Path) -> None:
+    training.train(job(setting, begin="tokens"), lambda share: None)
+    record = held(tmp_path)
+    other = json.loads(record.to_json())
+    (courses,) = (c for c in other["data"]["settings"]["runs"]["looks"].values() if c[0])
+    courses[0][0]["density"] = 0.123
+    changed = Record.from_json(json.dumps(other))
+    with pytest.raises(ConfigError, match="commit first"):
+        held(tmp_path, changed)
+    assert len([r for r in held(tmp_path, at_commit(changed, "a")).data["rows"] if r["steps"]]) == 2
+    other["data"]["rows"].pop()
+    with pytest.raises(ConfigError, match="no courses that its rows belong to"):
+        held(tmp_path, Record.from_json(json.dumps(other)))

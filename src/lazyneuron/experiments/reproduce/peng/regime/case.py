@@ -118,7 +118,8 @@ class Case:
     @property
     def name(self) -> str:
         """As in folders: task, optimiser, tuning and first weights where they are not the usual ones, variant."""
-        special = (self.optimizer, self.tuning, self.begin, "clipped" if self.clipped else "")
+        tuning = self.tuning if self.tuning == "scratch" else f"{self.tuning}-after-{self.start}"
+        special = (self.optimizer, tuning, self.begin, "clipped" if self.clipped else "")
         apart = [part for part in special if part not in _USUAL]
         return "-".join([self.kind, *apart, *self.variant.name.replace(",", "").split()])
 

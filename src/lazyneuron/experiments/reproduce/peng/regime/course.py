@@ -31,14 +31,15 @@ def shared_step(trainings: Iterable[Sequence[Look]]) -> int:
     return max(set.intersection(*steps), default=0) if steps else 0
 
 
-def at(looks: Sequence[Look], step: int, key: str) -> float:
-    """A number at a step, the mean with the looks before it."""
-    return statistics.mean(float(look[key]) for look in _last(looks, step))
+def at(looks: Sequence[Look], step: int, key: str, *, over: int = SMOOTHED) -> float:
+    """A number at a step, the mean of so many looks up to it."""
+    return statistics.mean(float(look[key]) for look in _last(looks, step, over))
 
 
-def densities_of_blocks(looks: Sequence[Look], step: int) -> list[float]:
-    """The density of each block at a step, in the model's order, the mean with the looks before it."""
-    return [statistics.mean(each) for each in zip(*(look["densities"] for look in _last(looks, step)), strict=True)]
+def densities_of_blocks(looks: Sequence[Look], step: int, *, over: int = SMOOTHED) -> list[float]:
+    """The density of each block at a step, in the model's order, the mean of so many looks up to it."""
+    found = (look["densities"] for look in _last(looks, step, over))
+    return [statistics.mean(each) for each in zip(*found, strict=True)]
 
 
 def in_training(looks: Sequence[Look], step: int) -> float:
@@ -62,7 +63,7 @@ def cut_at_equal_loss(mine: Sequence[Look], theirs: Sequence[Look], step: int) -
     return None if first is None else cut(at(mine, first, "density"), density)
 
 
-def factor_ratios(mine: Sequence[Look], theirs: Sequence[Look], step: int) -> dict[str, float]:
+def factor_ratios(mine: Sequence[Look], theirs: Sequence[Look], step: int, *, over: int = SMOOTHED) -> dict[str, float]:
     """What each factor of the density identity is against the other training's: geometric means over blocks and looks.
 
     ``density = AS_K / (T n C)``, and the coefficient C is the product of the mean of ``|x|^2``, the mean squares of the
@@ -73,7 +74,7 @@ def factor_ratios(mine: Sequence[Look], theirs: Sequence[Look], step: int) -> di
         ``density of derivatives``, and what :data:`FACTORS` names.
     """
     names = {"density of derivatives": "derivative_density", **FACTORS}
-    pairs = list(zip(_last(mine, step), _last(theirs, step), strict=True))
+    pairs = list(zip(_last(mine, step, over), _last(theirs, step, over), strict=True))
     return {title: math.exp(_mean_log_ratio(pairs, key)) for title, key in names.items()}
 
 
@@ -87,5 +88,5 @@ def _mean_log_ratio(pairs: Sequence[tuple[Look, Look]], key: str) -> float:
     return statistics.mean(found) if found else math.nan
 
 
-def _last(looks: Sequence[Look], step: int) -> Sequence[Look]:
-    return [look for look in looks if look["step"] <= step][-SMOOTHED:]
+def _last(looks: Sequence[Look], step: int, count: int) -> Sequence[Look]:
+    return [look for look in looks if look["step"] <= step][-count:]

@@ -16,8 +16,9 @@ from lazyneuron.experiments.training.trainer import Variant
 from lazyneuron.experiments.training.vision import VisionSize
 from lazyneuron.induce import Chain, DoublyBiased, Pressure, TargetDensity
 
-STEPS, LONG_STEPS, TUNING_STEPS, CLIPPING_STEPS = 20_000, 100_000, 10_000, 10_000
-RAMP = 0.3  # of the steps of fine-tuning, as 3000 of 10 000
+STEPS, LONG_STEPS, CLIPPING_STEPS = 20_000, 100_000, 10_000
+TUNING = 0.5  # of the steps before, as 10 000 of 20 000
+RAMP = 0.3  # of those of fine-tuning, as 3000 of 10 000
 TARGETS = (0.05, 0.03)
 _OFF: dict[str, Any] = {"jsrelu": False, "zeroth_bias": False, "norm_floor": None}
 VANILLA, ALL_THREE = Variant(name="vanilla"), Variant(name="all three", recipe=DoublyBiased())
@@ -100,8 +101,9 @@ def pressed(steps: int) -> tuple[Case, ...]:
     return tuple(Case(kind="decoder", variant=v, steps=steps, begin=begin_of("decoder")) for v in variants)
 
 
-def tuned(steps: int, start: int) -> tuple[Case, ...]:
+def tuned(start: int) -> tuple[Case, ...]:
     """Fine-tuning of the vanilla model, with all weights and by adapters, beside plainly training on."""
+    steps = max(1, round(TUNING * start))
     recipe = DoublyBiased.for_finetuning(max(1, round(RAMP * steps)))
     both = (Variant(name="trained on"), Variant(name="all three", recipe=recipe))
     return tuple(
@@ -157,5 +159,5 @@ def setting_of(request: Request) -> Setting:
 
 
 def steps_of(request: Request, steps: int) -> int:
-    """That many, or a handful when quick."""
-    return 20 if request.quick else steps
+    """A handful when quick; else as many as were asked for, or that many."""
+    return 20 if request.quick else request.steps or steps

@@ -9,6 +9,7 @@ from typing import Any
 from lazyneuron.experiments.experiment import band
 from lazyneuron.experiments.reproduce.peng.regime.case import Case
 from lazyneuron.experiments.reproduce.peng.regime.course import (
+    SMOOTHED,
     Look,
     at,
     cut,
@@ -36,19 +37,24 @@ _BEGIN = {
     "unit": "embeddings of deviation 1, ",
     "tokens": "tokens of deviation 1, ",
 }
+_LED = "led"  # the penalty says which density there is, at any loss
 _MOMENTS = (0.05, 0.25, 1.0)  # shares of the steps at which factors are shown
 
 
 class Comparison:
-    """A case beside the first one with the same task, optimiser and tuning: the seeds that are furthest in both.
+    """A case beside the first of its task, optimiser, tuning and penalty: the seeds that are furthest in both.
 
     Args:
         case: the case.
         mine, theirs: what is known of both for each seed; None for what has not begun.
+        first: whether the case is that first one.
     """
 
-    def __init__(self, case: Case, mine: Sequence[Course | None], theirs: Sequence[Course | None]) -> None:
-        self.case = case
+    def __init__(
+        self, case: Case, mine: Sequence[Course | None], theirs: Sequence[Course | None], *, first: bool
+    ) -> None:
+        self.case, self.first = case, first
+        self.over = SMOOTHED if case.variant.pressure is None else 1  # a penalty's density falls as it is told to
         self.diverged = sum(bool(course and course["diverged"]) for course in mine)
         both = [(looks_until(a, case.steps), looks_until(b, case.steps)) for a, b in zip(mine, theirs, strict=True)]
         self.step = max(map(shared_step, both), default=0)
@@ -56,10 +62,11 @@ class Comparison:
 
     @property
     def trained(self) -> str:
-        """First weights where they are not the usual ones, from scratch or on, optimiser, clipping."""
+        """First weights where they are not the usual ones, from scratch or on from where, optimiser, clipping."""
         case = self.case
+        after = f" after {case.start} steps" if case.tuning != "scratch" else ""
         clipped = ", clipped" if case.clipped else ""
-        return f"{_BEGIN[case.begin]}{_HOW[case.tuning]}, {_OPTIMIZERS[case.optimizer]}{clipped}"
+        return f"{_BEGIN[case.begin]}{_HOW[case.tuning]}{after}, {_OPTIMIZERS[case.optimizer]}{clipped}"
 
     def mean(self, value: Callable[[list[Look], list[Look]], float | None]) -> float | None:
         """The mean over seeds of what is made of a pair; None if there is none, or a value is."""
@@ -70,6 +77,10 @@ class Comparison:
     def row(self) -> dict[str, Any]:
         """As it stands in the table."""
         case, step = self.case, self.step
+
+        def now(looks: Sequence[Look], key: str) -> float:
+            return at(looks, step, key, over=self.over)
+
         return {
             "task": _TASKS[case.kind],
             "trained": self.trained,
@@ -78,18 +89,19 @@ class Comparison:
             "of": case.steps,
             "seeds": len(self.pairs),
             "diverged": self.diverged,
-            "density": self.mean(lambda mine, _: at(mine, step, "density")),
+            "density": self.mean(lambda mine, _: now(mine, "density")),
             "in training": self.mean(lambda mine, _: in_training(mine, step)),
-            "loss": self.mean(lambda mine, _: at(mine, step, "loss")),
-            "loss change": self.mean(lambda mine, theirs: at(mine, step, "loss") / at(theirs, step, "loss") - 1),
-            "accuracy": self.mean(lambda mine, _: at(mine, step, "accuracy")),
-            "cut": self.mean(lambda mine, theirs: cut(at(mine, step, "density"), at(theirs, step, "density"))),
+            "loss": self.mean(lambda mine, _: now(mine, "loss")),
+            "loss change": self.mean(lambda mine, theirs: now(mine, "loss") / now(theirs, "loss") - 1),
+            "accuracy": self.mean(lambda mine, _: now(mine, "accuracy")),
+            "cut": self.mean(lambda mine, theirs: cut(now(mine, "density"), now(theirs, "density"))),
             "cut in training": self.mean(lambda mine, theirs: cut(in_training(mine, step), in_training(theirs, step))),
-            "cut at equal loss": self.mean(
-                lambda mine, theirs: 0.0 if mine == theirs else cut_at_equal_loss(mine, theirs, step)
-            ),
+            "cut at equal loss": _LED if case.variant.pressure is not None else self.mean(self._cut_at_equal_loss),
             "paper": PUBLISHED if case.variant.name == "all three" else None,
         }
+
+    def _cut_at_equal_loss(self, mine: Sequence[Look], theirs: Sequence[Look]) -> float | None:
+        return 0.0 if mine == theirs else cut_at_equal_loss(mine, theirs, self.step)
 
     def factor_rows(self) -> list[dict[str, Any]]:
         """The factors of the identity against the other case, at a few moments."""
@@ -99,14 +111,14 @@ class Comparison:
                 [k for k in looks if k["step"] <= share * self.step] for pair in self.pairs for looks in pair
             )
             if step and step not in [row["steps"] for row in made]:
-                found = [factor_ratios(mine, theirs, step) for mine, theirs in self.pairs]
+                found = [factor_ratios(mine, theirs, step, over=self.over) for mine, theirs in self.pairs]
                 means = {key: statistics.geometric_mean(one[key] for one in found) for key in found[0]}
                 made.append({**self._named(), "steps": step, **means})
         return made
 
     def block_row(self) -> dict[str, Any] | None:
         """The density of each block in both, as means over the seeds; None when there is nothing yet."""
-        both = [[densities_of_blocks(looks, self.step) for looks in pair] for pair in self.pairs]
+        both = [[densities_of_blocks(looks, self.step, over=self.over) for looks in pair] for pair in self.pairs]
         if not both:
             return None
         mine, theirs = (
@@ -118,15 +130,14 @@ class Comparison:
     def _named(self) -> dict[str, Any]:
         return {"task": _TASKS[self.case.kind], "trained": self.trained, "variant": self.case.variant.name}
 
-    def curve(self) -> dict[str, Any] | None:
-        """Density over steps, between the lowest and the highest seed."""
+    def curve(self, usual: str = "") -> dict[str, Any] | None:
+        """Density over steps, between the lowest and the highest seed; what was trained as usual does not say how."""
         steps = sorted(set.intersection(*({k["step"] for k in mine} for mine, _ in self.pairs))) if self.pairs else []
         if not steps:
             return None
         runs = [[k["density"] for k in mine if k["step"] in steps] for mine, _ in self.pairs]
-        usual = self.trained == f"{_HOW['scratch']}, {_OPTIMIZERS['adamw']}"
         name = self.case.variant.name
-        return band(name if usual else f"{name}, {self.trained}", x=steps, runs=runs)
+        return band(name if self.trained == usual else f"{name}, {self.trained}", x=steps, runs=runs)
 
 
 def shown(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,21 +149,31 @@ def shown(row: Mapping[str, Any]) -> dict[str, Any]:
 def comparisons(cases: Sequence[Case], found: Sequence[Sequence[Course | None]]) -> list[Comparison]:
     """Each case beside the first of its kind."""
     firsts: dict[Any, int] = {}
-    numbers = [firsts.setdefault((c.kind, c.optimizer, c.tuning, c.begin, c.clipped), n) for n, c in enumerate(cases)]
+    alike = [(c.kind, c.optimizer, c.tuning, c.begin, c.clipped, c.variant.pressure) for c in cases]
+    numbers = [firsts.setdefault(key, n) for n, key in enumerate(alike)]
     return [
-        Comparison(case, found[n], found[first]) for n, (case, first) in enumerate(zip(cases, numbers, strict=True))
+        Comparison(case, found[n], found[first], first=n == first)
+        for n, (case, first) in enumerate(zip(cases, numbers, strict=True))
     ]
 
 
-def sentence(compared: Sequence[Comparison], seeds: int) -> str:
-    """What the table says of the three modules together."""
-    rows = [one.row() for one in compared]
+def unfinished(rows: Sequence[Mapping[str, Any]], seeds: int) -> int:
+    """How many rows have not all steps and seeds."""
+    return sum(row["steps"] < row["of"] or row["seeds"] + row["diverged"] < seeds for row in rows)
+
+
+def sentence(rows: Sequence[Mapping[str, Any]], missing: int) -> str:
+    """What a table says of the three modules together, and how many of its rows are unfinished."""
     said = [
-        f"{row['task']}, {row['trained']}: by {row['cut']:.2f} in inference and {row['cut in training']:.2f} in "
-        f"training, at {100 * row['loss change']:+.1f} % of loss"
+        f"{row['task']}, {row['trained']}{_place(row)}: by {row['cut']:.2f} in inference and "
+        f"{row['cut in training']:.2f} in training, at {100 * row['loss change']:+.1f} % of loss"
         for row in rows
-        if row["variant"] == "all three" and row["cut"] is not None
+        if row["variant"] == "all three" and isinstance(row["cut"], float)
     ]
-    unfinished = sum(row["steps"] < row["of"] or row["seeds"] + row["diverged"] < seeds for row in rows)
-    whole = "" if not unfinished else f" Unfinished: {unfinished} of {len(rows)} rows, which say how far they are."
+    whole = "" if not missing else f" Unfinished: {missing} of {len(rows)} rows, which say how far they are."
     return f"All three modules cut the density: {'; '.join(said) or 'nothing is trained yet'}.{whole}"
+
+
+def _place(row: Mapping[str, Any]) -> str:
+    seeds = "" if row["seeds"] == 1 else f", {row['seeds']} seeds"
+    return seeds + (f" (at {row['commit']})" if "commit" in row else "")
