@@ -346,6 +346,15 @@ def test_fine_tuning_goes_on_from_the_vanilla_weights(setting: Setting) -> None:
         assert not torch.equal(found["transformer.h.0.ln_2.weight"], vanilla["transformer.h.0.ln_2.weight"])
 
 
+def test_a_look_sees_how_far_a_ramp_is(setting: Setting) -> None:
+    ramped = Variant(name="ramped", recipe=DoublyBiased.for_finetuning(10))
+    found = training.train(job(setting, ramped, steps=20), lambda share: None)["looks"]
+    slopes = {look["step"]: look["factors"][0]["slope"] for look in found}
+    assert 1 < slopes[4] < slopes[10]
+    whole = training.train(job(setting, Variant(name="at once", recipe=DoublyBiased()), steps=4), lambda share: None)
+    assert slopes[20] == pytest.approx(whole["looks"][0]["factors"][0]["slope"], rel=0.2)
+
+
 def test_fewer_neurons_than_features_leave_no_kernel(setting: Setting) -> None:
     """Item 4 of the theory: with K K^T of full rank a silent feature gradient needs a silent effective gradient."""
     task = task_of("wide", setting)

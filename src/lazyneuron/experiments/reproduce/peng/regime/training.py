@@ -191,7 +191,8 @@ class _Run:
             self._step(step, guard)
             if step in looks:
                 self.model.eval()
-                found = look_at(self.model, self.task, step=step, blocks=self.blocks)
+                # found anew: an activation on a ramp is another one at each step
+                found = look_at(self.model, self.task, step=step, blocks=find_blocks(self.model))
                 self.course.add(found, clip=self.clip)
                 self.model.train()
             if step in looks or time.monotonic() - saved > _SAVED_EVERY_S:
