@@ -5,13 +5,19 @@ The models of the experiments are so small that a second thread gains nothing, a
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import json
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import Any, TypeVar
 
 from lazyneuron.core.errors import DataError
 from lazyneuron.core.processes import CONTEXT, one_thread_processes, workers_for
+from lazyneuron.core.record import write_text
 
 _Result = TypeVar("_Result")
 _Case = TypeVar("_Case")
@@ -53,6 +59,7 @@ def run_cases(
     seeds: int,
     advance: Advance = lambda share, note: None,
     processes: int | None = None,
+    folder: Path | None = None,
 ) -> list[list[_Result]]:
     """Every case with every seed, side by side as :func:`run_jobs` does it.
 
@@ -61,11 +68,15 @@ def run_cases(
         cases: what is compared.
         job: makes the job of a case and a seed.
         seeds: how many, from 0 on.
+        folder: keeps each result as JSON under a name made from all of its job, so that an interrupted experiment goes
+            on there; None keeps nothing.
 
     Returns:
         For each case its results, in the order of the seeds.
     """
     jobs = [job(case, seed) for seed in range(seeds) for case in cases]
+    if folder is not None:
+        work = functools.partial(_through_file, work, folder)
     found = run_jobs(work, jobs, advance=advance, processes=processes)
     return [found[number :: len(cases)] for number in range(len(cases))]
 
@@ -97,6 +108,19 @@ def as_done(
         raise DataError(
             "A process was killed, perhaps for want of memory; run the same again with fewer processes."
         ) from error
+
+
+def _through_file(work: Work[_Result], folder: Path, job: Any, advance: Callable[[float], None]) -> _Result:
+    """The result that the folder has of this job, or a new one, which it gets."""
+    name = hashlib.sha256(pickle.dumps((work, job), protocol=5)).hexdigest()[:24]
+    file = folder / f"{name}.json"
+    if file.is_file():
+        advance(1.0)
+        return json.loads(file.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+    found = work(job, advance)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(file, json.dumps(found))
+    return found
 
 
 def _share_of_all(advance: Advance, number: int, count: int) -> Callable[[float], None]:

@@ -114,7 +114,7 @@ def _run(request: Request) -> Finding:
     def job(case: tuple[int, float], seed: int) -> Run:
         return Run(width=case[0], weight_decay=case[1], seed=seed, epochs=epochs)
 
-    found = run_cases(train_net, cases, job=job, seeds=request.seeds, advance=request.advance)
+    found = run_cases(train_net, cases, job=job, seeds=request.seeds, advance=request.advance, folder=request.folder)
     by_case = dict(zip(cases, found, strict=True))
 
     def mean(key: str, width: int, decay: float) -> float:

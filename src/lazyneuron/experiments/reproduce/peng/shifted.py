@@ -82,7 +82,9 @@ def _run(request: Request) -> Finding:
     def job(case: Case, seed: int) -> ShiftedJob:
         return ShiftedJob(build=build, config=config, case=case, seed=seed)
 
-    found = run_cases(train_shifted, CASES, job=job, seeds=request.seeds, advance=request.advance)
+    found = run_cases(
+        train_shifted, CASES, job=job, seeds=request.seeds, advance=request.advance, folder=request.folder
+    )
     runs = dict(zip(CASES, found, strict=True))
     rows = [_row(case, each) for case, each in runs.items()]
     rose = sum(row["share in flat interval, end"] > row["share in flat interval, start"] for row in rows)
