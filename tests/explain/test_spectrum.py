@@ -143,5 +143,7 @@ def test_bad_numbers() -> None:
         GramTracker(3, lr=0.1, decay_power=3)
     with pytest.raises(ShapeError, match="A batch is"):
         GramTracker(3, lr=0.1).update(torch.zeros(2, 4))
+    with pytest.raises(ShapeError, match="samples >= 1"):
+        GramTracker(3, lr=0.1).update(torch.zeros(0, 3))
     with pytest.raises(ConfigError, match="positive sizes"):
         stieltjes_bound(0, 1, 1, 0.1, 0.1)

@@ -119,7 +119,7 @@ class GramTracker:
     """The decayed sum of ``h h^T`` over a training run, and how isotropic it is.
 
     Attributes:
-        gram: float64 (width, width).
+        gram: float64 (width, width); updates change it in place.
         steps: updates so far.
 
     Raises:
@@ -147,12 +147,12 @@ class GramTracker:
         """Add the batch mean of ``h h^T``; h is (samples, width).
 
         Raises:
-            ShapeError: another width.
+            ShapeError: another width, or no samples.
         """
-        if h.dim() != 2 or h.shape[1] != len(self.gram):
-            raise ShapeError(f"A batch is (samples, {len(self.gram)}), got {tuple(h.shape)}.")
+        if h.dim() != 2 or h.shape[1] != len(self.gram) or not len(h):
+            raise ShapeError(f"A batch is (samples, {len(self.gram)}) with samples >= 1, got {tuple(h.shape)}.")
         rows = h.detach().to("cpu", torch.float64)
-        self.gram = self._rate**self._power * self.gram + rows.t() @ rows / len(rows)
+        self.gram.addmm_(rows.t(), rows, beta=self._rate**self._power, alpha=1 / len(rows))
         self.steps += 1
 
     @property
