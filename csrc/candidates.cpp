@@ -136,7 +136,7 @@ class Candidates {
       const T* x = static_cast<const T*>(p_.x) + (first_ + t) * p_.d_in;
       for (int64_t k = 0; k < p_.d_in; ++k) wide_[t * p_.d_in + k] = to_float(x[k]);
     }
-    tokens_[t] = measure(wide_row(t), p_.d_in, p_.padded_in, p_.planes, planes_ + t * p_.planes * p_.padded_in);
+    tokens_[t] = measure(wide_row(t), p_.d_in, p_.padded_in, kSketchGrid ? p_.planes : 0, planes_ + t * p_.planes * p_.padded_in);
     if (!rounds_to_nearest()) tokens_[t].norm = NAN;
   }
 
@@ -175,8 +175,8 @@ class Candidates {
       slack += load16(c.quantised + i) * token.error;
       // false for NaN, so that of what is not finite nothing is proved; within the limit nothing overflows
       const v16i within = splat(token.norm) <= load16(c.limit + i);
-      const v16f top = within ? z + slack : splat(kInfinity), bottom = within ? z - slack : splat(-kInfinity);
-      std::memcpy(upper + at, &top, 64);
+      const v16f top = select(within, z + slack, splat(kInfinity)), bottom = select(within, z - slack, splat(-kInfinity));
+      store(upper + at, top);
       lower.offer(bottom);
     }
   }

@@ -24,7 +24,7 @@ void norm_rows(const NormProblem& p) {
     int64_t k = 0;
     for (; k + 16 <= p.width; k += 16) {
       const v16f v = load16(x + k);
-      std::memcpy(wide.data() + k, &v, sizeof(v));
+      store(wide.data() + k, v);
       squares += v * v;
     }
     float sum = reduce(squares);
@@ -43,7 +43,7 @@ void norm_rows(const NormProblem& p) {
 // exp of numbers that are not positive, to two units in the last place; what underflows is zero.
 LAZY_INLINE v16f exp_of_negative(v16f x) {
   const v16f least = splat(-87.f);
-  const v16f inside = x < least ? least : x;
+  const v16f inside = select(x < least, least, x);
   const v16f whole = (inside * 1.44269504f + 12582912.f) - 12582912.f;
   const v16f r = (inside - whole * 0.693359375f) + whole * 2.12194440e-4f;
   v16f p = splat(1.f / 5040);
@@ -54,9 +54,9 @@ LAZY_INLINE v16f exp_of_negative(v16f x) {
   p = p * r + 0.5f;
   p = p * r + 1.f;
   p = p * r + 1.f;
-  const v16i bits = (__builtin_convertvector(whole, v16i) + 127) << 23;
-  const v16f power = load_as<v16f>(&bits);
-  return x < least ? v16f{} : p * power;  // NaN is not less than anything, and stays in p
+  const v16i bits = (convert<v16i>(whole) + 127) << 23;
+  const v16f power = bits_as<v16f>(bits);
+  return select(x < least, v16f{}, p * power);  // NaN is not less than anything, and stays in p
 }
 
 // Scores of all keys for one query; what is left of the last sixteen is minus infinity.
@@ -76,13 +76,13 @@ float weigh(float* scores, int64_t padded) {
   v16f most = splat(-std::numeric_limits<float>::infinity()), sum = {};
   for (int64_t t = 0; t < padded; t += 16) {
     const v16f s = load16(scores + t);
-    most = s > most ? s : most;
+    most = select(s > most, s, most);
   }
   float largest = most[0];
   for (int i = 1; i < 16; ++i) largest = most[i] > largest ? most[i] : largest;
   for (int64_t t = 0; t < padded; t += 16) {
     const v16f w = exp_of_negative(load16(scores + t) - largest);
-    std::memcpy(scores + t, &w, sizeof(w));
+    store(scores + t, w);
     sum += w;
   }
   return reduce(sum);
@@ -124,7 +124,7 @@ class Attention {
         for (int64_t g = 0; g < groups; ++g) {
           float* to = sums + g * width + c;
           const v16f sum = load16(to) + scores[g * padded_ + t] * value;
-          std::memcpy(to, &sum, sizeof(sum));
+          store(to, sum);
         }
       }
     for (int64_t g = 0; g < groups; ++g)

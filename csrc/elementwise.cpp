@@ -29,7 +29,7 @@ constexpr int kPiece = 256;  // float16 goes through a float buffer, since compi
 LAZY_INLINE void widen(const f16* from, float* to) {
   for (int k = 0; k < kPiece; k += 16) {
     const v16f v = load16(from + k);
-    std::memcpy(to + k, &v, 64);
+    store(to + k, v);
   }
 }
 

@@ -30,7 +30,7 @@ inline void normalise(float* x, int64_t n, const Finish& f) {
   const float factor = 1.f / std::sqrt(squares / static_cast<float>(n) + f.epsilon);
   for (int64_t k = 0; k < whole; k += 16) {
     const v16f v = (load16(x + k) - mean) * factor * load16(f.weight + k) + load16(f.bias + k);
-    std::memcpy(x + k, &v, 64);
+    store(x + k, v);
   }
   for (int64_t k = whole; k < n; ++k) x[k] = (x[k] - mean) * factor * f.weight[k] + f.bias[k];
 }

@@ -19,8 +19,6 @@ constexpr int kWide = 6;
 constexpr int kWide = 3;
 #endif
 
-LAZY_INLINE void store16(float* p, v16f v) { std::memcpy(p, &v, 64); }
-
 // 64 bits of a row from neuron `from`, a multiple of 64, on; what lies behind `end` is left out.
 LAZY_INLINE uint64_t word_of(const uint8_t* row, int64_t from, int64_t end) {
   uint64_t word = 0;
@@ -59,7 +57,7 @@ LAZY_INLINE void load(v16f (&sum)[B], const float* p) {
 template <int B>
 LAZY_INLINE void store(const v16f (&sum)[B], float* p) {
 #pragma GCC unroll 24
-  for (int b = 0; b < B; ++b) store16(p + 16 * b, sum[b]);
+  for (int b = 0; b < B; ++b) lazy::LAZY_ISA::store(p + 16 * b, sum[b]);
 }
 
 template <int B>

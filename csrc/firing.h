@@ -203,7 +203,7 @@ class Accumulation {
 #pragma GCC unroll 8
       for (int u = 0; u < U; ++u) {
         const v16f sum = load16(y + 16 * u) + v * w[u];
-        std::memcpy(y + 16 * u, &sum, 64);
+        store(y + 16 * u, sum);
       }
     }
   }
@@ -220,7 +220,7 @@ class Accumulation {
         sum += v[j] * entry[j].row.load(k);
         ahead(e + static_cast<size_t>(j), k);
       }
-      std::memcpy(sums_ + k, &sum, 64);
+      store(sums_ + k, sum);
     }
     for (; k < width_; ++k)
       for (int j = 0; j < 4; ++j) sums_[k] += *entry[j].value * entry[j].row.one(k);

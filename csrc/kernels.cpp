@@ -87,7 +87,7 @@ class Run {
       float* out = wide_ + t * p_.d_in;
       for (int64_t k = 0; k < p_.d_in; ++k) out[k] = to_float(x[k]);
     }
-    tokens_[t] = measure(wide_row(t), p_.d_in, p_.padded_in, p_.planes, planes_ + t * p_.planes * p_.padded_in);
+    tokens_[t] = measure(wide_row(t), p_.d_in, p_.padded_in, kSketchGrid ? p_.planes : 0, planes_ + t * p_.planes * p_.padded_in);
     if (!nearest_) tokens_[t].norm = NAN;
   }
 

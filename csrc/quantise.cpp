@@ -26,8 +26,8 @@ LAZY_INLINE V whole(V x) {
 }
 
 LAZY_INLINE v16f clamped(v16f x, float low, float top) {
-  x = x < low ? splat(low) : x;
-  return x > top ? splat(top) : x;
+  x = select(x < low, splat(low), x);
+  return select(x > top, splat(top), x);
 }
 
 LAZY_INLINE float nearest(float x, float low, float top) {
@@ -50,7 +50,7 @@ LAZY_INLINE void widen_row(const T* from, float* to, int64_t n) {
   int64_t k = 0;
   for (; k + 16 <= n; k += 16) {
     const v16f v = load16(from + k);
-    std::memcpy(to + k, &v, 64);
+    store(to + k, v);
   }
   for (; k < n; ++k) to[k] = to_float(from[k]);
 }
@@ -102,7 +102,7 @@ bf16 quantise_group(const float* values, uint8_t* out) {
   }
   const v16f safe = splat(best_scale == 0 ? 1.f : best_scale), keep = splat(best_scale == 0 ? 0.f : 1.f);
   for (int j = 0; j < kVectors; ++j) {
-    const v16i q = __builtin_convertvector(whole(clamped(v[j] / safe, -8.f, 7.f)) * keep + 8.f, v16i);
+    const v16i q = convert<v16i>(whole(clamped(v[j] / safe, -8.f, 7.f)) * keep + 8.f);
     for (int i = 0; i < 16; ++i) out[16 * j + i] = static_cast<uint8_t>(q[i]);
   }
   return best;

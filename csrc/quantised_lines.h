@@ -57,7 +57,7 @@ class Lines {
 
  private:
   // Other levels wait for arithmetic, not for memory.
-  static constexpr bool kFetches = LAZY_VNNI;
+  static constexpr bool kFetches = LAZY_VNNI || LAZY_WORDS;
 
   struct Range { const char *at, *end; };
 

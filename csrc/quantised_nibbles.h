@@ -76,9 +76,9 @@ class NibbleGrid {
     constexpr int kEach = 1 << (Shift - 5);
     bf16 some[16] = {};
     std::memcpy(some, scale + g / kEach, sizeof(bf16) * static_cast<size_t>(n / kEach));
-    v16f out = {};
+    float out[16] = {};
     for (int i = 0; i < n; ++i) out[i] = to_float(some[i / kEach]);
-    return out;
+    return load16(out);
   }
 
   template <int Shift, int All, class Fetch>
@@ -86,15 +86,15 @@ class NibbleGrid {
     v16i most = {};
     for (int j = 0; j < rows.count; ++j) {
       const v16f a = scales<Shift, All>(rows.scale[j], g, n) * rows.value[j];
-      const v16i size = load_as<v16i>(&a) & 0x7fffffff;
-      most = size > most ? size : most;
+      const v16i size = bits_as<v16i>(a) & 0x7fffffff;
+      most = select(size > most, size, most);
     }
     const v16i power = most >> 23, fits = (power > kBits) & (power < 255);
     const v16i odd = ~fits & (most != 0);  // else there is nothing
     const v16i factor = ((254 + kBits - power) << 23) & fits, unit = (((power - kBits) << 23) & fits) | (odd & kMinusOne);
-    std::memcpy(unit_.data() + g, &unit, 64);
+    store(unit_.data() + g, unit);
     for (int i = 0; i < 16; ++i) odd_ |= odd[i] != 0;
-    fill<Shift, All>(rows, g, n, load_as<v16f>(&factor), fetch);
+    fill<Shift, All>(rows, g, n, bits_as<v16f>(factor), fetch);
   }
 
   template <int Shift, int All, class Fetch>
@@ -109,7 +109,7 @@ class NibbleGrid {
         const float value = 2 * pair + k < rows.count ? rows.value[j] : 0.f;
         const v16f a = scales<Shift, All>(rows.scale[j], g, n) * value;
         // a factor of 0 leaves nothing of what no grid holds
-        split(factor == 0.f ? v16f{} : a * factor, part[k]);
+        split(select(factor == 0.f, v16f{}, a * factor), part[k]);
         for (int h = 0; h < Halves; ++h) total[h] += part[k][h];
       }
       for (int h = 0; h < Halves; ++h) {
@@ -122,19 +122,19 @@ class NibbleGrid {
     }
     for (int h = 0; h < Halves; ++h) {
       total[h] *= 8;  // a nibble is its number plus 8
-      std::memcpy(base_[h].data() + g, &total[h], 64);
+      store(base_[h].data() + g, total[h]);
     }
   }
 
   // Whole numbers of 16 bits.
   LAZY_INLINE static void split(v16f a, v16i* out) {
     if constexpr (Halves == 2) {
-      const v16i whole = __builtin_convertvector(a, v16i);
+      const v16i whole = convert<v16i>(a);
       out[0] = (whole + 0x8000) >> 16;
       out[1] = whole - (out[0] << 16);
     } else {
-      const v16f most = splat(32767.f), near = (a > most ? most : a) + splat(12582912.f);  // the nearest, beyond 1.5 * 2^23
-      out[0] = load_as<v16i>(&near) - 0x4b400000;
+      const v16f most = splat(32767.f), near = select(a > most, most, a) + splat(12582912.f);  // the nearest, beyond 1.5 * 2^23
+      out[0] = bits_as<v16i>(near) - 0x4b400000;
     }
   }
 

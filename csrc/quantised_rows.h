@@ -1,21 +1,13 @@
 // Dot products of quantised rows with tokens. Tokens are kept on a grid of 16 bits, as two int8 planes.
 #pragma once
 #include "quantised.h"
+#include "grid_token.h"
+#include "quantised_bytes.h"
 #include "quantised_lines.h"
-#include "sketch.h"
+#include "quantised_words.h"
 
 namespace lazy {
 namespace LAZY_ISA {
-
-// A token as the products read it.
-struct GridToken {
-  const int8_t* planes;   // 2 x padded_in, high first; in the order of the blocks when rows are int4
-  const int32_t* base;    // int4: (blocks, 16), 8 times the sums of x that a lane covers
-  const float* wide;      // (d_in)
-  float step;             // x ~ step * (256 * high + low)
-  int32_t sum[2];         // of the planes
-  bool odd;               // no grid holds x, or there are no planes here: `wide` is what counts
-};
 
 constexpr int kGridTile = kMaxTile;
 
@@ -81,7 +73,7 @@ inline void fetch_scales(const QuantisedProblem& p, const QuantisedRows& rows, i
   }
 }
 
-#if LAZY_VNNI
+#if LAZY_VNNI || LAZY_WORDS
 
 // Fetches what is read next: a run of lines whose number is known, or whatever `lines` says.
 template <bool Run>
@@ -98,104 +90,6 @@ struct Fetch {
     }
   }
 };
-
-// out[r][t] = row r . token t, for R int8 rows and T tokens.
-template <int R, int T, class Fetch>
-LAZY_INLINE void int8_dots(const uint8_t* const* rows, const float* const* scale, const GridToken* const* x,
-                           int64_t padded, float (*out)[T], Fetch fetch) {
-  const int8_t* planes[T];
-  for (int t = 0; t < T; ++t) planes[t] = x[t]->planes;
-  __m512i acc[R][2 * T];
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 8
-    for (int t = 0; t < 2 * T; ++t) acc[r][t] = _mm512_setzero_si512();
-  for (int64_t k = 0; k < padded; k += 64) {
-    __m512i w[R];
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      w[r] = _mm512_loadu_si512(rows[r] + k);
-      fetch();
-    }
-#pragma GCC unroll 8
-    for (int t = 0; t < T; ++t) {
-      const __m512i high = _mm512_loadu_si512(planes[t] + k), low = _mm512_loadu_si512(planes[t] + padded + k);
-#pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) {
-        acc[r][2 * t] = add_byte_products(acc[r][2 * t], w[r], high);
-        acc[r][2 * t + 1] = add_byte_products(acc[r][2 * t + 1], w[r], low);
-      }
-    }
-  }
-  for (int r = 0; r < R; ++r)
-    for (int t = 0; t < T; ++t) {
-      const int32_t high = _mm512_reduce_add_epi32(acc[r][2 * t]) - 128 * x[t]->sum[0];
-      const int32_t low = _mm512_reduce_add_epi32(acc[r][2 * t + 1]) - 128 * x[t]->sum[1];
-      out[r][t] = (static_cast<float>(high) * 256.f + static_cast<float>(low)) * x[t]->step * *scale[r];
-    }
-}
-
-// sum + (256 high + low - base) step s, lane by lane: what a block of int4 weights adds.
-LAZY_INLINE __m512 add_block(__m512 sum, __m512i high, __m512i low, __m512i base, __m512 step, __m512 s) {
-  const __m512i exact = _mm512_sub_epi32(_mm512_add_epi32(_mm512_slli_epi32(high, 8), low), base);
-  // the step first: scales of large weights would take what is not yet small out of the range
-  return _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(exact), step), s, sum);
-}
-
-template <int R, int T, class Fetch>
-LAZY_INLINE void int4_dots(const uint8_t* const* rows, const bf16* const* scale, const Blocks& blocks,
-                           const GridToken* const* x, int64_t padded, float (*out)[T], bool one_piece, Fetch fetch) {
-  const __m512i mask = _mm512_set1_epi8(15);
-  constexpr int kChains = R == 1 ? 2 : 1;  // a single row has to hide its own latency
-  const int8_t* planes[T];
-  for (int t = 0; t < T; ++t) planes[t] = x[t]->planes;
-  __m512 sum[R][T] = {};
-  int64_t at = 0;
-  for (int b = 0; b < blocks.count; ++b) {
-    __m512i acc[kChains][R][2 * T];
-#pragma GCC unroll 16
-    for (int i = 0; i < kChains * R * 2 * T; ++i) acc[i / (R * 2 * T)][i / (2 * T) % R][i % (2 * T)] = _mm512_setzero_si512();
-    for (const int64_t end = at + 32 * blocks.steps[b]; at < end; at += 64) {
-      __m512i x_of[T][4];
-#pragma GCC unroll 4
-      for (int t = 0; t < T; ++t)
-#pragma GCC unroll 4
-        for (int c = 0; c < 4; ++c) x_of[t][c] = _mm512_loadu_si512(planes[t] + (c & 1) * padded + 2 * at + (c & 2) * 32);
-#pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) {
-        const __m512i pair = _mm512_loadu_si512(rows[r] + at);
-        fetch();
-        const __m512i even = _mm512_and_si512(pair, mask), odd = _mm512_and_si512(_mm512_srli_epi16(pair, 4), mask);
-#pragma GCC unroll 4
-        for (int t = 0; t < T; ++t)
-#pragma GCC unroll 2
-          for (int c = 0; c < 2; ++c) {
-            acc[0][r][2 * t + c] = add_byte_products(acc[0][r][2 * t + c], even, x_of[t][c]);
-            auto& next = acc[kChains - 1][r][2 * t + c];
-            next = add_byte_products(next, odd, x_of[t][c + 2]);
-          }
-      }
-    }
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      const __m512 s = reinterpret_cast<__m512>(load16(scale[r] + 16 * b));
-      if (one_piece && b % 2 == 0) fetch();  // scales of two blocks are a line
-#pragma GCC unroll 4
-      for (int t = 0; t < T; ++t) {
-        __m512i both[2];
-#pragma GCC unroll 2
-        for (int c = 0; c < 2; ++c) {
-          both[c] = acc[0][r][2 * t + c];
-          if constexpr (kChains == 2) both[c] = _mm512_add_epi32(both[c], acc[1][r][2 * t + c]);
-        }
-        sum[r][t] = add_block(sum[r][t], both[0], both[1], _mm512_loadu_si512(x[t]->base + 16 * b),
-                              _mm512_set1_ps(x[t]->step), s);
-      }
-    }
-  }
-  for (int r = 0; r < R; ++r)
-    for (int t = 0; t < T; ++t) out[r][t] = _mm512_reduce_add_ps(sum[r][t]);
-}
 
 // The planes of a token in the order of the blocks, and what the offset of 8 adds in each lane.
 inline void reorder(const Blocks& blocks, int64_t padded, const int8_t* planes, int8_t* out, int32_t* base) {
@@ -257,8 +151,9 @@ inline void rows_dots(const QuantisedProblem& p, const QuantisedRows& rows, cons
                       const GridToken* const* x, int count, float* decoded, float* out, Lines& lines) {
   bool odd = false;
   for (int t = 0; t < count; ++t) odd |= x[t]->odd;
-#if LAZY_VNNI
+#if LAZY_VNNI || LAZY_WORDS
   constexpr int kTogether = R >= 4 ? 2 : 3;
+  const int together = LAZY_WORDS && R >= 4 && p.bits == 4 ? 1 : kTogether;  // what registers hold
   Lines none;  // the first tokens fetch for all
   auto go = [&]<int T>(std::integral_constant<int, T>, int t) {
     float part[R][T];
@@ -267,15 +162,17 @@ inline void rows_dots(const QuantisedProblem& p, const QuantisedRows& rows, cons
       for (int u = 0; u < T; ++u) out[r * kGridTile + t + u] = part[r][u];
   };
   int t = 0;
-  for (; t + kTogether <= count; t += kTogether) go(std::integral_constant<int, kTogether>{}, t);
+  if (together == kTogether)
+    for (; t + kTogether <= count; t += kTogether) go(std::integral_constant<int, kTogether>{}, t);
   if (kTogether == 3 && count - t == 2) go(std::integral_constant<int, 2>{}, t);
-  else if (count - t == 1) go(std::integral_constant<int, 1>{}, t);
+  else
+    for (; t < count; ++t) go(std::integral_constant<int, 1>{}, t);
   if (!odd) return;
 #endif
   for (int r = 0; r < R; ++r) {
     decode_row(p, rows, row[r], decoded);
     int t = 0;
-#if !LAZY_VNNI
+#if !LAZY_VNNI && !LAZY_WORDS
     constexpr int kChains = 2;  // of every token, however many stand beside it: they decide the order of its sum
     const float* wide[4];
     for (; !odd && t + 4 <= count; t += 4) {
@@ -285,7 +182,7 @@ inline void rows_dots(const QuantisedProblem& p, const QuantisedRows& rows, cons
 #endif
     for (; t < count; ++t) {
       if (x[t]->odd) out[r * kGridTile + t] = odd_dot(decoded, x[t]->wide, p.d_in);
-#if !LAZY_VNNI
+#if !LAZY_VNNI && !LAZY_WORDS
       else dots<1, kChains>(decoded, &x[t]->wide, p.d_in, out + r * kGridTile + t);
 #endif
     }

@@ -76,7 +76,7 @@ inline void unpack(const QuantisedProblem& p, const QuantisedRows& rows, const i
     const bf16* scale = scale_of<bf16>(rows, row[r]);
     for (int b = 0; b < p.blocks.count; ++b) {
       const v16f s = load16(scale + 16 * b);
-      std::memcpy(scales + (b * kTileRows + r) * 16, &s, 64);
+      store(scales + (b * kTileRows + r) * 16, s);
     }
     out.row[r] = to;
   }

@@ -20,7 +20,7 @@ class GridTokens {
     const int64_t n = p.tokens;
     tokens_ = take<GridToken>(scratch, n);
     planes_ = take<int8_t>(scratch, n * 2 * p.padded_in);
-    ordered_ = p.bits == 4 ? take<int8_t>(scratch, n * 2 * p.padded_in) : planes_;
+    ordered_ = p.bits == 4 || LAZY_WORDS ? take<int8_t>(scratch, n * 2 * p.padded_in) : planes_;
     base_ = take<int32_t>(scratch, n * base_size_);
     wide_ = std::is_same_v<T, float> ? nullptr : take<float>(scratch, n * p.d_in);
   }
@@ -45,8 +45,11 @@ class GridTokens {
     const Token m = measure(wide, p_.d_in, p_.padded_in, 2, planes);
     int8_t* ordered = ordered_ + t * 2 * p_.padded_in;
     int32_t* base = base_ + t * base_size_;
-#if LAZY_VNNI
+#if LAZY_VNNI || LAZY_WORDS
     if (p_.bits == 4) reorder(p_.blocks, p_.padded_in, planes, ordered, base);
+#endif
+#if LAZY_WORDS
+    if (p_.bits == 8) join_planes(p_.padded_in, planes, ordered);
 #endif
     tokens_[t] = {ordered, base, wide, m.step, {m.sum[0], m.sum[1]}, m.odd};
   }

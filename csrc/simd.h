@@ -1,4 +1,4 @@
-// Sixteen-lane float vectors in GCC's portable vector notation; each ISA build lowers them to its own registers.
+// Numbers of models as vectors of sixteen lanes, and dot products of their rows.
 #pragma once
 #include <cfenv>
 #include <cmath>
@@ -8,18 +8,13 @@
 #include <immintrin.h>
 #endif
 
+#include "lanes.h"
 #include "problem.h"
 
 namespace lazy {
 namespace LAZY_ISA {
 
-typedef float v16f __attribute__((vector_size(64)));
-typedef int32_t v16i __attribute__((vector_size(64)));
-typedef uint32_t v16u __attribute__((vector_size(64)));
-typedef uint16_t v16h __attribute__((vector_size(32)));
 typedef int8_t v16b __attribute__((vector_size(16)));
-
-#define LAZY_INLINE inline __attribute__((always_inline))
 
 // The bounds on rounding are those of IEEE round-to-nearest.
 inline bool rounds_to_nearest() {
@@ -33,20 +28,26 @@ inline bool rounds_to_nearest() {
 struct bf16 { uint16_t bits; };
 struct f16 { uint16_t bits; };
 
-template <class V>
-LAZY_INLINE V load_as(const void* p) {
-  V v;
-  std::memcpy(&v, p, sizeof(V));
-  return v;
-}
-
 LAZY_INLINE v16f splat(float x) { return v16f{} + x; }
 
 LAZY_INLINE v16f load16(const float* p) { return load_as<v16f>(p); }
 
 LAZY_INLINE v16f load16(const bf16* p) {
-  v16u wide = __builtin_convertvector(load_as<v16h>(p), v16u) << 16;
-  return load_as<v16f>(&wide);
+#if defined(__AVX512F__)
+  typedef uint16_t Halves __attribute__((vector_size(32)));
+  const v16u wide = convert<v16u>(load_as<Halves>(p)) << 16;
+#elif defined(__AVX2__)
+  const v16u wide = by_register<v16u>([&](int lane) {
+    const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + lane));
+    return reinterpret_cast<Words>(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
+  });
+#else
+  typedef uint16_t Halves __attribute__((vector_size(8)));
+  const v16u wide = by_register<v16u>([&](int lane) {
+    return __builtin_convertvector(load_as<Halves>(p + lane), Words) << 16;
+  });
+#endif
+  return bits_as<v16f>(wide);
 }
 
 LAZY_INLINE v16f load16(const int8_t* p) {
@@ -54,8 +55,31 @@ LAZY_INLINE v16f load16(const int8_t* p) {
   // GCC 12 takes a direct conversion from bytes to floats apart into scalars
   const __m512i wide = _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   return reinterpret_cast<v16f>(_mm512_cvtepi32_ps(wide));
+#elif defined(__AVX2__)
+  return by_register<v16f>([&](int lane) {
+    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + lane));
+    return reinterpret_cast<Floats>(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)));
+  });
 #else
-  return __builtin_convertvector(__builtin_convertvector(load_as<v16b>(p), v16i), v16f);
+  return by_register<v16f>([&](int lane) {
+    const Integers wide = {p[lane], p[lane + 1], p[lane + 2], p[lane + 3]};
+    return __builtin_convertvector(wide, Floats);
+  });
+#endif
+}
+
+// Integers of 8 bits, which they fit.
+LAZY_INLINE v16b bytes_of(v16i v) {
+#if defined(__AVX512F__)
+  return convert<v16b>(v);
+#elif defined(__AVX2__)
+  const __m256i pairs = _mm256_packs_epi32(reinterpret_cast<__m256i>(v.low), reinterpret_cast<__m256i>(v.high));
+  const __m256i ordered = _mm256_permute4x64_epi64(pairs, 0xd8);
+  return reinterpret_cast<v16b>(_mm_packs_epi16(_mm256_castsi256_si128(ordered), _mm256_extracti128_si256(ordered, 1)));
+#else
+  v16b out;
+  for (int lane = 0; lane < 16; ++lane) out[lane] = static_cast<int8_t>(v[lane]);
+  return out;
 #endif
 }
 
@@ -82,14 +106,14 @@ LAZY_INLINE float to_float(f16 x) {
 LAZY_INLINE v16f load16(const f16* p) {
 #if defined(__AVX512F__)
   return reinterpret_cast<v16f>(_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
-#elif defined(__F16C__)
-  const __m256 half[2] = {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))),
-                          _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 8)))};
-  return load_as<v16f>(half);
+#elif defined(__AVX2__)
+  return by_register<v16f>([&](int lane) {
+    return reinterpret_cast<Floats>(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + lane))));
+  });
 #else
-  v16f v;
-  for (int i = 0; i < 16; ++i) v[i] = to_float(p[i]);
-  return v;
+  float wide[16];
+  for (int i = 0; i < 16; ++i) wide[i] = to_float(p[i]);
+  return load_as<v16f>(wide);
 #endif
 }
 
@@ -97,9 +121,14 @@ LAZY_INLINE float reduce(v16f v) {
 #if defined(__AVX512F__)
   return _mm512_reduce_add_ps(reinterpret_cast<__m512>(v));
 #else
-  float s[8];
-  for (int i = 0; i < 8; ++i) s[i] = v[i] + v[i + 8];
-  return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
+  const auto eight = v.low + v.high;  // the order is that of the reduction above
+#if defined(__AVX2__)
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(reinterpret_cast<__m256>(eight)),
+                                 _mm256_extractf128_ps(reinterpret_cast<__m256>(eight), 1));
+#else
+  const Floats four = eight.low + eight.high;
+#endif
+  return (four[0] + four[2]) + (four[1] + four[3]);
 #endif
 }
 
@@ -172,6 +201,12 @@ LAZY_INLINE __m512i add_word_products(__m512i sum, __m512i a, __m512i b) {
 // Dot products of one weight row with N token rows, each in U chains: at least four hide the latency of a multiply-add.
 template <int N, int U = N >= 4 ? 1 : 4 / N, class W, class X>
 LAZY_INLINE void dots(const W* row, const X* const* x, int64_t n, float* out) {
+#if !defined(__AVX512F__)
+  if constexpr (N > 4) {  // whose sums would not fit the registers
+    dots<4, U>(row, x, n, out);
+    return dots<N - 4, U>(row, x + 4, n, out + 4);
+  }
+#endif
   constexpr int L = kLanes<W>;
   v16f sum[N][U] = {};
   int64_t k = 0;

@@ -28,6 +28,12 @@ struct Token {
 #define LAZY_VNNI 0
 #endif
 
+#if defined(__AVX2__) && !LAZY_VNNI
+#define LAZY_WORDS 1  // pairs of words are multiplied and added up
+#else
+#define LAZY_WORDS 0
+#endif
+
 constexpr int64_t kMostFours = 32768 / 4;      // of the widest input that the kernels take
 constexpr float kSmallest = 0x1p-126f;           // what is below may be flushed to zero
 constexpr float kLeast = 0x1p-100f, kMost = 0x1p100f;  // largest entries between which no sketch sum leaves fp32
@@ -39,8 +45,8 @@ LAZY_INLINE float largest_magnitude(const float* x, int64_t n, bool* finite) {
   int64_t k = 0;
   for (; k + 16 <= n; k += 16) {
     v16f v = load16(x + k);
-    v16f a = v < 0.f ? -v : v;
-    top = a > top ? a : top;
+    v16f a = select(v < 0.f, -v, v);
+    top = select(a > top, a, top);
     poison += v * 0.f;
   }
   float best = 0.f, bad = 0.f;
@@ -65,6 +71,8 @@ LAZY_INLINE float power_near(float magnitude) {
   const uint32_t bits = (field < 1 ? 1u : field > 253 ? 253u : field) << 23;
   return load_as<float>(&bits);
 }
+
+constexpr bool kSketchGrid = LAZY_VNNI;  // whether sketches are multiplied with planes of tokens, else with tokens themselves
 
 #if LAZY_VNNI
 
@@ -92,11 +100,19 @@ LAZY_INLINE float reach(const float* x, int64_t n, float largest) {
   return found;
 }
 
+#endif
+
+#if LAZY_VNNI || LAZY_WORDS
+
 // The grid of x. planes: padded_in bytes each, high first. Everything is measured on x * factor, whose largest entry is
 // between 1 and 2: squares of the misses of a small x would underflow, and hide them.
 LAZY_INLINE void quantise(const float* x, int64_t n, int64_t padded, int planes, bool may_be_loud, float factor,
                           float largest, float margin, int8_t* out, Token& t) {
+#if LAZY_VNNI
   const float top = (planes == 1 && may_be_loud ? reach(x, n, largest) : largest) * factor;
+#else
+  const float top = largest * factor;
+#endif
   const float in_top = planes == 2 ? 32512.f : 127.f, levels = 32512.f;
   const float step = top / in_top;
   const float inverse = in_top / top;
@@ -107,14 +123,14 @@ LAZY_INLINE void quantise(const float* x, int64_t n, int64_t padded, int planes,
   auto put = [&](int64_t k, v16f x16, int lanes) {
     const v16f v = x16 * factor;
     v16f q = (v * inverse + magic) - magic;
-    q = q > levels ? splat(levels) : q < -levels ? splat(-levels) : q;
+    q = select(q > levels, splat(levels), select(q < -levels, splat(-levels), q));
     v16f f = v - q * step;
     if (lanes == 16) miss += f * f;
     else for (int i = 0; i < lanes; ++i) miss_tail += f[i] * f[i];
-    v16i p = __builtin_convertvector(q, v16i);
+    v16i p = convert<v16i>(q);
     v16i high = (p + 128) >> 8;
     v16i low = p - high * 256;
-    v16b hb = __builtin_convertvector(high, v16b), lb = __builtin_convertvector(low, v16b);
+    v16b hb = bytes_of(high), lb = bytes_of(low);
     if (planes == 2) {
       std::memcpy(out + k, &hb, static_cast<size_t>(lanes));
       std::memcpy(out + padded + k, &lb, static_cast<size_t>(lanes));
@@ -124,12 +140,14 @@ LAZY_INLINE void quantise(const float* x, int64_t n, int64_t padded, int planes,
     }
     std::memcpy(out + k, &lb, static_cast<size_t>(lanes));
     high_sum += p;
+#if LAZY_VNNI
     for (uint32_t left = _mm512_test_epi32_mask((__m512i)high, (__m512i)high); left;) {
       const int four = __builtin_ctz(left) / 4;
       left &= ~(0xfu << 4 * four);
       t.place[t.loud] = static_cast<uint16_t>(k / 4 + four);
       std::memcpy(&t.above[t.loud++], reinterpret_cast<const char*>(&hb) + 4 * four, 4);
     }
+#endif
   };
   int64_t k = 0;
   for (; k + 16 <= n; k += 16) put(k, load16(x + k), 16);
@@ -146,8 +164,8 @@ LAZY_INLINE void quantise(const float* x, int64_t n, int64_t padded, int planes,
 
 #endif
 
-// Bounds carry a relative margin far above the rounding made here, and what flushing to zero could hide. may_be_loud: of one
-// plane, whether a few entries may lie beyond its grid.
+// Bounds carry a relative margin far above the rounding made here, and what flushing to zero could hide. planes: none where
+// products are with x itself. may_be_loud: of one plane, whether a few entries may lie beyond its grid.
 inline Token measure(const float* x, int64_t n, int64_t padded, int planes, int8_t* out, bool may_be_loud = true) {
   Token t = {};
   bool finite = false;
@@ -164,8 +182,8 @@ inline Token measure(const float* x, int64_t n, int64_t padded, int planes, int8
     return t;
   }
   t.error = flushed;
-#if LAZY_VNNI
-  if (largest != 0.f) quantise(x, n, padded, planes, may_be_loud, factor, largest, margin, out, t);
+#if LAZY_VNNI || LAZY_WORDS
+  if (planes && largest != 0.f) quantise(x, n, padded, planes, may_be_loud, factor, largest, margin, out, t);
 #endif
   return t;
 }
@@ -265,12 +283,12 @@ inline void sketch_panel(const Problem& p, const uint8_t* panel, const Token* to
       if (p.planes == 2) {
         v16i high = load_as<v16i>(product[2 * t] + c) - 128 * tokens[t].sum[0];
         v16i low = load_as<v16i>(product[2 * t + 1] + c) - 128 * tokens[t].sum[1];
-        value = __builtin_convertvector(high, v16f) * 256.f + __builtin_convertvector(low, v16f);
+        value = convert<v16f>(high) * 256.f + convert<v16f>(low);
       } else {
-        value = __builtin_convertvector(load_as<v16i>(product[t] + c) - 128 * tokens[t].sum[0], v16f);
+        value = convert<v16f>(load_as<v16i>(product[t] + c) - 128 * tokens[t].sum[0]);
       }
       value *= tokens[t].step;
-      std::memcpy(out + t * kPanel + c, &value, 64);
+      store(out + t * kPanel + c, value);
     }
 }
 
@@ -284,12 +302,13 @@ LAZY_INLINE void panel_product(const uint8_t* panel, const float* const* x, int6
       const v16u bytes = load_as<v16u>(panel + 64 * c) ^ 0x80808080u;
       for (int j = 0; j < 4 && k + j < n; ++j) {
         const v16u top = bytes << (24 - 8 * j);
-        const v16f w = __builtin_convertvector(load_as<v16i>(&top) >> 24, v16f);
+        const v16f w = convert<v16f>(bits_as<v16i>(top) >> 24);
         for (int r = 0; r < R; ++r) acc[r][c] += w * x[r][k + j];
       }
     }
   }
-  for (int r = 0; r < R; ++r) std::memcpy(out + r * kPanel, acc[r], sizeof(acc[r]));
+  for (int r = 0; r < R; ++r)
+    for (int c = 0; c < 4; ++c) store(out + r * kPanel + 16 * c, acc[r][c]);
 }
 
 inline void sketch_panel(const Problem& p, const uint8_t* panel, const Token*, const int8_t* const*,

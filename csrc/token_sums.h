@@ -70,7 +70,8 @@ LAZY_INLINE void sum_rows(const ByToken::Pair* pair, const ByToken::Pair* end, c
     for (int u = 0; u < U; ++u) sum[u] += v * load16(row + 16 * u);
   }
   alignas(64) float wide[16 * U];
-  std::memcpy(wide, sum, sizeof(wide));
+  #pragma GCC unroll 8
+  for (int u = 0; u < U; ++u) store(wide + 16 * u, sum[u]);
   for (int k = 0; k < 16 * U; ++k) y[k] = narrow(bias ? wide[k] + to_float(bias[k]) : wide[k], T{});
 }
 

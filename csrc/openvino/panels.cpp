@@ -383,10 +383,10 @@ class Panels {
     v16f top = {}, bad = {};
     for (int64_t k = 0; k < padded; k += 16) {
       const v16f h = load16(values + k) * scales(fired.neuron + k);
-      const v16f size = h < 0.f ? -h : h;
-      top = size > top ? size : top;
+      const v16f size = select(h < 0.f, -h, h);
+      top = select(size > top, size, top);
       bad += h * 0.f;
-      std::memcpy(values + k, &h, 64);
+      store(values + k, h);
     }
     float* y = static_cast<float*>(p_.y) + t * p_.d_out;
 #if LAZY_VNNI
@@ -401,9 +401,9 @@ class Panels {
 #if defined(__AVX512F__)
     return reinterpret_cast<v16f>(_mm512_i32gather_ps(_mm512_loadu_si512(neuron), down_scale_, 4));
 #else
-    v16f out;
+    float out[16];
     for (int l = 0; l < 16; ++l) out[l] = down_scale_[neuron[l]];
-    return out;
+    return load16(out);
 #endif
   }
 

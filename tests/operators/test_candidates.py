@@ -12,11 +12,10 @@ from torch import Tensor
 
 from lazyneuron.accelerate.slack.certificate import build_sketch
 from lazyneuron.ops.candidates import operators, reference
-from tests.kernels import NATIVE, needs_kernels
+from tests.kernels import LEVELS, needs_kernels
 
 pytestmark = needs_kernels
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
-LEVELS = range(1 + (torch.ops.lazyneuron.best_isa() if NATIVE and operators.operator() else 0))
 
 
 def made(rows: int, width: int, tokens: int, dtype: torch.dtype, *, seed: int = 0) -> tuple[Tensor, Tensor]:

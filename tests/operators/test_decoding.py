@@ -12,12 +12,11 @@ from torch import Tensor
 
 from lazyneuron.ops.decoding import layers, operators, reference, step
 from lazyneuron.ops.quantised.format import Format, Rows, quantise_rows
-from tests.kernels import NATIVE, needs_kernels
+from tests.kernels import LEVELS, needs_kernels
 from tests.operators import calls
 
 pytestmark = needs_kernels
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
-LEVELS = range(1 + (torch.ops.lazyneuron.best_isa() if NATIVE and operators.operators() else 0))
 
 
 def normal(*shape: int, dtype: torch.dtype, seed: int = 0) -> Tensor:

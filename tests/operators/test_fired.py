@@ -13,9 +13,9 @@ from lazyneuron.ops.fired.operators import PLAIN, fired_columns, fired_dots, fir
 from lazyneuron.ops.native.build import ISA_LEVELS
 from lazyneuron.ops.packing.operators import gather_fired, mark_fired
 from tests.accelerate.comparison import check_close
-from tests.kernels import NATIVE, needs_kernels
+from tests.kernels import LEVELS, needs_kernels
 
-HERE = (PLAIN, *(ISA_LEVELS[: int(torch.ops.lazyneuron.best_isa()) + 1] if NATIVE else ()))
+HERE = (PLAIN, *(ISA_LEVELS[level] for level in LEVELS))
 
 
 @settings(max_examples=50, deadline=None)

@@ -13,9 +13,9 @@ from lazyneuron.blocks.interval import ZeroInterval
 from lazyneuron.core.errors import ConfigError, ImplUnavailable, ShapeError
 from lazyneuron.ops.native.build import ISA_LEVELS
 from lazyneuron.ops.packing.operators import PLAIN, gather_fired, mark_fired, scatter_fired
-from tests.kernels import NATIVE, needs_kernels
+from tests.kernels import LEVELS, NATIVE, needs_kernels
 
-HERE = (PLAIN, *(ISA_LEVELS[: int(torch.ops.lazyneuron.best_isa()) + 1] if NATIVE else ()))
+HERE = (PLAIN, *(ISA_LEVELS[level] for level in LEVELS))
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 

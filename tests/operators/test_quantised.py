@@ -10,13 +10,12 @@ import torch
 from lazyneuron.blocks.activation import Activation
 from lazyneuron.core.errors import AssumptionError, ConfigError, ShapeError
 from lazyneuron.core.memory import HUGE_PAGE
-from lazyneuron.ops.native.build import isa_levels
 from lazyneuron.ops.quantised import operators, quantise, reference
 from lazyneuron.ops.quantised.format import GROUPS, Columns, Format, Rows, quantise_columns, quantise_rows
 from lazyneuron.ops.quantised.layout import laid_out
 from lazyneuron.ops.sparse_mlp.packed import KERNEL_ACTIVATIONS
 from tests.accelerate.comparison import check_close
-from tests.kernels import needs_kernels
+from tests.kernels import LEVELS, needs_kernels
 from tests.operators.quantised import block, decode_columns, decode_rows, on_grid
 
 FORMATS = [Format(bits=8), *(Format(bits=4, group=group) for group in GROUPS)]
@@ -91,12 +90,10 @@ def awkward(rows: int, width: int, dtype: torch.dtype) -> torch.Tensor:
 
 
 @needs_kernels
-@pytest.mark.parametrize("isa", [None, *range(-1, len(isa_levels()))])
+@pytest.mark.parametrize("isa", [None, -1, *LEVELS])
 @pytest.mark.parametrize("form", FORMATS, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_the_native_bytes_are_those_of_the_definition(form, dtype, isa):
-    if isa is not None and isa > int(quantise.choose(plain="torch").operators.best_isa()):
-        pytest.skip("this processor does not run that level")
     for rows, width in ((1, 128), (70, 384), (65, 1920), (3, 2176), (130, 256)):
         weight = awkward(rows, width, dtype)
         wide = torch.cat([weight, weight], 1)[:, :width]
@@ -129,7 +126,7 @@ def test_natively_too_what_no_format_holds_is_refused(form, value):
 
 
 @needs_kernels
-@pytest.mark.parametrize("isa", range(-1, len(isa_levels())))
+@pytest.mark.parametrize("isa", (-1, *LEVELS))
 @pytest.mark.parametrize("form", FORMATS, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_a_linear_layer_is_its_definition(form, dtype, isa):
@@ -141,7 +138,7 @@ def test_a_linear_layer_is_its_definition(form, dtype, isa):
 
 
 @needs_kernels
-@pytest.mark.parametrize("isa", range(-1, len(isa_levels())))
+@pytest.mark.parametrize("isa", (-1, *LEVELS))
 @pytest.mark.parametrize("form", FORMATS[:2], ids=str)
 @pytest.mark.parametrize("gated", [False, True], ids=["plain", "gated"])
 def test_a_block_is_its_definition(form, gated, isa):
@@ -211,13 +208,12 @@ def test_down_alone_takes_given_activations(form, tokens):
 @pytest.mark.parametrize("group", GROUPS)
 @pytest.mark.parametrize("tokens", [1, 3, 70])
 def test_no_level_and_no_order_of_neurons_changes_a_bit_of_int4_down(group, tokens):
-    best = int(quantise.choose(plain="torch").operators.best_isa())
     for d_hidden, d_out in ((1, group), (70, 3 * group), (256, 128), (600, 1152)):
         *_, down = block(128, d_hidden, d_out, bits=4, group=group)
         hidden = normal(tokens, d_hidden).relu() * 10 ** normal(1, d_hidden, seed=1)
         got = operators.down(hidden, down)
         check_close(got, reference.down(hidden, down).float(), length=d_hidden)
-        for isa in range(best + 1):
+        for isa in LEVELS:
             assert torch.equal(got, operators.down(hidden, down, isa=isa))
         order = torch.cat([start + torch.randperm(min(256, d_hidden - start)) for start in range(0, d_hidden, 256)])
         moved = dataclasses.replace(down, bytes=down.bytes[order], scale=down.scale[order])
@@ -228,7 +224,7 @@ def test_no_level_and_no_order_of_neurons_changes_a_bit_of_int4_down(group, toke
 
 
 @needs_kernels
-@pytest.mark.parametrize("isa", range(-1, len(isa_levels())))
+@pytest.mark.parametrize("isa", (-1, *LEVELS))
 def test_hidden_activations_of_any_size_before_int4_down(isa):
     *_, down = block(128, 300, 160, bits=4)
     hidden = normal(6, 300).relu()
@@ -298,7 +294,7 @@ def test_a_planted_fault_in_the_layout_is_noticed():
 
 
 @needs_kernels
-@pytest.mark.parametrize("isa", range(-1, len(isa_levels())))
+@pytest.mark.parametrize("isa", (-1, *LEVELS))
 @pytest.mark.parametrize("form", FORMATS, ids=str)
 @pytest.mark.parametrize("tokens", [1, 3, 40])
 def test_scales_behind_their_rows_change_no_bit(form, isa, tokens):

@@ -18,7 +18,7 @@ from lazyneuron.ops.sparse_mlp import gather, native, reference
 from lazyneuron.ops.sparse_mlp.packed import KERNEL_ACTIVATIONS, PackedBlock
 from tests.accelerate.fuzz.bounds import SMALLEST, Bounds, bounds
 from tests.accelerate.fuzz.case import Case
-from tests.kernels import NATIVE
+from tests.kernels import LEVELS
 
 Fault = Callable[[PackedBlock], PackedBlock]
 WRONG_SKIP, OUTPUT, PATTERN = "skips what may fire", "output out of bounds", "NaN or infinity elsewhere than dense"
@@ -111,11 +111,7 @@ def judge(case: Case, fault: Fault | None = None) -> Iterator[Verdict]:
 
 def levels() -> list[tuple[int, int]]:
     """Numbers of the ISA levels that run here, with the planes that make a difference there."""
-    if not NATIVE:
-        return []
-    native.op()
-    best = int(torch.ops.lazyneuron.best_isa())
-    return [(isa, planes) for isa in range(best + 1) for planes in ((2, 1) if isa == 3 else (2,))]
+    return [(isa, planes) for isa in LEVELS for planes in ((2, 1) if isa == 3 else (2,))]
 
 
 def _verdict(path: str, known: Bounds, got: Tensor, wanted: Tensor, silent: Tensor | None, fires: Tensor) -> Verdict:

@@ -1,0 +1,161 @@
+// Products of quantised rows with tokens where no instruction adds up products of bytes: int8 rows as pairs of words, int4
+// rows as pairs of nibbles with the bytes of the planes. The sums are the whole numbers that LAZY_VNNI gives.
+#pragma once
+#include "grid_token.h"
+#include "quantised.h"
+
+namespace lazy {
+namespace LAZY_ISA {
+
+#if LAZY_WORDS
+
+// The planes of a token, one word a number.
+inline void join_planes(int64_t padded, const int8_t* planes, int8_t* out) {
+  for (int64_t k = 0; k < padded; ++k) {
+    const int16_t word = static_cast<int16_t>(256 * planes[k] + planes[padded + k]);
+    std::memcpy(out + 2 * k, &word, 2);
+  }
+}
+
+// The sum of eight lanes, which may leave 32 bits.
+LAZY_INLINE int64_t wide_sum(__m256i v) {
+  const __m256i four = _mm256_add_epi64(_mm256_cvtepi32_epi64(_mm256_castsi256_si128(v)),
+                                        _mm256_cvtepi32_epi64(_mm256_extracti128_si256(v, 1)));
+  const __m128i two = _mm_add_epi64(_mm256_castsi256_si128(four), _mm256_extracti128_si256(four, 1));
+  return _mm_extract_epi64(two, 0) + _mm_extract_epi64(two, 1);
+}
+
+LAZY_INLINE __m256i load_words(const int8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+
+// As below, of numbers [begin, end): sums that 32 bits a lane hold.
+template <int R, int T, class Fetch>
+LAZY_INLINE void word_sums(const uint8_t* const* rows, const int8_t* const* words, int64_t begin, int64_t end,
+                           int64_t (*total)[T], Fetch& fetch) {
+  constexpr int kChains = R * T == 1 ? 2 : 1;  // a single sum has to hide its own latency
+  __m256i acc[kChains][R][T];
+#pragma GCC unroll 16
+  for (int i = 0; i < kChains * R * T; ++i) acc[i / (R * T)][i / T % R][i % T] = _mm256_setzero_si256();
+  for (int64_t k = begin; k < end; k += 64) {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) fetch();
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; ++c) {
+      __m256i x[T];
+#pragma GCC unroll 4
+      for (int t = 0; t < T; ++t) x[t] = load_words(words[t] + 2 * (k + 16 * c));
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) {
+        const __m256i w = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(rows[r] + k + 16 * c)));
+#pragma GCC unroll 4
+        for (int t = 0; t < T; ++t) {
+          __m256i& sum = acc[c % kChains][r][t];
+          sum = _mm256_add_epi32(sum, _mm256_madd_epi16(w, x[t]));
+        }
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+    for (int t = 0; t < T; ++t)
+#pragma GCC unroll 2
+      for (int chain = 0; chain < kChains; ++chain) total[r][t] += wide_sum(acc[chain][r][t]);
+}
+
+// out[r][t] = row r . token t, for R int8 rows and T tokens.
+template <int R, int T, class Fetch>
+LAZY_INLINE void int8_dots(const uint8_t* const* rows, const float* const* scale, const GridToken* const* x,
+                           int64_t padded, float (*out)[T], Fetch fetch) {
+  constexpr int64_t kPiece = 2048;  // 255 * 2^15 * 2 in each of 128 steps is less than 2^31
+  const int8_t* words[T];
+  for (int t = 0; t < T; ++t) words[t] = x[t]->planes;
+  int64_t total[R][T] = {};
+  for (int64_t k = 0; k < padded; k += kPiece)
+    word_sums<R, T>(rows, words, k, k + kPiece < padded ? k + kPiece : padded, total, fetch);
+  for (int t = 0; t < T; ++t) {
+    const int64_t offset = 128 * (int64_t{256} * x[t]->sum[0] + x[t]->sum[1]);
+    for (int r = 0; r < R; ++r) out[r][t] = static_cast<float>(total[r][t] - offset) * x[t]->step * *scale[r];
+  }
+}
+
+// 256 high + low of half the lanes of a block of int4 weights, from byte `at` of the rows on; fetches where that is asked.
+template <int R, int T, class Fetch>
+LAZY_INLINE void nibble_sums(const uint8_t* const* rows, const int8_t* const* planes, int64_t padded, int64_t at, int lines,
+                             int half, __m256i (*total)[T], Fetch& fetch) {
+  constexpr int kLines = 4;  // whose sums 16 bits hold: 4 * 4 * 15 * 2^7 < 2^15
+  const __m256i mask = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1), steps = _mm256_set1_epi16(256);
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+    for (int t = 0; t < T; ++t) total[r][t] = _mm256_setzero_si256();
+  for (; lines > 0; lines -= kLines) {
+    __m256i acc[R][2 * T];
+#pragma GCC unroll 16
+    for (int i = 0; i < R * 2 * T; ++i) acc[i / (2 * T)][i % (2 * T)] = _mm256_setzero_si256();
+    for (const int64_t end = at + 64 * (lines < kLines ? lines : kLines); at < end; at += 64) {
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) {
+        const __m256i pair = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(rows[r] + at + 32 * half));
+        if (half == 0) fetch();
+        const __m256i even = _mm256_and_si256(pair, mask), odd = _mm256_and_si256(_mm256_srli_epi16(pair, 4), mask);
+#pragma GCC unroll 4
+        for (int t = 0; t < T; ++t)
+#pragma GCC unroll 2
+          for (int c = 0; c < 2; ++c) {
+            const int8_t* const x = planes[t] + c * padded + 2 * at + 32 * half;
+            const __m256i products =
+                _mm256_add_epi16(_mm256_maddubs_epi16(even, load_words(x)), _mm256_maddubs_epi16(odd, load_words(x + 64)));
+            acc[r][2 * t + c] = _mm256_add_epi16(acc[r][2 * t + c], products);
+          }
+      }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+      for (int t = 0; t < T; ++t) {
+        const __m256i both = _mm256_add_epi32(_mm256_madd_epi16(acc[r][2 * t], steps), _mm256_madd_epi16(acc[r][2 * t + 1], ones));
+        total[r][t] = _mm256_add_epi32(total[r][t], both);
+      }
+  }
+}
+
+template <int R, int T, class Fetch>
+LAZY_INLINE void int4_dots(const uint8_t* const* rows, const bf16* const* scale, const Blocks& blocks,
+                           const GridToken* const* x, int64_t padded, float (*out)[T], bool one_piece, Fetch fetch) {
+  const int8_t* planes[T];
+  for (int t = 0; t < T; ++t) planes[t] = x[t]->planes;
+  __m256 sum[R][T][2] = {};
+  int64_t at = 0;
+  for (int b = 0; b < blocks.count; at += 32 * blocks.steps[b++]) {
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; ++half) {
+      __m256i total[R][T];
+      nibble_sums<R, T>(rows, planes, padded, at, blocks.steps[b] / 2, half, total, fetch);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) {
+        const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(scale[r] + 16 * b + 8 * half));
+        const __m256 s = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+        if (half == 0 && one_piece && b % 2 == 0) fetch();  // scales of two blocks are a line
+#pragma GCC unroll 4
+        for (int t = 0; t < T; ++t) {
+          const __m256i base = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x[t]->base + 16 * b + 8 * half));
+          const __m256 exact = _mm256_cvtepi32_ps(_mm256_sub_epi32(total[r][t], base));
+          // the step first: scales of large weights would take what is not yet small out of the range
+          sum[r][t][half] = _mm256_fmadd_ps(_mm256_mul_ps(exact, _mm256_set1_ps(x[t]->step)), s, sum[r][t][half]);
+        }
+      }
+    }
+  }
+  for (int r = 0; r < R; ++r)
+    for (int t = 0; t < T; ++t) {
+      alignas(32) float lanes[16];
+      _mm256_store_ps(lanes, sum[r][t][0]);
+      _mm256_store_ps(lanes + 8, sum[r][t][1]);
+      out[r][t] = reduce(load16(lanes));
+    }
+}
+
+#endif
+
+}  // namespace LAZY_ISA
+}  // namespace lazy
