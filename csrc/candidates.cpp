@@ -92,14 +92,14 @@ class Candidates {
   Candidates(const CandidateProblem& p, int threads, char* scratch)
       : p_(p.rows), k_(p.k), wanted_(p.wanted), threads_(threads), panels_((p_.d_hidden + kPanel - 1) / kPanel) {
     tokens_ = take<Token>(scratch, kTokens);
-    planes_ = take<int8_t>(scratch, kTokens * p_.planes * p_.padded_in);
+    planes_ = take<int8_t>(scratch, kTokens * planes_of(p_) * p_.padded_in);
     if (!std::is_same_v<T, float>) wide_ = take<float>(scratch, kTokens * p_.d_in);
     upper_ = take<float>(scratch, kTokens * panels_ * kPanel);
     largest_.resize(static_cast<size_t>(threads));
   }
 
   static size_t scratch_bytes(const Problem& p) {
-    return up_to(kTokens * sizeof(Token), 64) + up_to(kTokens * p.planes * p.padded_in, 64) +
+    return up_to(kTokens * sizeof(Token), 64) + up_to(kTokens * planes_of(p) * p.padded_in, 64) +
            up_to(kTokens * p.d_in * sizeof(float), 64) +
            up_to(kTokens * up_to(p.d_hidden, kPanel) * sizeof(float), 64) + 256;
   }
@@ -136,7 +136,7 @@ class Candidates {
       const T* x = static_cast<const T*>(p_.x) + (first_ + t) * p_.d_in;
       for (int64_t k = 0; k < p_.d_in; ++k) wide_[t * p_.d_in + k] = to_float(x[k]);
     }
-    tokens_[t] = measure(wide_row(t), p_.d_in, p_.padded_in, kSketchGrid ? p_.planes : 0, planes_ + t * p_.planes * p_.padded_in);
+    tokens_[t] = measure_for_sketch(p_, wide_row(t), planes_ + t * planes_of(p_) * p_.padded_in);
     if (!rounds_to_nearest()) tokens_[t].norm = NAN;
   }
 
@@ -148,7 +148,7 @@ class Candidates {
     const int8_t* planes[kTokens];
     const float* wide[kTokens];
     for (int t = 0; t < count_; ++t) {
-      planes[t] = planes_ + t * p_.planes * p_.padded_in;
+      planes[t] = planes_ + t * planes_of(p_) * p_.padded_in;
       wide[t] = wide_row(t);
     }
     Ahead nothing;

@@ -1,6 +1,6 @@
 // A token that quantised rows are multiplied with.
 #pragma once
-#include "sketch.h"
+#include "token.h"
 
 namespace lazy {
 namespace LAZY_ISA {

@@ -32,13 +32,13 @@ class Run {
  public:
   Run(const Problem& p, int threads, char* scratch, const Layout& l)
       : p_(p), l_(l), row_bytes_(p.d_in * static_cast<int64_t>(sizeof(T))), tokens_(take<Token>(scratch, p.tokens)),
-        planes_(take<int8_t>(scratch, p.tokens * p.planes * p.padded_in)),
+        planes_(take<int8_t>(scratch, p.tokens * planes_of(p) * p.padded_in)),
         wide_(std::is_same_v<T, float> ? nullptr : take<float>(scratch, p.tokens * p.d_in)),
         passes_(l, p.tokens, threads, scratch) {}
 
   static size_t scratch_bytes(const Problem& p, int threads, const Layout& l) {
     const int64_t n = p.tokens;
-    return up_to(n * sizeof(Token), 64) + up_to(n * p.planes * p.padded_in, 64) + up_to(n * p.d_in * sizeof(float), 64) +
+    return up_to(n * sizeof(Token), 64) + up_to(n * planes_of(p) * p.padded_in, 64) + up_to(n * p.d_in * sizeof(float), 64) +
            TwoPasses::scratch_bytes(l, threads) + 256;
   }
 
@@ -87,7 +87,7 @@ class Run {
       float* out = wide_ + t * p_.d_in;
       for (int64_t k = 0; k < p_.d_in; ++k) out[k] = to_float(x[k]);
     }
-    tokens_[t] = measure(wide_row(t), p_.d_in, p_.padded_in, kSketchGrid ? p_.planes : 0, planes_ + t * p_.planes * p_.padded_in);
+    tokens_[t] = measure_for_sketch(p_, wide_row(t), planes_ + t * planes_of(p_) * p_.padded_in);
     if (!nearest_) tokens_[t].norm = NAN;
   }
 
@@ -120,7 +120,7 @@ class Run {
     const int8_t* planes[kMaxTile];
     const float* wide[kMaxTile];
     for (int t = 0; t < count; ++t) {
-      planes[t] = planes_ + (t0 + t) * p_.planes * p_.padded_in;
+      planes[t] = planes_ + (t0 + t) * planes_of(p_) * p_.padded_in;
       wide[t] = wide_row(t0 + t);
     }
     Asked& now = w.asked[w.steps & 1];

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "sketch.h"
+#include "token.h"
 
 namespace lazy {
 namespace LAZY_ISA {

@@ -9,14 +9,6 @@ namespace LAZY_ISA {
 
 #if LAZY_WORDS
 
-// The planes of a token, one word a number.
-inline void join_planes(int64_t padded, const int8_t* planes, int8_t* out) {
-  for (int64_t k = 0; k < padded; ++k) {
-    const int16_t word = static_cast<int16_t>(256 * planes[k] + planes[padded + k]);
-    std::memcpy(out + 2 * k, &word, 2);
-  }
-}
-
 // The sum of eight lanes, which may leave 32 bits.
 LAZY_INLINE int64_t wide_sum(__m256i v) {
   const __m256i four = _mm256_add_epi64(_mm256_cvtepi32_epi64(_mm256_castsi256_si128(v)),
@@ -24,8 +16,6 @@ LAZY_INLINE int64_t wide_sum(__m256i v) {
   const __m128i two = _mm_add_epi64(_mm256_castsi256_si128(four), _mm256_extracti128_si256(four, 1));
   return _mm_extract_epi64(two, 0) + _mm_extract_epi64(two, 1);
 }
-
-LAZY_INLINE __m256i load_words(const int8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
 
 // As below, of numbers [begin, end): sums that 32 bits a lane hold.
 template <int R, int T, class Fetch>
@@ -45,7 +35,7 @@ LAZY_INLINE void word_sums(const uint8_t* const* rows, const int8_t* const* word
       for (int t = 0; t < T; ++t) x[t] = load_words(words[t] + 2 * (k + 16 * c));
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
-        const __m256i w = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(rows[r] + k + 16 * c)));
+        const __m256i w = widened(rows[r] + k + 16 * c);
 #pragma GCC unroll 4
         for (int t = 0; t < T; ++t) {
           __m256i& sum = acc[c % kChains][r][t];

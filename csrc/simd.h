@@ -11,6 +11,18 @@
 #include "lanes.h"
 #include "problem.h"
 
+// How whole numbers are multiplied: bytes four at a time, or words in pairs; else as floats.
+#if defined(__AVX512VNNI__) && defined(__AVX512F__)
+#define LAZY_VNNI 1
+#else
+#define LAZY_VNNI 0
+#endif
+#if defined(__AVX2__) && !LAZY_VNNI
+#define LAZY_WORDS 1
+#else
+#define LAZY_WORDS 0
+#endif
+
 namespace lazy {
 namespace LAZY_ISA {
 
@@ -184,7 +196,7 @@ LAZY_INLINE void multiply_add(v16f& sum, const bf16* w, const bf16* x) {
 }
 #endif
 
-#if defined(__AVX512VNNI__)
+#if LAZY_VNNI
 // sum + the products of bytes with signed bytes (_mm512_dpbusd_epi32), or of words. GCC 12 copies the sums of the intrinsics
 // from register to register, twice a product, which took a third of the time of a row (2026-11, Zen 5).
 LAZY_INLINE __m512i add_byte_products(__m512i sum, __m512i bytes, __m512i signed_bytes) {
