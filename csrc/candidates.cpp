@@ -32,12 +32,11 @@ class Largest {
   }
 
   LAZY_INLINE void offer(v16f values) {
-    const v16i more = values > least_;
-    uint32_t any = 0;
-    for (int l = 0; l < 16; ++l) any |= static_cast<uint32_t>(more[l]);
-    if (!any) return;
-    for (int l = 0; l < 16; ++l)
-      if (values[l] > least_) kept_.push_back(values[l]);
+    uint32_t more = mask_of(values > least_);
+    if (!more) return;
+    float all[16];
+    store(all, values);
+    for (; more; more &= more - 1) kept_.push_back(all[__builtin_ctz(more)]);
     if (kept_.size() >= 2 * k_ + 16) shrink();
   }
 

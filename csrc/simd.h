@@ -80,6 +80,32 @@ LAZY_INLINE v16f load16(const int8_t* p) {
 #endif
 }
 
+LAZY_INLINE v16i widen16(const uint8_t* p) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<v16i>(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+#elif defined(__AVX2__)
+  return by_register<v16i>([&](int lane) {
+    return reinterpret_cast<Integers>(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + lane))));
+  });
+#else
+  return by_register<v16i>([&](int lane) { return Integers{p[lane], p[lane + 1], p[lane + 2], p[lane + 3]}; });
+#endif
+}
+
+// A bit for every lane of a comparison that holds.
+LAZY_INLINE uint32_t mask_of(v16i v) {
+#if defined(__AVX512F__)
+  return _mm512_movepi32_mask(reinterpret_cast<__m512i>(v));
+#elif defined(__AVX2__)
+  return static_cast<uint32_t>(_mm256_movemask_ps(reinterpret_cast<__m256>(v.low))) |
+         static_cast<uint32_t>(_mm256_movemask_ps(reinterpret_cast<__m256>(v.high))) << 8;
+#else
+  uint32_t mask = 0;
+  for (int lane = 0; lane < 16; ++lane) mask |= static_cast<uint32_t>(v[lane] != 0) << lane;
+  return mask;
+#endif
+}
+
 // Integers of 8 bits, which they fit.
 LAZY_INLINE v16b bytes_of(v16i v) {
 #if defined(__AVX512F__)

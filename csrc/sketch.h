@@ -153,13 +153,7 @@ LAZY_INLINE uint64_t undecided(const Problem& p, int64_t first, const Token& tok
     // comparisons are false for NaN, so what is not finite is never proved; within the limit nothing overflows
     const v16i within = splat(token.norm) <= load16(p.certificate.limit + i);
     const v16i proved = within & ((upper <= p.left) | ((lower >= p.low) & (upper <= p.high)));
-#if defined(__AVX512F__)
-    const uint64_t mask = static_cast<uint16_t>(~_mm512_movepi32_mask(reinterpret_cast<__m512i>(proved)));
-#else
-    uint64_t mask = 0;
-    for (int l = 0; l < 16; ++l) mask |= static_cast<uint64_t>(proved[l] == 0) << l;
-#endif
-    bits |= mask << c;
+    bits |= static_cast<uint64_t>(~mask_of(proved) & 0xffff) << c;
   }
   const int64_t real = p.d_hidden - first;
   return real >= kPanel ? bits : bits & ((uint64_t{1} << real) - 1);

@@ -87,11 +87,9 @@ LAZY_INLINE float reach(const float* x, int64_t n, float largest) {
 
 #endif
 
-#if LAZY_VNNI || LAZY_WORDS
-
 // The grid of x. planes: padded_in bytes each, high first. Everything is measured on x * factor, whose largest entry is
 // between 1 and 2: squares of the misses of a small x would underflow, and hide them.
-LAZY_INLINE void quantise(const float* x, int64_t n, int64_t padded, int planes, bool may_be_loud, float factor,
+LAZY_INLINE void quantise(const float* x, int64_t n, int64_t padded, int planes, [[maybe_unused]] bool may_be_loud, float factor,
                           float largest, float margin, int8_t* out, Token& t) {
 #if LAZY_VNNI
   const float top = (planes == 1 && may_be_loud ? reach(x, n, largest) : largest) * factor;
@@ -147,8 +145,6 @@ LAZY_INLINE void quantise(const float* x, int64_t n, int64_t padded, int planes,
   for (int i = 0; i < 16; ++i) { t.sum[0] += high_sum[i]; t.sum[1] += low_sum[i]; }
 }
 
-#endif
-
 // Bounds carry a relative margin far above the rounding made here, and what flushing to zero could hide. planes: none where
 // products are with x itself. may_be_loud: of one plane, whether a few entries may lie beyond its grid.
 inline Token measure(const float* x, int64_t n, int64_t padded, int planes, int8_t* out, bool may_be_loud = true) {
@@ -167,9 +163,7 @@ inline Token measure(const float* x, int64_t n, int64_t padded, int planes, int8
     return t;
   }
   t.error = flushed;
-#if LAZY_VNNI || LAZY_WORDS
   if (planes && largest != 0.f) quantise(x, n, padded, planes, may_be_loud, factor, largest, margin, out, t);
-#endif
   return t;
 }
 

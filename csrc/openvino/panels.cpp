@@ -26,6 +26,10 @@ struct List {
   int64_t count;
 };
 
+// What tokens are kept as for the products of the first layer, on a grid of 8 bits at all levels.
+using Number = std::conditional_t<LAZY_VNNI, int8_t, std::conditional_t<LAZY_WORDS, int16_t, float>>;
+constexpr int64_t kNumber = sizeof(Number);
+
 struct Bytes64 {
   uint8_t at[64];
   constexpr Bytes64() : at() { for (int k = 0; k < 64; ++k) at[k] = static_cast<uint8_t>(k); }
@@ -37,7 +41,7 @@ class Panels {
       : p_(p), down_scale_(down_scale), tile_(tile_of(p, threads)), tiles_((p.tokens + tile_ - 1) / tile_), panels_(panels_of(p)),
         ranges_(ranges_of(p, threads)), live_(live_of(p, threads)), stride_(up_to(p.d_out, 64)) {
     tokens_ = take<Token>(scratch, p.tokens);
-    planes_ = take<int8_t>(scratch, p.tokens * p.padded_in);
+    planes_ = take<int8_t>(scratch, p.tokens * kNumber * p.padded_in);
     lists_ = take<List>(scratch, live_ * ranges_);
     const int64_t most = room(range_panels());
     for (int64_t k = 0; k < live_ * ranges_; ++k) lists_[k] = {take<int32_t>(scratch, most), take<float>(scratch, most), 0};
@@ -46,7 +50,7 @@ class Panels {
   static size_t scratch_bytes(const Problem& p, int threads) {
     const int64_t ranges = ranges_of(p, threads), lists = live_of(p, threads) * ranges;
     const int64_t most = room((panels_of(p) + ranges - 1) / ranges);
-    return up_to(p.tokens * sizeof(Token), 64) + up_to(p.tokens * p.padded_in, 64) + up_to(lists * sizeof(List), 64) +
+    return up_to(p.tokens * sizeof(Token), 64) + up_to(p.tokens * kNumber * p.padded_in, 64) + up_to(lists * sizeof(List), 64) +
            lists * 2 * up_to(most * sizeof(float), 64) + 64;
   }
 
@@ -150,7 +154,16 @@ class Panels {
     tokens_[t] = found;
   }
 #else
-  void prepare(int64_t t) { tokens_[t] = measure(row(t), p_.d_in, p_.padded_in, 1, planes_ + t * p_.padded_in, false); }
+  void prepare(int64_t t) {
+    thread_local Scratch memory;
+    int8_t* const plane = reinterpret_cast<int8_t*>(memory.at_least(static_cast<size_t>(p_.padded_in)));
+    tokens_[t] = measure(row(t), p_.d_in, p_.padded_in, 1, plane, false);
+    Number* const out = numbers(t);
+    const Number step = LAZY_WORDS ? 1 : static_cast<Number>(tokens_[t].step);  // which products of words leave to the end
+    for (int64_t k = 0; k < p_.padded_in; ++k) out[k] = static_cast<Number>(plane[k] * step);
+  }
+
+  Number* numbers(int64_t t) const { return reinterpret_cast<Number*>(planes_) + t * p_.padded_in; }
 #endif
 
   // Which neurons of a range of panels may fire, for the tokens of a tile.
@@ -180,16 +193,7 @@ class Panels {
       for (int64_t t = 0; odd && t < count; ++t)
         if (tokens_[t0 + t].odd) enter_odd(panel, bytes, row(t0 + t), tokens_[t0 + t], lists[t]);
 #else
-      Ahead ahead;
-      alignas(64) float z[kPanel];
-      for (int64_t t = 0; t < count; ++t) {
-        const Token& token = tokens_[t0 + t];
-        const int8_t* plane = planes_ + (t0 + t) * p_.padded_in;
-        const float* wide = row(t0 + t);
-        if (token.odd) { enter_odd(panel, bytes, wide, token, lists[t]); continue; }
-        sketch_panel(p_, bytes, &token, &plane, &wide, 1, z, ahead, 0);
-        enter(panel * kPanel, token.unscale, z, lists[t]);
-      }
+      for (int64_t t = 0; t < count; t += kMaxTile) look_together(panel, bytes, t0 + t, std::min<int64_t>(kMaxTile, count - t), lists + t);
 #endif
     }
   }
@@ -199,6 +203,25 @@ class Panels {
     odd_product(bytes, wide, p_.d_in, token.unscale, z);
     enter(panel * kPanel, token.unscale, z, out);
   }
+
+#if !LAZY_VNNI
+  void look_together(int64_t panel, const uint8_t* bytes, int64_t t0, int64_t count, List* lists) const {
+    Ahead nothing;
+    alignas(64) float z[kMaxTile * kPanel];
+    const int8_t* planes[kMaxTile];
+    const float* wide[kMaxTile];
+    for (int64_t t = 0; t < count; ++t) {
+      planes[t] = reinterpret_cast<const int8_t*>(numbers(t0 + t));
+      wide[t] = reinterpret_cast<const float*>(planes[t]);
+    }
+    sketch_panel(p_, bytes, tokens_ + t0, planes, wide, static_cast<int>(count), z, nothing, 0);
+    for (int64_t t = 0; t < count; ++t) {
+      const Token& token = tokens_[t0 + t];
+      if (token.odd) enter_odd(panel, bytes, row(t0 + t), token, lists[t]);
+      else enter(panel * kPanel, token.unscale, z + t * kPanel, lists[t]);
+    }
+  }
+#endif
 
 #if LAZY_VNNI
   // What products with one panel fetch of the next.
@@ -324,8 +347,8 @@ class Panels {
       const v16i silent = (z <= p_.left) | ((z >= p_.low) & (z <= p_.high));
       const int64_t real = p_.d_hidden - first - c;
       const uint32_t there = real >= 16 ? 0xffffu : real <= 0 ? 0u : (1u << real) - 1;
+      uint32_t fires = ~mask_of(silent) & there;
 #if defined(__AVX512F__)
-      const uint32_t fires = ~static_cast<uint32_t>(_mm512_movepi32_mask(reinterpret_cast<__m512i>(silent))) & there;
       const int n = __builtin_popcount(fires);
       const __mmask16 stored = static_cast<__mmask16>((1u << n) - 1);
       const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
@@ -335,10 +358,12 @@ class Panels {
       _mm512_mask_storeu_epi32(out.neuron + out.count, stored, _mm512_maskz_compress_epi32(mask, neuron));
       out.count += n;
 #else
-      for (int l = 0; l < 16; ++l) {
-        if (silent[l] || !(there >> l & 1u)) continue;
-        out.z[out.count] = z[l];
-        out.neuron[out.count++] = static_cast<int32_t>(first + c + l);
+      float values[16];
+      store(values, z);
+      for (; fires; fires &= fires - 1) {
+        const int lane = __builtin_ctz(fires);
+        out.z[out.count] = values[lane];
+        out.neuron[out.count++] = static_cast<int32_t>(first + c + lane);
       }
 #endif
     }
@@ -392,8 +417,18 @@ class Panels {
 #if LAZY_VNNI
     const float most = _mm512_reduce_max_ps(reinterpret_cast<__m512>(top));
     if (reduce(bad) == 0.f && (most == 0.f || (most > kLeast && most < kMost))) return quickly(fired, most, y), n;
+#else
+    float most = 0.f;
+    for (int lane = 0; lane < 16; ++lane) most = std::max(most, top[lane]);
+    if (reduce(bad) == 0.f && (most == 0.f || (most > kLeast && most < kMost))) {  // on a grid of 8 bits
+      const float inverse = most > 0.f ? 127.f / most : 0.f;
+      const v16f magic = splat(12582912.f);  // adding 1.5 * 2^23 rounds to the nearest integer
+      for (int64_t k = 0; k < padded; k += 16) store(values + k, (load16(values + k) * inverse + magic) - magic);
+      sum_rows(fired, most / 127.f, y);
+      return n;
+    }
 #endif
-    exactly(fired, y);
+    sum_rows(fired, 1.f, y);
     return n;
   }
 
@@ -411,12 +446,21 @@ class Panels {
 
   const uint8_t* down(int32_t neuron) const { return static_cast<const uint8_t*>(p_.down_rows) + neuron * stride_; }
 
-  // Hidden activations as they are.
-  void exactly(const List& fired, float* y) const {
-    for (int64_t c = 0; c < p_.d_out; ++c) {
-      float sum = 0.f;
-      for (int64_t k = 0; k < fired.count; ++k) sum += fired.z[k] * static_cast<float>(down(fired.neuron[k])[c] - 128);
-      y[c] = sum + bias(c);
+  // Hidden activations as they are, in units of `step`.
+  void sum_rows(const List& fired, float step, float* y) const {
+    constexpr int64_t kAhead = 4;  // rows
+    for (int64_t c0 = 0; c0 < stride_; c0 += 64) {
+      v16f sum[4] = {};
+      for (int64_t k = 0; k < fired.count; ++k) {
+        const uint8_t* const row = down(fired.neuron[k]) + c0;
+        __builtin_prefetch(down(fired.neuron[std::min(k + kAhead, fired.count - 1)]) + c0);
+#pragma GCC unroll 4
+        for (int c = 0; c < 4; ++c) sum[c] += convert<v16f>(widen16(row + 16 * c) - 128) * fired.z[k];
+      }
+      float sums[64];
+#pragma GCC unroll 4
+      for (int c = 0; c < 4; ++c) store(sums + 16 * c, sum[c]);
+      for (int64_t c = c0; c < std::min(c0 + 64, p_.d_out); ++c) y[c] = sums[c - c0] * step + bias(c);
     }
   }
 
