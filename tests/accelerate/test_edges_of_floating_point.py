@@ -69,6 +69,19 @@ def outputs(packed: PackedBlock, x: Tensor) -> Iterator[Tensor]:
         yield native.sparse_mlp(packed, x, isa=isa, planes=planes)
 
 
+@needs_kernels
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("width", [128, 2048, 8192])
+def test_no_sum_of_the_largest_numbers_of_a_sketch_leaves_its_integers(width: int, sign: float) -> None:
+    weight = torch.ones(70, width)
+    bias = -width * sign + torch.linspace(-0.1, 0.1, 70) * width  # half of the neurons fire
+    packed = pack(plain(weight, bias))
+    for tokens in (1, 2, 5):
+        skips, wrong = wrongly_skipped(packed, torch.full((tokens, width), sign))
+        assert wrong == 0
+        assert skips >= 30 * tokens
+
+
 @pytest.fixture
 def flushed() -> Iterator[None]:
     torch.set_flush_denormal(True)

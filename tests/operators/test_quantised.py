@@ -294,6 +294,23 @@ def test_a_planted_fault_in_the_layout_is_noticed():
 
 
 @needs_kernels
+@pytest.mark.parametrize("isa", LEVELS)
+@pytest.mark.parametrize("form", FORMATS, ids=str)
+@pytest.mark.parametrize("tokens", [1, 2, 7])
+def test_no_sum_of_the_largest_numbers_leaves_its_integers(form, isa, tokens):
+    for width in (2048, 8192, 32768):
+        weight = torch.ones(9, width)
+        if form.bits == 4:  # what is largest is -8 of its scale, and +7 what is stored as 15
+            weight[:, :: form.group] = -8 / 7
+        rows = quantise_rows(weight, form)
+        assert bool((rows.bytes == 255).any())
+        x = torch.cat([torch.ones(1, width), -torch.ones(1, width)]).repeat(4, 1)[:tokens]
+        wanted = reference.linear(x, rows)
+        assert float(wanted.abs().min()) > 0.9 * width
+        assert torch.allclose(operators.linear(x, rows, isa=isa).double(), wanted, rtol=1e-6)
+
+
+@needs_kernels
 @pytest.mark.parametrize("isa", (-1, *LEVELS))
 @pytest.mark.parametrize("form", FORMATS, ids=str)
 @pytest.mark.parametrize("tokens", [1, 3, 40])
