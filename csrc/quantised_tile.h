@@ -157,6 +157,50 @@ inline void tile_dots(const QuantisedProblem& p, const QuantisedRows& rows, int6
   }
 }
 
+#elif LAZY_WORDS
+
+// As unpack() of the other level.
+inline void unpack(const QuantisedProblem& p, const QuantisedRows& rows, const int64_t* row, uint8_t* bytes, float* scales,
+                   WordTile& out) {
+  const __m256i mask = _mm256_set1_epi8(15);
+  for (int r = 0; r < WordTile::kRows; ++r) {
+    uint8_t* to = bytes + r * (p.padded_in + 64);  // rows whose distance is a power of two would share cache sets
+    const uint8_t* from = rows.bytes + row[r] * rows.stride;
+    for (int64_t k = 0; k < p.padded_in / 2; k += 32) {
+      const __m256i pair = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + k));
+      uint8_t* const even = to + 2 * (k / 64 * 64) + k % 64;
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(even), _mm256_and_si256(pair, mask));
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(even + 64), _mm256_and_si256(_mm256_srli_epi16(pair, 4), mask));
+    }
+    const bf16* scale = scale_of<bf16>(rows, row[r]);
+    for (int b = 0; b < 2 * p.blocks.count; ++b)
+      _mm256_storeu_ps(scales + 8 * (b * WordTile::kRows + r), half_scales(scale + 8 * b));
+    out.row[r] = to;
+  }
+  out.scales = scales;
+}
+
+// The products of n consecutive int4 rows with the tokens of a tile: out[row * kGridTile + token]. The row after the last
+// is the last again.
+inline void tile_dots(const QuantisedProblem& p, const QuantisedRows& rows, int64_t first, int64_t n,
+                      const GridToken* const* x, int count, float* out) {
+  constexpr int R = WordTile::kRows;
+  thread_local Scratch memory;
+  char* scratch = memory.at_least(static_cast<size_t>(R * (p.padded_in + 64) + p.blocks.count * R * 64));
+  for (int64_t r0 = 0; r0 < n; r0 += R) {
+    WordTile tile;
+    int64_t row[R];
+    for (int r = 0; r < R; ++r) row[r] = first + std::min(r0 + r, n - 1);
+    unpack(p, rows, row, reinterpret_cast<uint8_t*>(scratch), reinterpret_cast<float*>(scratch + R * (p.padded_in + 64)), tile);
+    const int kept = static_cast<int>(std::min<int64_t>(R, n - r0));
+    for (int t = 0; t < count; ++t) {
+      float part[R];
+      int4_tile_dot(tile, *x[t], p.blocks, p.padded_in, part);
+      for (int r = 0; r < kept; ++r) out[(r0 + r) * kGridTile + t] = part[r];
+    }
+  }
+}
+
 #endif
 
 }  // namespace LAZY_ISA

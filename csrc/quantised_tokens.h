@@ -104,10 +104,14 @@ inline void want_panel(const QuantisedProblem& p, const QuantisedRows& rows, int
 // The products of one panel of rows with the tokens of a tile: out[row * kGridTile + token].
 inline void panel_dots(const QuantisedProblem& p, const QuantisedRows& rows, int64_t first, int64_t n,
                        const GridToken* const* x, int count, float* decoded, float* out, Lines& lines) {
-#if LAZY_VNNI
+#if LAZY_VNNI || LAZY_WORDS
   bool odd = false;
   for (int t = 0; t < count; ++t) odd |= x[t]->odd;
+#if LAZY_VNNI
   if (count > kStreamTokens && !odd) return tile_dots(p, rows, first, n, x, count, out, lines);
+#else
+  if (count > kStreamTokens && !odd && p.bits == 4) return tile_dots(p, rows, first, n, x, count, out);
+#endif
 #endif
   int64_t r = 0;
   for (; r < n; r += r + kRows <= n ? kRows : 1) {

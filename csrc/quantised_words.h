@@ -68,12 +68,40 @@ LAZY_INLINE void int8_dots(const uint8_t* const* rows, const float* const* scale
   }
 }
 
+// sum + (256 high + low - base) step s, for half the lanes of a block.
+LAZY_INLINE __m256 add_half_block(__m256 sum, __m256i total, const GridToken& x, int block, int half, __m256 s) {
+  const __m256i base = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x.base + 16 * block + 8 * half));
+  const __m256 exact = _mm256_cvtepi32_ps(_mm256_sub_epi32(total, base));
+  // the step first: scales of large weights would take what is not yet small out of the range
+  return _mm256_fmadd_ps(_mm256_mul_ps(exact, _mm256_set1_ps(x.step)), s, sum);
+}
+
+LAZY_INLINE __m256 half_scales(const bf16* p) {
+  const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+}
+
+// In the order of `reduce`.
+LAZY_INLINE float sum_of_halves(const __m256* halves) {
+  const __m256 eight = _mm256_add_ps(halves[0], halves[1]);
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+
+// 256 high + low of sums of words.
+LAZY_INLINE __m256i joined(__m256i high, __m256i low) {
+  return _mm256_add_epi32(_mm256_madd_epi16(high, _mm256_set1_epi16(256)), _mm256_madd_epi16(low, _mm256_set1_epi16(1)));
+}
+
+constexpr int kWordSteps = 8;  // of four weights, whose sums 16 bits hold: 8 * 2 * 15 * 2^7 < 2^15
+
 // 256 high + low of half the lanes of a block of int4 weights, from byte `at` of the rows on; fetches where that is asked.
 template <int R, int T, class Fetch>
 LAZY_INLINE void nibble_sums(const uint8_t* const* rows, const int8_t* const* planes, int64_t padded, int64_t at, int lines,
                              int half, __m256i (*total)[T], Fetch& fetch) {
-  constexpr int kLines = 4;  // whose sums 16 bits hold: 4 * 4 * 15 * 2^7 < 2^15
-  const __m256i mask = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1), steps = _mm256_set1_epi16(256);
+  constexpr int kLines = kWordSteps / 2;
+  const __m256i mask = _mm256_set1_epi8(15);
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
@@ -103,8 +131,7 @@ LAZY_INLINE void nibble_sums(const uint8_t* const* rows, const int8_t* const* pl
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
       for (int t = 0; t < T; ++t) {
-        const __m256i both = _mm256_add_epi32(_mm256_madd_epi16(acc[r][2 * t], steps), _mm256_madd_epi16(acc[r][2 * t + 1], ones));
-        total[r][t] = _mm256_add_epi32(total[r][t], both);
+        total[r][t] = _mm256_add_epi32(total[r][t], joined(acc[r][2 * t], acc[r][2 * t + 1]));
       }
   }
 }
@@ -123,26 +150,56 @@ LAZY_INLINE void int4_dots(const uint8_t* const* rows, const bf16* const* scale,
       nibble_sums<R, T>(rows, planes, padded, at, blocks.steps[b] / 2, half, total, fetch);
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
-        const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(scale[r] + 16 * b + 8 * half));
-        const __m256 s = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+        const __m256 s = half_scales(scale[r] + 16 * b + 8 * half);
         if (half == 0 && one_piece && b % 2 == 0) fetch();  // scales of two blocks are a line
 #pragma GCC unroll 4
         for (int t = 0; t < T; ++t) {
-          const __m256i base = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x[t]->base + 16 * b + 8 * half));
-          const __m256 exact = _mm256_cvtepi32_ps(_mm256_sub_epi32(total[r][t], base));
-          // the step first: scales of large weights would take what is not yet small out of the range
-          sum[r][t][half] = _mm256_fmadd_ps(_mm256_mul_ps(exact, _mm256_set1_ps(x[t]->step)), s, sum[r][t][half]);
+          sum[r][t][half] = add_half_block(sum[r][t][half], total[r][t], *x[t], b, half, s);
         }
       }
     }
   }
   for (int r = 0; r < R; ++r)
-    for (int t = 0; t < T; ++t) {
-      alignas(32) float lanes[16];
-      _mm256_store_ps(lanes, sum[r][t][0]);
-      _mm256_store_ps(lanes + 8, sum[r][t][1]);
-      out[r][t] = reduce(load16(lanes));
+    for (int t = 0; t < T; ++t) out[r][t] = sum_of_halves(sum[r][t]);
+}
+
+// Four int4 rows, a byte a weight in the order of the blocks, their scales in float32: (blocks, 2, 4, 8).
+struct WordTile {
+  static constexpr int kRows = 4;
+  const uint8_t* row[kRows];
+  const float* scales;
+};
+
+// The products of a tile's rows with a token: the sums of int4_dots.
+inline void int4_tile_dot(const WordTile& tile, const GridToken& x, const Blocks& blocks, int64_t padded, float* out) {
+  constexpr int R = WordTile::kRows;
+  __m256 sum[R][2] = {};
+  int64_t at = 0;
+  const float* scales = tile.scales;
+  for (int b = 0; b < blocks.count; at += 64 * blocks.steps[b++])
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; ++half, scales += 8 * R) {
+      __m256i total[R] = {};
+      for (int step = 0; step < blocks.steps[b]; step += kWordSteps) {
+        __m256i acc[2][R] = {};
+        const int64_t begin = at + 64 * step + 32 * half;
+        const int64_t end = begin + 64 * (blocks.steps[b] - step < kWordSteps ? blocks.steps[b] - step : kWordSteps);
+        for (int64_t k = begin; k < end; k += 64) {
+          const __m256i high = load_words(x.planes + k), low = load_words(x.planes + padded + k);
+#pragma GCC unroll 4
+          for (int r = 0; r < R; ++r) {
+            const __m256i w = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(tile.row[r] + k));
+            acc[0][r] = _mm256_add_epi16(acc[0][r], _mm256_maddubs_epi16(w, high));
+            acc[1][r] = _mm256_add_epi16(acc[1][r], _mm256_maddubs_epi16(w, low));
+          }
+        }
+#pragma GCC unroll 4
+        for (int r = 0; r < R; ++r) total[r] = _mm256_add_epi32(total[r], joined(acc[0][r], acc[1][r]));
+      }
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) sum[r][half] = add_half_block(sum[r][half], total[r], x, b, half, _mm256_loadu_ps(scales + 8 * r));
     }
+  for (int r = 0; r < R; ++r) out[r] = sum_of_halves(sum[r]);
 }
 
 #endif
