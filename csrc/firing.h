@@ -285,7 +285,7 @@ constexpr bool kFinishes = false;
 class TwoPasses {
  public:
   TwoPasses(const Layout& l, int64_t tokens, int threads, char* lists)
-      : l_(l), tokens_(tokens), threads_(threads), lists_(lists) {}
+      : l_(l), tokens_(tokens), threads_(threads), lists_(lists), units_(l.units(), threads) {}
 
   static size_t scratch_bytes(const Layout& l, int threads) {
     return static_cast<size_t>((l.independent ? threads : l.tiles) * l.panels) * l.fired_bytes;
@@ -298,7 +298,8 @@ class TwoPasses {
     block.prepare_together();
     const int64_t units = l_.units();
     int64_t mine = 0;
-    for (int64_t u; (u = first_.take()) < units; ++mine) {
+    Ranges::Seat seat = units_.seat();
+    for (int64_t u; (u = units_.take(seat)) >= 0; ++mine) {
       const int64_t end = std::min((u + 1) * l_.stretch, l_.panels);
       for (int64_t panel = u * l_.stretch; panel < end; ++panel)
         for (int64_t tile = 0; tile < l_.tiles; ++tile) block.step(way, tile, panel, lists_of(tile));
@@ -341,6 +342,7 @@ class TwoPasses {
   int threads_;
   char* lists_;
   Counter first_, second_, third_;
+  Ranges units_;  // of the first pass, where all work on the same tile
   std::atomic<int64_t> workers_{0};
 };
 

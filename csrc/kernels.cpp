@@ -138,7 +138,13 @@ class Run {
       for (int t = 0; t < count; ++t)
         if (const Token& token = tokens_[t0 + t]; token.odd)
           odd_product(sketch, wide[t], p_.d_in, token.unscale, products + t * kPanel);
+#if LAZY_WORDS
+      uint64_t asking[kPanel];
+      undecided_together(p_, first, {tokens_ + t0, products, count}, asking);
+      list(asking, now);
+#else
       ask(first, tokens_ + t0, products, count, now);
+#endif
     }
     w.ahead.clear();
     for (uint64_t left = now.any; left; left &= left - 1)
@@ -159,6 +165,7 @@ class Run {
     w.tile = -1;
   }
 
+#if !LAZY_WORDS
   void ask(int64_t first, const Token* tokens, const float* products, int count, Asked& out) {
     out.any = 0;
     std::memset(out.count, 0, sizeof(out.count));
@@ -171,6 +178,7 @@ class Run {
       }
     }
   }
+#endif
 
 #if LAZY_VNNI
   void ask_together(int64_t first, const Tile& tile, const uint8_t* sketch, const float* const* wide, Asked& out) const {
@@ -184,6 +192,12 @@ class Run {
       const uint64_t bits = undecided(p_, first, token, products), one = uint64_t{1} << t;
       for (int i = 0; i < kPanel; ++i) asking[i] = bits >> i & 1 ? asking[i] | one : asking[i] & ~one;
     }
+    list(asking, out);
+  }
+#endif
+
+#if LAZY_VNNI || LAZY_WORDS
+  static void list(const uint64_t* asking, Asked& out) {
     out.any = 0;
     for (int i = 0; i < kPanel; ++i) {
       if (!asking[i]) continue;

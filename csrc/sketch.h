@@ -216,6 +216,62 @@ inline int places(uint64_t mask, uint8_t* out) {
   return count;
 }
 
+#elif LAZY_WORDS
+
+// What neither a token of a tile nor a neuron of a panel changes.
+struct Tile {
+  const Token* tokens;
+  const float* products;  // (count, 64)
+  int count;
+};
+
+// As undecided(), for a tile: bit t of asking[i]: neuron i of the panel is not proved silent for token t.
+inline void undecided_together(const Problem& p, int64_t first, const Tile& tile, uint64_t* asking) {
+  alignas(64) uint8_t open[kPanel / 8][kMaxTile] = {};  // eight neurons of one token in a byte
+  const __m256 left = _mm256_set1_ps(p.left), low = _mm256_set1_ps(p.low), high = _mm256_set1_ps(p.high);
+  const Certificate& c = p.certificate;
+  for (int eight = 0; eight < kPanel / 8; ++eight) {
+    const int64_t i = first + 8 * eight;
+    const __m256 scale = _mm256_loadu_ps(c.scale + i), bias = _mm256_loadu_ps(c.bias + i), slack = _mm256_loadu_ps(c.slack + i);
+    const __m256 missed = _mm256_loadu_ps(c.quantised + i), absolute = _mm256_loadu_ps(c.absolute + i);
+    const __m256 limit = _mm256_loadu_ps(c.limit + i);
+    for (int t = 0; t < tile.count; ++t) {
+      const Token& token = tile.tokens[t];
+      const __m256 norm = _mm256_set1_ps(token.norm);
+      const __m256 value = _mm256_mul_ps(_mm256_loadu_ps(tile.products + t * kPanel + 8 * eight), scale);
+      const __m256 z = _mm256_fmadd_ps(value, _mm256_set1_ps(token.unscale), bias);
+      const __m256 apart = _mm256_fmadd_ps(missed, _mm256_set1_ps(token.error), _mm256_fmadd_ps(slack, norm, absolute));
+      const __m256 upper = _mm256_add_ps(z, apart);
+      // comparisons are false for NaN, so what is not finite is never proved; within the limit nothing overflows
+      __m256 proved = _mm256_cmp_ps(upper, left, _CMP_LE_OQ);
+      if (p.low <= p.high) {
+        const __m256 inside = _mm256_cmp_ps(_mm256_sub_ps(z, apart), low, _CMP_GE_OQ);
+        proved = _mm256_or_ps(proved, _mm256_and_ps(inside, _mm256_cmp_ps(upper, high, _CMP_LE_OQ)));
+      }
+      proved = _mm256_and_ps(proved, _mm256_cmp_ps(norm, limit, _CMP_LE_OQ));
+      open[eight][t] = static_cast<uint8_t>(~_mm256_movemask_ps(proved));
+    }
+  }
+  const int64_t real = p.d_hidden - first;
+  for (int eight = 0; eight < kPanel / 8; ++eight) {
+    __m256i bits[2];  // the highest one of each byte is that of the neuron
+    for (int half = 0; half < 2; ++half) bits[half] = _mm256_load_si256(reinterpret_cast<const __m256i*>(open[eight] + 32 * half));
+    for (int i = 8 * eight + 7; i >= 8 * eight; --i) {
+      const uint64_t of_32 = static_cast<uint32_t>(_mm256_movemask_epi8(bits[0]));
+      const uint64_t rest = static_cast<uint32_t>(_mm256_movemask_epi8(bits[1]));
+      asking[i] = i < real ? of_32 | rest << 32 : 0;
+      for (__m256i& half : bits) half = _mm256_add_epi8(half, half);
+    }
+  }
+}
+
+// The places of the bits of a mask, 64 bytes of room; how many there are.
+inline int places(uint64_t mask, uint8_t* out) {
+  int count = 0;
+  for (; mask; mask &= mask - 1) out[count++] = static_cast<uint8_t>(__builtin_ctzll(mask));
+  return count;
+}
+
 #endif
 
 }  // namespace LAZY_ISA

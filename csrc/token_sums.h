@@ -86,7 +86,9 @@ void sum_tokens(const ByToken& fired, const Problem& p, int64_t t0, int64_t toke
       for (int64_t t = 0; t < tokens; ++t)
         sum_rows<U>(fired.begin(t), fired.end(t), down + c, p.d_out, bias ? bias + c : nullptr, y + t * p.d_out + c);
   };
+#if defined(__AVX512F__)  // else 128 sums take all registers
   pieces(std::integral_constant<int, 8>{});
+#endif
   pieces(std::integral_constant<int, 4>{});
   pieces(std::integral_constant<int, 2>{});
   pieces(std::integral_constant<int, 1>{});
