@@ -62,7 +62,10 @@ struct Nibbles {
   }
 
   LAZY_INLINE static Vector spread(const int32_t* p) {
-    return _mm256_setr_epi32(p[0], p[0], p[0], p[0], p[1], p[1], p[1], p[1]);
+    double both;
+    std::memcpy(&both, p, 8);
+    const __m256i lane = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1);
+    return _mm256_castps_si256(_mm256_permutevar_ps(_mm256_castpd_ps(_mm256_set1_pd(both)), lane));
   }
 };
 

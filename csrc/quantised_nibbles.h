@@ -178,6 +178,29 @@ LAZY_INLINE void add_sums(const NibbleGrid<Halves>& grid, int64_t vector, const 
       _mm512_storeu_ps(to, _mm512_add_ps(_mm512_loadu_ps(to), ordered));
     }
   }
+#elif defined(__AVX2__)
+  const __m256 unit = _mm256_max_ps(_mm256_castsi256_ps(Nibbles::spread(reinterpret_cast<const int32_t*>(grid.unit(vector)))), _mm256_setzero_ps()), step = _mm256_set1_ps(65536.f);
+  const auto whole = [&](int half, int v) {
+    return _mm256_cvtepi32_ps(_mm256_sub_epi32(sums[half][v], Nibbles::spread(grid.base(half, vector))));
+  };
+  __m256 part[kNibbleSums];
+#pragma GCC unroll 8
+  for (int v = 0; v < kNibbleSums; ++v) {
+    __m256 sum = whole(0, v);
+    if constexpr (Halves == 2) sum = _mm256_fmadd_ps(sum, step, whole(1, v));
+    part[v] = _mm256_mul_ps(sum, unit);
+  }
+#pragma GCC unroll 4
+  for (int eight = 0; eight < 4; ++eight) {  // columns of both lanes
+    const int v = eight / 2 + eight % 2 * 4;
+    const __m256 a = _mm256_unpacklo_ps(part[v], part[v + 2]), b = _mm256_unpackhi_ps(part[v], part[v + 2]);
+    const __m256 ordered[2] = {_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31)};
+#pragma GCC unroll 2
+    for (int lane = 0; lane < 2; ++lane) {
+      float* to = out + 32 * lane + 8 * eight;
+      _mm256_storeu_ps(to, _mm256_add_ps(_mm256_loadu_ps(to), ordered[lane]));
+    }
+  }
 #else
   constexpr int kNumbers = 4 * Nibbles::kLanes;
   int32_t whole[Halves][kNibbleSums][kNumbers];

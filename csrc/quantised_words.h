@@ -9,6 +9,9 @@ namespace LAZY_ISA {
 
 #if LAZY_WORDS
 
+// Keeps a sum in its register: GCC 12 would make a tree of the sums of a loop, and keep its leaves in memory.
+LAZY_INLINE void settle(__m256i& sum) { asm("" : "+x"(sum)); }
+
 // The sum of eight lanes, which may leave 32 bits.
 LAZY_INLINE int64_t wide_sum(__m256i v) {
   const __m256i four = _mm256_add_epi64(_mm256_cvtepi32_epi64(_mm256_castsi256_si128(v)),
@@ -96,43 +99,46 @@ LAZY_INLINE __m256i joined(__m256i high, __m256i low) {
 
 constexpr int kWordSteps = 8;  // of four weights, whose sums 16 bits hold: 8 * 2 * 15 * 2^7 < 2^15
 
-// 256 high + low of half the lanes of a block of int4 weights, from byte `at` of the rows on; fetches where that is asked.
-template <int R, int T, class Fetch>
-LAZY_INLINE void nibble_sums(const uint8_t* const* rows, const int8_t* const* planes, int64_t padded, int64_t at, int lines,
-                             int half, __m256i (*total)[T], Fetch& fetch) {
+// 256 high + low of a block of a row of int4 weights with T tokens, half the lanes each: `lines` of 64 bytes from byte `at` on.
+template <int T, class Fetch>
+LAZY_INLINE void nibble_sums(const uint8_t* row, const int8_t* const* planes, int64_t padded, int64_t at, int lines,
+                             __m256i (*total)[2], Fetch& fetch) {
   constexpr int kLines = kWordSteps / 2;
   const __m256i mask = _mm256_set1_epi8(15);
 #pragma GCC unroll 8
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
-    for (int t = 0; t < T; ++t) total[r][t] = _mm256_setzero_si256();
+  for (int i = 0; i < 2 * T; ++i) total[i / 2][i % 2] = _mm256_setzero_si256();
   for (; lines > 0; lines -= kLines) {
-    __m256i acc[R][2 * T];
-#pragma GCC unroll 16
-    for (int i = 0; i < R * 2 * T; ++i) acc[i / (2 * T)][i % (2 * T)] = _mm256_setzero_si256();
-    for (const int64_t end = at + 64 * (lines < kLines ? lines : kLines); at < end; at += 64) {
-#pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) {
-        const __m256i pair = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(rows[r] + at + 32 * half));
-        if (half == 0) fetch();
+    __m256i acc[T][2][2];
+    const auto add = [&](bool begin) __attribute__((always_inline)) {
+      fetch();
+#pragma GCC unroll 2
+      for (int half = 0; half < 2; ++half) {
+        __m256i pair = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(row + at + 32 * half));
+        settle(pair);
         const __m256i even = _mm256_and_si256(pair, mask), odd = _mm256_and_si256(_mm256_srli_epi16(pair, 4), mask);
 #pragma GCC unroll 4
         for (int t = 0; t < T; ++t)
-#pragma GCC unroll 2
-          for (int c = 0; c < 2; ++c) {
-            const int8_t* const x = planes[t] + c * padded + 2 * at + 32 * half;
-            const __m256i products =
-                _mm256_add_epi16(_mm256_maddubs_epi16(even, load_words(x)), _mm256_maddubs_epi16(odd, load_words(x + 64)));
-            acc[r][2 * t + c] = _mm256_add_epi16(acc[r][2 * t + c], products);
+#pragma GCC unroll 4
+          for (int c = 0; c < 4; ++c) {
+            const __m256i x = load_words(planes[t] + (c & 1) * padded + 2 * at + (c & 2) * 32 + 32 * half);
+            const __m256i products = _mm256_maddubs_epi16(c & 2 ? odd : even, x);
+            __m256i& sum = acc[t][half][c & 1];
+            sum = begin && c < 2 ? products : _mm256_add_epi16(sum, products);
+            settle(sum);
           }
       }
+      at += 64;
+    };
+    add(true);
+    if (lines >= kLines) {
+#pragma GCC unroll 4
+      for (int line = 1; line < kLines; ++line) add(false);
+    } else {
+      for (int line = 1; line < lines; ++line) add(false);
     }
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
-      for (int t = 0; t < T; ++t) {
-        total[r][t] = _mm256_add_epi32(total[r][t], joined(acc[r][2 * t], acc[r][2 * t + 1]));
-      }
+    for (int i = 0; i < 2 * T; ++i)
+      total[i / 2][i % 2] = _mm256_add_epi32(total[i / 2][i % 2], joined(acc[i / 2][i % 2][0], acc[i / 2][i % 2][1]));
   }
 }
 
@@ -143,22 +149,19 @@ LAZY_INLINE void int4_dots(const uint8_t* const* rows, const bf16* const* scale,
   for (int t = 0; t < T; ++t) planes[t] = x[t]->planes;
   __m256 sum[R][T][2] = {};
   int64_t at = 0;
-  for (int b = 0; b < blocks.count; at += 32 * blocks.steps[b++]) {
+  for (int b = 0; b < blocks.count; at += 32 * blocks.steps[b++])
+#pragma GCC unroll 1
+    for (int r = 0; r < R; ++r) {
+      if (one_piece && b % 2 == 0) fetch();  // scales of two blocks are a line
+      __m256i total[T][2];
+      nibble_sums<T>(rows[r], planes, padded, at, blocks.steps[b] / 2, total, fetch);
 #pragma GCC unroll 2
-    for (int half = 0; half < 2; ++half) {
-      __m256i total[R][T];
-      nibble_sums<R, T>(rows, planes, padded, at, blocks.steps[b] / 2, half, total, fetch);
-#pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) {
+      for (int half = 0; half < 2; ++half) {
         const __m256 s = half_scales(scale[r] + 16 * b + 8 * half);
-        if (half == 0 && one_piece && b % 2 == 0) fetch();  // scales of two blocks are a line
 #pragma GCC unroll 4
-        for (int t = 0; t < T; ++t) {
-          sum[r][t][half] = add_half_block(sum[r][t][half], total[r][t], *x[t], b, half, s);
-        }
+        for (int t = 0; t < T; ++t) sum[r][t][half] = add_half_block(sum[r][t][half], total[t][half], *x[t], b, half, s);
       }
     }
-  }
   for (int r = 0; r < R; ++r)
     for (int t = 0; t < T; ++t) out[r][t] = sum_of_halves(sum[r][t]);
 }
