@@ -211,19 +211,25 @@ class Accumulation {
   // One token: four rows together, so that the running sum is read and written once for four rows.
   template <class Ahead>
   void add_four(const Wanted<Row>* entry, size_t e, const Ahead& ahead) {
-    int64_t k = 0;
+    constexpr int64_t kLine = Row::kLine;
     const v16f v[4] = {splat(*entry[0].value), splat(*entry[1].value), splat(*entry[2].value), splat(*entry[3].value)};
-    for (; k + 16 <= width_; k += 16) {
+    const Row row[4] = {entry[0].row, entry[1].row, entry[2].row, entry[3].row};
+    int64_t k = 0;
+    const auto sixteen = [&](int64_t k) __attribute__((always_inline)) {
       v16f sum = load16(sums_ + k);
 #pragma GCC unroll 4
-      for (int j = 0; j < 4; ++j) {
-        sum += v[j] * entry[j].row.load(k);
-        ahead(e + static_cast<size_t>(j), k);
-      }
+      for (int j = 0; j < 4; ++j) sum += v[j] * row[j].load(k);
       store(sums_ + k, sum);
+    };
+    for (; k + 16 <= width_; k += kLine) {
+      for (size_t j = 0; j < 4; ++j) ahead(e + j, k);
+      if (k + kLine > width_) break;
+#pragma GCC unroll 4
+      for (int64_t part = 0; part < kLine; part += 16) sixteen(k + part);
     }
+    for (; k + 16 <= width_; k += 16) sixteen(k);
     for (; k < width_; ++k)
-      for (int j = 0; j < 4; ++j) sums_[k] += *entry[j].value * entry[j].row.one(k);
+      for (int j = 0; j < 4; ++j) sums_[k] += *entry[j].value * row[j].one(k);
   }
 
   float* sums_;
@@ -254,7 +260,7 @@ void accumulate(const Layout& l, int64_t tile, int64_t task, char* lists, int64_
   const int64_t t0 = tile * l.tile, count = std::min(l.tile, tokens - t0);
   const int64_t c0 = task * l.columns, width = std::min(l.columns, d_out - c0), stride = l.columns + 16;
   const size_t floats = static_cast<size_t>(count * stride);
-  thread_local std::vector<Wanted<Row>> wanted;
+  auto& wanted = own<Row, std::vector<Wanted<Row>>>();
   alignas(64) float sums[kAccumulators + 16 * kMaxTile], total[kAccumulators + 16 * kMaxTile];
   if (l.panels == 0) std::memset(total, 0, floats * sizeof(float));  // a block without neurons
   for (int64_t begin = 0; begin < l.panels; begin += segment) {

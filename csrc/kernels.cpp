@@ -49,7 +49,7 @@ class Run {
 
   // Any number of threads call this; together they do everything.
   void work() {
-    thread_local Pipeline way;
+    Pipeline& way = own<Run, Pipeline>();
     way.ahead.clear();
     passes_.work(*this, way);
   }
@@ -292,7 +292,7 @@ class Run {
   // All columns of a tile that is one worker's.
   void second_pass_alone(int64_t tile, char* lists) {
     if constexpr (std::is_same_v<T, float>) {  // rows of 16 bits are half as long, and no faster this way
-      thread_local ByToken fired;
+      ByToken& fired = own<Run, ByToken>();
       const int64_t t0 = tile * l_.tile, count = std::min(l_.tile, p_.tokens - t0);
       if (fired.gather(l_, lists, count)) return sum_tokens<T>(fired, p_, t0, count);
     }

@@ -26,7 +26,7 @@ class Linear {
     tokens_.prepare_together();
     Ranges::Seat seat = first_.seat();
     int64_t panel = first_.take(seat);
-    thread_local Lines lines;
+    Lines& lines = own<Linear, Lines>();
     lines.clear();
     if (panel >= 0 && streams(p_.tokens)) {
       want_panel(p_, p_.first, panel, lines);
@@ -85,7 +85,7 @@ class ManyTokens {
   }
 
   void work() {
-    thread_local Pipeline way;
+    Pipeline& way = own<ManyTokens, Pipeline>();
     way.clear(p_.d_in);
     passes_.work(*this, way);
   }

@@ -34,7 +34,7 @@ class FewTokens {
     Ranges::Seat seat = first_.seat();
     int64_t mine = 0, segment = first_.take(seat);
     if (segment >= 0) {
-      thread_local Way way;
+      Way& way = own<FewTokens, Way>();
       way.clear(p_);
       want_panel(p_, p_.first, segment * kSegment, way.lines);
       for (; segment >= 0; segment = first_.take(seat), ++mine) {

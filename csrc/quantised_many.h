@@ -64,10 +64,10 @@ class NibbleShare {
         stride_(l.columns + 16) {}
 
   void work() {
-    thread_local std::vector<float> total;
-    thread_local FiredByToken fired;
-    thread_local NibbleGrid<kHalves<T>> grid;
-    thread_local Lines lines;
+    auto& total = own<NibbleShare, std::vector<float>>();
+    auto& fired = own<NibbleShare, FiredByToken>();
+    auto& grid = own<NibbleShare, NibbleGrid<kHalves<T>>>();
+    auto& lines = own<NibbleShare, Lines>();
     total.assign(static_cast<size_t>(count_ * stride_), 0.f);
     lines.clear();
     for (int64_t begin = 0; begin < l_.panels; begin += kSegment) {

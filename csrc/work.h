@@ -34,6 +34,14 @@ class Scratch {
   size_t size_ = 0;
 };
 
+// What the calling thread keeps for Owner between calls. Where a loop used it by name, GCC 12 would look up its address
+// again at every use.
+template <class Owner, class Value>
+__attribute__((noinline)) Value& own() {
+  thread_local Value value;
+  return value;
+}
+
 struct Counter {
   alignas(64) std::atomic<int64_t> next{0};
   alignas(64) std::atomic<int64_t> done{0};

@@ -1,9 +1,16 @@
 """The kernels are rebuilt when their sources change, a failed build leaves what was there, and loading says why not."""
 
+import platform
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
 import pytest
 
 from lazyneuron.core.errors import ImplUnavailable
 from lazyneuron.ops.native import build, load
+from tests.kernels import needs_kernels
 
 KERNELS = "namespace LAZY_ISA { int value() { return 1; } }\n"
 BINDINGS = 'extern "C" int lazyneuron_test_value() { return 1; }\n'
@@ -83,6 +90,30 @@ def test_ctrl_c_leaves_the_old_library(tiny, tmp_path, monkeypatch):
         build.build(target)
     assert target.read_bytes() == b"old"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["_native.so", "csrc"]
+
+
+def test_what_needs_least_of_the_processor_is_linked_first():
+    names = ["a_avx512_popcnt", "a_avx512_vnni", "a_avx512", "a_avx2", "a_portable", "b_portable", "bindings", "stamp"]
+    order = [path.stem for path in build.in_link_order(Path(f"{name}.o") for name in sorted(names))]
+    assert order == ["bindings", "stamp", "a_portable", "b_portable", "a_avx2", "a_avx512", "a_avx512_vnni", "a_avx512_popcnt"]
+
+
+@needs_kernels
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="levels are those of x86")
+@pytest.mark.skipif(shutil.which("objdump") is None, reason="objdump is not installed")
+def test_only_the_code_of_a_level_uses_its_registers():
+    command = ["objdump", "-d", "--no-show-raw-insn", str(build.packaged())]
+    listing = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    users: dict[str, set[str]] = {"ymm": set(), "zmm": set()}
+    function = ""
+    for line in listing.splitlines():
+        if line.endswith(">:"):
+            function = line.split("<", 1)[1]
+        elif found := re.search(r"%([yz]mm)", line):
+            users[found.group(1)].add(function)
+    assert users["ymm"] and users["zmm"]
+    assert [name for name in users["zmm"] if "avx512" not in name] == []
+    assert [name for name in users["ymm"] if "avx2" not in name and "avx512" not in name] == []
 
 
 def test_a_missing_compiler_says_what_to_install(tiny, tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 JOBS = 2
@@ -209,7 +210,8 @@ def build(target: Path, *, force: bool = False) -> bool:
         with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
             list(pool.map(run, _compilations(compiler, torch, folder, stamp)))
         library = here / "library.so"
-        run([*compiler, *_link_flags(torch), "-o", str(library), *map(str, sorted(here.glob("*.o"))), *_libraries()])
+        objects = map(str, in_link_order(here.glob("*.o")))
+        run([*compiler, *_link_flags(torch), "-o", str(library), *objects, *_libraries()])
         os.replace(library, target)
     return True
 
@@ -240,6 +242,20 @@ def _compilations(compiler: list[str], torch: Torch, folder: Path, stamp: Path) 
     ]
     bindings = [command(path, path.stem) for path in sorted(folder.glob("*bindings.cpp"))]
     return [*levels, *bindings, command(stamp, "stamp")]
+
+
+def in_link_order(objects: Iterable[Path]) -> list[Path]:
+    """Objects by ascending ISA level, what belongs to none first.
+
+    Of a template of the standard library that several objects carry (``std::vector<float>::resize``), the linker keeps the
+    first copy for all: none may need more of the processor than another of its users.
+    """
+    levels = [*_ISA_FLAGS, *(set(_BOOLEAN_FLAGS) - set(_ISA_FLAGS))]
+
+    def level(path: Path) -> int:
+        return max((place for place, isa in enumerate(levels) if path.stem.endswith(f"_{isa}")), default=-1)
+
+    return sorted(objects, key=lambda path: (level(path), path.name))
 
 
 def _link_flags(torch: Torch) -> list[str]:
