@@ -177,27 +177,38 @@ struct WordTile {
 inline void int4_tile_dot(const WordTile& tile, const GridToken& x, const Blocks& blocks, int64_t padded, float* out) {
   constexpr int R = WordTile::kRows;
   __m256 sum[R][2] = {};
-  int64_t at = 0;
   const float* scales = tile.scales;
-  for (int b = 0; b < blocks.count; at += 64 * blocks.steps[b++])
-#pragma GCC unroll 2
+  int64_t begin = 0;
+  for (int b = 0; b < blocks.count; begin += 64 * blocks.steps[b++])
+#pragma GCC unroll 1
     for (int half = 0; half < 2; ++half, scales += 8 * R) {
       __m256i total[R] = {};
-      for (int step = 0; step < blocks.steps[b]; step += kWordSteps) {
-        __m256i acc[2][R] = {};
-        const int64_t begin = at + 64 * step + 32 * half;
-        const int64_t end = begin + 64 * (blocks.steps[b] - step < kWordSteps ? blocks.steps[b] - step : kWordSteps);
-        for (int64_t k = begin; k < end; k += 64) {
+      int64_t k = begin + 32 * half;
+      for (int steps = blocks.steps[b]; steps > 0; steps -= kWordSteps) {
+        __m256i acc[R][2];
+        const auto add = [&](bool first) __attribute__((always_inline)) {
           const __m256i high = load_words(x.planes + k), low = load_words(x.planes + padded + k);
 #pragma GCC unroll 4
           for (int r = 0; r < R; ++r) {
             const __m256i w = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(tile.row[r] + k));
-            acc[0][r] = _mm256_add_epi16(acc[0][r], _mm256_maddubs_epi16(w, high));
-            acc[1][r] = _mm256_add_epi16(acc[1][r], _mm256_maddubs_epi16(w, low));
+            const __m256i products[2] = {_mm256_maddubs_epi16(w, high), _mm256_maddubs_epi16(w, low)};
+#pragma GCC unroll 2
+            for (int c = 0; c < 2; ++c) {
+              acc[r][c] = first ? products[c] : _mm256_add_epi16(acc[r][c], products[c]);
+              settle(acc[r][c]);
+            }
           }
+          k += 64;
+        };
+        add(true);
+        if (steps >= kWordSteps) {
+#pragma GCC unroll 8
+          for (int step = 1; step < kWordSteps; ++step) add(false);
+        } else {
+          for (int step = 1; step < steps; ++step) add(false);
         }
 #pragma GCC unroll 4
-        for (int r = 0; r < R; ++r) total[r] = _mm256_add_epi32(total[r], joined(acc[0][r], acc[1][r]));
+        for (int r = 0; r < R; ++r) total[r] = _mm256_add_epi32(total[r], joined(acc[r][0], acc[r][1]));
       }
 #pragma GCC unroll 4
       for (int r = 0; r < R; ++r) sum[r][half] = add_half_block(sum[r][half], total[r], x, b, half, _mm256_loadu_ps(scales + 8 * r));
