@@ -11,8 +11,6 @@ namespace LAZY_ISA {
 
 constexpr int kGridTile = kMaxTile;
 
-LAZY_INLINE float bf16_value(const void* scales, int64_t i) { return to_float(static_cast<const bf16*>(scales)[i]); }
-
 inline int64_t row_bytes(const QuantisedProblem& p) { return p.bits == 8 ? p.padded_in : p.padded_in / 2; }
 
 template <class S>

@@ -247,8 +247,8 @@ def _compilations(compiler: list[str], torch: Torch, folder: Path, stamp: Path) 
 def in_link_order(objects: Iterable[Path]) -> list[Path]:
     """Objects by ascending ISA level, what belongs to none first.
 
-    Of a template of the standard library that several objects carry (``std::vector<float>::resize``), the linker keeps the
-    first copy for all: none may need more of the processor than another of its users.
+    Of a template of the standard library that several objects carry (``std::vector<float>::resize``), the linker keeps
+    the first copy for all: it may not need more of the processor than any of its users.
     """
     levels = [*_ISA_FLAGS, *(set(_BOOLEAN_FLAGS) - set(_ISA_FLAGS))]
 
