@@ -179,7 +179,8 @@ LAZY_INLINE void add_sums(const NibbleGrid<Halves>& grid, int64_t vector, const 
     }
   }
 #elif defined(__AVX2__)
-  const __m256 unit = _mm256_max_ps(_mm256_castsi256_ps(Nibbles::spread(reinterpret_cast<const int32_t*>(grid.unit(vector)))), _mm256_setzero_ps()), step = _mm256_set1_ps(65536.f);
+  const __m256i units = Nibbles::spread(reinterpret_cast<const int32_t*>(grid.unit(vector)));
+  const __m256 unit = _mm256_max_ps(_mm256_castsi256_ps(units), _mm256_setzero_ps()), step = _mm256_set1_ps(65536.f);
   const auto whole = [&](int half, int v) {
     return _mm256_cvtepi32_ps(_mm256_sub_epi32(sums[half][v], Nibbles::spread(grid.base(half, vector))));
   };

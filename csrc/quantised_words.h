@@ -99,6 +99,18 @@ LAZY_INLINE __m256i joined(__m256i high, __m256i low) {
 
 constexpr int kWordSteps = 8;  // of four weights, whose sums 16 bits hold: 8 * 2 * 15 * 2^7 < 2^15
 
+// add(whether it is the first time), `times` times but no more than Most, which are not a loop.
+template <int Most, class Add>
+LAZY_INLINE void repeat(int times, const Add& add) {
+  add(true);
+  if (times >= Most) {
+#pragma GCC unroll 8
+    for (int i = 1; i < Most; ++i) add(false);
+  } else {
+    for (int i = 1; i < times; ++i) add(false);
+  }
+}
+
 // 256 high + low of a block of a row of int4 weights with T tokens, half the lanes each: `lines` of 64 bytes from byte `at` on.
 template <int T, class Fetch>
 LAZY_INLINE void nibble_sums(const uint8_t* row, const int8_t* const* planes, int64_t padded, int64_t at, int lines,
@@ -129,13 +141,7 @@ LAZY_INLINE void nibble_sums(const uint8_t* row, const int8_t* const* planes, in
       }
       at += 64;
     };
-    add(true);
-    if (lines >= kLines) {
-#pragma GCC unroll 4
-      for (int line = 1; line < kLines; ++line) add(false);
-    } else {
-      for (int line = 1; line < lines; ++line) add(false);
-    }
+    repeat<kLines>(lines, add);
 #pragma GCC unroll 8
     for (int i = 0; i < 2 * T; ++i)
       total[i / 2][i % 2] = _mm256_add_epi32(total[i / 2][i % 2], joined(acc[i / 2][i % 2][0], acc[i / 2][i % 2][1]));
@@ -200,13 +206,7 @@ inline void int4_tile_dot(const WordTile& tile, const GridToken& x, const Blocks
           }
           k += 64;
         };
-        add(true);
-        if (steps >= kWordSteps) {
-#pragma GCC unroll 8
-          for (int step = 1; step < kWordSteps; ++step) add(false);
-        } else {
-          for (int step = 1; step < steps; ++step) add(false);
-        }
+        repeat<kWordSteps>(steps, add);
 #pragma GCC unroll 4
         for (int r = 0; r < R; ++r) total[r] = _mm256_add_epi32(total[r], joined(acc[r][0], acc[r][1]));
       }

@@ -250,7 +250,7 @@ def in_link_order(objects: Iterable[Path]) -> list[Path]:
     Of a template of the standard library that several objects carry (``std::vector<float>::resize``), the linker keeps
     the first copy for all: it may not need more of the processor than any of its users.
     """
-    levels = [*_ISA_FLAGS, *(set(_BOOLEAN_FLAGS) - set(_ISA_FLAGS))]
+    levels = list(_ISA_FLAGS | _BOOLEAN_FLAGS)
 
     def level(path: Path) -> int:
         return max((place for place, isa in enumerate(levels) if path.stem.endswith(f"_{isa}")), default=-1)
