@@ -225,6 +225,9 @@ LAZY_INLINE void multiply_add(v16f& sum, const bf16* w, const bf16* x) {
 #if LAZY_VNNI
 // sum + the products of bytes with signed bytes (_mm512_dpbusd_epi32), or of words. GCC 12 copies the sums of the intrinsics
 // from register to register, twice a product, which took a third of the time of a row (2026-11, Zen 5).
+#if defined(LAZY_EMULATED)
+using emulated::add_byte_products, emulated::add_word_products;
+#else
 LAZY_INLINE __m512i add_byte_products(__m512i sum, __m512i bytes, __m512i signed_bytes) {
   __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(bytes), "v"(signed_bytes));
   return sum;
@@ -234,6 +237,7 @@ LAZY_INLINE __m512i add_word_products(__m512i sum, __m512i a, __m512i b) {
   __asm__("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
   return sum;
 }
+#endif
 #endif
 
 // Dot products of one weight row with N token rows, each in U chains: at least four hide the latency of a multiply-add.

@@ -182,9 +182,13 @@ class FirstLayer {
   // The places of the bits of a mask as bytes side by side (VBMI2, which this level does not ask for).
   static LAZY_INLINE __m512i packed_places(uint64_t bits) {
     alignas(64) static constexpr Bytes64 kPlaces;
+#if defined(LAZY_EMULATED)
+    return emulated::compress_bytes(bits, _mm512_load_si512(kPlaces.at));
+#else
     __m512i out;
     __asm__("vpcompressb %1, %0%{%2%}%{z%}" : "=v"(out) : "v"(_mm512_load_si512(kPlaces.at)), "Yk"(static_cast<__mmask64>(bits)));
     return out;
+#endif
   }
 
   static LAZY_INLINE void list_by_lanes(int32_t first, uint64_t fires, const __m512* z, List& out) {
