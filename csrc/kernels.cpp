@@ -6,9 +6,9 @@
 #include <atomic>
 #include <vector>
 
+#include "accumulate.h"
 #include "activation.h"
 #include "finish.h"
-#include "firing.h"
 #include "sketch.h"
 #include "token_sums.h"
 

@@ -9,12 +9,21 @@
 #include "problem.h"
 
 #define LAZY_INLINE inline __attribute__((always_inline))
+#define LAZY_LAMBDA __attribute__((always_inline))
 
 namespace lazy {
 namespace LAZY_ISA {
 
 template <class V>
 LAZY_INLINE V load_as(const void* p);
+
+// f(0), f(1) .. with constants. GCC 12 unrolls a loop too late for the sums that it indexes to become registers.
+template <int N, class F>
+LAZY_INLINE void unrolled(const F& f) {
+  [&]<int... I>(std::integer_sequence<int, I...>) __attribute__((always_inline)) {
+    (f(std::integral_constant<int, I>{}), ...);
+  }(std::make_integer_sequence<int, N>{});
+}
 
 #if defined(__AVX512F__)
 

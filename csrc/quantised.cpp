@@ -4,6 +4,7 @@
 // A product does not depend on the tokens beside it, nor on what fires: the same weights run densely give the same bits.
 #include <atomic>
 
+#include "accumulate.h"
 #include "quantised_few.h"
 #include "quantised_many.h"
 
@@ -175,18 +176,23 @@ class ManyTokens {
   void finish(Pipeline& w) {
     if (w.tile < 0) return;
     const GridToken* x[kGridTile];
-    tile_tokens(w.tile, x);
-    const int64_t first = w.panel * kPanel;
+    const int count = tile_tokens(w.tile, x);
+    const int64_t first = w.panel * kPanel, rows = std::min<int64_t>(kPanel, p_.d_hidden - first);
     const Open& open = w.open[(w.steps - 1) & 1];
     Fired* out = l_.fired(w.lists, w.panel);
     Lines none;
+    alignas(64) float products[kPanel * kGridTile];
+    const bool together = p_.gated && open.mostly(rows, count);
+    if (together) panel_dots(p_, p_.up, first, rows, x, count, w.decoded.data(), products, none);
     out->neurons = out->pairs = 0;
     for (uint64_t left = open.any; left; left &= left - 1) {
       const int i = __builtin_ctzll(left);
       const int n = open.count[i];
       const int64_t row = first + i;
       float up[kGridTile];
-      if (p_.gated) {
+      if (together) {
+        for (int a = 0; a < n; ++a) up[a] = products[i * kGridTile + open.token[i][a]];
+      } else if (p_.gated) {
         const GridToken* chosen[kGridTile];
         for (int a = 0; a < n; ++a) chosen[a] = x[open.token[i][a]];
         rows_dots<1>(p_, p_.up, &row, chosen, n, w.decoded.data(), up, none);

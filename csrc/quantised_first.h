@@ -13,6 +13,13 @@ struct Open {
   uint8_t count[kPanel];
   uint8_t token[kPanel][kGridTile];
   float value[kPanel][kGridTile];
+
+  // Whether the products of all n neurons with all tokens cost less than one row after the other.
+  bool mostly(int64_t n, int tokens) const {
+    int64_t pairs = 0;
+    for (int64_t i = 0; i < n; ++i) pairs += count[i];
+    return 3 * pairs >= 2 * n * tokens;
+  }
 };
 
 // Whether the activation is zero wherever its argument is not positive.

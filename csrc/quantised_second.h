@@ -3,6 +3,7 @@
 #include "quantised_down.h"
 #include "quantised_lines.h"
 #include "quantised_nibbles.h"
+#include "wanted.h"
 
 namespace lazy {
 namespace LAZY_ISA {

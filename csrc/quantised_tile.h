@@ -180,10 +180,44 @@ inline void unpack(const QuantisedProblem& p, const QuantisedRows& rows, const i
   out.scales = scales;
 }
 
-// The products of n consecutive int4 rows with the tokens of a tile: out[row * kGridTile + token]. The row after the last
-// is the last again.
-inline void tile_dots(const QuantisedProblem& p, const QuantisedRows& rows, int64_t first, int64_t n,
-                      const GridToken* const* x, int count, float* out) {
+// The products of n consecutive rows with the tokens of a tile: out[row * kGridTile + token]. The row after the last is the
+// last again.
+inline void int8_tile_dots(const QuantisedProblem& p, const QuantisedRows& rows, int64_t first, int64_t n,
+                           const GridToken* const* x, int count, float* out) {
+  constexpr int R = WordTile::kRows;
+  constexpr int kNear = 8;               // tokens of which a piece stays in the nearest cache while all rows pass by
+  constexpr int64_t kNearPiece = 1024;
+  static_assert(kNearPiece <= kWordPiece);
+  const auto nothing = [] {};
+  for (int t0 = 0; t0 < count; t0 += kNear) {
+    const int near = std::min(kNear, count - t0);
+    int64_t total[kPanel][kNear] = {};
+    for (int64_t begin = 0; begin < p.padded_in; begin += kNearPiece) {
+      const int64_t size = std::min(kNearPiece, p.padded_in - begin);
+      for (int64_t r0 = 0; r0 < n; r0 += R) {
+        const uint8_t* at[R];
+        for (int r = 0; r < R; ++r) at[r] = rows.bytes + (first + std::min(r0 + r, n - 1)) * rows.stride + begin;
+        for (int t = 0; t < near; t += 2) {
+          const auto add = [&]<int T>(std::integral_constant<int, T>) __attribute__((always_inline)) {
+            const int8_t* words[T];
+            for (int u = 0; u < T; ++u) words[u] = x[t0 + t + u]->planes + 2 * begin;
+            int64_t* to[R];
+            for (int r = 0; r < R; ++r) to[r] = total[r0 + r] + t;
+            word_sums<R, T>(at, words, 0, size, to, nothing);
+          };
+          if (t + 2 <= near) add(std::integral_constant<int, 2>{});
+          else add(std::integral_constant<int, 1>{});
+        }
+      }
+    }
+    for (int64_t r = 0; r < n; ++r)
+      for (int t = 0; t < near; ++t)
+        out[r * kGridTile + t0 + t] = int8_dot(total[r][t], *x[t0 + t], *scale_of<float>(rows, first + r));
+  }
+}
+
+inline void int4_tile_dots(const QuantisedProblem& p, const QuantisedRows& rows, int64_t first, int64_t n,
+                           const GridToken* const* x, int count, float* out) {
   constexpr int R = WordTile::kRows;
   thread_local Scratch memory;
   char* scratch = memory.at_least(static_cast<size_t>(R * (p.padded_in + 64) + p.blocks.count * R * 64));
@@ -199,6 +233,11 @@ inline void tile_dots(const QuantisedProblem& p, const QuantisedRows& rows, int6
       for (int r = 0; r < kept; ++r) out[(r0 + r) * kGridTile + t] = part[r];
     }
   }
+}
+
+inline void tile_dots(const QuantisedProblem& p, const QuantisedRows& rows, int64_t first, int64_t n,
+                      const GridToken* const* x, int count, float* out, Lines&) {
+  (p.bits == 8 ? int8_tile_dots : int4_tile_dots)(p, rows, first, n, x, count, out);
 }
 
 #endif

@@ -107,11 +107,7 @@ inline void panel_dots(const QuantisedProblem& p, const QuantisedRows& rows, int
 #if LAZY_VNNI || LAZY_WORDS
   bool odd = false;
   for (int t = 0; t < count; ++t) odd |= x[t]->odd;
-#if LAZY_VNNI
   if (count > kStreamTokens && !odd) return tile_dots(p, rows, first, n, x, count, out, lines);
-#else
-  if (count > kStreamTokens && !odd && p.bits == 4) return tile_dots(p, rows, first, n, x, count, out);
-#endif
 #endif
   int64_t r = 0;
   for (; r < n; r += r + kRows <= n ? kRows : 1) {

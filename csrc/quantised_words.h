@@ -20,55 +20,49 @@ LAZY_INLINE int64_t wide_sum(__m256i v) {
   return _mm_extract_epi64(two, 0) + _mm_extract_epi64(two, 1);
 }
 
-// As below, of numbers [begin, end): sums that 32 bits a lane hold.
-template <int R, int T, class Fetch>
-LAZY_INLINE void word_sums(const uint8_t* const* rows, const int8_t* const* words, int64_t begin, int64_t end,
-                           int64_t (*total)[T], Fetch& fetch) {
+constexpr int64_t kWordPiece = 2048;  // numbers whose products 32 bits a lane hold: 255 * 2^15 * 2 in each of 128 steps
+
+// Adds to total[r][t] what numbers [begin, end) of R rows and T tokens give, no more than a piece.
+template <int R, int T, class Total, class Fetch>
+LAZY_INLINE void word_sums(const uint8_t* const* rows, const int8_t* const* words, int64_t begin, int64_t end, Total total,
+                           Fetch& fetch) {
   constexpr int kChains = R * T == 1 ? 2 : 1;  // a single sum has to hide its own latency
   __m256i acc[kChains][R][T];
-#pragma GCC unroll 16
-  for (int i = 0; i < kChains * R * T; ++i) acc[i / (R * T)][i / T % R][i % T] = _mm256_setzero_si256();
+  unrolled<kChains * R * T>([&](auto i) LAZY_LAMBDA { acc[i / (R * T)][i / T % R][i % T] = _mm256_setzero_si256(); });
   for (int64_t k = begin; k < end; k += 64) {
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) fetch();
-#pragma GCC unroll 4
-    for (int c = 0; c < 4; ++c) {
+    unrolled<R>([&](auto) LAZY_LAMBDA { fetch(); });
+    unrolled<4>([&](auto c) LAZY_LAMBDA {
       __m256i x[T];
-#pragma GCC unroll 4
-      for (int t = 0; t < T; ++t) x[t] = load_words(words[t] + 2 * (k + 16 * c));
-#pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) {
-        const __m256i w = widened(rows[r] + k + 16 * c);
-#pragma GCC unroll 4
-        for (int t = 0; t < T; ++t) {
-          __m256i& sum = acc[c % kChains][r][t];
-          sum = _mm256_add_epi32(sum, _mm256_madd_epi16(w, x[t]));
-        }
-      }
-    }
+      unrolled<T>([&](auto t) LAZY_LAMBDA { x[t] = load_words(words[t] + 2 * (k + 16 * c)); });
+      unrolled<R>([&](auto r) LAZY_LAMBDA {
+        const uint8_t* row = rows[r] + k + 16 * c;
+        auto& sum = acc[c % kChains][r];
+        unrolled<T / 2>([&](auto t) LAZY_LAMBDA { add_row_products(sum[2 * t], sum[2 * t + 1], x[2 * t], x[2 * t + 1], row); });
+        if constexpr (T % 2 == 1) add_row_products(sum[T - 1], x[T - 1], row);
+      });
+    });
   }
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
-    for (int t = 0; t < T; ++t)
-#pragma GCC unroll 2
-      for (int chain = 0; chain < kChains; ++chain) total[r][t] += wide_sum(acc[chain][r][t]);
+  unrolled<kChains * R * T>([&](auto i) LAZY_LAMBDA {
+    total[i / T % R][i % T] += wide_sum(acc[i / (R * T)][i / T % R][i % T]);
+  });
+}
+
+// What the sum of a row's bytes, offset by 128, and a token's words says.
+LAZY_INLINE float int8_dot(int64_t total, const GridToken& x, float scale) {
+  return static_cast<float>(total - 128 * (int64_t{256} * x.sum[0] + x.sum[1])) * x.step * scale;
 }
 
 // out[r][t] = row r . token t, for R int8 rows and T tokens.
 template <int R, int T, class Fetch>
 LAZY_INLINE void int8_dots(const uint8_t* const* rows, const float* const* scale, const GridToken* const* x,
                            int64_t padded, float (*out)[T], Fetch fetch) {
-  constexpr int64_t kPiece = 2048;  // 255 * 2^15 * 2 in each of 128 steps is less than 2^31
   const int8_t* words[T];
   for (int t = 0; t < T; ++t) words[t] = x[t]->planes;
   int64_t total[R][T] = {};
-  for (int64_t k = 0; k < padded; k += kPiece)
-    word_sums<R, T>(rows, words, k, k + kPiece < padded ? k + kPiece : padded, total, fetch);
-  for (int t = 0; t < T; ++t) {
-    const int64_t offset = 128 * (int64_t{256} * x[t]->sum[0] + x[t]->sum[1]);
-    for (int r = 0; r < R; ++r) out[r][t] = static_cast<float>(total[r][t] - offset) * x[t]->step * *scale[r];
-  }
+  for (int64_t k = 0; k < padded; k += kWordPiece)
+    word_sums<R, T>(rows, words, k, k + kWordPiece < padded ? k + kWordPiece : padded, total, fetch);
+  for (int t = 0; t < T; ++t)
+    for (int r = 0; r < R; ++r) out[r][t] = int8_dot(total[r][t], *x[t], *scale[r]);
 }
 
 // sum + (256 high + low - base) step s, for half the lanes of a block.

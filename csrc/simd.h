@@ -40,7 +40,17 @@ inline bool rounds_to_nearest() {
 struct bf16 { uint16_t bits; };
 struct f16 { uint16_t bits; };
 
-LAZY_INLINE v16f splat(float x) { return v16f{} + x; }
+// Not v16f{} + x, for which GCC adds: -0 would change.
+LAZY_INLINE v16f splat(float x) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<v16f>(_mm512_set1_ps(x));
+#elif defined(__AVX2__)
+  const Floats v = reinterpret_cast<Floats>(_mm256_set1_ps(x));
+  return {v, v};
+#else
+  return by_register<v16f>([&](int) { return Floats{x, x, x, x}; });
+#endif
+}
 
 LAZY_INLINE v16f load16(const float* p) { return load_as<v16f>(p); }
 

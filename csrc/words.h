@@ -31,6 +31,21 @@ LAZY_INLINE void add_word_products(__m256i& sum0, __m256i& sum1, __m256i w0, __m
           : "x"(w0), "x"(w1), "m"(*reinterpret_cast<const int64_t*>(four)));
 }
 
+// The same for one vector of words with each of sixteen bytes of a row and one token or two.
+LAZY_INLINE void add_row_products(__m256i& sum, __m256i x, const uint8_t* row) {
+  __m256i product;
+  __asm__("vpmovzxbw %3, %1\n\tvpmaddwd %2, %1, %1\n\tvpaddd %1, %0, %0"
+          : "+x"(sum), "=&x"(product)
+          : "x"(x), "m"(*reinterpret_cast<const __m128i_u*>(row)));
+}
+
+LAZY_INLINE void add_row_products(__m256i& sum0, __m256i& sum1, __m256i x0, __m256i x1, const uint8_t* row) {
+  __m256i w, product;
+  __asm__("vpmovzxbw %6, %2\n\tvpmaddwd %4, %2, %3\n\tvpaddd %3, %0, %0\n\tvpmaddwd %5, %2, %2\n\tvpaddd %2, %1, %1"
+          : "+x"(sum0), "+x"(sum1), "=&x"(w), "=&x"(product)
+          : "x"(x0), "x"(x1), "m"(*reinterpret_cast<const __m128i_u*>(row)));
+}
+
 #endif
 
 }  // namespace LAZY_ISA

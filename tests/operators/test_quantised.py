@@ -205,6 +205,22 @@ def test_down_alone_takes_given_activations(form, tokens):
 
 
 @needs_kernels
+@pytest.mark.parametrize("isa", (-1, *LEVELS))
+@pytest.mark.parametrize("share", [0.1, 0.4, 0.9, 1.0])
+@pytest.mark.parametrize("tokens", [5, 9, 70])
+@pytest.mark.parametrize("d_out", [40, 208, 333])
+def test_however_many_fire_a_sum_of_int8_down_has_the_same_bits(d_out, tokens, share, isa):
+    # rows that most tokens want are multiplied as a matrix, those that few want one after the other
+    columns = quantise_columns(normal(d_out, 300, seed=1), Format(bits=8))
+    hidden = normal(tokens, 300, seed=2) * (torch.rand(tokens, 300, generator=torch.Generator().manual_seed(3)) < share)
+    hidden[:, 64:128] *= torch.rand(tokens, 1, generator=torch.Generator().manual_seed(4)) < 0.1
+    hidden[1, 7], hidden[2, 9] = torch.inf, torch.nan
+    together = operators.down(hidden, columns, isa=isa)
+    alone = torch.cat([operators.down(hidden[t : t + 1], columns, isa=isa) for t in range(tokens)])
+    assert torch.equal(together.nan_to_num(nan=7.0), alone.nan_to_num(nan=7.0))
+    assert together[0].isfinite().all() and not together[2].isfinite().any()
+
+
 @pytest.mark.parametrize("group", GROUPS)
 @pytest.mark.parametrize("tokens", [1, 3, 70])
 def test_no_level_and_no_order_of_neurons_changes_a_bit_of_int4_down(group, tokens):
