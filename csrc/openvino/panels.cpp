@@ -1,5 +1,5 @@
-// A plain block in int8, on activations of 8 bits a token: arithmetic is what many tokens cost. Every product of the first
-// layer is both what decides whether its neuron fires, and its value. Compiled for the extension's level.
+// A plain block in int8, activations on grids as fine as products take them for nothing: arithmetic is what many tokens cost. Every
+// product of the first layer is both what decides whether its neuron fires, and its value. Compiled for the extension's level.
 //
 // Of the Problem, sketch holds the first layer's own rows, certificate.scale and .bias a number a neuron; planes is 1;
 // down_rows are q + 128, 64 divides their stride; x, biases and y are float32; there is no gate.
@@ -130,12 +130,18 @@ class Panels {
   int64_t add_listed(int64_t t, const List& fired) {
     const int64_t n = fired.count, padded = up_to(n, 16);
     float* const values = fired.z;
+    if (p_.activation == Activation::offset_gelu) {
+      for (int64_t k = 0; k < n; k += 16) {
+        const v16f z = load16(values + k);
+        store(values + k, select(z <= p_.parameter0, splat(0.f), smooth_gelu(z) - p_.parameter1));
+      }
+    } else if (p_.activation != Activation::relu) {  // of which what was listed is its own value
+      for (int64_t k = 0; k < n; ++k) values[k] = activate<float>(p_, values[k]);
+    }
     for (int64_t k = n; k < padded; ++k) {
       fired.neuron[k] = 0;
       values[k] = 0.f;
     }
-    if (p_.activation != Activation::relu)  // of which what was listed is its own value
-      for (int64_t k = 0; k < n; ++k) values[k] = activate<float>(p_, values[k]);
     v16f top = {}, bad = {};
     for (int64_t k = 0; k < padded; k += 16) {
       const v16f h = load16(values + k) * scales(fired.neuron + k);

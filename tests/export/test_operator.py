@@ -17,6 +17,7 @@ from lazyneuron.blocks.activation import Activation
 from lazyneuron.export.openvino.choice import alone
 from lazyneuron.export.openvino.convert import core_with
 from lazyneuron.export.openvino.layout import PackedOperator, on_copies, packed_operator, sealed
+from lazyneuron.ops.native.load import status
 from lazyneuron.ops.quantised.format import Format
 from lazyneuron.ops.quantised.quantise import quantise_columns, quantise_rows
 from lazyneuron.ops.sparse_mlp.packed import KERNEL_ACTIVATIONS
@@ -73,17 +74,31 @@ def test_bf16_rows_are_those_of_the_block_in_bf16() -> None:
 
 
 def int8_definition(block: MLPBlock, x: Tensor) -> Tensor:
-    """A plain block in int8, in float64: 8 bits a weight with a scale a row, 8 bits an activation with one a token."""
+    """A plain block in int8, in float64: 8 bits a weight, a scale a row, and a grid for a token's activations."""
     form = Format(bits=8)
     first = quantise_rows(block.up.weight, form).dequantised(torch.float64)
     down = quantise_columns(block.down.weight, form)
     bias = [torch.zeros(1) if site.bias is None else site.bias.double() for site in (block.up, block.down)]
-    hidden = block.activation((on_grid(x.double()) @ first.T + bias[0]).float()).double()
-    return on_grid(hidden * down.scale.double()) @ down.bytes.double() + bias[1]
+    of_bytes = status().isa == "avx512_vnni"
+    x = on_grid(x.double(), torch.tensor(127.0 if of_bytes else 32512.0))
+    hidden = block.activation((x @ first.T + bias[0]).float()).double()
+    steps = torch.tensor(127.0) if of_bytes else steps_of_words(hidden.count_nonzero(1)[:, None])
+    return on_grid(hidden * down.scale.double(), steps) @ down.bytes.double() + bias[1]
 
 
-def on_grid(rows: Tensor) -> Tensor:
-    step = rows.abs().amax(1, keepdim=True) / 127
+def steps_of_words(fired: Tensor) -> Tensor:
+    """So many that no sum of so many products with bytes leaves 32 bits; floats are on no grid."""
+    if status().isa == "portable":
+        return torch.tensor(math.inf)
+    most = (2**31 - 1) // (255 * fired.clamp_min(1))
+    found = torch.full(most.shape, math.inf, dtype=torch.float64)
+    for steps in (4096, 8192, 16384):
+        found[most >= steps] = steps
+    return found
+
+
+def on_grid(rows: Tensor, steps: Tensor) -> Tensor:
+    step = rows.abs().amax(1, keepdim=True) / steps
     return torch.where(step > 0, (rows / step).round() * step, rows)
 
 
