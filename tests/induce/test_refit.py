@@ -17,6 +17,7 @@ from lazyneuron.induce import (
     sparsify_,
     thresholds_for,
 )
+from lazyneuron.ops.quantised.format import Format, quantise_columns
 from tests.induce.networks import Masked, gelu_mlp, inputs
 
 
@@ -103,6 +104,35 @@ def test_refit_is_the_least_squares_solution():
     assert measured.item() == pytest.approx(after, rel=1e-6)
 
 
+def refitted(bits):
+    """A block and its samples, of few features that many neurons share, so that one can make up for another."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 64), nn.GELU(), nn.Linear(64, 7))
+    samples = block_samples(model, find_blocks(model), batches=[inputs(rows=800, d=5)])[""]
+    sparsify_(model, Relufy())
+    block = find_blocks(model)[0]
+    return block, samples, refit_down_(block, samples, bits=bits)
+
+
+def error_of(block, samples, weight):
+    with torch.no_grad():
+        now = F.linear(block.hidden(samples.inputs), weight, block.down.bias)
+    y = samples.outputs
+    return ((y - now).square().sum() / (y - y.mean()).square().sum()).item()
+
+
+def test_a_refit_on_a_grid_is_what_is_stored_and_better_than_rounding_afterwards():
+    block, samples, (_, after) = refitted(bits=8)
+    stored = quantise_columns(block.down.weight, Format(bits=8))
+    on_grid = (stored.bytes.float() * stored.scale[:, None]).t()
+    assert torch.allclose(on_grid, block.down.weight, rtol=1e-6, atol=1e-7)
+    assert error_of(block, samples, block.down.weight) == pytest.approx(after, rel=1e-3)
+    free, _, (_, least) = refitted(bits=None)
+    nearest = quantise_columns(free.down.weight, Format(bits=8))
+    rounded = error_of(free, samples, (nearest.bytes.float() * nearest.scale[:, None]).t())
+    assert least < after and after - least < (rounded - least) / 2
+
+
 def test_a_strong_ridge_changes_nothing():
     model = gelu_mlp()
     samples = block_samples(model, find_blocks(model), batches=[inputs()])
@@ -131,6 +161,8 @@ def test_errors():
         offsets_for(find_blocks(nn.Sequential(nn.Linear(3, 7), nn.ReLU(), nn.Linear(7, 3))), {}, density=0.5)
     with pytest.raises(ConfigError, match="number > 0"):
         refit_down_(blocks[0], samples["0"], ridge=0.0)
+    with pytest.raises(ConfigError, match="bits is None or 8, got 4"):
+        refit_down_(blocks[0], samples["0"], bits=4)
     bare = nn.Sequential(nn.Linear(3, 7, bias=False), nn.ReLU(), nn.Linear(7, 3))
     with pytest.raises(ConfigError, match="has no bias"):
         shift_bias_(find_blocks(bare)[0], BlockSamples(inputs=torch.ones(2, 3), outputs=torch.ones(2, 3)), density=0.1)

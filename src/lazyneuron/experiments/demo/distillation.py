@@ -100,6 +100,7 @@ def closed_form(
     density: float | Mapping[str, float] | None,
     advance: Callable[[float], None],
     activation: str = "relu",
+    bits: int | None = None,
 ) -> Network:
     """A copy of the original that fires with a given density, without any training by gradients.
 
@@ -111,13 +112,14 @@ def closed_form(
         advance: told the share that is done.
         activation: a kind that is zero up to 0, whose biases are shifted; ``"offset_gelu"``, GELU less a constant where
             it fires; or ``"thresholded_gelu"``, whose threshold is a quantile of what the original's GELU gives.
+        bits: of the second layers' weights, as :func:`refit_down_` takes it.
     """
     student = relu_copy(original, _recipe(original, samples, activation=activation, density=density))
     for number, block in enumerate(student.blocks):
         if density is not None and activation not in (THRESHOLDED, OFFSET):
             own = density if isinstance(density, float) else density[block.name]
             shift_bias_(block, samples[block.name], density=own)
-        refit_down_(block, samples[block.name])
+        refit_down_(block, samples[block.name], bits=bits)
         advance((number + 1) / len(student.blocks))
     return student
 
