@@ -59,7 +59,7 @@ def own(original: nn.Module, sparse: nn.Module, batches: Sequence[Any]) -> tuple
 
 @contextmanager
 def exported(
-    sparse: nn.Module, batches: Sequence[Any], *, formats: Sequence[str] = tuple(_EXPORTS)
+    sparse: nn.Module, batches: Sequence[Any], *, formats: Sequence[str] = tuple(_EXPORTS), model: str = ""
 ) -> Iterator[tuple[tuple[Engine, ...], tuple[str, ...]]]:
     """The sparse model in OpenVINO, its MLP blocks as operators of ours; the folders are gone afterwards.
 
@@ -67,6 +67,7 @@ def exported(
         sparse: the one that was made sparse; it stays as it is.
         batches: what the export decides and calibrates on.
         formats: of ``"fp32"``, ``"bf16"``, ``"int8 blocks"`` and ``"int8"``.
+        model: what the engines' names say of it besides.
 
     Yields:
         An engine for each, and a sentence for each that cannot be had here.
@@ -74,7 +75,7 @@ def exported(
     with tempfile.TemporaryDirectory(prefix="lazyneuron-exported-") as name:
         engines, notes = [], []
         for form in formats:
-            called, folder = f"ours in OpenVINO, {form}", Path(name) / form
+            called, folder = f"ours in OpenVINO, {form}{model and f', {model}'}", Path(name) / form
             try:
                 export(sparse, folder, batches=batches, **_EXPORTS[form])
             except LazyNeuronError as error:

@@ -139,8 +139,8 @@ def refit_down_(
     """Replace ``down`` by the ridge regression of the wanted outputs on the hidden activations that the block has now.
 
     With ``bits`` the weights end on the grid on which quantised execution keeps them, so that ``weights="int8"`` leaves
-    them as they are. Neurons are rounded in turn, and what rounding one does to the outputs is made up for by those that
-    follow and by the bias.
+    them as they are. Neurons are rounded in turn, and what rounding one does to the outputs is made up for by those
+    that follow and by the bias.
 
     Args:
         block: the block, changed in place; only weight and bias of ``down`` move.
