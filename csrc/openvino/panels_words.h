@@ -142,28 +142,25 @@ class SecondLayer {
     const auto row = [&](int64_t k) { return base + fired.neuron[k] * stride_; };
     const int64_t pairs = (fired.count + 1) / 2, last = std::max<int64_t>(fired.count - 1, 0);
     __m256i sum[8];
-#pragma GCC unroll 8
-    for (int i = 0; i < 8; ++i) sum[i] = _mm256_setzero_si256();
+    unrolled<8>([&](auto i) LAZY_LAMBDA { sum[i] = _mm256_setzero_si256(); });
     for (int64_t k = 0; k < pairs; ++k) {
       __builtin_prefetch(row(std::min(2 * k + kAhead, last)));
       __builtin_prefetch(row(std::min(2 * k + kAhead + 1, last)));
       const uint8_t *a = row(2 * k), *b = row(2 * k + 1);
       const __m256i h = _mm256_set1_epi32(load_as<int32_t>(words + 2 * k));
-#pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i) {
+      unrolled<4>([&](auto i) LAZY_LAMBDA {
         const __m256i wa = widened(a + 16 * i), wb = widened(b + 16 * i);
         sum[2 * i] = _mm256_add_epi32(sum[2 * i], _mm256_madd_epi16(_mm256_unpacklo_epi16(wa, wb), h));
         sum[2 * i + 1] = _mm256_add_epi32(sum[2 * i + 1], _mm256_madd_epi16(_mm256_unpackhi_epi16(wa, wb), h));
-      }
+      });
     }
     alignas(32) int32_t whole[64];  // of 16 columns the first sum has 0 to 3 and 8 to 11, the second the others
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
+    unrolled<4>([&](auto i) LAZY_LAMBDA {
       const __m256i low = _mm256_permute2x128_si256(sum[2 * i], sum[2 * i + 1], 0x20);
       const __m256i high = _mm256_permute2x128_si256(sum[2 * i], sum[2 * i + 1], 0x31);
       _mm256_store_si256(reinterpret_cast<__m256i*>(whole + 16 * i), low);
       _mm256_store_si256(reinterpret_cast<__m256i*>(whole + 16 * i + 8), high);
-    }
+    });
     const float* const bias = static_cast<const float*>(p_.down_bias);
     const int64_t end = std::min(c0 + 64, p_.d_out);
     for (int64_t c = c0; c < end; ++c) y[c] = static_cast<float>(whole[c - c0] - offset) * step + (bias ? bias[c] : 0.f);
