@@ -90,19 +90,26 @@ def _run(request: Request) -> Finding:
     rose = sum(row["share in flat interval, end"] > row["share in flat interval, start"] for row in rows)
     return Finding(
         rows=rows,
-        curves=[
-            band(
-                f"{_NAMES[case.base]}{', zeroth bias' if case.zeroth_bias else ''}, dx = {case.corner[0]:+g}",
-                x=[point["step"] / task.epoch_steps for point in found[0]],
-                runs=[[point["flat"] for point in points] for points in found],
-            )
-            for case, found in runs.items()
-            if case.corner in ((1.6, 1.6), (-1.6, -1.6))
-        ],
+        curves=[_rise(base, alike, runs, task.epoch_steps) for base in _NAMES for alike in (True, False)],
         sentence=f"The share of pre-activations in the zero-derivative interval rises in {rose} of {len(rows)} cases, "
         f"although the output there is 1.6 or -1.6 and not 0; means of {request.seeds} seeds.",
-        axes=("epoch", "share of pre-activations where the derivative is zero"),
+        axes=("epoch", "rise of the share where the derivative is zero"),
         facts={**dataclasses.asdict(config), "data": task.name, "seeds": request.seeds, "half_interval": 1.5},
+    )
+
+
+def _rise(base: Base, alike: bool, runs: dict[Case, list[Any]], epoch_steps: int) -> dict[str, Any]:
+    """The share in the interval less that of the beginning, over corners whose signs are alike or not, biases and seeds."""
+    chosen = [
+        points
+        for case, found in runs.items()
+        if case.base == base and (case.corner[0] == case.corner[1]) == alike
+        for points in found
+    ]
+    return band(
+        f"{_NAMES[base]}, dx = {'dy' if alike else '-dy'}",
+        x=[point["step"] / epoch_steps for point in chosen[0]],
+        runs=[[point["flat"] - points[0]["flat"] for point in points] for points in chosen],
     )
 
 
