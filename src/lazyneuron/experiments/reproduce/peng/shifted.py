@@ -99,7 +99,7 @@ def _run(request: Request) -> Finding:
 
 
 def _rise(base: Base, alike: bool, runs: dict[Case, list[Any]], epoch_steps: int) -> dict[str, Any]:
-    """The share in the interval less that of the beginning, over corners whose signs are alike or not, biases and seeds."""
+    """The share in the interval less that of the beginning: over corners of like or unlike signs, biases and seeds."""
     chosen = [
         points
         for case, found in runs.items()
