@@ -221,6 +221,7 @@ def test_however_many_fire_a_sum_of_int8_down_has_the_same_bits(d_out, tokens, s
     assert together[0].isfinite().all() and not together[2].isfinite().any()
 
 
+@needs_kernels
 @pytest.mark.parametrize("group", GROUPS)
 @pytest.mark.parametrize("tokens", [1, 3, 70])
 def test_no_level_and_no_order_of_neurons_changes_a_bit_of_int4_down(group, tokens):
