@@ -9,7 +9,7 @@ namespace LAZY_ISA {
 // The rows of `down` that the panels [begin, end) of a tile want, and for how many tokens altogether. `row(neuron, c0)` names one.
 template <class Row, class RowAt>
 int64_t gather(const Layout& l, char* lists, int64_t begin, int64_t end, int64_t c0, const RowAt& row,
-            std::vector<Wanted<Row>>& wanted) {
+               std::vector<Wanted<Row>>& wanted) {
   wanted.clear();
   int64_t pairs = 0;
   for (int64_t panel = begin; panel < end; ++panel) {

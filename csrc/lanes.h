@@ -20,7 +20,7 @@ LAZY_INLINE V load_as(const void* p);
 // f(0), f(1) .. with constants. GCC 12 unrolls a loop too late for the sums that it indexes to become registers.
 template <int N, class F>
 LAZY_INLINE void unrolled(const F& f) {
-  [&]<int... I>(std::integer_sequence<int, I...>) __attribute__((always_inline)) {
+  [&]<int... I>(std::integer_sequence<int, I...>) LAZY_LAMBDA {
     (f(std::integral_constant<int, I>{}), ...);
   }(std::make_integer_sequence<int, N>{});
 }

@@ -126,7 +126,7 @@ LAZY_INLINE void grid_dots(const QuantisedProblem& p, const QuantisedRows& rows,
   const bool one = one_piece(p, rows);
   const uint8_t* bytes[R];
   for (int r = 0; r < R; ++r) bytes[r] = rows.bytes + row[r] * rows.stride;
-  const auto go = [&](auto fetch) __attribute__((always_inline)) {
+  const auto go = [&](auto fetch) LAZY_LAMBDA {
     if (p.bits == 8) {
       const float* scale[R];
       for (int r = 0; r < R; ++r) scale[r] = scale_of<float>(rows, row[r]);

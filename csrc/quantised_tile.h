@@ -198,7 +198,7 @@ inline void int8_tile_dots(const QuantisedProblem& p, const QuantisedRows& rows,
         const uint8_t* at[R];
         for (int r = 0; r < R; ++r) at[r] = rows.bytes + (first + std::min(r0 + r, n - 1)) * rows.stride + begin;
         for (int t = 0; t < near; t += 2) {
-          const auto add = [&]<int T>(std::integral_constant<int, T>) __attribute__((always_inline)) {
+          const auto add = [&]<int T>(std::integral_constant<int, T>) LAZY_LAMBDA {
             const int8_t* words[T];
             for (int u = 0; u < T; ++u) words[u] = x[t0 + t + u]->planes + 2 * begin;
             int64_t* to[R];

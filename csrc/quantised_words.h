@@ -115,7 +115,7 @@ LAZY_INLINE void nibble_sums(const uint8_t* row, const int8_t* const* planes, in
   for (int i = 0; i < 2 * T; ++i) total[i / 2][i % 2] = _mm256_setzero_si256();
   for (; lines > 0; lines -= kLines) {
     __m256i acc[T][2][2];
-    const auto add = [&](bool begin) __attribute__((always_inline)) {
+    const auto add = [&](bool begin) LAZY_LAMBDA {
       fetch();
 #pragma GCC unroll 2
       for (int half = 0; half < 2; ++half) {
@@ -186,7 +186,7 @@ inline void int4_tile_dot(const WordTile& tile, const GridToken& x, const Blocks
       int64_t k = begin + 32 * half;
       for (int steps = blocks.steps[b]; steps > 0; steps -= kWordSteps) {
         __m256i acc[R][2];
-        const auto add = [&](bool first) __attribute__((always_inline)) {
+        const auto add = [&](bool first) LAZY_LAMBDA {
           const __m256i high = load_words(x.planes + k), low = load_words(x.planes + padded + k);
 #pragma GCC unroll 4
           for (int r = 0; r < R; ++r) {

@@ -100,7 +100,7 @@ class Accumulation {
     const v16f v[4] = {splat(*entry[0].value), splat(*entry[1].value), splat(*entry[2].value), splat(*entry[3].value)};
     const Row row[4] = {entry[0].row, entry[1].row, entry[2].row, entry[3].row};
     int64_t k = 0;
-    const auto sixteen = [&](int64_t c) __attribute__((always_inline)) {
+    const auto sixteen = [&](int64_t c) LAZY_LAMBDA {
       v16f sum = load16(sums_ + c);
 #pragma GCC unroll 4
       for (int j = 0; j < 4; ++j) sum += v[j] * row[j].load(c);
