@@ -16,7 +16,7 @@ from lazyneuron.blocks.identify import agrees
 
 _SAMPLE = 256
 _HARDLY_ANY = 4
-_RAGGED = 0.4  # unrelated values have 1, a smooth function of 32 values about 0.2
+_RAGGED, _FEW = 0.25, 4.0  # unrelated values have 1, a smooth function of 32 values about 0.2, of 512 about 0.01
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,8 +45,8 @@ def same(a: Tensor, b: Tensor) -> bool:
 def depends(z: Tensor, h: Tensor) -> bool:
     """Could ``h`` be an element-wise function of ``z``? True when neighbours in ``z`` are neighbours in ``h``.
 
-    A sieve: it lets every smooth function through and stops nearly all else, at the price of one small sort. Where
-    hardly any neuron fires there is nothing to tell, and it lets through.
+    A sieve: it lets every smooth function through and stops nearly all else, at the price of one small sort, and the
+    more surely the more values fire. Where hardly any neuron fires there is nothing to tell, and it lets through.
     """
     z, h = z.flatten().float(), h.flatten().float()
     if z.numel() < 2 or not bool(torch.isfinite(h).all()):
@@ -60,7 +60,7 @@ def depends(z: Tensor, h: Tensor) -> bool:
     z, h = z[chosen], h[chosen]
     spread = (h - h.roll(h.numel() // 2 + 1)).abs().mean()
     steps = h[z.argsort()].diff().abs().mean()
-    return bool(steps <= _RAGGED * spread)
+    return bool(steps <= min(0.4, _RAGGED + _FEW / int((h != 0).sum())) * spread)
 
 
 def candidates(
