@@ -73,16 +73,22 @@ def test_each_call_is_timed_right_after_the_reference():
     log = []
     calls = [lambda k, name=name: log.append(f"{name}{k}") for name in "dab"]
     assert len(least_us(calls, rounds=2, warm_up=1, budget_s=60.0)) == 3
-    assert log == [f"{name}{k}" for k in range(3) for name in "dadb"]
+    assert log == ["d0", *(f"{name}{k}" for k in range(3) for name in "dadb")]
     alone = []
     assert len(least_us([alone.append], rounds=2, warm_up=0)) == 1
-    assert alone == [0, 1]
+    assert alone == [0, 0, 1]
+
+
+def test_a_reference_that_takes_longer_than_the_budget_runs_three_times(monkeypatch):
+    clock = Clock(monkeypatch)
+    calls = [clock.taking(2.0, 3.0, 2.5), clock.taking(0.2, 0.1), clock.taking(0.4, 0.5)]
+    assert least_us(calls, rounds=9, budget_s=1.0) == pytest.approx([2.5e6, 0.1e6, 0.4e6])
 
 
 def test_the_least_counts_and_warming_up_does_not(monkeypatch):
     clock = Clock(monkeypatch)
-    calls = [clock.taking(0.1, 5.0, 3.0, 4.0), clock.taking(0.2, 9.0, 8.0, 7.0)]
-    assert least_us(calls, rounds=3, warm_up=1, budget_s=0.0) == pytest.approx([3e6, 7e6])
+    calls = [clock.taking(0.1, 0.1, 5.0, 3.0, 4.0), clock.taking(0.2, 9.0, 8.0, 7.0)]
+    assert least_us(calls, rounds=3, warm_up=1, budget_s=0.15) == pytest.approx([3e6, 7e6])
 
 
 @pytest.mark.parametrize(("budget_s", "rounds"), [(0.0, 2), (3.5, 4), (100.0, 5)])

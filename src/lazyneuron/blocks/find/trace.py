@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from lazyneuron.blocks.activation import Activation
+from lazyneuron.blocks.activation import Activation, DeclaresActivation
 from lazyneuron.blocks.block import LinearSite
 from lazyneuron.blocks.splice.override import Pass
 from lazyneuron.core.batch import call_model
@@ -78,6 +78,16 @@ class Trace:
     def module_of(self, call: Call) -> nn.Module:
         """The module that a call was of."""
         return self.module.get_submodule(call.name.removeprefix(self.name).lstrip("."))
+
+    @functools.cached_property
+    def declaring(self) -> tuple[Call, ...]:
+        """The calls of modules that declare an activation of whole tokens."""
+        modules = ((call, self.module_of(call)) for call in self.calls if call.attribute is None)
+        return tuple(
+            call
+            for call, module in modules
+            if isinstance(module, DeclaresActivation) and not module.activation_spec().elementwise
+        )
 
 
 def trace_locally(name: str, module: nn.Module, linears: Mapping[str, LinearSite], *, width: int) -> Trace | None:
