@@ -79,10 +79,16 @@ def test_each_call_is_timed_right_after_the_reference():
     assert alone == [0, 0, 1]
 
 
-def test_a_reference_that_takes_longer_than_the_budget_runs_three_times(monkeypatch):
+def test_a_reference_that_takes_longer_than_the_budget_runs_four_times(monkeypatch):
     clock = Clock(monkeypatch)
-    calls = [clock.taking(2.0, 3.0, 2.5), clock.taking(0.2, 0.1), clock.taking(0.4, 0.5)]
+    calls = [clock.taking(2.0, 2.0, 3.0, 2.5), clock.taking(0.2, 0.1), clock.taking(0.4, 0.5)]
     assert least_us(calls, rounds=9, budget_s=1.0) == pytest.approx([2.5e6, 0.1e6, 0.4e6])
+
+
+def test_a_first_run_that_takes_longer_changes_nothing(monkeypatch):
+    clock = Clock(monkeypatch)
+    calls = [clock.taking(2.0, 0.1, 0.4, 0.3, 0.2), clock.taking(0.2, 0.5, 0.4)]
+    assert least_us(calls, rounds=2, warm_up=1, budget_s=1.5) == pytest.approx([0.2e6, 0.4e6])
 
 
 def test_the_least_counts_and_warming_up_does_not(monkeypatch):

@@ -143,18 +143,18 @@ def least_us(
 
     For decisions, not for reports: other work only ever adds time, so the least of interleaved rounds says most about
     the call itself. Each call comes right after the first one, so that none finds in the cache what a sibling with the
-    same weights has just read. Where a single run of the first takes longer than the budget, as products of a dtype
+    same weights has just read. Where each run of the first takes longer than the budget, as products of a dtype
     without instructions do, all take turns twice and that is all.
 
     Args:
         calls: each takes the number of the round, to vary its input; the first one is the reference.
         rounds: counted rounds, at least three even when the budget is spent.
         budget_s: stop after this long.
-        warm_up: rounds that are not counted, after a run of the first call that is not either.
+        warm_up: rounds that are not counted, after a run or two of the first call that are not either.
     """
     names = [str(at) for at in range(len(calls))]
     named = dict(zip(names, calls, strict=True))
-    if timed(calls[0], 0)[1] > 1e6 * budget_s:
+    if all(timed(calls[0], 0)[1] > 1e6 * budget_s for _ in range(2)):  # a first run may load or compile something
         times = interleaved(named, range(2), budget_s=0.0, least=2)
         return [times[name].least_us for name in names]
     beside = [name for other in names[1:] for name in (names[0], other)] or names
