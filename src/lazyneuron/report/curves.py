@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from lazyneuron.core.record import Record
 from lazyneuron.report.reading import read
-from lazyneuron.report.style import drawing, write_png
+from lazyneuron.report.style import SERIES, drawing, write_png
 from lazyneuron.report.ticks import plain_ticks
 
 
@@ -23,8 +24,10 @@ def curves_figure(record: Record, path: Path) -> None:
     with read(record, "reproduce") as data, drawing(7.0, 4.2) as figure:
         x_title, y_title = data["axes"]
         axes = figure.add_subplot(xlabel=x_title, ylabel=y_title)
-        for curve in data["curves"]:
-            (line,) = axes.plot(curve["x"], curve["y"], marker="o", markersize=3.5, label=curve["label"])
+        for number, curve in enumerate(data["curves"]):
+            again = number // len(SERIES)  # how often the colours were used up
+            style: dict[str, Any] = {"marker": "os^"[again % 3], "linestyle": ("-", "--", ":")[again % 3]}
+            (line,) = axes.plot(curve["x"], curve["y"], markersize=3.5, label=curve["label"], **style)
             if "low" in curve:
                 color = line.get_color()
                 axes.fill_between(curve["x"], curve["low"], curve["high"], color=color, alpha=0.15, linewidth=0)

@@ -30,7 +30,7 @@ DARK = {
 PAPER = LIGHT | {
     "page": "#fff", "card": "#fff", "line": "#ccc", "text": "#000", "soft": "#444", "track": "#eee", "mark": "#222",
 }
-_SERIES = (
+SERIES = (
     "#8d867c", "#2f6f8f", "#5b8c5a", "#b08900", "#d9480f", "#7a4f9a", "#1c1c1c", "#c05780", "#3aa6a0",
 )
 # fmt: on
@@ -39,7 +39,7 @@ _RC = {
     "axes.edgecolor": LIGHT["line"],
     "axes.grid": True,
     "axes.labelcolor": LIGHT["soft"],
-    "axes.prop_cycle": f"cycler('color', {list(_SERIES)})",
+    "axes.prop_cycle": f"cycler('color', {list(SERIES)})",
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.titlecolor": LIGHT["text"],
