@@ -81,13 +81,9 @@ class Trace:
 
     @functools.cached_property
     def declaring(self) -> tuple[Call, ...]:
-        """The calls of modules that declare an activation of whole tokens."""
-        modules = ((call, self.module_of(call)) for call in self.calls if call.attribute is None)
-        return tuple(
-            call
-            for call, module in modules
-            if isinstance(module, DeclaresActivation) and not module.activation_spec().elementwise
-        )
+        """The calls of modules that declare their activation."""
+        calls = (call for call in self.calls if call.attribute is None)
+        return tuple(call for call in calls if isinstance(self.module_of(call), DeclaresActivation))
 
 
 def trace_locally(name: str, module: nn.Module, linears: Mapping[str, LinearSite], *, width: int) -> Trace | None:
