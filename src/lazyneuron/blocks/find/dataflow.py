@@ -8,7 +8,6 @@ from collections.abc import Container, Iterator, Mapping
 import torch
 from torch import Tensor
 
-from lazyneuron.blocks.activation import DeclaresActivation
 from lazyneuron.blocks.block import LinearSite
 from lazyneuron.blocks.find.trace import Trace
 from lazyneuron.blocks.gaussian_top_k import fitted_gaussian_top_k
@@ -114,9 +113,7 @@ def _gated(trace: Trace, z: Tensor, u: Tensor, h: Tensor) -> Iterator[bool]:
 
 def _declared(trace: Trace, z: Tensor, h: Tensor, u: Tensor | None = None) -> bool:
     """Did a module that declares an activation of whole tokens, where neighbours say nothing, turn ``z`` into ``h``?"""
-    for call in trace.declaring:
-        if call.output.shape == h.shape and same(call.input, z):
-            module = trace.module_of(call)
-            if isinstance(module, DeclaresActivation) and not module.activation_spec().elementwise:
-                return agrees(call.output if u is None else call.output * u, h)
+    for call, module in trace.declaring:
+        if call.output.shape == h.shape and same(call.input, z) and not module.activation_spec().elementwise:
+            return agrees(call.output if u is None else call.output * u, h)
     return False

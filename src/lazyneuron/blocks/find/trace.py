@@ -80,10 +80,10 @@ class Trace:
         return self.module.get_submodule(call.name.removeprefix(self.name).lstrip("."))
 
     @functools.cached_property
-    def declaring(self) -> tuple[Call, ...]:
-        """The calls of modules that declare their activation."""
-        calls = (call for call in self.calls if call.attribute is None)
-        return tuple(call for call in calls if isinstance(self.module_of(call), DeclaresActivation))
+    def declaring(self) -> tuple[tuple[Call, DeclaresActivation], ...]:
+        """The calls of modules that declare their activation, each with its module."""
+        modules = ((call, self.module_of(call)) for call in self.calls if call.attribute is None)
+        return tuple((call, module) for call, module in modules if isinstance(module, DeclaresActivation))
 
 
 def trace_locally(name: str, module: nn.Module, linears: Mapping[str, LinearSite], *, width: int) -> Trace | None:
