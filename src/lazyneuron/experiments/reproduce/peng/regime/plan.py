@@ -9,7 +9,7 @@ from typing import Any
 import platformdirs
 
 from lazyneuron.experiments.experiment import Request
-from lazyneuron.experiments.reproduce.peng.regime.case import Case, Job, Kind, Setting, vanilla_of
+from lazyneuron.experiments.reproduce.peng.regime.case import Case, Job, Kind, Setting, Tuning, vanilla_of
 from lazyneuron.experiments.reproduce.peng.regime.tasks import Begin
 from lazyneuron.experiments.training.language import LanguageSize
 from lazyneuron.experiments.training.trainer import Variant
@@ -19,6 +19,7 @@ from lazyneuron.induce import Chain, DoublyBiased, Pressure, TargetDensity
 STEPS, LONG_STEPS, CLIPPING_STEPS = 20_000, 100_000, 10_000
 TUNING = 0.5  # of the steps before, as 10 000 of 20 000
 RAMP = 0.3  # of those of fine-tuning, as 3000 of 10 000
+TUNED: tuple[Kind, ...] = ("decoder", "spans", "vision")
 TARGETS = (0.05, 0.03)
 _OFF: dict[str, Any] = {"jsrelu": False, "zeroth_bias": False, "norm_floor": None}
 VANILLA, ALL_THREE = Variant(name="vanilla"), Variant(name="all three", recipe=DoublyBiased())
@@ -102,15 +103,20 @@ def pressed(steps: int) -> tuple[Case, ...]:
 
 
 def tuned(start: int) -> tuple[Case, ...]:
-    """Fine-tuning of the vanilla model, with all weights and by adapters, beside plainly training on."""
+    """Fine-tuning of the vanilla model, with all weights and by adapters, beside plainly training on.
+
+    With all weights also without JSReLU, which costs the most in some blocks.
+    """
     steps = max(1, round(TUNING * start))
     recipe = DoublyBiased.for_finetuning(max(1, round(RAMP * steps)))
     both = (Variant(name="trained on"), Variant(name="all three", recipe=recipe))
+    less = Variant(name="norm floor and zeroth bias", recipe=dataclasses.replace(recipe, jsrelu=False, mixing_steps=0))
+    variants: dict[Tuning, tuple[Variant, ...]] = {"full": (*both, less), "lora": both}
     return tuple(
         Case(kind=kind, variant=variant, steps=steps, tuning=tuning, start=start, begin=begin_of(kind))
-        for kind in ("decoder", "vision")
-        for tuning in ("full", "lora")
-        for variant in both
+        for kind in TUNED
+        for tuning, own in variants.items()
+        for variant in own
     )
 
 
