@@ -1,7 +1,8 @@
 """Render committed records into the documentation: ``python -m lazyneuron.experiments.render``.
 
 Tables stand between ``<!-- results -->`` and ``<!-- /results -->``, or between marks of another name where a section
-says ``page#name``; nothing else on a page is touched.
+says ``page#name``; nothing else on a page is touched. A record of another processor, such as ``openvino-avx2.json``,
+stands where a page has marks that end so (``results-avx2``).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from lazyneuron.experiments.experiment import Experiment
 from lazyneuron.report import curves_figure, markdown_table, provenance
 
 ROOT = Path(__file__).resolve().parents[3]
+PROCESSORS = ("avx2",)  # whose records stand beside the first, by the end of their names
 
 
 def render(root: Path = ROOT) -> None:
@@ -26,31 +28,65 @@ def render(root: Path = ROOT) -> None:
     pages: dict[str, list[str]] = {}
     for kind in NAMES:
         for name, one in experiments(kind).items():
-            path = root / "records" / f"{name}.json"
-            if not path.exists():
-                continue
-            record = Record.from_json(path.read_text(encoding="utf-8"))
-            for page, text in _sections(one, record).items():
-                pages.setdefault(page, []).append(text)
-            draw(one, record, root / "docs" / "assets")
+            for processor in ("", *PROCESSORS):
+                path = root / "records" / f"{_of(name, processor)}.json"
+                if not path.exists():
+                    continue
+                record = Record.from_json(path.read_text(encoding="utf-8"))
+                for page, text in _sections(one, record, processor).items():
+                    if not processor or marked(root, page):
+                        pages.setdefault(page, []).append(text)
+                draw(one, record, root / "docs" / "assets", processor)
     for page, texts in pages.items():
-        name, _, mark = page.partition("#")
-        fill(root / name, "".join(texts).strip("\n") + "\n", mark=mark or "results")
+        fill(root / _page(page), "".join(texts).strip("\n") + "\n", mark=_mark(page))
 
 
-def draw(one: Experiment, record: Record, folder: Path) -> None:
+def marked(root: Path, place: str) -> bool:
+    """Whether a page has the marks of a place, ``page`` or ``page#name``."""
+    return f"<!-- {_mark(place)} -->" in (root / _page(place)).read_text(encoding="utf-8")
+
+
+def _page(place: str) -> str:
+    return place.partition("#")[0]
+
+
+def _mark(place: str) -> str:
+    return place.partition("#")[2] or "results"
+
+
+def _of(name: str, processor: str) -> str:
+    """A name, with the processor after it unless it is the first."""
+    return f"{name}-{processor}" if processor else name
+
+
+def draw(one: Experiment, record: Record, folder: Path, processor: str = "") -> None:
     """Draw an experiment's figures into a folder."""
     if one.kind == "reproduce":
-        curves_figure(record, folder / f"{one.name}.png")
+        curves_figure(record, folder / f"{_of(one.name, processor)}.png")
     for name, figure in one.figures.items():
-        figure(record, folder / name)
+        figure(record, folder / _figure(name, processor))
 
 
-def _sections(one: Experiment, record: Record) -> dict[str, str]:
+def _figure(name: str, processor: str) -> str:
+    return f"{_of(Path(name).stem, processor)}{Path(name).suffix}"
+
+
+def _sections(one: Experiment, record: Record, processor: str) -> dict[str, str]:
     found = {page: section(record) for page, section in one.sections.items()}
     if one.kind == "reproduce":
         found["docs/reproduce.md"] = published_section(one, record)
-    return found
+    if not processor:
+        return found
+    return {
+        f"{_page(page)}#{_of(_mark(page), processor)}": _with_own(one, text, processor) for page, text in found.items()
+    }
+
+
+def _with_own(one: Experiment, text: str, processor: str) -> str:
+    """A section that shows the figures of its own record."""
+    for name in one.figures:
+        text = text.replace(f"assets/{name}", f"assets/{_figure(name, processor)}")
+    return text
 
 
 def published_section(one: Experiment, record: Record) -> str:

@@ -8,7 +8,7 @@ from lazyneuron.core.errors import DataError
 from lazyneuron.core.record import Record
 from lazyneuron.experiments.bench.blocks.reached import reached as grid_reached
 from lazyneuron.experiments.bench.generation.front import engines_figure, front, reached
-from lazyneuron.experiments.render import fill
+from lazyneuron.experiments.render import fill, render
 from tests.experiments.bench.records import record, row
 
 MANY = ("ours", "ours, every neuron", "other Q8_0")
@@ -18,7 +18,7 @@ def decoded(engine, speed, *, density=0.05, part="one sequence", over=None, weig
     return {
         "case": "S", "shape": "S", "weights": weights, "rest": weights, "density": density, "part": part,
         "engine": engine, "tokens_per_s": speed, "ms": 1000 / speed, "ceiling_tokens_per_s": 2 * speed,
-        "over": {"other Q8_0": {"median": over}},
+        "over": {} if over is None else {"other Q8_0": {"median": over, "quartiles": [over, over]}},
     }  # fmt: skip
 
 
@@ -71,3 +71,36 @@ def test_marks_of_another_name_are_filled_alone(tmp_path):
     assert page.read_text() == "<!-- reached -->\nnew\n<!-- /reached -->\n<!-- results -->\nkept\n<!-- /results -->\n"
     with pytest.raises(SystemExit, match="no other markers"):
         fill(page, "x", mark="other")
+
+
+def exported(ms):
+    sizes = {"model": "M", "density": 0.05, "sequences x tokens": "1 x 60", "format": "int8"}
+    row = {**sizes, "ours_ms": ms, "error_ours": 0.1, "error_openvino": 0.1}
+    return Record(kind="benchmark/openvino", data={"title": "T", "rows": [row]}, seed=0)
+
+
+def test_the_record_of_another_processor_stands_where_a_page_has_its_marks(tmp_path):
+    for folder in ("records", "docs/assets"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "records" / "openvino.json").write_text(exported(11.5).to_json())
+    (tmp_path / "records" / "openvino-avx2.json").write_text(exported(77.5).to_json())
+    page, marks = tmp_path / "docs" / "export.md", "<!-- {0} -->\n<!-- /{0} -->\n"
+    page.write_text(marks.format("results"))
+    render(tmp_path)
+    assert "11.5" in page.read_text() and "77.5" not in page.read_text()
+    page.write_text(marks.format("results") + "between\n" + marks.format("results-avx2"))
+    render(tmp_path)
+    first, second = page.read_text().split("between")
+    assert "11.5" in first and "77.5" not in first and "77.5" in second and "11.5" not in second
+
+
+def test_figures_of_another_processor_have_its_name(tmp_path):
+    for folder in ("records", "docs/assets"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "records" / "generate-avx2.json").write_text(decodings().to_json())
+    page = tmp_path / "docs" / "index.md"
+    for name in ("README.md", "docs/benchmarks.md", "docs/generate.md", "docs/index.md"):
+        (tmp_path / name).write_text("<!-- decoding-avx2 -->\n<!-- /decoding-avx2 -->\n")
+    render(tmp_path)
+    assert "assets/generate-engines-avx2.png" in page.read_text() and "engines.png" not in page.read_text()
+    assert [path.name for path in (tmp_path / "docs" / "assets").iterdir()] == ["generate-engines-avx2.png"]

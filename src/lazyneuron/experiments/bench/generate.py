@@ -11,12 +11,13 @@ from pathlib import Path
 
 import torch
 
+from lazyneuron.core.environment import environment
 from lazyneuron.core.record import Record
 from lazyneuron.experiments.bench.correct import needs_kernels
 from lazyneuron.experiments.bench.generation.cases import Case, chosen, full, quick
 from lazyneuron.experiments.bench.generation.front import FIGURE, engines_figure, front, reached
 from lazyneuron.experiments.bench.generation.measuring import FULL, QUICK, Row, measure
-from lazyneuron.experiments.bench.generation.page import summary, whole_page
+from lazyneuron.experiments.bench.generation.page import commits_of, summary, whole_page
 from lazyneuron.experiments.bench.generation.peers.peer import check_interpreter
 from lazyneuron.experiments.bench.generation.reading import Reading
 from lazyneuron.experiments.experiment import Experiment, Request, benchmark_record
@@ -31,14 +32,16 @@ def run(request: Request) -> Record:
     wanted = chosen(every, request.only)
     needs_kernels()
     found: dict[str, list[Row]] = {} if request.begun is None else dict(request.begun.data["cases"])
+    commits = {} if request.begun is None else commits_of(request.begun)
     left = [case for case in wanted if request.only or case.name not in found]
     with tempfile.TemporaryDirectory(prefix="lazyneuron-peers-") as folder:
         reading = Reading(torch.get_num_threads())
         for number, case in enumerate(left):
             request.advance(number / len(left), case.name)
             found[case.name] = _measured(case, request, Path(folder), reading)
-            request.keep(_record(found, every, request))
-    return _record(found, every, request)
+            commits[case.name] = environment().commit
+            request.keep(_record(found, commits, every, request))
+    return _record(found, commits, every, request)
 
 
 def _measured(case: Case, request: Request, folder: Path, reading: Reading) -> list[Row]:
@@ -51,11 +54,12 @@ def _measured(case: Case, request: Request, folder: Path, reading: Reading) -> l
         return [{"case": case.name, "shape": case.shape.name, "note": reason}]
 
 
-def _record(found: dict[str, list[Row]], every: tuple[Case, ...], request: Request) -> Record:
+def _record(found: dict[str, list[Row]], commits: dict[str, str], every: tuple[Case, ...], request: Request) -> Record:
     places = {case.name: number for number, case in enumerate(every)}
     ordered = {name: found[name] for name in sorted(found, key=lambda name: places.get(name, len(places)))}
+    at = {name: commits[name] for name in ordered}
     return benchmark_record(
-        "generate", title=TITLE, threads=torch.get_num_threads(), quick=request.quick, cases=ordered
+        "generate", title=TITLE, threads=torch.get_num_threads(), quick=request.quick, commits=at, cases=ordered
     )
 
 

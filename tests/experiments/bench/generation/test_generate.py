@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lazyneuron.core.errors import ConfigError, LazyNeuronError
+from lazyneuron.core.record import Record
 from lazyneuron.experiments.bench import generate
 from lazyneuron.experiments.bench.generation import cases, measuring, models, page, turns
 from lazyneuron.experiments.bench.generation.cases import EVERY, ONE, OURS, PREFILL, Case
@@ -97,6 +98,21 @@ def test_cases_are_kept_on_resuming_and_made_anew_when_named(monkeypatch, small)
     assert measured == [first, second, first] and list(again.data["cases"]) == [first.name]
     with pytest.raises(ConfigError, match="No case matches 'nothing'"):
         generate.run(Request(quick=True, only=("nothing",)))
+
+
+@needs_kernels
+def test_a_case_that_is_kept_keeps_its_commit(monkeypatch, small):
+    first, second = case(), case(0.30)
+    monkeypatch.setattr(generate, "quick", lambda: (first, second))
+    monkeypatch.setattr(generate, "measure", lambda one, **_: [{"case": one.name, "note": "n"}])
+    half = generate.run(Request(quick=True, only=("0.05",)))
+    now = half.environment.commit
+    before = Record.from_json(half.to_json().replace(now, 40 * "b"))
+    whole = generate.run(Request(quick=True, begun=before))
+    assert whole.data["commits"] == {first.name: 40 * "b", second.name: now}
+    assert page.whole_page(whole).endswith(f"At commit {12 * 'b'}: {first.name}.\n")
+    old = Record.from_json(half.to_json().replace('"commits"', '"other"'))  # as records were before
+    assert page.commits_of(old) == {first.name: now} and "At commit" not in page.whole_page(old)
 
 
 @needs_kernels

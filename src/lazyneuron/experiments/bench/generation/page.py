@@ -17,6 +17,12 @@ def rows_of(record: Record) -> list[Row]:
     return [row for rows in record.data["cases"].values() for row in rows]
 
 
+def commits_of(record: Record) -> dict[str, str]:
+    """The commit at which each case was measured; cases that are kept from an earlier record have its own."""
+    known = record.data.get("commits", {})  # records of before say one for all
+    return {case: known.get(case, record.environment.commit) for case in record.data["cases"]}
+
+
 def whole_page(record: Record) -> str:
     """Goals, then every row of every shape, then what could not run."""
     rows = rows_of(record)
@@ -32,7 +38,7 @@ def whole_page(record: Record) -> str:
     parts += ["### Not measured", "\n".join(notes)] if notes else []
     engines = _engines(rows)
     parts += [engines] if engines else []
-    return "\n\n".join([*parts, provenance(record)]) + "\n"
+    return "\n\n".join([*parts, _measured(record)]) + "\n"
 
 
 def summary(record: Record) -> str:
@@ -47,6 +53,16 @@ def summary(record: Record) -> str:
         f"Decoding one sequence with random weights in the sizes of {shape}; [all of it](docs/generate.md#measured):"
     )
     return f"{intro}\n\n{markdown_table(shown)}\n\n{provenance(record)}\n\n"
+
+
+def _measured(record: Record) -> str:
+    """Where the record was measured, and which cases at another commit."""
+    last, elsewhere = record.environment.commit, dict[str, list[str]]()
+    for case, commit in commits_of(record).items():
+        if commit != last:
+            elsewhere.setdefault(commit, []).append(case)
+    sentences = [f"At commit {commit[:12]}: {', '.join(cases)}." for commit, cases in elsewhere.items()]
+    return " ".join([provenance(record), *sentences])
 
 
 def _goals(rows: Sequence[Row]) -> list[Row]:
