@@ -24,18 +24,13 @@ def data(monkeypatch) -> Data:
     original = Network(model=model, blocks=find_blocks(model))
     held_out = HeldOut(IDS[:20])
     held_out.evaluate(original, label="original")
-    return Data(
-        original=original,
-        train=IDS,
-        samples=sample_blocks(original, IDS),
-        held_out=held_out,
-        kinds={"first": 15, "second": 5},
-    )
+    return Data(original=original, train=IDS, held_out=held_out, kinds={"first": 15, "second": 5})
 
 
 @pytest.mark.parametrize("activation", ["relu", "squared_relu", "thresholded_gelu", "offset_gelu"])
 def test_closed_forms_fire_as_asked(data, activation):
-    made = closed_form(data.original, data.samples, density=0.3, activation=activation, advance=lambda share: None)
+    samples = sample_blocks(data.original, IDS)
+    made = closed_form(data.original, samples, density=0.3, activation=activation, advance=lambda share: None)
     assert {block.activation.kind for block in made.blocks} == {activation}
     # the later blocks see other inputs than those they were calibrated on
     assert measure(made.model, HeldOut(IDS).batches, blocks=made.blocks).density == pytest.approx(0.3, abs=0.05)
@@ -61,6 +56,22 @@ def test_a_cell_goes_on_where_it_was_interrupted(data, tmp_path):
     assert whole["cosine"] == pytest.approx(row["cosine"], abs=1e-4)
     assert (15 * row["cosine, first"] + 5 * row["cosine, second"]) / 20 == pytest.approx(row["cosine"], abs=1e-6)
     assert measure_cell(cell, data, tmp_path, lambda *_: pytest.fail("it trained")) == row
+
+
+def test_the_closed_form_looks_at_as_many_lines_as_it_is_told(data, tmp_path, monkeypatch):
+    seen: list[int] = []
+    monkeypatch.setattr(room, "sample_blocks", lambda model, ids: seen.append(len(ids)) or sample_blocks(model, ids))
+    cells = [Cell(activation="relu", density=0.3, lines=lines) for lines in (10, 30)]
+    rows = [measure_cell(cell, data, tmp_path, lambda share, note: None) for cell in cells]
+    assert seen == [10, 30] == [row["lines"] for row in rows] and rows[0]["cosine"] != rows[1]["cosine"]
+    names = {cell.name for cell in (*room.CELLS, *room._QUICK)}
+    assert len(names) == len(room.CELLS) + len(room._QUICK)  # no two share a folder
+
+
+def test_curves_have_one_closed_form_a_density():
+    alone = row(training="none", blocks="as each needs", lines=900)
+    rows = [alone, alone | {"lines": 2500}, alone | {"training": "9 steps", "lines": 2500}]
+    assert [(c["label"], len(c["x"])) for c in room._curves(rows)] == [("relu, no training", 1), ("relu, 9 steps", 1)]
 
 
 def test_parts_of_a_training_make_one_line_of_rates():

@@ -22,7 +22,7 @@ from lazyneuron.experiments.demo.settings import Settings
 from lazyneuron.experiments.experiment import SEED, Finding, Request, published
 from lazyneuron.experiments.reproduce.neighbour_noise import cosine_for
 from lazyneuron.experiments.texts.corpus import read_texts
-from lazyneuron.induce import BlockSamples, Step
+from lazyneuron.induce import Step
 from lazyneuron.save import load_, save
 
 NAME = "encoder-frontier"
@@ -42,32 +42,40 @@ class Cell:
         activation: its kind.
         density: mean of the blocks that the closed form starts with and the training holds.
         even: whether all blocks have the same, or each what it needs.
+        lines: of training text that the closed form looks at.
         parts: how often the training is kept on the way; each has its share of the learning rate's line.
         steps: of a part; 0 measures the closed form alone.
+        tokens: of a step.
+        rate: the peak of the learning rate. Where much fires, the closed form is near the original and easily lost.
     """
 
     activation: str
     density: float
     even: bool = False
+    lines: int = 900
     parts: int = 1
-    steps: int = 700
+    steps: int = 0
+    tokens: int = 512
+    rate: float = 8e-5
 
     @property
     def name(self) -> str:
         """Of its folder."""
-        return f"{self.activation}-{self.density:g}{'-even' * self.even}-{self.parts}x{self.steps}"
+        trained = f"-{self.parts}x{self.steps}x{self.tokens}-{self.rate:g}" if self.steps else ""
+        return f"{self.activation}-{self.density:g}{'-even' * self.even}-{self.lines}{trained}"
 
 
 _KINDS = ("relu", "thresholded_gelu", "squared_relu", "offset_gelu")
 CELLS = (
-    *(Cell(activation="offset_gelu", density=d, steps=0) for d in (0.29, 0.2, 0.4, 0.1, 0.05)),
-    *(Cell(activation=kind, density=d, steps=0) for kind in _KINDS[:3] for d in (0.29, 0.1, 0.2, 0.4, 0.05)),
-    *(Cell(activation=kind, density=0.29, even=True, steps=0) for kind in ("relu", "offset_gelu")),
-    Cell(activation="offset_gelu", density=0.29, steps=700),
+    *(Cell(activation="offset_gelu", density=d) for d in (0.29, 0.2, 0.4, 0.1, 0.05)),
+    *(Cell(activation=kind, density=d) for kind in _KINDS[:3] for d in (0.29, 0.1, 0.2, 0.4, 0.05)),
+    *(Cell(activation=kind, density=0.29, even=True) for kind in ("relu", "offset_gelu")),
+    Cell(activation="offset_gelu", density=0.29, lines=2500),
+    Cell(activation="offset_gelu", density=0.293, lines=2500, parts=3, steps=900),
 )
 _QUICK = (
-    Cell(activation="offset_gelu", density=0.28, parts=2, steps=10),
-    *(Cell(activation=kind, density=0.28, steps=0) for kind in _KINDS[:3]),
+    Cell(activation="offset_gelu", density=0.28, lines=100, parts=2, steps=10),
+    *(Cell(activation=kind, density=0.28, lines=100) for kind in _KINDS[:3]),
 )
 
 
@@ -78,14 +86,12 @@ class Data:
     Attributes:
         original: the encoder.
         train: token ids.
-        samples: of its blocks.
         held_out: lines of all kinds, one kind after another.
         kinds: how many lines each kind has in it.
     """
 
     original: Network
     train: Sequence[Sequence[int]]
-    samples: dict[str, BlockSamples]
     held_out: HeldOut
     kinds: dict[str, int]
 
@@ -99,14 +105,13 @@ def _read(request: Request) -> tuple[Data, dict[str, Any]]:
     original = Network(model=encoder.model, blocks=find_blocks(encoder.model))
     held_out = HeldOut(encoder.tokenize([line for found in lines.values() for line in found], 128))
     held_out.evaluate(original, label="original")
-    samples = sample_blocks(original, train[: 100 if request.quick else 900])
     kinds = {kind: len(found) for kind, found in lines.items()}
     facts = {
         "model": encoder.name,
         "train_lines": len(train),
         "lines_by_kind": {k: len(v) for k, v in texts.train.items()},
     }
-    return Data(original=original, train=train, samples=samples, held_out=held_out, kinds=kinds), facts
+    return Data(original=original, train=train, held_out=held_out, kinds=kinds), facts
 
 
 def _held_out(lines: Any) -> dict[str, list[str]]:
@@ -136,9 +141,11 @@ def measure_cell(cell: Cell, data: Data, folder: Path, advance: Any) -> dict[str
         return row
     began = time.process_time()
     density = cell.density if cell.even else spread(data.original.blocks, cell.density)
+    samples = sample_blocks(data.original, data.train[: cell.lines])
     student = closed_form(
-        data.original, data.samples, density=density, activation=cell.activation, advance=lambda share: None
+        data.original, samples, density=density, activation=cell.activation, advance=lambda share: None
     )
+    del samples
     done, seconds = 0, time.process_time() - began
     if state.exists():
         kept = json.loads(state.read_text(encoding="utf-8"))
@@ -164,8 +171,8 @@ def _train(student: Network, data: Data, cell: Cell, part: int, advance: Any) ->
         seed=SEED + part,
         target_density=cell.density,
         steps=cell.steps,
-        step_tokens=1024,
-        learning_rate=_rate(cell.density) * left / cell.parts,
+        step_tokens=cell.tokens,
+        learning_rate=cell.rate * left / cell.parts,
         last_rate=(left - 1) / left,
         layers_weight=3.0,
         embedding_weight=10.0,
@@ -179,11 +186,6 @@ def _train(student: Network, data: Data, cell: Cell, part: int, advance: Any) ->
     end_to_end(student, data.original.model, data.train, settings=settings, on_step=on_step)
 
 
-def _rate(density: float) -> float:
-    """The peak of the learning rate; where more fires, the closed form is closer to the original and easily lost."""
-    return 6e-5 if density > 0.15 else 5e-4
-
-
 def _row(cell: Cell, evaluation: Evaluation, data: Data, seconds: float) -> dict[str, Any]:
     assert data.held_out.reference is not None
     by_kind, start = {}, 0
@@ -194,6 +196,7 @@ def _row(cell: Cell, evaluation: Evaluation, data: Data, seconds: float) -> dict
     return {
         "activation": cell.activation,
         "blocks": "all alike" if cell.even else "as each needs",
+        "lines": cell.lines,
         "training": f"{cell.parts * cell.steps} steps" if cell.steps else "none",
         "processor minutes": round(seconds / 60, 1),
         "density": evaluation.sparsity.density,
@@ -242,7 +245,8 @@ def _curves(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _on_curve(row: dict[str, Any], kind: str, training: str) -> bool:
-    return (row["activation"], row["training"], row["blocks"]) == (kind, training, "as each needs")
+    alike = training != "none" or row["lines"] == Cell.lines  # the same everywhere on the line of closed forms
+    return alike and (row["activation"], row["training"], row["blocks"]) == (kind, training, "as each needs")
 
 
 def _density(row: dict[str, Any]) -> float:
