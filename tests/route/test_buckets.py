@@ -23,7 +23,7 @@ from lazyneuron.route.estimators import (
     load_estimator,
     save_estimator,
 )
-from lazyneuron.route.least_squares import TopStatistics, _without_a_matrix, solve_top, units
+from lazyneuron.route.least_squares import TopStatistics, _without_a_gram, solve_top, units
 from tests.core.resealed import reseal
 
 IMPLS = ["native", "python"] if load.status().available else ["python"]
@@ -314,7 +314,7 @@ def test_the_top_layer_is_ridge_regression() -> None:
         sums.add(x[a : a + 90], y[a : a + 90])
     torch.testing.assert_close(sums.solve(ridge=ridge)[0], top)
     parts = [units(model, x[:70]), units(model, x[70:])]
-    gradients = _without_a_matrix(parts, y, 60, ridge, 500, 1e-12)
+    gradients = _without_a_gram(parts, y, 60, ridge, 500, 1e-12)
     torch.testing.assert_close(gradients[0], top, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(gradients[1], bias, rtol=1e-5, atol=1e-6)
     wide = random_hash_layer(4, 9000, active=8).double()

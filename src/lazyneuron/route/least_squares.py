@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -92,33 +94,41 @@ def solve_top(
         sums.add(x, y)
         return sums.solve(ridge=ridge)
     at_once = max(1, _NUMBERS // (model.router.active * (1 + model.router.features)))
-    parts = [units(model, part) for part in torch.split(x, at_once)]
-    return _without_a_matrix(parts, y.to(torch.float64), model.router.width, max(ridge, 1e-10), iterations, tolerance)
+    parts = (units(model, part) for part in torch.split(x, at_once))
+    return _without_a_gram(parts, y.to(torch.float64), model.router.width, max(ridge, 1e-10), iterations, tolerance)
 
 
-def _without_a_matrix(
-    parts: Sequence[tuple[Tensor, Tensor]], y: Tensor, width: int, ridge: float, iterations: int, tolerance: float
+def _without_a_gram(
+    parts: Iterable[tuple[Tensor, Tensor]], y: Tensor, width: int, ridge: float, iterations: int, tolerance: float
 ) -> tuple[Tensor, Tensor]:
-    mean, n, sizes = y.mean(0), len(y), [len(values) for _, values in parts]
-    centre = torch.zeros(width, dtype=torch.float64)
-    for indices, values in parts:
-        centre.index_add_(0, indices.flatten(), values.flatten())
-    centre /= n
+    mean, n = y.mean(0).numpy(), len(y)
+    matrix = _rows_of(parts, n, width)
+    back = matrix.T
+    centre = back @ np.full(n, 1 / n)
 
-    def forward(a: Tensor) -> Tensor:
-        return torch.cat([torch.einsum("ns,nso->no", values, a[at]) for at, values in parts]) - centre @ a
-
-    def back(r: Tensor) -> Tensor:
-        out = torch.zeros(width, r.shape[1], dtype=torch.float64)
-        for (indices, values), part in zip(parts, torch.split(r, sizes), strict=True):
-            out.index_add_(0, indices.flatten(), (values[:, :, None] * part[:, None, :]).flatten(0, 1))
-        return out - centre[:, None] * r.sum(0)
+    def product(a: Any) -> Any:
+        r = matrix @ a - centre @ a
+        return back @ r - np.outer(centre, r.sum(0)) + ridge * n * a
 
     a = conjugate_gradients(
-        lambda a: back(forward(a)) + ridge * n * a,
-        back(y - mean),
+        product,
+        back @ (y.numpy() - mean),
         inner=lambda a, b: (a * b).sum(0),
         steps=iterations,
         tolerance=tolerance,
     ).found
-    return a.t(), mean - centre @ a
+    return torch.from_numpy(np.ascontiguousarray(a.T)), torch.from_numpy(mean - centre @ a)
+
+
+def _rows_of(parts: Iterable[tuple[Tensor, Tensor]], rows: int, width: int) -> Any:
+    """A sparse matrix of the values of the units that answered, a row for each input."""
+    from scipy.sparse import csr_array
+
+    columns, values, done = np.empty((rows, 0), np.int32), np.empty((rows, 0)), 0
+    for indices, own in parts:
+        if not done:
+            columns, values = (np.empty((rows, indices.shape[1]), kind) for kind in (np.int32, np.float64))
+        columns[done : done + len(indices)], values[done : done + len(indices)] = indices.numpy(), own.numpy()
+        done += len(indices)
+    starts = np.arange(rows + 1) * columns.shape[1]
+    return csr_array((values.ravel(), columns.ravel(), starts), shape=(rows, width))

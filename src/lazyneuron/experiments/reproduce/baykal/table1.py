@@ -29,7 +29,7 @@ PAPER = {
 SHARES = {"dense": 1, "50 %": 2, "25 %": 4}
 _DIFFERS = (
     f"{CLOSED_FORM} Above 8192 units, which is 25 % active at 73728 FLOPs, that would take a matrix of 2.1 GB and 21 "
-    "TFLOP a model; those are fitted by 200 steps of conjugate gradients (3 GB). "
+    "TFLOP a model; those are fitted by 200 steps of conjugate gradients (2 GB). "
     "The hypercube target; FLOPs are 2 active (inputs + 1). With units scored by their own "
     "pre-activation, half of them is nearly what ReLU keeps anyway, so 50 % gains little; the second group scores them "
     "by random weights of their own."
