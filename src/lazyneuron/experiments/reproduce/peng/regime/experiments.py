@@ -13,7 +13,7 @@ from lazyneuron.experiments.experiment import Experiment, Finding, Request, publ
 from lazyneuron.experiments.jobs import run_jobs
 from lazyneuron.experiments.reproduce.peng.regime import plan, table
 from lazyneuron.experiments.reproduce.peng.regime.case import Case, Job
-from lazyneuron.experiments.reproduce.peng.regime.earlier import beside, what_stays
+from lazyneuron.experiments.reproduce.peng.regime.earlier import COMMIT, beside, what_stays
 from lazyneuron.experiments.reproduce.peng.regime.text import read_bytes
 from lazyneuron.experiments.reproduce.peng.regime.training import read_course, train
 from lazyneuron.report import markdown_table, provenance
@@ -98,9 +98,15 @@ def _factor_section(record: Record) -> str:
     parts = [f"### {data['experiment']}", f"**{data['finding']}**", markdown_table(runs["factors"])]
     if "blocks" in runs:  # a record of before has none
         title = "Density of each block in the model's order, of what it is compared with and of this one:"
-        parts += [title, markdown_table(runs["blocks"])]
+        parts += [title, markdown_table(_commit_last(runs["blocks"]))]
     earlier = [f"Rows of {commit}: {part['measured']}." for commit, part in runs.get("earlier", {}).items()]
     return "\n\n".join([*parts, provenance(record), *earlier]) + "\n\n"
+
+
+def _commit_last(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of models with different numbers of blocks, with the same columns."""
+    names = sorted(dict.fromkeys(name for row in rows for name in row), key=lambda name: name == COMMIT)
+    return [{name: row.get(name) for name in names} for row in rows]
 
 
 def _experiment(name: str, title: str, cases: Cases) -> Experiment:
