@@ -4,7 +4,8 @@ import sys
 import pytest
 
 from lazyneuron.core.errors import DataError
-from lazyneuron.report import density_figure, latency_figure
+from lazyneuron.core.record import Record
+from lazyneuron.report import curves_figure, density_figure, latency_figure
 from tests.report.records import demo_data, demo_record
 
 
@@ -40,3 +41,15 @@ def test_unwritable_folder(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="Cannot write"):
         density_figure(demo_record(), tmp_path / "file" / "a.png")
+
+
+def test_many_curves_are_named_below_the_axes(tmp_path):
+    def drawn(count, label):
+        curves = [{"label": f"{label} {k}", "x": [0, 1], "y": [k, k]} for k in range(count)]
+        data = {"axes": ["x", "y"], "curves": curves}
+        curves_figure(Record(kind="reproduce", data=data, seed=0), tmp_path / "figure.png")
+        return size(tmp_path / "figure.png")
+
+    few, many, long = drawn(6, "a"), drawn(8, "a"), drawn(8, "a" * 50)
+    assert few[0] == many[0] == long[0]
+    assert many[1] - few[1] >= 4 * 20 and long[1] - few[1] >= 8 * 20  # pixels for two columns, and for one

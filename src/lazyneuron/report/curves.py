@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,10 @@ from lazyneuron.core.record import Record
 from lazyneuron.report.reading import read
 from lazyneuron.report.style import SERIES, drawing, write_png
 from lazyneuron.report.ticks import plain_ticks
+
+_FEW = 6  # names find a place between the lines
+_SHORT = 40  # characters of a name that has another beside it
+_ROOM = 0.19  # inches a row of names
 
 
 def curves_figure(record: Record, path: Path) -> None:
@@ -21,7 +27,10 @@ def curves_figure(record: Record, path: Path) -> None:
     Raises:
         DataError: the record is of another kind or lacks a figure, or the file cannot be written.
     """
-    with read(record, "reproduce") as data, drawing(7.0, 4.2) as figure:
+    with read(record, "reproduce") as data:
+        below = _columns_below(data["curves"])
+        rows = math.ceil(len(data["curves"]) / below) if below else 0
+    with read(record, "reproduce") as data, drawing(7.0, 4.2 + _ROOM * rows) as figure:
         x_title, y_title = data["axes"]
         axes = figure.add_subplot(xlabel=x_title, ylabel=y_title)
         for number, curve in enumerate(data["curves"]):
@@ -39,5 +48,15 @@ def curves_figure(record: Record, path: Path) -> None:
                 plain_ticks(axis, values or [1.0])
         if "y" not in logarithmic:
             axes.set_ylim(bottom=0)
-        axes.legend()
+        if below:
+            figure.legend(loc="outside lower left", ncols=below)
+        else:
+            axes.legend()
         write_png(figure, path)
+
+
+def _columns_below(curves: Sequence[Mapping[str, Any]]) -> int:
+    """In how many columns names stand below the axes, where they would hide lines; 0 if there are few."""
+    if len(curves) <= _FEW:
+        return 0
+    return 2 if max(len(curve["label"]) for curve in curves) <= _SHORT else 1

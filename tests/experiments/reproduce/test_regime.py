@@ -190,7 +190,18 @@ def test_a_seed_that_is_behind_waits() -> None:
     (one,) = comparisons([case], [[whole, begun, None]])
     assert (one.step, len(one.pairs)) == (400, 1) and one.row()["density"] == pytest.approx(0.3)
     (none,) = comparisons([case], [[None, None]])
-    assert (none.step, none.row()["seeds"], none.curve(), none.factor_rows()) == (0, 0, None, [])
+    assert (none.step, none.row()["seeds"], none.curve(one), none.factor_rows()) == (0, 0, None, [])
+
+
+def test_a_curve_says_what_is_not_as_in_the_first() -> None:
+    cases = [case for case in plan.tuned(10) if case.kind in ("decoder", "spans")]
+    course = {"looks": looks((2, 0.4, 2.5, 0.5), (5, 0.2, 2.0, 0.4)), "diverged": None}
+    both = comparisons(cases, [[course] for _ in cases])
+    names = [found["label"] for one in both if (found := one.curve(both[0]))]
+    lora = "fine-tuned by LoRA after 10 steps"
+    assert names[:4] == ["trained on", "all three", "norm floor and zeroth bias", f"trained on, {lora}"]
+    assert names[-2:] == [f"spans of bytes, trained on, {lora}", f"spans of bytes, all three, {lora}"]
+    assert len(set(names)) == len(names) == len(cases)
 
 
 def test_ratios_of_factors_by_hand() -> None:

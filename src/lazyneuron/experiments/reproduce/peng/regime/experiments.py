@@ -40,8 +40,8 @@ def _run(request: Request, cases: Cases) -> Finding:
         raise DataError(f"{setting.root} holds nothing of these trainings yet; run the same without --so-far.")
     both = table.comparisons(compared, found)
     looks = {c.name: [_kept(course, c) for course in each] for c, each in zip(compared, found, strict=True)}
-    alike = [one for one in both if (one.case.kind, one.case.optimizer) == (compared[0].kind, compared[0].optimizer)]
-    curves = [curve for one in alike if (curve := one.curve(both[0].trained))]
+    alike = [one for one in both if one.case.optimizer == compared[0].optimizer]
+    curves = [curve for one in alike if (curve := one.curve(both[0]))]
     text = read_bytes(setting.root / "text")
     others = [one for one in both if not one.first]
     facts = {

@@ -130,14 +130,16 @@ class Comparison:
     def _named(self) -> dict[str, Any]:
         return {"task": _TASKS[self.case.kind], "trained": self.trained, "variant": self.case.variant.name}
 
-    def curve(self, usual: str = "") -> dict[str, Any] | None:
-        """Density over steps, between the lowest and the highest seed; what was trained as usual does not say how."""
+    def curve(self, first: Comparison) -> dict[str, Any] | None:
+        """Density over steps, between the lowest and the highest seed; its name says what is not as in the first."""
         steps = sorted(set.intersection(*({k["step"] for k in mine} for mine, _ in self.pairs))) if self.pairs else []
         if not steps:
             return None
         runs = [[k["density"] for k in mine if k["step"] in steps] for mine, _ in self.pairs]
-        name = self.case.variant.name
-        return band(name if self.trained == usual else f"{name}, {self.trained}", x=steps, runs=runs)
+        task = [] if self.case.kind == first.case.kind else [_TASKS[self.case.kind]]
+        usual = first.trained.split(", ")
+        other = [part for part in self.trained.split(", ") if part not in usual]
+        return band(", ".join([*task, self.case.variant.name, *other]), x=steps, runs=runs)
 
 
 def shown(row: Mapping[str, Any]) -> dict[str, Any]:
