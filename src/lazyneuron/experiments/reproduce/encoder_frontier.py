@@ -30,10 +30,10 @@ _DIFFERS = (
     "Nothing is published for this model: the goal is ours, a mean cosine of 0.99 and 0.90 of the nearest neighbours "
     "at a density of at most 0.30 within 20 minutes on two cores. Time is processor time: two cores give two minutes "
     "of it a minute. Quality is agreement with the original's own embeddings, not that of a task; the nearest "
-    "neighbour is looked for among all held-out lines. Blocks 'as each needs' have their own, with one mean. Thresholds "
-    "and offsets of each neuron's own, and silence around the offset on both sides, were tried on blocks by themselves: "
-    "once the second layers are refitted they leave larger errors than one threshold a block. Trainings were compared "
-    "on lines that are neither held out nor trained on."
+    "neighbour is looked for among all held-out lines. Blocks 'as each needs' have their own, with one mean. "
+    "Thresholds of each neuron's own, and silence around the offset on both sides, were tried on blocks by themselves: "
+    "once the second layers are refitted they leave larger errors than one threshold a block, and offsets of each "
+    "neuron's own the same. Settings of trainings were compared on lines that are neither held out nor trained on."
 )
 
 
