@@ -16,7 +16,7 @@ from lazyneuron.experiments.experiment import Experiment
 from lazyneuron.report import curves_figure, markdown_table, provenance
 
 ROOT = Path(__file__).resolve().parents[3]
-PROCESSORS = ("avx2",)  # whose records stand beside the first, by the end of their names
+ENDINGS = ("avx2", "avx2-trained")  # other processors and models: how the names of their records end
 
 
 def render(root: Path = ROOT) -> None:
@@ -28,15 +28,15 @@ def render(root: Path = ROOT) -> None:
     pages: dict[str, list[str]] = {}
     for kind in NAMES:
         for name, one in experiments(kind).items():
-            for processor in ("", *PROCESSORS):
-                path = root / "records" / f"{_of(name, processor)}.json"
+            for ending in ("", *ENDINGS):
+                path = root / "records" / f"{_of(name, ending)}.json"
                 if not path.exists():
                     continue
                 record = Record.from_json(path.read_text(encoding="utf-8"))
-                for page, text in _sections(one, record, processor).items():
-                    if not processor or marked(root, page):
+                for page, text in _sections(one, record, ending).items():
+                    if not ending or marked(root, page):
                         pages.setdefault(page, []).append(text)
-                draw(one, record, root / "docs" / "assets", processor)
+                draw(one, record, root / "docs" / "assets", ending)
     for page, texts in pages.items():
         fill(root / _page(page), "".join(texts).strip("\n") + "\n", mark=_mark(page))
 
@@ -54,38 +54,36 @@ def _mark(place: str) -> str:
     return place.partition("#")[2] or "results"
 
 
-def _of(name: str, processor: str) -> str:
-    """A name, with the processor after it unless it is the first."""
-    return f"{name}-{processor}" if processor else name
+def _of(name: str, ending: str) -> str:
+    """A name, with the ending of a record after it."""
+    return f"{name}-{ending}" if ending else name
 
 
-def draw(one: Experiment, record: Record, folder: Path, processor: str = "") -> None:
+def draw(one: Experiment, record: Record, folder: Path, ending: str = "") -> None:
     """Draw an experiment's figures into a folder."""
     if one.kind == "reproduce":
-        curves_figure(record, folder / f"{_of(one.name, processor)}.png")
+        curves_figure(record, folder / f"{_of(one.name, ending)}.png")
     for name, figure in one.figures.items():
-        figure(record, folder / _figure(name, processor))
+        figure(record, folder / _figure(name, ending))
 
 
-def _figure(name: str, processor: str) -> str:
-    return f"{_of(Path(name).stem, processor)}{Path(name).suffix}"
+def _figure(name: str, ending: str) -> str:
+    return f"{_of(Path(name).stem, ending)}{Path(name).suffix}"
 
 
-def _sections(one: Experiment, record: Record, processor: str) -> dict[str, str]:
+def _sections(one: Experiment, record: Record, ending: str) -> dict[str, str]:
     found = {page: section(record) for page, section in one.sections.items()}
     if one.kind == "reproduce":
         found["docs/reproduce.md"] = published_section(one, record)
-    if not processor:
+    if not ending:
         return found
-    return {
-        f"{_page(page)}#{_of(_mark(page), processor)}": _with_own(one, text, processor) for page, text in found.items()
-    }
+    return {f"{_page(page)}#{_of(_mark(page), ending)}": _with_own(one, text, ending) for page, text in found.items()}
 
 
-def _with_own(one: Experiment, text: str, processor: str) -> str:
+def _with_own(one: Experiment, text: str, ending: str) -> str:
     """A section that shows the figures of its own record."""
     for name in one.figures:
-        text = text.replace(f"assets/{name}", f"assets/{_figure(name, processor)}")
+        text = text.replace(f"assets/{name}", f"assets/{_figure(name, ending)}")
     return text
 
 
