@@ -58,8 +58,10 @@ def test_interpreters_that_are_none(tmp_path):
 
 
 def test_an_engine_whose_package_is_not_here(tmp_path, monkeypatch):
+    folder = tmp_path / "folder"
+    folder.mkdir()
     monkeypatch.setitem(ENGINES, "llama.cpp", tmp_path / "engine.py")
     (tmp_path / "engine.py").write_text("import a_package_that_nobody_has\n")
     with pytest.raises(ImplUnavailable, match="No module named 'a_package_that_nobody_has'"):
-        begin("llama.cpp Q8_0", SMALL, python=None, threads=1, folder=tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["engine.py"]
+        begin("llama.cpp Q8_0", SMALL, python=None, threads=1, folder=folder)
+    assert not list(folder.iterdir())
