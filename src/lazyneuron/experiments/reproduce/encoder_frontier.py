@@ -230,7 +230,8 @@ def _run(request: Request) -> Finding:
         rows=rows,
         curves=_curves(rows),
         sentence=_finding(rows, needed),
-        axes=("density on held-out lines", "mean cosine with the original"),
+        axes=("density on held-out lines", "one minus the mean cosine with the original"),
+        logarithmic="y",
         facts=facts | {"cells": [cell.name for cell in cells], "cosine_that_noise_needs": needed},
     )
 
@@ -243,7 +244,7 @@ def _curves(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             own = sorted((r for r in rows if _on_curve(r, kind, how)), key=_density)
             label = f"{kind}, {'no training' if how == 'none' else how}"
             if own:
-                curves.append({"label": label, "x": [_density(r) for r in own], "y": [r["cosine"] for r in own]})
+                curves.append({"label": label, "x": [_density(r) for r in own], "y": [1 - r["cosine"] for r in own]})
     return curves
 
 
