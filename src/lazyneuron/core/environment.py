@@ -65,6 +65,11 @@ def _cpuinfo() -> tuple[str, tuple[str, ...]]:
     return model, tuple(f for f in _ISA_FLAGS if f in flags)
 
 
+def short_commit(commit: str) -> str:
+    """A commit as in tables, which still says that there were changes."""
+    return commit[:12] + ("+dirty" if commit.endswith("+dirty") else "")
+
+
 @functools.cache
 def _commit() -> str:
     root = Path(__file__).resolve().parents[3]

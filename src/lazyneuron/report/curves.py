@@ -27,10 +27,7 @@ def curves_figure(record: Record, path: Path) -> None:
     Raises:
         DataError: the record is of another kind or lacks a figure, or the file cannot be written.
     """
-    with read(record, "reproduce") as data:
-        below = _columns_below(data["curves"])
-        rows = math.ceil(len(data["curves"]) / below) if below else 0
-    with read(record, "reproduce") as data, drawing(7.0, 4.2 + _ROOM * rows) as figure:
+    with read(record, "reproduce") as data, drawing(7.0, 4.2) as figure:
         x_title, y_title = data["axes"]
         axes = figure.add_subplot(xlabel=x_title, ylabel=y_title)
         for number, curve in enumerate(data["curves"]):
@@ -48,7 +45,8 @@ def curves_figure(record: Record, path: Path) -> None:
                 plain_ticks(axis, values or [1.0])
         if "y" not in logarithmic:
             axes.set_ylim(bottom=0)
-        if below:
+        if below := _columns_below(data["curves"]):
+            figure.set_figheight(4.2 + _ROOM * math.ceil(len(data["curves"]) / below))
             figure.legend(loc="outside lower left", ncols=below)
         else:
             axes.legend()

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from lazyneuron.core.environment import short_commit
 from lazyneuron.core.errors import DataError
 from lazyneuron.core.record import Record
 from lazyneuron.report.numbers import NOTHING, cell, counted
@@ -102,11 +103,10 @@ def provenance(record: Record) -> str:
     """One line that says where a record was measured."""
     at = record.environment
     seed = "" if record.seed is None else f", seed {record.seed}"
-    commit = at.commit[:12] + ("+dirty" if at.commit.endswith("+dirty") else "")
     used = [counted(at.cores, "core"), counted(at.threads, "thread"), *at.isa]
     return (
-        f"Measured at commit {commit} with lazyneuron {at.lazyneuron}, torch {at.torch}, Python {at.python} on "
-        f"{at.processor} ({', '.join(used)}){seed}."
+        f"Measured at commit {short_commit(at.commit)} with lazyneuron {at.lazyneuron}, torch {at.torch}, "
+        f"Python {at.python} on {at.processor} ({', '.join(used)}){seed}."
     )
 
 

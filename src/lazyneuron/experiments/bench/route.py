@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lazyneuron.core.environment import environment
+from lazyneuron.core.environment import environment, short_commit
 from lazyneuron.core.record import Record
 from lazyneuron.experiments.bench.correct import needs_kernels
 from lazyneuron.experiments.bench.processor_time import clocked, median_s
@@ -122,7 +122,7 @@ def run(request: Request) -> Record:
 def _section(record: Record) -> str:
     data = record.data
     earlier = {name: at for name, at in data["commits"].items() if at != record.environment.commit}
-    said = "; ".join(f"{name} at {at[:12]}" for name, at in earlier.items())
+    said = "; ".join(f"{name} at {short_commit(at)}" for name, at in earlier.items())
     parts = [f"**{data['title']}**", provenance(record), *([f"Parts measured before: {said}."] if said else [])]
     for name, title in _TITLES.items():
         if data.get(name):

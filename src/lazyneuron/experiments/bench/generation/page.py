@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from lazyneuron.core.environment import short_commit
 from lazyneuron.core.record import Record
 from lazyneuron.experiments.bench.generation import cases as names
 from lazyneuron.report import markdown_table, provenance
@@ -61,7 +62,7 @@ def _measured(record: Record) -> str:
     for case, commit in commits_of(record).items():
         if commit != last:
             elsewhere.setdefault(commit, []).append(case)
-    sentences = [f"At commit {commit[:12]}: {', '.join(cases)}." for commit, cases in elsewhere.items()]
+    sentences = [f"At commit {short_commit(commit)}: {', '.join(cases)}." for commit, cases in elsewhere.items()]
     return " ".join([provenance(record), *sentences])
 
 

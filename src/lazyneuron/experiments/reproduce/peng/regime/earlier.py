@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lazyneuron.core.environment import Environment
+from lazyneuron.core.environment import Environment, short_commit
 from lazyneuron.core.errors import MALFORMED, ConfigError, said
 from lazyneuron.core.record import Record
 from lazyneuron.experiments.experiment import Finding, band
@@ -44,8 +44,7 @@ class Earlier:
 
 def short(environment: Environment) -> str:
     """A commit as in tables."""
-    commit = environment.commit
-    return commit[:12] + ("+dirty" if commit.endswith("+dirty") else "")
+    return short_commit(environment.commit)
 
 
 def what_stays(record: Record | None, here: Courses) -> Earlier:
