@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections import defaultdict
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 pytest.importorskip("sklearn")
-from lazyneuron.core.errors import CheckpointError, ConfigError, DataError
+from lazyneuron.core.errors import CheckpointError, ConfigError, DataError, ImplUnavailable
 from lazyneuron.ops.native import load
 from lazyneuron.route.bucket_regression import BucketRegression
 from lazyneuron.route.bucket_settings import BucketSettings
@@ -23,7 +24,7 @@ from lazyneuron.route.estimators import (
     load_estimator,
     save_estimator,
 )
-from lazyneuron.route.least_squares import TopStatistics, _without_a_gram, solve_top, units
+from lazyneuron.route.least_squares import TopStatistics, _rows_of, _without_a_gram, solve_top, units
 from tests.core.resealed import reseal
 
 IMPLS = ["native", "python"] if load.status().available else ["python"]
@@ -313,14 +314,21 @@ def test_the_top_layer_is_ridge_regression() -> None:
     for a in range(0, 400, 90):
         sums.add(x[a : a + 90], y[a : a + 90])
     torch.testing.assert_close(sums.solve(ridge=ridge)[0], top)
-    parts = [units(model, x[:70]), units(model, x[70:])]
-    gradients = _without_a_gram(parts, y, 60, ridge, 500, 1e-12)
+    matrix = _rows_of([units(model, x[:70]), units(model, x[70:])], 400, active=15, width=60)
+    gradients = _without_a_gram(matrix, y, ridge, 500, 1e-12)
     torch.testing.assert_close(gradients[0], top, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(gradients[1], bias, rtol=1e-5, atol=1e-6)
     wide = random_hash_layer(4, 9000, active=8).double()
     assert solve_top(wide, x, y, ridge=1e-2)[0].shape == (1, 9000)
     with pytest.raises(ConfigError, match="up to 8192 units"):
         TopStatistics(wide)
+
+
+def test_many_units_without_scipy_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "scipy.sparse", None)
+    wide = random_hash_layer(4, 9000, active=8).double()
+    with pytest.raises(ImplUnavailable, match="fitted by SciPy"):
+        solve_top(wide, torch.zeros(3, 4).double(), torch.zeros(3, 1).double())
 
 
 def test_sparse_networks_by_router() -> None:

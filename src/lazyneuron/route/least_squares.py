@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lazyneuron.core.errors import ConfigError, DataError
+from lazyneuron.core.errors import ConfigError, DataError, ImplUnavailable
 from lazyneuron.ops.conjugate_gradients import conjugate_gradients
 from lazyneuron.route.layers import DSM
 
@@ -86,6 +86,7 @@ def solve_top(
 
     Raises:
         DataError: no row.
+        ImplUnavailable: above 8192 units, without SciPy.
     """
     if not len(x):
         raise DataError("There is no row to learn from; pass at least one.")
@@ -95,14 +96,12 @@ def solve_top(
         return sums.solve(ridge=ridge)
     at_once = max(1, _NUMBERS // (model.router.active * (1 + model.router.features)))
     parts = (units(model, part) for part in torch.split(x, at_once))
-    return _without_a_gram(parts, y.to(torch.float64), model.router.width, max(ridge, 1e-10), iterations, tolerance)
+    matrix = _rows_of(parts, len(x), active=model.router.active, width=model.router.width)
+    return _without_a_gram(matrix, y.to(torch.float64), max(ridge, 1e-10), iterations, tolerance)
 
 
-def _without_a_gram(
-    parts: Iterable[tuple[Tensor, Tensor]], y: Tensor, width: int, ridge: float, iterations: int, tolerance: float
-) -> tuple[Tensor, Tensor]:
+def _without_a_gram(matrix: Any, y: Tensor, ridge: float, iterations: int, tolerance: float) -> tuple[Tensor, Tensor]:
     mean, n = y.mean(0).numpy(), len(y)
-    matrix = _rows_of(parts, n, width)
     back = matrix.T
     centre = back @ np.full(n, 1 / n)
 
@@ -120,15 +119,17 @@ def _without_a_gram(
     return torch.from_numpy(np.ascontiguousarray(a.T)), torch.from_numpy(mean - centre @ a)
 
 
-def _rows_of(parts: Iterable[tuple[Tensor, Tensor]], rows: int, width: int) -> Any:
+def _rows_of(parts: Iterable[tuple[Tensor, Tensor]], rows: int, *, active: int, width: int) -> Any:
     """A sparse matrix of the values of the units that answered, a row for each input."""
-    from scipy.sparse import csr_array
-
-    columns, values, done = np.empty((rows, 0), np.int32), np.empty((rows, 0)), 0
+    try:
+        from scipy.sparse import csr_array
+    except ImportError as error:
+        raise ImplUnavailable(
+            f"More than {WIDEST_GRAM} units are fitted by SciPy; run pip install 'lazyneuron[learn]'."
+        ) from error
+    columns, values, done = np.empty((rows, active), np.int32), np.empty((rows, active)), 0
     for indices, own in parts:
-        if not done:
-            columns, values = (np.empty((rows, indices.shape[1]), kind) for kind in (np.int32, np.float64))
         columns[done : done + len(indices)], values[done : done + len(indices)] = indices.numpy(), own.numpy()
         done += len(indices)
-    starts = np.arange(rows + 1) * columns.shape[1]
+    starts = np.arange(rows + 1) * active
     return csr_array((values.ravel(), columns.ravel(), starts), shape=(rows, width))
