@@ -71,8 +71,15 @@ def test_converted_models_are_kept_and_what_was_measured_is_not_measured_again(
     monkeypatch.setattr(
         openvino, "_row", lambda ready, size, **_: {**whole.data["rows"][2], "format": timed.append(ready.form)}
     )
-    again = openvino.run(dataclasses.replace(asked, begun=kept[0]))
+    first, commit = kept[0], whole.environment.commit
+    begun = Record.from_json(first.to_json().replace(commit, 40 * "b"))
+    again = openvino.run(dataclasses.replace(asked, begun=begun))
     assert timed == ["bfloat16"] * 2 and again.data["rows"][:2] == whole.data["rows"][:2]
+    assert (
+        list(again.data["commits"].values()) == [40 * "b", commit]
+        and list(whole.data["commits"].values()) == [commit] * 2
+    )
+    assert f"At commit {12 * 'b'}: {next(iter(again.data['commits']))}." in openvino._section(again)
 
 
 @needs_openvino

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import torch
 
-from lazyneuron.core.environment import environment
 from lazyneuron.core.record import Record
 from lazyneuron.experiments.bench.correct import needs_kernels
 from lazyneuron.experiments.bench.generation.cases import Case, chosen, full, quick
 from lazyneuron.experiments.bench.generation.front import FIGURE, engines_figure, front, reached
 from lazyneuron.experiments.bench.generation.measuring import FULL, QUICK, Row, measure
-from lazyneuron.experiments.bench.generation.page import commits_of, summary, whole_page
+from lazyneuron.experiments.bench.generation.page import summary, whole_page
 from lazyneuron.experiments.bench.generation.peers.peer import check_interpreter
 from lazyneuron.experiments.bench.generation.reading import Reading
+from lazyneuron.experiments.bench.parts import commit_now, commits_of
 from lazyneuron.experiments.experiment import Experiment, Request, benchmark_record
 
 TITLE = "Decoding with quantised weights, synthetic models with a set share of neurons that fire"
@@ -32,14 +32,14 @@ def run(request: Request) -> Record:
     wanted = chosen(every, request.only)
     needs_kernels()
     found: dict[str, list[Row]] = {} if request.begun is None else dict(request.begun.data["cases"])
-    commits = {} if request.begun is None else commits_of(request.begun)
+    commits = commits_of(request.begun, found)
     left = [case for case in wanted if request.only or case.name not in found]
     with tempfile.TemporaryDirectory(prefix="lazyneuron-peers-") as folder:
         reading = Reading(torch.get_num_threads())
         for number, case in enumerate(left):
             request.advance(number / len(left), case.name)
             found[case.name] = _measured(case, request, Path(folder), reading)
-            commits[case.name] = environment().commit
+            commits[case.name] = commit_now()
             request.keep(_record(found, commits, every, request))
     return _record(found, commits, every, request)
 

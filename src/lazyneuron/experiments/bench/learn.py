@@ -15,6 +15,7 @@ from lazyneuron.core.record import Record
 from lazyneuron.core.timing import interleaved
 from lazyneuron.experiments.bench.correct import refuse_wrong
 from lazyneuron.experiments.bench.learn_peers import Row, against, apart, peak_gib, published, rows_of, timed_s
+from lazyneuron.experiments.bench.parts import commit_now, commits_of, elsewhere
 from lazyneuron.experiments.experiment import SEED, Experiment, Request, benchmark_record
 from lazyneuron.report import markdown_table, provenance
 
@@ -103,12 +104,14 @@ _QUICK: tuple[Case, ...] = (functools.partial(transform, 16, "float64"), functoo
 def run(request: Request) -> Record:
     """Every case, after those that the record of an interrupted run has."""
     rows: list[Row] = [] if request.begun is None else list(request.begun.data["rows"])
+    commits = commits_of(request.begun, [row["case"] for row in rows])
     cases = _QUICK if request.quick else (*CASES, *RIVALS)
     for number, case in list(enumerate(cases))[len(rows) :]:
         request.advance(number / len(cases), f"{number} of {len(cases)} cases done")
         rows.append(case() if case in RIVALS else _row(case))
-        request.keep(_record(rows))
-    return _record(rows)
+        commits[rows[-1]["case"]] = commit_now()
+        request.keep(_record(rows, commits))
+    return _record(rows, commits)
 
 
 def _row(case: Case) -> Row:
@@ -119,15 +122,17 @@ def _row(case: Case) -> Row:
         return {"case": f"{case.func.__name__}{case.args}", "note": f"failed: {type(error).__name__}: {error}"}
 
 
-def _record(rows: list[Row]) -> Record:
-    return benchmark_record("learn", title="Low-degree learning on synthetic uniform rows", rows=rows)
+def _record(rows: list[Row], commits: dict[str, str]) -> Record:
+    title = "Low-degree learning on synthetic uniform rows"
+    return benchmark_record("learn", title=title, rows=list(rows), commits=dict(commits))
 
 
 def _section(record: Record) -> str:
     columns = [key for row in record.data["rows"] for key in row if key not in ("samples", "note")]
     rows = [{key: row.get(key) for key in dict.fromkeys(columns)} for row in record.data["rows"]]
     notes = "\n".join(f"- {row['case']}: {row['note']}" for row in record.data["rows"])
-    parts = ("### Low-degree learning: speed", markdown_table(rows), notes, provenance(record))
+    measured = f"{provenance(record)} {elsewhere(record, [row['case'] for row in rows])}".rstrip()
+    parts = ("### Low-degree learning: speed", markdown_table(rows), notes, measured)
     return "\n" + "\n\n".join(parts) + "\n"
 
 

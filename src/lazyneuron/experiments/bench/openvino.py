@@ -23,6 +23,7 @@ from lazyneuron.core.record import Record, made_folder
 from lazyneuron.core.timing import interleaved, ratios
 from lazyneuron.experiments.bench.correct import needs_kernels, refuse_wrong
 from lazyneuron.experiments.bench.openvino_cases import CASES, Case, sparse
+from lazyneuron.experiments.bench.parts import commit_now, commits_of, elsewhere
 from lazyneuron.experiments.experiment import Experiment, Request, benchmark_record
 from lazyneuron.export.openvino.convert import converted, core_with
 from lazyneuron.export.openvino.extension import extension
@@ -46,15 +47,16 @@ def run(request: Request) -> Record:
     """
     needs_kernels()
     library = extension()
-    begun = [] if request.begun is None else [row for row in request.begun.data["rows"] if "note" not in row]
-    rows: list[dict[str, Any]] = list(begun)
+    kept = [] if request.begun is None else request.begun.data["rows"]
+    rows: list[dict[str, Any]] = [row for row in kept if "note" not in row]
+    commits = commits_of(request.begun, [_told(row["model"], row["density"], row["format"]) for row in rows])
     left_out: list[dict[str, Any]] = []
     parts = [(case, form) for case in _cases(request) for form in FORMATS]
     with _place(request.folder) as folder:
         for number, (case, form) in enumerate(parts):
-            if any(_identity(row) == (case.name, case.density, form) for row in begun):
+            told = _told(case.name, case.density, form)
+            if told in commits:
                 continue
-            told = f"{case.name}, density {case.density}, {form}"
             request.advance(number / len(parts), f"Converting {told}")
             try:
                 ready = compiled(case, form, library, folder)
@@ -63,8 +65,9 @@ def run(request: Request) -> Record:
                 continue
             request.advance((number + 0.5) / len(parts), f"Timing {told}")
             rows += [_row(ready, size, budget_s=1.0 if request.quick else 3.0) for size in case.sizes]
-            request.keep(_record(rows, left_out))
-    return _record(rows, left_out)
+            commits[told] = commit_now()
+            request.keep(_record(rows, left_out, commits))
+    return _record(rows, left_out, commits)
 
 
 def convert(folder: Path, *, quick: bool = False, advance: Callable[[str], None] = lambda note: None) -> None:
@@ -79,16 +82,22 @@ def _cases(request: Request) -> Sequence[Case]:
     return [dataclasses.replace(CASES[0], sizes=CASES[0].sizes[:2])] if request.quick else CASES
 
 
-def _identity(row: Mapping[str, Any]) -> tuple[str, float, str]:
-    return row["model"], row["density"], row["format"]
+def _told(model: str, density: float, form: str) -> str:
+    """What is measured at a time, in all its sizes."""
+    return f"{model}, density {density}, {form}"
 
 
-def _record(rows: Sequence[Mapping[str, Any]], left_out: Sequence[Mapping[str, Any]]) -> Record:
+def _record(
+    rows: Sequence[Mapping[str, Any]], left_out: Sequence[Mapping[str, Any]], commits: Mapping[str, str]
+) -> Record:
     import openvino
 
     threads, version = torch.get_num_threads(), openvino.get_version()
     title = f"Exported models in OpenVINO {version.split('-')[0]}, {threads} threads, milliseconds a batch"
-    return benchmark_record("openvino", title=title, threads=threads, openvino=version, rows=[*rows, *left_out])
+    shown = [*rows, *left_out]
+    return benchmark_record(
+        "openvino", title=title, threads=threads, openvino=version, commits=dict(commits), rows=shown
+    )
 
 
 @contextlib.contextmanager
@@ -209,7 +218,8 @@ def _section(record: Record) -> str:
         for row in found
     ]
     left_out = "".join(f"- {row['model']}: {row['note']}\n" for row in record.data["rows"] if "note" in row)
-    return f"**{record.data['title']}**\n\n{markdown_table(shown)}\n\n{left_out}{provenance(record)}\n"
+    measured = f"{provenance(record)} {elsewhere(record, record.data.get('commits', ()))}".rstrip()
+    return f"**{record.data['title']}**\n\n{markdown_table(shown)}\n\n{left_out}{measured}\n"
 
 
 EXPERIMENT = Experiment(

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from lazyneuron.core.environment import environment, short_commit
 from lazyneuron.core.record import Record
 from lazyneuron.experiments.bench.correct import needs_kernels
+from lazyneuron.experiments.bench.parts import commit_now, commits_of, elsewhere
 from lazyneuron.experiments.bench.processor_time import clocked, median_s
 from lazyneuron.experiments.bench.route_output import output_layers
 from lazyneuron.experiments.bench.route_peers import compare
@@ -102,8 +102,7 @@ def run(request: Request) -> Record:
         "output": lambda: output_layers(2000 if quick else 100_000, 20 if quick else 800),
         "compare": lambda: compare(3000 if quick else 1_020_000, lambda note: request.advance(0.75, note)),
     }
-    kept = {} if begun is None else {name: begun.environment.commit for name in parts if name in data}
-    data["commits"] = kept | data.get("commits", {})
+    data["commits"] = commits_of(begun, [name for name in parts if name in data])
     data["title"] = "Hash-routed estimators, one thread" + (", quick" if quick else "")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -112,7 +111,7 @@ def run(request: Request) -> Record:
             if name not in data:
                 request.advance(number / len(parts), name)
                 data[name] = measure()
-                data["commits"][name] = environment().commit
+                data["commits"][name] = commit_now()
                 request.keep(benchmark_record("route", **data))
         return benchmark_record("route", **data)
     finally:
@@ -121,9 +120,8 @@ def run(request: Request) -> Record:
 
 def _section(record: Record) -> str:
     data = record.data
-    earlier = {name: at for name, at in data["commits"].items() if at != record.environment.commit}
-    said = "; ".join(f"{name} at {short_commit(at)}" for name, at in earlier.items())
-    parts = [f"**{data['title']}**", provenance(record), *([f"Parts measured before: {said}."] if said else [])]
+    measured = f"{provenance(record)} {elsewhere(record, data['commits'])}".rstrip()
+    parts = [f"**{data['title']}**", measured]
     for name, title in _TITLES.items():
         if data.get(name):
             parts += [title, markdown_table(data[name])]

@@ -112,7 +112,7 @@ def test_a_case_that_is_kept_keeps_its_commit(monkeypatch, small):
     assert whole.data["commits"] == {first.name: 40 * "b", second.name: now}
     assert page.whole_page(whole).endswith(f"At commit {12 * 'b'}: {first.name}.\n")
     old = Record.from_json(half.to_json().replace('"commits"', '"other"'))  # as records were before
-    assert page.commits_of(old) == {first.name: now} and "At commit" not in page.whole_page(old)
+    assert "At commit" not in page.whole_page(old)
 
 
 @needs_kernels

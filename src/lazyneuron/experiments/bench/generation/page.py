@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lazyneuron.core.environment import short_commit
 from lazyneuron.core.record import Record
 from lazyneuron.experiments.bench.generation import cases as names
+from lazyneuron.experiments.bench.parts import elsewhere
 from lazyneuron.report import markdown_table, provenance
 
 Row = dict[str, Any]
@@ -16,12 +16,6 @@ Row = dict[str, Any]
 def rows_of(record: Record) -> list[Row]:
     """All rows, in the order of the cases."""
     return [row for rows in record.data["cases"].values() for row in rows]
-
-
-def commits_of(record: Record) -> dict[str, str]:
-    """The commit at which each case was measured; cases that are kept from an earlier record have its own."""
-    known = record.data.get("commits", {})  # records of before say one for all
-    return {case: known.get(case, record.environment.commit) for case in record.data["cases"]}
 
 
 def whole_page(record: Record) -> str:
@@ -58,12 +52,7 @@ def summary(record: Record) -> str:
 
 def _measured(record: Record) -> str:
     """Where the record was measured, and which cases at another commit."""
-    last, elsewhere = record.environment.commit, dict[str, list[str]]()
-    for case, commit in commits_of(record).items():
-        if commit != last:
-            elsewhere.setdefault(commit, []).append(case)
-    sentences = [f"At commit {short_commit(commit)}: {', '.join(cases)}." for commit, cases in elsewhere.items()]
-    return " ".join([provenance(record), *sentences])
+    return f"{provenance(record)} {elsewhere(record, record.data['cases'])}".rstrip()
 
 
 def _goals(rows: Sequence[Row]) -> list[Row]:
