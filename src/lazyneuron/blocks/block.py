@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lazyneuron.blocks.activation import Activation
+from lazyneuron.blocks.adapter import additions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,7 @@ class LinearSite:
 
     @property
     def weight(self) -> Tensor:
-        """The weight as a view of shape (out, in)."""
+        """The weight as a view of shape (out, in), without what an adapter adds."""
         weight = _tensor_of(self.module, "weight")
         assert weight is not None
         weight = weight.t() if self.transposed else weight
@@ -41,6 +42,29 @@ class LinearSite:
         """The bias of shape (out,), if there is one."""
         bias = _tensor_of(self.module, "bias")
         return bias if bias is None or self.rows is None else bias[slice(*self.rows)]
+
+    @property
+    def adapted(self) -> bool:
+        """Whether an adapter, as PEFT's, stands around the layer."""
+        return "base_layer" in self.module._modules
+
+    @property
+    def effective_weight(self) -> Tensor:
+        """What inputs are multiplied by now, (out, in): the weight, with what an adapter adds to it.
+
+        Raises:
+            ConfigError: an adapter does something else than adding to the weight.
+
+        Cost: with an adapter the product of its factors.
+        """
+        if not self.adapted:
+            return self.weight
+        weight = _tensor_of(self.module, "weight")
+        assert weight is not None
+        for delta in additions(self.module, self.name):
+            weight = weight + delta.to(weight)
+        weight = weight.t() if self.transposed else weight
+        return weight if self.rows is None else weight[slice(*self.rows)]
 
     def part_of(self, output: Tensor) -> Tensor:
         """What this site contributed to an output of :attr:`module`: all of it, or its rows of a merged layer."""
@@ -135,13 +159,13 @@ class MLPBlock:
 
     def pre_activation(self, x: Tensor) -> Tensor:
         """What decides what fires, (..., d_hidden), for inputs (..., d_in)."""
-        return F.linear(x, self.first.weight, self.first.bias)
+        return F.linear(x, self.first.effective_weight, self.first.bias)
 
     def factor(self, x: Tensor) -> Tensor | None:
         """What a gated block's ``s(gate(x))`` is multiplied by, (..., d_hidden); None for a plain block."""
         if self.gate is None:
             return None
-        u = F.linear(x, self.up.weight, self.up.bias)
+        u = F.linear(x, self.up.effective_weight, self.up.bias)
         return F.relu(u) if self.rectifies_up else u
 
     def hidden(self, x: Tensor, z: Tensor | None = None) -> Tensor:
@@ -152,7 +176,7 @@ class MLPBlock:
 
     def output(self, h: Tensor) -> Tensor:
         """``down`` of a hidden activation, (..., d_out), cast to the weights' dtype first."""
-        weight = self.down.weight
+        weight = self.down.effective_weight
         return F.linear(h.to(weight.dtype), weight, self.down.bias)
 
     def forward(self, x: Tensor) -> Tensor:

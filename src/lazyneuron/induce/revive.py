@@ -96,6 +96,8 @@ def _shifts(block: MLPBlock, samples: BlockSamples, *, share: float) -> Tensor |
         return f"Its activation ({block.activation.kind}) is not zero up to one point."
     if block.first.bias is None:
         return f"{block.first.name} has no bias to raise."
+    if block.down.adapted:
+        return f"{block.down.name} carries an adapter, whose part would stay; merge it first."
     z = block.pre_activation(samples.inputs)
     dead = ~(block.activation(z) != 0).any(0)
     cut = z.kthvalue(max(1, round((1 - share) * len(z))), dim=0).values

@@ -36,7 +36,7 @@ def proved_silent(block: MLPBlock, norm: nn.Module) -> Tensor | None:
     centred, offset = form
     weight = norm._parameters["weight"]
     assert weight is not None
-    rows = block.first.weight.detach().double()
+    rows = block.first.effective_weight.detach().double()
     scaled = rows * (weight.detach().double() + offset)
     if centred:
         scaled = scaled - scaled.mean(1, keepdim=True)

@@ -98,7 +98,7 @@ def of_torch(
 
 
 def _misfit(block: MLPBlock) -> str | None:
-    if any("base_layer" in site.module._modules for site in block.linears):
+    if any(site.adapted for site in block.linears):
         return "An adapter is attached, and only the weights below it are read; merge it first."
     if block.gate is not None:
         return "It is gated, a product of two layers; the theorems are about sums of ReLUs."

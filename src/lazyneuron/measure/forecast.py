@@ -99,7 +99,7 @@ def gaussian_rates(block: MLPBlock, mean: Tensor, covariance: Tensor) -> Tensor:
             f"Block {block.name!r} takes inputs of {d} numbers: their mean is ({d},), their covariance ({d}, {d}), "
             f"got {tuple(mean.shape)} and {tuple(covariance.shape)}."
         )
-    weight, bias = block.first.weight.detach().double(), block.first.bias
+    weight, bias = block.first.effective_weight.detach().double(), block.first.bias
     law, spread = mean.to(weight), covariance.to(weight)
     if not (law.isfinite().all() and spread.isfinite().all()):
         raise DataError("Mean and covariance of the inputs hold NaN or infinity; remove these rows.")

@@ -35,7 +35,7 @@ def refusal_of_linear(site: LinearSite, *, entrance: bool = False) -> str | None
             before it are called as ever.
     """
     module = site.module
-    if "base_layer" in module._modules:
+    if site.adapted:
         return f"{site.name} carries an adapter; merge it into the weight first."
     weight = module._parameters.get("weight")
     if weight is None and callable(getattr(type(module), "weight", None)):

@@ -43,7 +43,8 @@ class TokenWeightNoise(nn.Module):
         y: Tensor = self.linear(x)
         if not self.training or self.rho == 0:
             return y
-        return y + token_noise(x, y, weight=self.linear.weight, rho=self.rho, generator=self._source.generator)
+        weight = LinearSite(name="linear", module=self.linear).effective_weight
+        return y + token_noise(x, y, weight=weight, rho=self.rho, generator=self._source.generator)
 
     @property
     def generator(self) -> torch.Generator | None:
@@ -94,7 +95,7 @@ class NoiseHook:
         """The output with noise, or None for the output as it is."""
         if not module.training:
             return None
-        return output + token_noise(args[0], output, weight=self._site.weight, rho=self._rho)
+        return output + token_noise(args[0], output, weight=self._site.effective_weight, rho=self._rho)
 
 
 @torch.no_grad()

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lazyneuron.blocks.block import LinearSite
 from lazyneuron.core.errors import ConfigError, ShapeError
 
 Position = Literal["input", "output"]
-
-
-class HasWeightAndBias(Protocol):
-    """A linear layer."""
-
-    @property
-    def weight(self) -> Any:
-        """Of shape (out, in)."""
-
-    @property
-    def bias(self) -> Any:
-        """Of shape (out,), or None."""
 
 
 class ZerothBias(nn.Module):
@@ -117,7 +106,7 @@ class ZerothBias(nn.Module):
         self.bias.copy_(self.bias.clamp(-limit, limit))
         return moved
 
-    def fold(self, linear: HasWeightAndBias) -> Tensor:
+    def fold(self, linear: nn.Module | LinearSite) -> Tensor:
         """The bias that ``linear`` would need at each position to do without this module.
 
         Args:
@@ -128,9 +117,10 @@ class ZerothBias(nn.Module):
 
         Cost: ``out / dim`` times the memory of ``D`` on the input side.
         """
+        site = linear if isinstance(linear, LinearSite) else LinearSite(name="linear", module=linear)
         if self.position == "input":
-            return F.linear(self.bias, linear.weight, linear.bias)
-        return self.bias if linear.bias is None else self.bias + linear.bias
+            return F.linear(self.bias, site.effective_weight, site.bias)
+        return self.bias if site.bias is None else self.bias + site.bias
 
     def extra_repr(self) -> str:
         """Shape and settings."""

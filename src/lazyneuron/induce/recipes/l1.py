@@ -57,7 +57,7 @@ class L1(Recipe):
 
     def of(self, block: MLPBlock, h: Tensor, *, mask: Tensor | None = None) -> Tensor:
         """The penalty of one block's hidden activation, without the strength."""
-        weight = block.down.weight.detach().float().norm(dim=0) if self.weighted else None
+        weight = block.down.effective_weight.detach().float().norm(dim=0) if self.weighted else None
         penalty = l1_penalty if self.penalty == "l1" else hoyer_penalty
         return penalty(h.float(), mask=fitting(mask, h), weight=weight)
 

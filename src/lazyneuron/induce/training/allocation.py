@@ -62,7 +62,7 @@ def neuron_weights(block: MLPBlock, samples: BlockSamples) -> Tensor:
     Returns:
         (d_hidden,).
     """
-    worth: Tensor = torch.linalg.vector_norm(block.down.weight.detach().float(), dim=0)
+    worth: Tensor = torch.linalg.vector_norm(block.down.effective_weight.detach().float(), dim=0)
     u = block.factor(_rows(samples.inputs))
     if u is not None:
         worth = worth * u.detach().float().square().mean(0).sqrt()
@@ -174,4 +174,4 @@ def _rows(x: Tensor) -> Tensor:
 
 
 def _output(block: MLPBlock, h: Tensor) -> Tensor:
-    return torch.nn.functional.linear(h, block.down.weight).float()
+    return torch.nn.functional.linear(h, block.down.effective_weight).float()

@@ -91,7 +91,7 @@ class Pressure:
 
 def _column_norms(block: MLPBlock, neurons: int) -> Tensor:
     """Norms of the columns of ``down``, of the neurons that this process has."""
-    norms: Any = block.down.weight.detach().float().norm(dim=0)
+    norms: Any = block.down.effective_weight.detach().float().norm(dim=0)
     if isinstance(norms, Tensor) and not hasattr(norms, "full_tensor"):
         return norms
     found: Tensor = norms.to_local() if neurons < block.d_hidden else norms.full_tensor()

@@ -153,7 +153,7 @@ def refit_down_(
         Squared error over the variance of the outputs, before and after.
 
     Raises:
-        ConfigError: ``ridge`` is not positive, or ``bits`` is another number.
+        ConfigError: ``ridge`` is not positive, ``bits`` is another number, or ``down`` carries an adapter.
 
     Cost: ``2 * d_hidden**2`` FLOPs a token and a Cholesky factorisation of that size; with ``bits`` two more, and
     ``d_hidden**2 * d_out`` FLOPs.
@@ -165,6 +165,8 @@ def refit_down_(
         raise ConfigError(f"A ridge is a number > 0, got {ridge}.")
     if bits not in (None, 8):
         raise ConfigError(f"bits is None or 8, got {bits}.")
+    if block.down.adapted:
+        raise ConfigError(f"{block.down.name} carries an adapter; merge it into the weight first.")
     weight, bias = block.down.weight, block.down.bias
     n = block.d_hidden
     gram = torch.zeros(n + 1, n + 1, dtype=torch.float64, device=weight.device)
