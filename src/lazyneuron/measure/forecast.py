@@ -14,6 +14,7 @@ from lazyneuron.core.errors import ConfigError, DataError, ShapeError
 
 Law = Literal["gaussian", "empirical"]
 LAWS: tuple[Law, ...] = ("gaussian", "empirical")
+NOT_FINITE = "No forecast: a moment of its pre-activations is not a finite number."
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -133,7 +134,7 @@ class Moments:
         self._count += len(rows)
 
     def forecast(self, block: MLPBlock, law: Law, measured: Tensor) -> Forecast | None:
-        """The forecast, or None where no token was seen or a moment is not finite."""
+        """The forecast, or None where no token was seen or a moment that the law asks for is not finite."""
         if self._about is None or self._sums is None or self._count is None:
             return None
         m1, m2, m3, m4 = self._sums / self._count
@@ -145,7 +146,7 @@ class Moments:
             safe = torch.where(variance > 0, variance, 1.0)
             shape = (third / safe**1.5, torch.where(variance > 0, fourth / safe**2 - 3, 0.0))
         centre = self._about + m1
-        if not (centre.isfinite().all() and variance.isfinite().all()):
+        if not all(bool(moment.isfinite().all()) for moment in (centre, variance, *(shape or ()))):
             return None
         rates = _rates(block, centre, variance, shape=shape).cpu()
         error = (rates - measured).abs()
@@ -179,6 +180,7 @@ def _below(
     found = 0.5 * torch.erfc(-u / math.sqrt(2))
     if shape is not None:
         skew, excess = shape
+        u = u.clamp(-40, 40)  # where the normal density is 0 already, so that no power is infinite times 0
         hermite2, hermite3, hermite5 = u**2 - 1, u**3 - 3 * u, u**5 - 10 * u**3 + 15 * u
         change = skew / 6 * hermite2 + excess / 24 * hermite3 + skew**2 / 72 * hermite5
         found = (found - torch.exp(-(u**2) / 2) / math.sqrt(2 * math.pi) * change).clamp(0, 1)
