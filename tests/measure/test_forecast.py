@@ -3,9 +3,11 @@
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
+from torch import nn
 
 from lazyneuron.blocks.activation import Activation
 from lazyneuron.core.errors import ConfigError, DataError, ShapeError
@@ -100,7 +102,8 @@ def test_blocks_that_have_no_forecast_say_why() -> None:
 
 
 def test_bad_forecasts_are_refused_in_a_sentence() -> None:
-    model = Plain()
+    model, large = Plain(), Plain()
+    nn.init.constant_(large.up.weight, 10.0)
     with pytest.raises(ConfigError, match="'gaussian' or 'empirical', got 'normal'"):
         measure(model, [torch.randn(1, 2, 6)], blocks=[block_of(model)], forecast="normal")
     with pytest.raises(ConfigError, match="of exact zeros"):
@@ -111,6 +114,23 @@ def test_bad_forecasts_are_refused_in_a_sentence() -> None:
         gaussian_rates(block_of(model), torch.zeros(6), -torch.eye(6))
     with pytest.raises(DataError, match="NaN"):
         gaussian_rates(block_of(model), torch.full((6,), math.nan), torch.eye(6))
+    for mean, covariance in ((1e308, 1.0), (0.0, 1e308)):
+        with pytest.raises(DataError, match=r"of a pre-activation of block .* is not finite"):
+            gaussian_rates(block_of(large), mean * torch.ones(6).double(), covariance * torch.eye(6).double())
+
+
+@pytest.mark.parametrize("wrong", [None, [0.0] * 6, np.zeros(6), 1.0, Plain])
+def test_what_are_no_moments_of_a_block(wrong: object) -> None:
+    block = block_of(Plain())
+    with pytest.raises(DataError, match=r"^The mean of the inputs is a torch\.Tensor, got .*; convert"):
+        gaussian_rates(block, wrong, torch.eye(6))
+    with pytest.raises(DataError, match=r"^The covariance of the inputs is a torch\.Tensor, got .*; convert"):
+        gaussian_rates(block, torch.zeros(6), wrong)
+    for no_block in (wrong, Plain(), [block]):
+        with pytest.raises(ConfigError, match=r"^A block is an MLPBlock, got .*; pass one"):
+            gaussian_rates(no_block, torch.zeros(6), torch.eye(6))
+    whole = gaussian_rates(block, torch.zeros(6, dtype=torch.int64), torch.eye(6, dtype=torch.int64))
+    assert whole.equal(gaussian_rates(block, torch.zeros(6), torch.eye(6)))
 
 
 @pytest.mark.parametrize(

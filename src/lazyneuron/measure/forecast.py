@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.core.arguments import check_tensor, described
 from lazyneuron.core.errors import ConfigError, DataError, ShapeError
 
 Law = Literal["gaussian", "empirical"]
@@ -88,10 +89,15 @@ def gaussian_rates(block: MLPBlock, mean: Tensor, covariance: Tensor) -> Tensor:
         float64 of shape (d_hidden,), in [0, 1].
 
     Raises:
-        ConfigError: what fires does not follow from single pre-activations.
+        ConfigError: it is no block, or what fires does not follow from single pre-activations.
         ShapeError: mean and covariance do not fit the block.
-        DataError: a number is not finite, or the covariance makes a variance clearly negative.
+        DataError: mean or covariance is no tensor, a number of theirs or of the pre-activations' is not finite, or the
+            covariance makes a variance clearly negative.
     """
+    if not isinstance(block, MLPBlock):
+        raise ConfigError(f"A block is an MLPBlock, got {described(block)}; pass one that find_blocks gives.")
+    check_tensor("The mean of the inputs", mean)
+    check_tensor("The covariance of the inputs", covariance)
     if (reason := why_not(block)) is not None:
         raise ConfigError(f"Block {block.name!r} has no forecast of single neurons; measure it. {reason}")
     d = block.d_in
@@ -106,6 +112,10 @@ def gaussian_rates(block: MLPBlock, mean: Tensor, covariance: Tensor) -> Tensor:
         raise DataError("Mean and covariance of the inputs hold NaN or infinity; remove these rows.")
     centre = weight @ law if bias is None else weight @ law + bias.detach().double()
     variance = ((weight @ spread) * weight).sum(dim=1)
+    if not (centre.isfinite().all() and variance.isfinite().all()):
+        raise DataError(
+            f"Mean or variance of a pre-activation of block {block.name!r} is not finite; scale the inputs."
+        )
     if bool((variance < -1e-9 * weight.square().sum(dim=1) * spread.abs().max()).any()):
         raise DataError("The covariance of the inputs is not positive semidefinite; compute it from the inputs.")
     return _rates(block, centre, variance.clamp(min=0))
