@@ -1,11 +1,13 @@
 """Arguments of the wrong kind: every verb says in one sentence what they should be, and changes and writes nothing."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import lazyneuron as lazy
 from lazyneuron.blocks import find_blocks
+from lazyneuron.core.arguments import check_switch, check_tensor
 from lazyneuron.core.errors import ConfigError, DataError
 from lazyneuron.induce import KeepTop, Threshold, plan
 
@@ -140,3 +142,22 @@ def test_options_of_the_wrong_kind(verb, options, said):
 def test_fields_of_recipes(recipe, options, said):
     with pytest.raises(ConfigError, match=said):
         recipe(**options)
+
+
+@pytest.mark.parametrize("wrong", [None, 0, 1, "no", "True", [], np.True_])
+def test_what_is_no_switch(wrong):
+    check_switch("On", True)
+    check_switch("On", False)
+    with pytest.raises(ConfigError, match=r"^On is True or False, got "):
+        check_switch("On", wrong)
+
+
+@pytest.mark.parametrize("wrong", [None, 1.0, [1.0], np.ones(3), torch.Tensor])
+def test_what_is_no_tensor(wrong):
+    check_tensor("Rows", torch.ones(2, dtype=torch.int64))
+    check_tensor("Rows", torch.ones(2, dtype=torch.float16), floats=True)
+    with pytest.raises(DataError, match=r"^Rows is a torch\.Tensor, got .*; convert"):
+        check_tensor("Rows", wrong)
+    for dtype in (torch.int64, torch.bool, torch.complex64):
+        with pytest.raises(DataError, match=rf"^Rows is a tensor of floats, got {dtype}; convert"):
+            check_tensor("Rows", torch.ones(2, dtype=dtype), floats=True)

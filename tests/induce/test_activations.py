@@ -86,8 +86,8 @@ def test_jsrelu_carries_its_mix():
     fresh = JSReLU()
     fresh.load_state_dict(module.half().state_dict())
     assert (fresh.mix, copy.deepcopy(module).mix) == (0.3, 0.3)
-    for wrong in ({"mix": -1.0}, {"mix": math.inf}, {"cap": 0.0}):
-        with pytest.raises(ConfigError, match="JSReLU takes"):
+    for wrong in ({"mix": -1.0}, {"mix": math.inf}, {"cap": 0.0}, {"cap": "2"}, {"cap": True}):
+        with pytest.raises(ConfigError, match=r"JSReLU takes|`cap` is a .*number"):
             JSReLU(**wrong)
 
 

@@ -4,6 +4,7 @@ import copy
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -225,6 +226,35 @@ def test_ramps():
         project_(Block())
 
 
+@pytest.mark.parametrize("wrong", ["3", 2.5, True, -1, math.nan, math.inf, [1]])
+def test_steps_that_are_none(wrong):
+    for recipe in (DoublyBiased(), DoublyBiased.for_finetuning(10)):
+        model = Block()
+        sparsify_(model, recipe)
+        before = copy.deepcopy(model.state_dict())
+        with pytest.raises(ConfigError, match="The number of steps made is a whole number"):
+            project_(model, step=wrong)
+        assert str(model.state_dict()) == str(before)
+    receipt = project_(model, step=np.int64(5))
+    assert json.loads(receipt.to_json())["config"]["step"] == 5 and model.mlp[1].mix == 0.5
+
+
+def test_groups_of_parameters():
+    model = Block()
+    sparsify_(model, DoublyBiased(max_len=5))
+    (whole,) = parameter_groups(model, 0.1, decay_zeroth_bias=True)
+    assert (len(whole["params"]), whole["weight_decay"]) == (6, 0.1)
+    for wrong in ("x", None, -1, -0.1, math.nan, math.inf, [0.1], True):
+        with pytest.raises(ConfigError, match=r"`weight_decay` is a .*number"):
+            parameter_groups(model, wrong)
+    with pytest.raises(ConfigError, match="`decay_zeroth_bias` is True or False, got 'no'"):
+        parameter_groups(model, 0.1, decay_zeroth_bias="no")
+    for wrong in (None, [model], Block, list(model.parameters())):
+        with pytest.raises(ConfigError, match="A model is"):
+            parameter_groups(wrong, 0.1)
+    assert parameter_groups(model.requires_grad_(False), 0.1) == []
+
+
 def test_saved_in_the_middle_of_a_ramp_goes_on_the_same(tmp_path):
     model, x = Block(), tokens()
     receipt = sparsify_(model, DoublyBiased.for_finetuning(8))
@@ -284,6 +314,37 @@ def test_bad_configs_and_json():
     ):
         with pytest.raises(ConfigError):
             DoublyBiased(**options)
+
+
+WRONG = {
+    "whole number": {"max_len": [2.5, 7.0, True, "7", math.nan, 0]}
+    | {name: [2.5, True, "10", None, math.nan, math.inf, -1] for name in ("mixing_steps", "uplift_steps")},
+    "number": {
+        "bound": ["x", True, math.nan, math.inf, -0.1],
+        "cap": ["x", "2", True, 0, math.nan],
+        "norm_floor": ["1", True, 0.0, math.nan, math.inf],
+        "noise_rho": ["a", True, 0.0, math.nan, math.inf],
+    },
+    "True or False": {
+        name: ["no", 1, None, math.nan] for name in ("jsrelu", "zeroth_bias", "per_position", "noise_skip")
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("said", "name", "wrong"),
+    [(said, name, wrong) for said, fields in WRONG.items() for name, values in fields.items() for wrong in values],
+)
+def test_fields_of_the_wrong_kind(said, name, wrong):
+    with pytest.raises(ConfigError, match=rf"^`{name}` is (a |a finite )?{said}.*, got \S+\.$"):
+        DoublyBiased(**{"noise_rho": 0.1, name: wrong})
+
+
+@pytest.mark.parametrize("steps", ["3000", None, 2.5, True, -1, math.nan, math.inf])
+def test_steps_of_finetuning(steps):
+    assert DoublyBiased.for_finetuning(0) == DoublyBiased(norm_bias="freeze")
+    with pytest.raises(ConfigError, match=r"^`steps` is a whole number"):
+        DoublyBiased.for_finetuning(steps)
 
 
 @pytest.mark.parametrize("name", ["encoder_layer", "bert", "vit", "t5", "t5_gated", "llama", "phi3", "gemma"])

@@ -81,7 +81,15 @@ def test_zeroth_bias_refuses():
         filled()(tokens(1, 3, 5))
     with pytest.raises(ShapeError, match="single token"):
         filled()(tokens(6))
-    for wrong in ((0, 6), (3, 6, -0.1), (3, 6, 0.1, "middle")):
+    for wrong in (
+        (0, 6),
+        (2.5, 6),
+        (3, "6"),
+        (3, 6, -0.1),
+        (3, 6, "x"),
+        (3, 6, 0.1, "middle"),
+        (3, 6, 0.1, "input", 1),
+    ):
         with pytest.raises(ConfigError):
             ZerothBias(*wrong)
 
@@ -133,6 +141,9 @@ def test_ramp():
         nn.init.constant_(norm.weight, 0.5)
         NormFloor(norm, 1.5, bias="freeze", ramp_steps=20).project_(step)
         assert norm.weight.tolist() == [wanted] * 4
+    for step in ("3", 2.5, True, math.nan, -1):
+        with pytest.raises(ConfigError, match="`step` is a whole number"):
+            NormFloor(norm, ramp_steps=5).project_(step)
     with pytest.raises(ConfigError, match="needs the number of steps"):
         NormFloor(norm, ramp_steps=5).project_()
 
@@ -171,7 +182,15 @@ def test_bias_switches_and_refusals():
     for wrong in (nn.BatchNorm1d(3), nn.Linear(3, 3), nn.LayerNorm(3, elementwise_affine=False), nn.GroupNorm(3, 3)):
         with pytest.raises(ConfigError, match="no LayerNorm or RMSNorm"):
             NormFloor(wrong)
-    for options in ({"minimum": 0.0}, {"minimum": math.nan}, {"ramp_steps": 0}, {"bias": "lose"}):
+    for options in (
+        {"minimum": 0.0},
+        {"minimum": math.nan},
+        {"minimum": "1"},
+        {"minimum": True},
+        {"ramp_steps": 0},
+        {"ramp_steps": 2.5},
+        {"bias": "lose"},
+    ):
         with pytest.raises(ConfigError):
             NormFloor(norm, **options)
 
@@ -204,5 +223,9 @@ def test_noise_is_its_own():
     leaf = x.clone().requires_grad_()
     (ours,) = torch.autograd.grad(noisy.train()(leaf).sum(), leaf)
     torch.testing.assert_close(ours, linear.weight.sum(0).expand_as(x))
-    with pytest.raises(ConfigError, match="rho"):
-        TokenWeightNoise(linear, -1.0)
+    for wrong in (-1.0, math.nan, math.inf, "a", None, True):
+        with pytest.raises(ConfigError, match=r"`rho` is a .*number"):
+            TokenWeightNoise(linear, wrong)
+    for wrong in (None, nn.Linear, nn.Conv1d(4, 3, 1), nn.Embedding(3, 4), linear.weight):
+        with pytest.raises(ConfigError, match=r"takes a torch\.nn\.Linear, got"):
+            TokenWeightNoise(wrong)

@@ -3,9 +3,11 @@
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
+from torch import nn
 
 from lazyneuron.blocks.activation import Activation
 from lazyneuron.core.errors import ConfigError, DataError, ShapeError
@@ -100,7 +102,8 @@ def test_blocks_that_have_no_forecast_say_why() -> None:
 
 
 def test_bad_forecasts_are_refused_in_a_sentence() -> None:
-    model = Plain()
+    model, large = Plain(), Plain()
+    nn.init.constant_(large.up.weight, 10.0)
     with pytest.raises(ConfigError, match="'gaussian' or 'empirical', got 'normal'"):
         measure(model, [torch.randn(1, 2, 6)], blocks=[block_of(model)], forecast="normal")
     with pytest.raises(ConfigError, match="of exact zeros"):
@@ -111,6 +114,56 @@ def test_bad_forecasts_are_refused_in_a_sentence() -> None:
         gaussian_rates(block_of(model), torch.zeros(6), -torch.eye(6))
     with pytest.raises(DataError, match="NaN"):
         gaussian_rates(block_of(model), torch.full((6,), math.nan), torch.eye(6))
-    for wrong in (math.nan, math.inf):
-        block = measure(model, [torch.full((1, 2, 6), wrong)], blocks=[block_of(model)], forecast="gaussian").blocks[0]
-        assert block.forecast is None
+    for mean, covariance in ((1e308, 1.0), (0.0, 1e308)):
+        with pytest.raises(DataError, match=r"of a pre-activation of block .* is not finite"):
+            gaussian_rates(block_of(large), mean * torch.ones(6).double(), covariance * torch.eye(6).double())
+
+
+@pytest.mark.parametrize("wrong", [None, [0.0] * 6, np.zeros(6), 1.0, Plain])
+def test_what_are_no_moments_of_a_block(wrong: object) -> None:
+    block = block_of(Plain())
+    with pytest.raises(DataError, match=r"^The mean of the inputs is a torch\.Tensor, got .*; convert"):
+        gaussian_rates(block, wrong, torch.eye(6))
+    with pytest.raises(DataError, match=r"^The covariance of the inputs is a torch\.Tensor, got .*; convert"):
+        gaussian_rates(block, torch.zeros(6), wrong)
+    for no_block in (wrong, Plain(), [block]):
+        with pytest.raises(ConfigError, match=r"^A block is an MLPBlock, got .*; pass one"):
+            gaussian_rates(no_block, torch.zeros(6), torch.eye(6))
+    whole = gaussian_rates(block, torch.zeros(6, dtype=torch.int64), torch.eye(6, dtype=torch.int64))
+    assert whole.equal(gaussian_rates(block, torch.zeros(6), torch.eye(6)))
+
+
+@pytest.mark.parametrize(
+    ("law", "inputs", "there"),
+    [
+        ("gaussian", math.nan, False),
+        ("empirical", math.inf, False),
+        ("gaussian", 1e120, True),  # its square is a number, its fourth power is none
+        ("empirical", 1e120, False),
+        ("empirical", 1e60, True),
+        ("gaussian", 1e200, False),
+    ],
+)
+def test_moments_that_are_not_finite_give_no_forecast_and_a_note(law: str, inputs: float, there: bool) -> None:
+    model = Plain(1, 1).double()
+    set_linear(model.up, [[1.0]], [0.0])
+    x = inputs * torch.tensor([[[-1.0], [-1.0], [3.0], [-1.0]]], dtype=torch.float64)
+    block = measure(model, [x], blocks=[block_of(model)], forecast=law).blocks[0]
+    assert block.tokens == 4 and (block.forecast is not None) == there
+    if block.forecast is None:
+        assert block.notes == ("No forecast: a moment of its pre-activations is not a finite number.",)
+    else:
+        # mean 0, so that half of a normal law fires; skewness 2 / sqrt(3) takes skewness / (6 sqrt(2 pi)) of it away
+        skewness = 0.0 if law == "gaussian" else 2 / math.sqrt(3)
+        assert block.forecast.density == pytest.approx(0.5 - skewness / 6 / math.sqrt(2 * math.pi))
+        assert block.notes == ()
+
+
+@pytest.mark.parametrize(("threshold", "rate"), [(1e70, 0.0), (-1e70, 1.0)])
+def test_thresholds_far_from_what_was_seen(threshold: float, rate: float) -> None:
+    """Their fifth power overflows where the normal density is 0."""
+    model = Plain(1, 1, "fatrelu", (threshold,)).double()
+    set_linear(model.up, [[1.0]], [0.0])
+    x = torch.tensor([[[1.0], [2.0], [4.0]]], dtype=torch.float64)
+    block = measure(model, [x], blocks=[block_of(model)], forecast="empirical").blocks[0]
+    assert (block.forecast.density, block.density) == (rate, rate)

@@ -78,6 +78,28 @@ def check_fraction(name: str, value: Any) -> None:
         raise ConfigError(f"A {name} is a fraction between 0 and 1, got {value!r}.")
 
 
+def check_switch(name: str, value: Any) -> None:
+    """Refuse what is neither True nor False.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name} is True or False, got {described(value)}.")
+
+
+def check_tensor(name: str, value: Any, *, floats: bool = False) -> None:
+    """Refuse what is no tensor and, with ``floats``, one of other numbers.
+
+    Raises:
+        DataError: it is not.
+    """
+    if not isinstance(value, Tensor):
+        raise DataError(f"{name} is a torch.Tensor, got {described(value)}; convert it with torch.as_tensor.")
+    if floats and not value.is_floating_point():
+        raise DataError(f"{name} is a tensor of floats, got {value.dtype}; convert it with .float().")
+
+
 def check_folder(folder: Any) -> None:
     """Refuse what names no folder.
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from lazyneuron.core.arguments import check_model
+from lazyneuron.core.arguments import check_model, check_switch
 from lazyneuron.core.errors import ConfigError
+from lazyneuron.core.numbers import real, whole
 from lazyneuron.core.receipt import BlockChange, Receipt
 from lazyneuron.core.replay import lives_in_weights
 from lazyneuron.core.undo import Transaction, transaction
@@ -31,7 +32,7 @@ def project_(model: nn.Module, *, step: int | None = None, record: bool = False)
         What moved in each block; with sharded parameters (FSDP2), in this process's part of it.
 
     Raises:
-        ConfigError: the model carries no such recipe, or there is a ramp and no step.
+        ConfigError: the model carries no such recipe, ``step`` is no whole number >= 0, or there is a ramp and no step.
 
     Cost: an element-wise pass over scales and zeroth biases.
     """
@@ -39,10 +40,10 @@ def project_(model: nn.Module, *, step: int | None = None, record: bool = False)
     entries: tuple[Installed, ...] = model.__dict__.get(INSTALLED, ())
     if not entries:
         raise ConfigError("This model carries no recipe to project; apply sparsify_(model, DoublyBiased()) first.")
-    if step is None or step < 0:
-        ramps = any(e.ramped is not None or (e.floor is not None and e.floor.ramp_steps) for e in entries)
-        if ramps or step is not None:
-            raise ConfigError(f"project_ needs the number of steps made, at least 0, got step={step}.")
+    if step is not None:
+        step = whole(step, "The number of steps made", least=0)
+    elif any(e.ramped is not None or (e.floor is not None and e.floor.ramp_steps) for e in entries):
+        raise ConfigError("A ramp needs the number of steps made, at least 0; pass step= to project_.")
     draft = Receipt(verb="project_", config={"step": step, "record": record}, changes=())
     with transaction(model, draft.id) if record else contextlib.nullcontext() as change:
         changes = tuple(_project(entry, step, change) for entry in entries)
@@ -113,8 +114,16 @@ def parameter_groups(model: nn.Module, weight_decay: float, *, decay_zeroth_bias
         decay_zeroth_bias: decay the zeroth biases too.
 
     Returns:
-        One or two groups that hold every trainable parameter once.
+        At most two groups, none of them empty, that hold every trainable parameter once: no group for a model in which
+        everything is frozen, and optimisers refuse that.
+
+    Raises:
+        ConfigError: the model is no module, ``weight_decay`` is no finite number >= 0, or ``decay_zeroth_bias`` is
+            neither True nor False.
     """
+    check_model(model)
+    weight_decay = real(weight_decay, "`weight_decay`", least=0)
+    check_switch("`decay_zeroth_bias`", decay_zeroth_bias)
     free = {id(m.bias) for m in model.modules() if isinstance(m, ZerothBias) and not decay_zeroth_bias}
     trained = [p for p in model.parameters() if p.requires_grad]
     groups = [

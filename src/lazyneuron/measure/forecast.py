@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.core.arguments import check_tensor, described
 from lazyneuron.core.errors import ConfigError, DataError, ShapeError
 
 Law = Literal["gaussian", "empirical"]
 LAWS: tuple[Law, ...] = ("gaussian", "empirical")
+NOT_FINITE = "No forecast: a moment of its pre-activations is not a finite number."
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,10 +89,15 @@ def gaussian_rates(block: MLPBlock, mean: Tensor, covariance: Tensor) -> Tensor:
         float64 of shape (d_hidden,), in [0, 1].
 
     Raises:
-        ConfigError: what fires does not follow from single pre-activations.
+        ConfigError: it is no block, or what fires does not follow from single pre-activations.
         ShapeError: mean and covariance do not fit the block.
-        DataError: a number is not finite, or the covariance makes a variance clearly negative.
+        DataError: mean or covariance is no tensor, a number of theirs or of the pre-activations' is not finite, or the
+            covariance makes a variance clearly negative.
     """
+    if not isinstance(block, MLPBlock):
+        raise ConfigError(f"A block is an MLPBlock, got {described(block)}; pass one that find_blocks gives.")
+    check_tensor("The mean of the inputs", mean)
+    check_tensor("The covariance of the inputs", covariance)
     if (reason := why_not(block)) is not None:
         raise ConfigError(f"Block {block.name!r} has no forecast of single neurons; measure it. {reason}")
     d = block.d_in
@@ -105,6 +112,10 @@ def gaussian_rates(block: MLPBlock, mean: Tensor, covariance: Tensor) -> Tensor:
         raise DataError("Mean and covariance of the inputs hold NaN or infinity; remove these rows.")
     centre = weight @ law if bias is None else weight @ law + bias.detach().double()
     variance = ((weight @ spread) * weight).sum(dim=1)
+    if not (centre.isfinite().all() and variance.isfinite().all()):
+        raise DataError(
+            f"Mean or variance of a pre-activation of block {block.name!r} is not finite; scale the inputs."
+        )
     if bool((variance < -1e-9 * weight.square().sum(dim=1) * spread.abs().max()).any()):
         raise DataError("The covariance of the inputs is not positive semidefinite; compute it from the inputs.")
     return _rates(block, centre, variance.clamp(min=0))
@@ -133,7 +144,7 @@ class Moments:
         self._count += len(rows)
 
     def forecast(self, block: MLPBlock, law: Law, measured: Tensor) -> Forecast | None:
-        """The forecast, or None where no token was seen or a moment is not finite."""
+        """The forecast, or None where no token was seen or a moment that the law asks for is not finite."""
         if self._about is None or self._sums is None or self._count is None:
             return None
         m1, m2, m3, m4 = self._sums / self._count
@@ -145,7 +156,7 @@ class Moments:
             safe = torch.where(variance > 0, variance, 1.0)
             shape = (third / safe**1.5, torch.where(variance > 0, fourth / safe**2 - 3, 0.0))
         centre = self._about + m1
-        if not (centre.isfinite().all() and variance.isfinite().all()):
+        if not all(bool(moment.isfinite().all()) for moment in (centre, variance, *(shape or ()))):
             return None
         rates = _rates(block, centre, variance, shape=shape).cpu()
         error = (rates - measured).abs()
@@ -179,6 +190,7 @@ def _below(
     found = 0.5 * torch.erfc(-u / math.sqrt(2))
     if shape is not None:
         skew, excess = shape
+        u = u.clamp(-40, 40)  # where the normal density is 0 already, so that no power is infinite times 0
         hermite2, hermite3, hermite5 = u**2 - 1, u**3 - 3 * u, u**5 - 10 * u**3 + 15 * u
         change = skew / 6 * hermite2 + excess / 24 * hermite3 + skew**2 / 72 * hermite5
         found = (found - torch.exp(-(u**2) / 2) / math.sqrt(2 * math.pi) * change).clamp(0, 1)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.blocks.recorder import recording
 from lazyneuron.measure.cost import BlockCost
-from lazyneuron.measure.forecast import Forecast, Law, Moments, why_not
+from lazyneuron.measure.forecast import NOT_FINITE, Forecast, Law, Moments, why_not
 from lazyneuron.measure.masks import EXCLUDED, MISFIT, NO_MASK, BatchMask
 from lazyneuron.measure.sparsity import BlockSparsity, PredictedGain, UnionDensity
 from lazyneuron.measure.tally import UNION_SIZES, Tally, Tokens
@@ -132,6 +132,9 @@ class BlockWatch:
         )
         if not totals.calls and not self.notes:
             self.notes["It did not run."] = None
+        forecast = self._forecast(totals.fired, totals.tokens)
+        if forecast is None and self.moments is not None and totals.tokens:
+            self.notes[NOT_FINITE] = None
         if self.padding == MISFIT:
             self.notes["The mask does not have this block's token axes, so every token counts as real."] = None
         return BlockSparsity(
@@ -154,7 +157,7 @@ class BlockWatch:
             padding=self.padding,
             notes=tuple(self.notes),
             predicted=_predictions(block, unions, density=density, cost=cost),
-            forecast=self._forecast(totals.fired, totals.tokens),
+            forecast=forecast,
         )
 
     def _forecast(self, fired: Tensor, tokens: int) -> Forecast | None:

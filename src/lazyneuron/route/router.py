@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lazyneuron.core.arguments import check_tensor
 from lazyneuron.core.errors import ConfigError, ShapeError
 
 
@@ -56,11 +57,22 @@ class Router(nn.Module, abc.ABC):
         """The same as :meth:`route`, after a check of the input's shape.
 
         Raises:
+            DataError: inputs that are no tensor.
             ShapeError: inputs of another length.
         """
+        self.check_inputs(x)
+        return self.route(x)
+
+    def check_inputs(self, x: Tensor) -> None:
+        """Refuse what no route is for.
+
+        Raises:
+            DataError: inputs that are no tensor.
+            ShapeError: inputs of another length.
+        """
+        check_tensor("An input", x)
         if x.shape[-1:] != (self.features,):
             raise ShapeError(f"The router takes inputs of length {self.features}, got shape {tuple(x.shape)}.")
-        return self.route(x)
 
     def mask(self, x: Tensor) -> Tensor:
         """(..., width): the weights at their units, 0 elsewhere; costs as much as a dense layer."""

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lazyneuron.blocks.activation import Activation
+from lazyneuron.core.numbers import real
 from lazyneuron.induce.activations.specified import SpecifiedActivation
 from lazyneuron.ops.jsrelu.operator import jsrelu
 
@@ -41,7 +42,8 @@ class JSReLU(SpecifiedActivation):
 
     def __init__(self, mix: float = 1.0, cap: float | None = None) -> None:
         super().__init__()
-        self.cap = math.inf if cap is None else float(cap)
+        nowhere = cap is None or (isinstance(cap, float) and cap == math.inf)
+        self.cap = math.inf if nowhere else real(cap, "`cap`", above=0)
         self.mix = mix
 
     @property

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lazyneuron.core.arguments import check_choice
 from lazyneuron.core.errors import ConfigError
+from lazyneuron.core.numbers import real, whole
 
 NormBias = Literal["drop", "freeze", "keep"]
 
@@ -36,13 +37,10 @@ class NormFloor:
     def __init__(
         self, norm: nn.Module, minimum: float = 1.0, *, bias: NormBias = "drop", ramp_steps: int | None = None
     ) -> None:
-        if not (math.isfinite(minimum) and minimum > 0):
-            raise ConfigError(f"The floor of a norm is a finite number > 0, got {minimum}.")
-        if bias not in ("drop", "freeze", "keep"):
-            raise ConfigError(f"`bias` is 'drop', 'freeze' or 'keep', got {bias!r}.")
-        if ramp_steps is not None and ramp_steps < 1:
-            raise ConfigError(f"A ramp takes at least 1 step, got {ramp_steps}; use None for no ramp.")
-        self.norm, self.minimum, self.bias, self.ramp_steps = norm, float(minimum), bias, ramp_steps
+        minimum = real(minimum, "The floor of a norm", above=0)
+        check_choice("`bias`", bias, ("drop", "freeze", "keep"))
+        ramp_steps = None if ramp_steps is None else whole(ramp_steps, "`ramp_steps`", least=1)
+        self.norm, self.minimum, self.bias, self.ramp_steps = norm, minimum, bias, ramp_steps
         self._offset = scale_offset(norm)
 
     @property
@@ -75,13 +73,13 @@ class NormFloor:
         """The floor that holds after ``step`` steps.
 
         Raises:
-            ConfigError: there is a ramp and no step.
+            ConfigError: there is a ramp and no whole number of steps.
         """
         if self.ramp_steps is None:
             return self.minimum
-        if step is None or step < 0:
-            raise ConfigError(f"A floor with a ramp needs the number of steps made, got step={step}.")
-        return min(step / self.ramp_steps, 1.0) * self.minimum
+        if step is None:
+            raise ConfigError("A floor with a ramp needs the number of steps made, got step=None.")
+        return min(whole(step, "`step`", least=0) / self.ramp_steps, 1.0) * self.minimum
 
     @torch.no_grad()
     def project_(self, step: int | None = None) -> int:

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from lazyneuron.blocks.block import LinearSite
+from lazyneuron.core.arguments import described
 from lazyneuron.core.errors import ConfigError
+from lazyneuron.core.numbers import real
 
 
 class TokenWeightNoise(nn.Module):
@@ -23,7 +25,7 @@ class TokenWeightNoise(nn.Module):
         generator: the source of the noise, on the layer's device; None uses torch's own.
 
     Raises:
-        ConfigError: ``rho`` out of range.
+        ConfigError: the layer is no ``torch.nn.Linear``, or ``rho`` is no finite number >= 0.
 
     Cost: a random number for each output and a norm for each token, in training.
 
@@ -32,10 +34,12 @@ class TokenWeightNoise(nn.Module):
 
     def __init__(self, linear: nn.Linear, rho: float = 0.1, *, generator: torch.Generator | None = None) -> None:
         super().__init__()
-        if not (math.isfinite(rho) and rho >= 0):
-            raise ConfigError(f"`rho` is a finite number >= 0, got {rho}.")
+        if not isinstance(linear, nn.Linear):
+            raise ConfigError(
+                f"TokenWeightNoise takes a torch.nn.Linear, got {described(linear)}; pass the layer itself."
+            )
         self.linear = linear
-        self.rho = float(rho)
+        self.rho = real(rho, "`rho`", least=0)
         self._source = _Source(generator)
 
     def forward(self, x: Tensor) -> Tensor:

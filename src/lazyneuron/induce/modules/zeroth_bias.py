@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lazyneuron.blocks.block import LinearSite
-from lazyneuron.core.errors import ConfigError, ShapeError
+from lazyneuron.core.arguments import check_choice, check_switch
+from lazyneuron.core.errors import ShapeError
+from lazyneuron.core.numbers import real, whole
 
 Position = Literal["input", "output"]
 
@@ -49,12 +51,10 @@ class ZerothBias(nn.Module):
         per_position: bool = True,
     ) -> None:
         super().__init__()
-        if max_len < 1 or dim < 1:
-            raise ConfigError(f"A zeroth bias has at least 1 position and 1 coordinate, got {max_len} and {dim}.")
-        if bound is not None and not bound >= 0:
-            raise ConfigError(f"`bound` is a number >= 0 or None, got {bound}.")
-        if position not in ("input", "output"):
-            raise ConfigError(f"`position` is 'input' or 'output', got {position!r}.")
+        max_len, dim = whole(max_len, "`max_len`", least=1), whole(dim, "`dim`", least=1)
+        bound = None if bound is None else real(bound, "`bound`", least=0)
+        check_choice("`position`", position, ("input", "output"))
+        check_switch("`per_position`", per_position)
         self.bound = bound
         self.position: Position = position
         self.per_position = per_position

@@ -10,8 +10,9 @@ from torch import nn
 
 from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.blocks.splice import replace_activation_
-from lazyneuron.core.arguments import check_patterns
+from lazyneuron.core.arguments import check_choice, check_patterns, check_switch
 from lazyneuron.core.errors import ConfigError
+from lazyneuron.core.numbers import real, whole
 from lazyneuron.core.undo import Transaction
 from lazyneuron.induce.activations.jsrelu import JSReLU
 from lazyneuron.induce.modules.flattened import takes_flattened
@@ -59,6 +60,9 @@ class DoublyBiased(Recipe):
         noise_skip: add noise of deviation ``noise_rho / (10 sqrt(d)) ||x_t||`` to the skip connection around each block
             too, as on weights that are the identity; for blocks with their norm in front.
 
+    Raises:
+        ConfigError: a field of the wrong kind or out of range, or fields that make no sense together.
+
     Source: Peng et al., 2023. The gated form is ours.
     """
 
@@ -79,32 +83,37 @@ class DoublyBiased(Recipe):
 
     def __post_init__(self) -> None:
         check_patterns(self.blocks)
+        for name in ("jsrelu", "zeroth_bias", "per_position", "noise_skip"):
+            check_switch(f"`{name}`", getattr(self, name))
+        check_choice("`position`", self.position, ("input", "output"))
+        check_choice("`norm_bias`", self.norm_bias, ("drop", "freeze", "keep"))
+        if self.bound is not None:
+            real(self.bound, "`bound`", least=0)
+        if self.max_len is not None:
+            whole(self.max_len, "`max_len`", least=1)
+        for name in ("norm_floor", "noise_rho"):
+            if getattr(self, name) is not None:
+                real(getattr(self, name), f"`{name}`", above=0)
+        for name in ("mixing_steps", "uplift_steps"):
+            whole(getattr(self, name), f"`{name}`", least=0)
+        JSReLU(cap=self.cap)
         if not (self.jsrelu or self.zeroth_bias or self.norm_floor is not None or self.noise_rho is not None):
             raise ConfigError("Every component of DoublyBiased is off; switch on jsrelu, zeroth_bias or norm_floor.")
-        if self.position not in ("input", "output") or self.norm_bias not in ("drop", "freeze", "keep"):
-            raise ConfigError(
-                "`position` is 'input' or 'output' and `norm_bias` is 'drop', 'freeze' or 'keep', got "
-                f"{self.position!r} and {self.norm_bias!r}."
-            )
-        if not (self.bound is None or self.bound >= 0) or not (self.max_len is None or self.max_len >= 1):
-            raise ConfigError(f"`bound` is >= 0 or None and `max_len` >= 1 or None, got {self.bound}, {self.max_len}.")
-        if self.norm_floor is not None and not 0 < self.norm_floor < float("inf"):
-            raise ConfigError(f"`norm_floor` is a finite number > 0 or None, got {self.norm_floor}.")
-        if min(self.mixing_steps, self.uplift_steps) < 0:
-            raise ConfigError(f"Ramps take >= 0 steps, got {self.mixing_steps} and {self.uplift_steps}.")
         if (self.mixing_steps and not self.jsrelu) or (self.uplift_steps and self.norm_floor is None):
             raise ConfigError("A ramp is configured for a component that is off; set its steps to 0.")
-        if self.noise_rho is not None and not 0 < self.noise_rho < float("inf"):
-            raise ConfigError(f"`noise_rho` is a finite number > 0 or None, got {self.noise_rho}.")
         if self.noise_skip and self.noise_rho is None:
             raise ConfigError(
                 "`noise_skip` puts the noise of `noise_rho` on skip connections; give noise_rho a number."
             )
-        JSReLU(cap=self.cap)
 
     @staticmethod
     def for_finetuning(steps: int = 3000) -> DoublyBiased:
-        """The recipe for a trained model: the norm's bias stays, frozen, and both ramps take ``steps`` steps."""
+        """The recipe for a trained model: the norm's bias stays, frozen, and both ramps take ``steps`` steps.
+
+        Raises:
+            ConfigError: ``steps`` is no whole number >= 0.
+        """
+        steps = whole(steps, "`steps`", least=0)
         return DoublyBiased(norm_bias="freeze", mixing_steps=steps, uplift_steps=steps)
 
     def refuses(self, model: nn.Module, block: MLPBlock, *, blocks: Sequence[MLPBlock]) -> str | None:
