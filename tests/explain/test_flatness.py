@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lazyneuron.blocks import Activation
-from lazyneuron.core.errors import ShapeError
+from lazyneuron.core.errors import DataError, ShapeError
 from lazyneuron.explain import (
     augmented_flatness,
     density_identity,
@@ -175,3 +175,22 @@ def test_shapes_are_checked() -> None:
         augmented_flatness(torch.zeros(2, 3, 4), torch.zeros(2, 4, 4))
     with pytest.raises(ShapeError, match="p and g alike"):
         density_identity(torch.zeros(2, 3, 4), torch.zeros(2, 3, 5), torch.zeros(2, 3, 6), nn.ReLU())  # type: ignore[arg-type]
+
+
+A, B = torch.ones(2, 3, 4), torch.ones(2, 3, 5)
+MASKED = {
+    "augmented_flatness": lambda mask: augmented_flatness(A, B, mask=mask),
+    "density_identity": lambda mask: density_identity(A, B, B, Activation("relu"), mask=mask),
+    "gated_density_identity": lambda mask: gated_density_identity(A, B, B, Activation("relu"), mask=mask),
+    "hidden_square_identity": lambda mask: hidden_square_identity(B, A, mask=mask),
+}
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_a_mask_has_the_tokens_shape(name: str) -> None:
+    for shape in ((1, 3), (3,), (2, 1), (), (6,), (3, 2), (2, 3, 1), (2, 4)):
+        with pytest.raises(ShapeError, match=r"A mask is \(samples, tokens\), here \(2, 3\), got"):
+            MASKED[name](torch.ones(shape))
+    for wrong in ("mask", [[1, 1, 1], [1, 0, 0]], 1):
+        with pytest.raises(DataError, match="A mask is a tensor"):
+            MASKED[name](wrong)

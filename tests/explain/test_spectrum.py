@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from lazyneuron.core.errors import ConfigError, ShapeError
+from lazyneuron.core.errors import ConfigError, DataError, ShapeError
 from lazyneuron.explain import (
     GramTracker,
     marchenko_pastur,
@@ -132,12 +132,68 @@ def test_the_bound_by_hand() -> None:
     assert real == pytest.approx(math.sqrt(2) * 0.5 * q)
 
 
+def test_the_bound_of_infinitely_many_steps() -> None:
+    steps = GramTracker(3, lr=0.1).effective_steps
+    assert stieltjes_bound(3, steps, 4, 0.5, 0.1) == (math.inf, math.inf)
+    near, far = (stieltjes_bound(3, s, 4, 0.5, 0.1) for s in (1e12, 4e12))
+    assert far == pytest.approx([2 * value for value in near])  # it grows like the root of the steps
+    assert stieltjes_bound(3, steps, 4, 0.0, 0.1) == stieltjes_bound(3, 1e12, 4, 0.0, 0.1) == (0.0, 0.0)
+
+
+def test_a_tracker_that_has_seen_nothing_knows_nothing() -> None:
+    tracker = GramTracker(3, lr=0.1)
+    assert math.isnan(tracker.participation) and math.isnan(tracker.anisotropy)
+    tracker.update(torch.eye(3))
+    assert tracker.anisotropy == 0 and tracker.participation == pytest.approx(3)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_values_that_are_not_finite(bad: float) -> None:
+    tracker = GramTracker(3, lr=0.1)
+    tracker.update(torch.eye(3)[:1])
+    for refused in (
+        lambda: tracker.update(torch.tensor([[0.0, bad, 0.0]])),
+        lambda: marchenko_pastur(torch.tensor([1.0, bad]), 1.0),
+        lambda: marchenko_pastur(torch.tensor([1.0, bad]), 1.0, variance=1.0),
+        lambda: spectral_concentration(torch.tensor([[1.0, bad]])),
+    ):
+        with pytest.raises(DataError, match="must be finite"):
+            refused()
+    assert tracker.participation == 1 and tracker.steps == 1
+
+
+@pytest.mark.parametrize("bad", ["3", None, True, math.nan])
+def test_numbers_that_are_none(bad: object) -> None:
+    ones = torch.ones(3)
+    numbers = dict(width=3, steps=1, batch=2, alpha=0.1, anisotropy=0.1)
+    for refused in (
+        lambda: GramTracker(bad, lr=0.1),  # type: ignore[arg-type]
+        lambda: GramTracker(3, lr=bad),  # type: ignore[arg-type]
+        lambda: GramTracker(3, lr=0.1, weight_decay=bad),  # type: ignore[arg-type]
+        lambda: GramTracker(3, lr=0.1, threshold=bad),  # type: ignore[arg-type]
+        lambda: GramTracker(3, lr=0.1, decay_power=bad),  # type: ignore[arg-type]
+        lambda: marchenko_pastur(ones, bad),  # type: ignore[arg-type]
+        *(lambda name=name: stieltjes_bound(**numbers | {name: bad}) for name in numbers),  # type: ignore[misc]
+    ):
+        with pytest.raises(ConfigError):
+            refused()
+    for ratio, variance in ((math.inf, None), (1.0, math.inf), (1.0, "1"), (1.0, 0.0)):
+        with pytest.raises(ConfigError, match="The law's"):
+            marchenko_pastur(ones, ratio, variance=variance)  # type: ignore[arg-type]
+    for width in (2.5, 0):
+        with pytest.raises(ConfigError, match="The width is a whole number"):
+            GramTracker(width, lr=0.1)  # type: ignore[arg-type]
+    for wrong in ([1.0, 2.0], "12"):
+        with pytest.raises(DataError, match="Eigenvalues must be a tensor"):
+            marchenko_pastur(wrong, 1.0)  # type: ignore[arg-type]
+
+
 def test_bad_numbers() -> None:
     with pytest.raises(ShapeError, match="that of a matrix"):
         spectral_concentration(torch.zeros(3))
     with pytest.raises(ConfigError, match="mass in"):
         spectral_concentration(torch.eye(3), mass=2.0)
-    with pytest.raises(ConfigError, match="ratio and a variance"):
+    with pytest.raises(ConfigError, match="The law's ratio"):
         marchenko_pastur(torch.ones(3), 0.0)
     with pytest.raises(ConfigError, match="decay_power"):
         GramTracker(3, lr=0.1, decay_power=3)
@@ -145,5 +201,5 @@ def test_bad_numbers() -> None:
         GramTracker(3, lr=0.1).update(torch.zeros(2, 4))
     with pytest.raises(ShapeError, match="samples >= 1"):
         GramTracker(3, lr=0.1).update(torch.zeros(0, 3))
-    with pytest.raises(ConfigError, match="positive sizes"):
+    with pytest.raises(ConfigError, match="The width"):
         stieltjes_bound(0, 1, 1, 0.1, 0.1)

@@ -110,6 +110,18 @@ def check_folder(folder: Any) -> None:
         raise ConfigError(f"A folder is named by text or a path, got {described(folder)}; name one.")
 
 
+def check_finite(name: str, value: Any) -> None:
+    """Refuse what is no tensor of finite numbers; the name begins the sentence: "Eigenvalues", "A batch".
+
+    Raises:
+        DataError: it is none.
+    """
+    if not isinstance(value, Tensor):
+        raise DataError(f"{name} must be a tensor, got {described(value)}.")
+    if not bool(value.isfinite().all()):
+        raise DataError(f"{name} must be finite, got NaN or infinity; look for where these values come from.")
+
+
 def described(value: Any) -> str:
     """A value in a few words, for the sentence of an error."""
     if isinstance(value, type):

@@ -9,7 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from lazyneuron.core.errors import ShapeError
+from lazyneuron.core.arguments import described
+from lazyneuron.core.errors import DataError, ShapeError
 
 
 class HasDerivative(Protocol):
@@ -68,6 +69,7 @@ def augmented_flatness(inputs: Tensor, output_grads: Tensor, *, mask: Tensor | N
 
     Raises:
         ShapeError: the leading axes differ.
+        DataError: the mask is no tensor.
 
     Source: Peng, Zhang, Qi, Gao, Shi (2026), arXiv 2605.25612, by the authors' code.
     """
@@ -77,9 +79,7 @@ def augmented_flatness(inputs: Tensor, output_grads: Tensor, *, mask: Tensor | N
             f"{tuple(output_grads.shape)}."
         )
     products = inputs.double().square().sum(-1) * output_grads.double().square().sum(-1)
-    if mask is not None:
-        products = products * (mask != 0)
-    return float(products.sum() / len(inputs))
+    return float((products * _real(mask, inputs)).sum() / len(inputs))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,6 +127,7 @@ def density_identity(
 
     Raises:
         ShapeError: the shapes do not fit.
+        DataError: the mask is no tensor.
 
     Source: the identity of Peng et al. (2026), arXiv 2605.25612; the factor ``s'^2``, which the authors' code leaves
         out and without which only ReLU satisfies it, and the gated and masked forms are ours.
@@ -156,6 +157,7 @@ def gated_density_identity(
 
     Raises:
         ShapeError: the shapes do not fit.
+        DataError: the mask is no tensor.
 
     Source: ours; the papers do not cover gated blocks.
     """
@@ -195,11 +197,12 @@ def hidden_square_identity(a: Tensor, output_grads: Tensor, *, mask: Tensor | No
 
     Raises:
         ShapeError: the leading axes differ.
+        DataError: the mask is no tensor.
 
     Source: Peng et al. (2026), arXiv 2605.25612, by the authors' code.
     """
     as_down = augmented_flatness(a, output_grads, mask=mask)
-    real = torch.ones(a.shape[:2], dtype=torch.bool, device=a.device) if mask is None else mask != 0
+    real = _real(mask, a)
     count = int(real.sum())
 
     def mean_square(t: Tensor) -> float:
@@ -216,6 +219,17 @@ def hidden_square_identity(a: Tensor, output_grads: Tensor, *, mask: Tensor | No
     )
 
 
+def _real(mask: Tensor | None, tokens: Tensor) -> Tensor:
+    """Which of the tokens (samples, tokens, width) are real, (samples, tokens)."""
+    if mask is None:
+        return torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+    if not isinstance(mask, Tensor):
+        raise DataError(f"A mask is a tensor, nonzero where a token is real, got {described(mask)}.")
+    if mask.shape != tokens.shape[:2]:
+        raise ShapeError(f"A mask is (samples, tokens), here {tuple(tokens.shape[:2])}, got {tuple(mask.shape)}.")
+    return (mask != 0).to(tokens.device)
+
+
 def _same_shape(x: Tensor, p: Tensor, g: Tensor) -> None:
     if x.shape[:2] != p.shape[:2] or p.shape != g.shape or p.dim() != 3:
         raise ShapeError(
@@ -227,7 +241,7 @@ def _same_shape(x: Tensor, p: Tensor, g: Tensor) -> None:
 def _check(x: Tensor, slope: Tensor, g: Tensor, mask: Tensor | None) -> IdentityCheck:
     """Both sides for effective gradients ``g * slope``."""
     x, eta = x.double(), g.double() * slope
-    real = torch.ones(eta.shape[:2], dtype=torch.bool, device=eta.device) if mask is None else mask != 0
+    real = _real(mask, eta)
     flatness = augmented_flatness(x, eta, mask=real)
     fires = (slope != 0) & real[..., None]
     pairs, neurons = int(real.sum()), eta.shape[-1]

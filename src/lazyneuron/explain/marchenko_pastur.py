@@ -8,7 +8,9 @@ import math
 import torch
 from torch import Tensor
 
+from lazyneuron.core.arguments import check_finite
 from lazyneuron.core.errors import ConfigError, ShapeError
+from lazyneuron.core.numbers import real, whole
 from lazyneuron.explain.spectrum import participation_ratio
 
 
@@ -64,14 +66,15 @@ def marchenko_pastur(eigenvalues: Tensor, ratio: float, *, variance: float | Non
 
     Raises:
         ShapeError: there are no eigenvalues.
-        ConfigError: ratio or variance is not positive.
+        DataError: they are no tensor, or not finite.
+        ConfigError: ratio or variance is no finite number above 0.
     """
+    check_finite("Eigenvalues", eigenvalues)
     if eigenvalues.dim() != 1 or not len(eigenvalues):
         raise ShapeError(f"Eigenvalues are a vector with at least one entry, got shape {tuple(eigenvalues.shape)}.")
     values = eigenvalues.detach().double().sort().values
-    v = float(values.mean()) if variance is None else float(variance)
-    if not (ratio > 0 and v > 0):
-        raise ConfigError(f"The law takes a ratio and a variance > 0, got {ratio} and {v}.")
+    ratio = real(ratio, "The law's ratio", above=0)
+    v = real(float(values.mean()) if variance is None else variance, "The law's variance", above=0)
     low, high = _support(ratio, v)
     zero = max(0.0, 1 - 1 / ratio)
     slack = 1e-9 * high
@@ -132,23 +135,24 @@ class GramTracker:
     def __init__(
         self, width: int, *, lr: float, weight_decay: float = 0.0, threshold: float = 1e-3, decay_power: int = 1
     ) -> None:
-        rate = 1 - lr * weight_decay
-        if not (width >= 1 and lr > 0 and 0 < rate <= 1 and 0 < threshold < 1 and decay_power in (1, 2)):
+        width, power = whole(width, "The width", least=1), whole(decay_power, "decay_power", least=1, most=2)
+        rate = 1 - real(lr, "The learning rate", above=0) * real(weight_decay, "weight_decay", least=0)
+        if not (rate > 0 and 0 < real(threshold, "The threshold") < 1):
             raise ConfigError(
-                f"width >= 1, lr > 0, 0 < 1 - lr * weight_decay <= 1, threshold in (0, 1) and decay_power 1 or 2 "
-                f"are needed, "
-                f"got {width}, {lr}, {weight_decay}, {threshold}, {decay_power}."
+                f"lr * weight_decay is below 1 and the threshold in (0, 1), got {lr} * {weight_decay} and {threshold}."
             )
         self.gram = torch.zeros(width, width, dtype=torch.float64)
         self.steps = 0
-        self._rate, self._power, self._threshold = rate, decay_power, threshold
+        self._rate, self._power, self._threshold = rate, power, threshold
 
     def update(self, h: Tensor) -> None:
         """Add the batch mean of ``h h^T``; h is (samples, width).
 
         Raises:
             ShapeError: another width, or no samples.
+            DataError: it is no tensor, or not finite; what was added before stays.
         """
+        check_finite("A batch", h)
         if h.dim() != 2 or h.shape[1] != len(self.gram) or not len(h):
             raise ShapeError(f"A batch is (samples, {len(self.gram)}) with samples >= 1, got {tuple(h.shape)}.")
         rows = h.detach().to("cpu", torch.float64)
@@ -157,14 +161,14 @@ class GramTracker:
 
     @property
     def participation(self) -> float:
-        """``(tr S)^2 / |S|_F^2``: 1 for one direction, the width for all alike."""
+        """``(tr S)^2 / |S|_F^2``: 1 for one direction, the width for all alike; NaN while S is 0."""
         return participation_ratio(torch.linalg.eigvalsh(self.gram))
 
     @property
     def anisotropy(self) -> float:
-        """``sqrt(N) |aS - I|_F`` with the best ``a``; equals ``N sqrt(1 - participation / N)``."""
+        """``sqrt(N) |aS - I|_F`` with the best ``a``; equals ``N sqrt(1 - participation / N)``, NaN with that."""
         n = len(self.gram)
-        return n * math.sqrt(max(0.0, 1 - self.participation / n))
+        return n * math.sqrt(max(1 - self.participation / n, 0.0))  # in this order NaN stays
 
     @property
     def effective_steps(self) -> float:
@@ -186,22 +190,28 @@ def stieltjes_bound(
 
     Args:
         width: N.
-        steps, batch: ``c = N / (steps batch)``.
+        steps, batch: ``c = N / (steps batch)``; ``steps`` may be infinite, as :attr:`GramTracker.effective_steps` is.
         alpha: participation over N.
         anisotropy: over N.
         v: imaginary part of the argument.
 
     Returns:
-        (imaginary part, real part).
+        (imaginary part, real part); infinite with infinitely many steps, unless ``alpha`` is 0.
 
     Raises:
-        ConfigError: a number is not positive.
+        ConfigError: a size or ``v`` is not positive, a share is below 0, or one is no number.
 
     Source: the code to "Theorem 8" of Peng, Qi, Shi, Gao (2023); only its code form is known to us, and it is
         unverified.
     """
-    if not (width >= 1 and steps > 0 and batch >= 1 and alpha >= 0 and anisotropy >= 0 and v > 0):
-        raise ConfigError("stieltjes_bound takes positive sizes and shares >= 0.")
-    c = width / (steps * batch)
-    q = math.sqrt(c + (2 * math.sqrt(2) + 3) * c * alpha / v + c * anisotropy / v + c / (v * width))
-    return math.sqrt(2) * alpha**2 * q / (c * v**1.5), math.sqrt(2) * alpha * q / (c * math.sqrt(v))
+    for name, size in (("The width", width), ("The batch", batch)):
+        real(size, name, least=1)
+    for name, share in (("alpha", alpha), ("The anisotropy", anisotropy)):
+        real(share, name, least=0)
+    real(v, "v", above=0)
+    inverse = (math.inf if steps == math.inf else real(steps, "The number of steps", above=0)) * batch / width
+    if not alpha:
+        return 0.0, 0.0  # for any number of steps
+    # q / c of the authors' code, where c is 1 / inverse and may be 0
+    grown = math.sqrt(inverse * (1 + (2 * math.sqrt(2) + 3) * alpha / v + anisotropy / v + 1 / (v * width)))
+    return math.sqrt(2) * alpha**2 * grown / v**1.5, math.sqrt(2) * alpha * grown / math.sqrt(v)

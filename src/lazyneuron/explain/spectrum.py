@@ -8,6 +8,7 @@ import math
 import torch
 from torch import Tensor
 
+from lazyneuron.core.arguments import check_finite
 from lazyneuron.core.errors import ConfigError, ShapeError
 
 
@@ -61,7 +62,9 @@ def gram_eigenvalues(weight: Tensor) -> Tensor:
 
     Raises:
         ShapeError: ``weight`` is no matrix.
+        DataError: it is no tensor, or not finite.
     """
+    check_finite("A weight matrix", weight)
     if weight.dim() != 2:
         raise ShapeError(f"A spectrum is that of a matrix, got shape {tuple(weight.shape)}.")
     k = weight.detach().double()
@@ -84,6 +87,7 @@ def spectral_concentration(
 
     Raises:
         ShapeError: ``weight`` is no matrix.
+        DataError: it is no tensor, or not finite.
         ConfigError: a threshold has no meaning.
 
     Cost: one symmetric eigenvalue problem of the smaller side.
