@@ -264,6 +264,10 @@ def test_cover_counts_the_dichotomies() -> None:
     for m in (1, 3, 5, 7):
         assert dichotomies(points[:m]) == round(math.exp(log_dichotomies(m, 2)))
     assert round(math.exp(log_dichotomies(7, 2))) == 44
+    for n in (1, 5, 20, 300):
+        for m in (n + 2, 5000 + n, 10**14, 10**17, 10**20):
+            exact = math.log(2 * sum(math.comb(m - 1, i) for i in range(n + 1)))
+            assert log_dichotomies(m, n) == pytest.approx(exact, rel=1e-12)
     assert log_dichotomies(6000, 3) == pytest.approx(math.log(2 * sum(math.comb(5999, i) for i in range(4))), rel=1e-10)
 
 

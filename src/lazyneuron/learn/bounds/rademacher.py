@@ -6,6 +6,8 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from lazyneuron.core.arguments import check_choice
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.learn.bounds.bound import CONJECTURE, OURS, QUOTED, TEXTBOOK, UNREVIEWED, Bound
@@ -59,11 +61,10 @@ def log_dichotomies(points: int, n: int) -> float:
     """
     if points - 1 <= n:
         return points * math.log(2)
-    if points <= 5000:
-        return math.log(2 * sum(math.comb(points - 1, i) for i in range(n + 1)))
-    logs = [math.lgamma(points) - math.lgamma(i + 1) - math.lgamma(points - i) for i in range(n + 1)]
-    top = max(logs)
-    return math.log(2) + top + math.log(sum(math.exp(value - top) for value in logs))
+    factors = np.log((points - 1) - np.arange(n, dtype=np.float64)) - np.log(np.arange(1, n + 1))
+    logs = np.concatenate([[0.0], np.cumsum(factors)])
+    top = float(logs.max())
+    return math.log(2) + top + math.log(float(np.exp(logs - top).sum()))
 
 
 def lsjgh_constant() -> float:
