@@ -339,6 +339,7 @@ def test_the_default_learner_is_the_one_that_the_bound_is_about() -> None:
         (lambda: parity_hardness(2000), "at most 1000 bits"),
         (lambda: rounding_conjecture(2, 3, 1), "q = 2, p = 3, m = 1"),
         (lambda: rounding_hardness(8, 4, 2, rounding="mod"), "linear algebra"),
+        (lambda: rounding_hardness(7, 7, 3), "2 <= p < q"),
         (lambda: rounding_hardness(8, 6, 2, rounding="mod"), "no reduction is known"),
         (lambda: samples_erm(Class(n=1, s=1, k=1), 0.0, 0.1), "error is a finite number above 0"),
         (lambda: samples_adkm_statistical(Class(n=1, s=1, k=1, radius=0.1), 0.5, 0.1), "scale x"),

@@ -14,6 +14,7 @@ from lazyneuron.experiments.catalogue import experiment
 from lazyneuron.experiments.experiment import Request
 from lazyneuron.experiments.reproduce.baykal import samples as baykal_data
 from lazyneuron.experiments.reproduce.baykal.table2 import MaskedClassifier
+from lazyneuron.experiments.reproduce.baykal.units import below_dense
 from lazyneuron.report import curves_figure
 from lazyneuron.route import HyperplaneLSH
 
@@ -60,3 +61,14 @@ def test_the_masked_classifier_keeps_so_many_units() -> None:
     model.out.register_forward_pre_hook(lambda module, args: kept.append((args[0] != 0).sum(1)))
     assert model(torch.randn(5, 1, 8, 8)).shape == (5, 10)
     assert int(kept[0].max()) <= 8
+
+
+def test_figure_3_says_where_lsh_is_below_dense() -> None:
+    def said(*below: bool) -> str:
+        rows = [{"buckets": 32 * 4**k, "LSH below dense of equal FLOPs": yes} for k, yes in enumerate(below)]
+        return below_dense(rows).removeprefix("LSH is ").removeprefix("below a dense layer of equal inference FLOPs ")
+
+    assert said(False, True, True) == "from 128 buckets on"
+    assert said(True, False, True) == "at 32 and 512 buckets only"
+    assert said(True, False) == "at 32 buckets only"
+    assert said(False, False).startswith("not below")

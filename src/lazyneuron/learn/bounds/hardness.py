@@ -145,7 +145,7 @@ def rounding_conjecture(q: int, p: int, m: int) -> Hardness:
     """Conjecture 16: learning with rounding over Z_q with p labels is not polynomial in m, for polynomial q.
 
     Raises:
-        ConfigError: not ``2 <= p <= q`` with m from 1.
+        ConfigError: not ``2 <= p < q`` with m from 1; with p = q nothing is rounded.
     """
     _check_rounding(q, p, m)
     return Hardness(
@@ -199,5 +199,5 @@ def rounding_hardness(q: int, p: int, m: int, *, rounding: str = "floor") -> Har
 
 
 def _check_rounding(q: int, p: int, m: int) -> None:
-    if not (2 <= p <= q and m >= 1):
-        raise ConfigError(f"Learning with rounding needs 2 <= p <= q and m >= 1, got q = {q}, p = {p}, m = {m}.")
+    if not (2 <= p < q and m >= 1):  # with p = q nothing is rounded: linear algebra
+        raise ConfigError(f"Learning with rounding needs 2 <= p < q and m >= 1, got q = {q}, p = {p}, m = {m}.")

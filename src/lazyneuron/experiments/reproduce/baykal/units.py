@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -131,17 +131,28 @@ def fig3(request: Request, setting: Setting) -> Finding:
         }
         for k, m in enumerate(bits)
     ]
-    since = next((row["buckets"] for row in rows if row["LSH below dense of equal FLOPs"]), None)
     return Finding(
         rows=rows,
         curves=curves,
-        sentence=f"LSH is below a dense layer of equal inference FLOPs from {since} buckets on"
-        + (f" (paper: {_PAPER_FROM})." if setting == _ON_CUBE["fig3"] else ".")
-        if since is not None
-        else "LSH is not below a dense layer of equal FLOPs at any of these numbers of buckets.",
+        sentence=below_dense(rows) + (f" (paper: from {_PAPER_FROM} on)." if setting == _ON_CUBE["fig3"] else "."),
         axes=("buckets", "mean squared error"),
         facts=setting.facts(request, samples[0]),
     )
+
+
+def below_dense(rows: Sequence[Mapping[str, Any]]) -> str:
+    """At which numbers of buckets figure 3 has LSH below a dense layer of equal FLOPs, without a full stop."""
+    below = [row["LSH below dense of equal FLOPs"] for row in rows]
+    buckets = [row["buckets"] for row in rows]
+    if not any(below):
+        return "LSH is not below a dense layer of equal FLOPs at any of these numbers of buckets"
+    since = below.index(True)
+    where = (
+        f"from {buckets[since]} buckets on"
+        if all(below[since:])
+        else f"at {' and '.join(str(n) for n, yes in zip(buckets, below, strict=True) if yes)} buckets only"
+    )
+    return f"LSH is below a dense layer of equal inference FLOPs {where}"
 
 
 def fig4(request: Request, setting: Setting) -> Finding:
