@@ -141,7 +141,7 @@ def test_another_benchmark_prints_its_section_and_goes_on_where_it_was_interrupt
     assert measured == ["flatness", "output", "output", "compare"]  # what was there is not measured again
     out = capsys.readouterr().out
     assert "### An output layer of very many classes" in out
-    assert f"Parts measured before: speed at {'a' * 12}; flatness at {'a' * 12}." in out
+    assert f"At commit {'a' * 12}: speed, flatness." in out
     assert run(monkeypatch, "learn", "--json", path, "--resume") == 2
     assert "holds a record of benchmark/route" in capsys.readouterr().err
     assert run(monkeypatch, "learn", "--resume") == 2
