@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from torch import nn
 
@@ -44,24 +44,50 @@ def with_norms(
         traces: those that were made already, by name of the module and width of the tokens.
     """
     known = dict(traces)
+    run: list[Trace | None] = []  # the whole model runs once for all blocks
+
+    def whole() -> Trace | None:
+        if not run:
+            run.append(_whole(model, sites))
+        return run[0]
 
     def look_around(block: MLPBlock) -> str | None:
-        name, norm = block.up.name, block.norm
-        while norm is None and name:
-            name = name.rpartition(".")[0]
-            key = name, block.d_in
-            if key not in known:
-                inside = {n: s for n, s in sites.items() if n.startswith(name + "." if name else "")}
-                known[key] = trace_locally(name, model.get_submodule(name), inside, width=block.d_in)
-            trace = known[key]
-            norm = None if trace is None else norm_in(trace, block, model)
-        return norm
+        around = traces_around(model, block, sites=sites, known=known, whole=whole)
+        return block.norm or next((norm for trace in around if (norm := norm_in(trace, block, model))), None)
 
-    found = [dataclasses.replace(block, norm=look_around(block)) for block in blocks]
-    whole = _whole(model, sites) if any(block.norm is None for block in found) else None
-    if whole is None:
-        return found
-    return [b if b.norm is not None else dataclasses.replace(b, norm=norm_in(whole, b, model)) for b in found]
+    return [dataclasses.replace(block, norm=look_around(block)) for block in blocks]
+
+
+def traces_around(
+    model: nn.Module,
+    block: MLPBlock,
+    *,
+    sites: Mapping[str, LinearSite],
+    known: dict[tuple[str, int], Trace | None],
+    whole: Callable[[], Trace | None] | None = None,
+) -> Iterator[Trace]:
+    """Traces of the modules around a block, from the innermost outwards, and at last of the whole model.
+
+    Args:
+        model: the model, borrowed bare.
+        block: the block.
+        sites: the model's linear layers by name.
+        known: traces that were made already, by name of the module and width of the tokens; grows.
+        whole: makes the trace of the whole model on an input that it offers; None for the one made here.
+    """
+    name = block.up.name
+    while name:
+        name = name.rpartition(".")[0]
+        key = name, block.d_in
+        if key not in known:
+            inside = {n: s for n, s in sites.items() if n.startswith(name + "." if name else "")}
+            known[key] = trace_locally(name, model.get_submodule(name), inside, width=block.d_in)
+        trace = known[key]
+        if trace is not None:
+            yield trace
+    last = _whole(model, sites) if whole is None else whole()
+    if last is not None:
+        yield last
 
 
 def _whole(model: nn.Module, sites: Mapping[str, LinearSite]) -> Trace | None:

@@ -79,9 +79,10 @@ def leaving(block: MLPBlock, model: nn.Module) -> nn.Module:
 
 
 def add_after_(change: Transaction, module: nn.Module, hook: Callable[..., Any]) -> None:
-    """Call a hook after a module, until the change is restored."""
-    change.set(module, "_forward_hooks", OrderedDict(module._forward_hooks))
-    module.register_forward_hook(hook)
+    """Call a hook with arguments, keyword arguments and output after a module, until the change is restored."""
+    for name in ("_forward_hooks", "_forward_hooks_with_kwargs"):
+        change.set(module, name, OrderedDict(getattr(module, name)))
+    module.register_forward_hook(hook, with_kwargs=True)
 
 
 def add_hook_(change: Transaction, module: nn.Module, hook: Callable[..., Any]) -> None:
@@ -89,6 +90,18 @@ def add_hook_(change: Transaction, module: nn.Module, hook: Callable[..., Any]) 
     for name in ("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs"):
         change.set(module, name, OrderedDict(getattr(module, name)))
     module.register_forward_pre_hook(hook, with_kwargs=True)
+
+
+def first_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """The first argument of a call, given by position or by name."""
+    return args[0] if args else next(iter(kwargs.values()))
+
+
+def with_first(args: tuple[Any, ...], kwargs: Mapping[str, Any], value: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a call with another first one."""
+    if args:
+        return (value, *args[1:]), dict(kwargs)
+    return (), {**kwargs, next(iter(kwargs)): value}
 
 
 class _Before:
@@ -100,10 +113,7 @@ class _Before:
     def __call__(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        if args:
-            return (_biased(self._bias, args[0]), *args[1:]), dict(kwargs)
-        first = next(iter(kwargs))
-        return (), {**kwargs, first: _biased(self._bias, kwargs[first])}
+        return with_first(args, kwargs, _biased(self._bias, first_of(args, kwargs)))
 
 
 class _After:
@@ -112,7 +122,7 @@ class _After:
     def __init__(self, bias: ZerothBias) -> None:
         self._bias = bias
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Tensor) -> Tensor:
         return _biased(self._bias, output)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from lazyneuron.blocks.block import LinearSite
 from lazyneuron.core.arguments import described
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.core.numbers import real
+from lazyneuron.induce.modules.installed import first_of
 
 
 class TokenWeightNoise(nn.Module):
@@ -95,74 +97,14 @@ class NoiseHook:
         self._site = site
         self._rho = rho
 
-    def __call__(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+    def __call__(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Tensor
+    ) -> Tensor | None:
         """The output with noise, or None for the output as it is."""
         if not module.training:
             return None
-        return output + token_noise(args[0], output, weight=self._site.effective_weight, rho=self._rho)
-
-
-@torch.no_grad()
-def skip_noise(x: Tensor, *, rho: float, generator: torch.Generator | None = None) -> Tensor:
-    """The noise that a skip connection gets: ``rho / (10 sqrt(d)) ||x_t|| xi_t``.
-
-    A skip connection is a layer whose weights are the identity, with ``1 / sqrt(d)`` as their root mean square; so this
-    is :func:`token_noise` of that layer at a tenth of the strength.
-
-    Args:
-        x: what is carried on, (..., d).
-        rho: strength.
-        generator: the source; None uses torch's own.
-
-    Returns:
-        A tensor like ``x``, without gradient.
-    """
-    sigma = rho / (10 * math.sqrt(x.shape[-1]))
-    length = torch.linalg.vector_norm(x.float(), dim=-1, keepdim=True)
-    noise: Tensor = (sigma * length * torch.randn(x.shape, generator=generator, device=x.device)).to(x.dtype)
-    return noise
-
-
-class SkipNoise:
-    """Two forward hooks that give the skip connection around a pre-norm block its noise, in training mode only.
-
-    The first stands after the norm, whose input is what the skip connection carries; the second adds the noise to what
-    the block returns, which is added to just that.
-    """
-
-    def __init__(self, rho: float) -> None:
-        self.rho = rho
-        self.noise: Tensor | None = None
-
-    def after_norm(self) -> _AfterNorm:
-        """The hook of the norm."""
-        return _AfterNorm(self)
-
-    def after_block(self) -> _AfterBlock:
-        """The hook of the block."""
-        return _AfterBlock(self)
-
-
-class _AfterNorm:
-    only_in_training = True
-
-    def __init__(self, skip: SkipNoise) -> None:
-        self._skip = skip
-
-    def __call__(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        if module.training:
-            self._skip.noise = skip_noise(args[0], rho=self._skip.rho)
-
-
-class _AfterBlock:
-    only_in_training = True
-
-    def __init__(self, skip: SkipNoise) -> None:
-        self._skip = skip
-
-    def __call__(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-        noise, self._skip.noise = self._skip.noise, None
-        return output + noise.view_as(output) if module.training and noise is not None else None
+        x = first_of(args, kwargs)
+        return output + token_noise(x, output, weight=self._site.effective_weight, rho=self._rho)
 
 
 class _Source:

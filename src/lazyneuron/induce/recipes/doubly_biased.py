@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from lazyneuron.blocks.block import MLPBlock
+from lazyneuron.blocks.find import find_skip
 from lazyneuron.blocks.splice import replace_activation_
 from lazyneuron.core.arguments import check_choice, check_patterns, check_switch
 from lazyneuron.core.errors import ConfigError
@@ -23,12 +24,12 @@ from lazyneuron.induce.modules.installed import (
     add_after_,
     add_bias_,
     add_hook_,
-    leaving,
     length_of,
     refuse_cache,
 )
 from lazyneuron.induce.modules.norm_floor import NormBias, NormFloor, scale_offset
-from lazyneuron.induce.modules.token_noise import NoiseHook, SkipNoise
+from lazyneuron.induce.modules.skip_noise import add_skip_noise_
+from lazyneuron.induce.modules.token_noise import NoiseHook
 from lazyneuron.induce.modules.zeroth_bias import Position, ZerothBias
 from lazyneuron.induce.recipe import Recipe, register_recipe
 from lazyneuron.induce.recipe_data import spelled
@@ -58,7 +59,8 @@ class DoublyBiased(Recipe):
         noise_rho: strength of the noise on the outputs of up, gate and down in training mode, as in
             :class:`lazyneuron.induce.TokenWeightNoise`; drawn from torch's own generator. None for no noise.
         noise_skip: add noise of deviation ``noise_rho / (10 sqrt(d)) ||x_t||`` to the skip connection around each block
-            too, as on weights that are the identity; for blocks with their norm in front.
+            too, as on weights that are the identity: of a pre-norm block on the norm's input, of a post-norm block on
+            its output. Blocks that share a skip connection, as with parallel attention, are skipped.
 
     Raises:
         ConfigError: a field of the wrong kind or out of range, or fields that make no sense together.
@@ -122,8 +124,8 @@ class DoublyBiased(Recipe):
             return "It is doubly biased already; restore that change first."
         if self.jsrelu and block.site is None:
             return f"Its activation ({block.activation.kind}) is written into a forward and cannot be replaced."
-        if self.noise_skip and block.norm is None:
-            return "No norm was found in front of it; switch noise_skip off."
+        if self.noise_skip and find_skip(model, block) is None:
+            return "No skip connection was found that adds this block alone; switch noise_skip off."
         if not self.zeroth_bias and self.norm_floor is None:
             return None
         if block.norm is None:
@@ -164,6 +166,7 @@ class DoublyBiased(Recipe):
         model = change.model
         norm = None if block.norm is None else model.get_submodule(block.norm)
         activation = JSReLU(0.0 if self.mixing_steps else 1.0, self.cap) if self.jsrelu else None
+        skip = find_skip(model, block) if self.noise_skip else None
         floor = bias = None
         if activation is not None and block.site is not None:
             activation.training = block.site.owner.training
@@ -177,10 +180,8 @@ class DoublyBiased(Recipe):
             for site in {id(site.module): site for site in block.linears}.values():
                 whole = dataclasses.replace(site, rows=None)
                 add_after_(change, site.module, NoiseHook(whole, self.noise_rho))
-        if self.noise_skip and self.noise_rho is not None and norm is not None:
-            skip = SkipNoise(self.noise_rho)
-            add_after_(change, norm, skip.after_norm())
-            add_after_(change, leaving(block, model), skip.after_block())
+        if skip is not None and self.noise_rho is not None:
+            add_skip_noise_(change, block, skip, self.noise_rho)
         if self.zeroth_bias and norm is not None:
             bias = self._bias_for(model, block, norm)
             add_bias_(change, block, norm, bias)
