@@ -81,6 +81,16 @@ def test_the_merged_model_is_quantised_when_it_is_loaded(tmp_path: Path) -> None
     same(load_quantised(tmp_path / "merged", weights="int8", rest="int8")[0], merged)
 
 
+def test_a_recipe_finds_blocks_through_adapters_and_its_parts_are_trained_beside_them() -> None:
+    adapted = with_adapter(sparse_llama())
+    receipt = lazy.sparsify_(adapted, lazy.DoublyBiased(jsrelu=False, norm_floor=None, max_len=64))
+    assert {change.action for change in receipt.changes} == {"replaced"}
+    biases = [p for n, p in adapted.named_parameters() if "zeroth_bias" in n]
+    assert len(biases) == len(receipt.changes)
+    losses = trained_(adapted)
+    assert losses[-1] < losses[0] - 0.01 and all(bool(p.abs().sum() > 0) for p in biases)
+
+
 def test_an_adapter_in_the_way_is_named(tmp_path: Path) -> None:
     adapted = with_adapter(sparse_llama())
     before = copy.deepcopy(adapted.state_dict())

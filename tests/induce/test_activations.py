@@ -87,7 +87,7 @@ def test_jsrelu_carries_its_mix():
     fresh.load_state_dict(module.half().state_dict())
     assert (fresh.mix, copy.deepcopy(module).mix) == (0.3, 0.3)
     for wrong in ({"mix": -1.0}, {"mix": math.inf}, {"cap": 0.0}, {"cap": "2"}, {"cap": True}):
-        with pytest.raises(ConfigError, match=r"JSReLU takes|`cap` is a .*number"):
+        with pytest.raises(ConfigError, match=r"`(mix|cap)` is a .*number"):
             JSReLU(**wrong)
 
 
@@ -201,3 +201,13 @@ def test_statistical_topk_gradient_and_edges():
         StatisticalTopK(0.3)(torch.ones(2, 1))
     with pytest.raises(ConfigError, match="fraction"):
         StatisticalTopK(1.0)
+
+
+@pytest.mark.parametrize("wrong", ["a", None, True, math.nan, math.inf, -1, [1.0]])
+def test_the_weight_of_the_square_is_a_finite_number_from_0_on(wrong):
+    with pytest.raises(ConfigError, match="`mix` is a"):
+        JSReLU(mix=wrong)
+    module = JSReLU(mix=0.5)
+    with pytest.raises(ConfigError, match="`mix` is a"):
+        module.mix = wrong
+    assert module.mix == 0.5

@@ -53,7 +53,7 @@ class JSReLU(SpecifiedActivation):
 
     @mix.setter
     def mix(self, value: float) -> None:
-        self._mix = Activation("jsrelu", (float(value), self.cap)).parameters[0]
+        self._mix = real(value, "`mix`", least=0)
 
     def activation_spec(self) -> Activation:
         """The function as a fact."""
