@@ -154,7 +154,9 @@ def degree_for(
     Source: ours, D3 and D4.
     """
     if rule not in ("best", "D3", "D4") or (rule == "D4" and s is None):
-        raise ConfigError(f"The rule is best, D3, or D4 with the width s, got {rule!r} with s = {described(s)}.")
+        raise ConfigError(
+            f"The rule is best, D3, or D4 with the width s, got {described(rule)} with s = {described(s)}."
+        )
     k, norm, error = count(k, "k"), at_least(norm, 0, "W"), positive(error, "error")
     n, s = None if n is None else count(n, "n", least=0), None if s is None else count(s, "s")
     whole = upper(lambda: 4 * k**2 * norm**2)
