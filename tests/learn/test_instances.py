@@ -184,6 +184,13 @@ def test_learning_with_rounding_is_exact_for_every_input(q: int, p: int, m: int,
         assert one.net.active_counts(one.lift(y[inside])).max(initial=0) <= 1
 
 
+def test_learning_with_rounding_says_where_nothing_is_rounded() -> None:
+    assert "easy: nothing is rounded" in lwr_instance(5, 5, [1, 2]).name and "easy" not in lwr_instance(5, 2, [1]).name
+    assert "easy" in lwr_instance(5, 5, [1, 2], rounding="mod").name
+    for q, bits in ((2, 1), (3, 2), (4, 2), (5, 3), (8, 3), (9, 4)):
+        assert lwr_instance(q, 2, [1]).base == bits
+
+
 def test_random_nets_keep_their_promise_whatever_the_order_of_sums() -> None:
     for seed in range(30):
         one = random_sparse_net(8, 30, k=2, seed=seed)
