@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,7 @@ NO_NUMBER = (None, "3", [1], True, torch.ones(2), 1j)
 def test_numbers_become_pythons_own() -> None:
     assert type(whole(np.int8(100), "N")) is int and whole(np.int8(100), "N") ** 9 == 10**18
     assert type(real(np.float32(0.5), "N")) is float and type(real(np.int16(3), "N")) is float
+    assert type(real(Fraction(1, 4), "N")) is float and real(np.int8(-128), "N") == -128
     assert whole(10**400, "N") == 10**400
     assert (whole(3, "N", least=3, most=3), real(3, "N", least=3, most=3)) == (3, 3.0)
 
@@ -25,7 +28,7 @@ def test_what_is_no_whole_number_is_refused(value: object) -> None:
         whole(value, "The count")
 
 
-@pytest.mark.parametrize("value", [*NO_NUMBER, float("nan"), float("-inf"), 10**400])
+@pytest.mark.parametrize("value", [*NO_NUMBER, float("nan"), float("-inf"), 10**400, Fraction(10**400)])
 def test_what_is_no_finite_number_is_refused(value: object) -> None:
     with pytest.raises(ConfigError, match=r"^The error is a (finite )?number, got .{1,40}$"):
         real(value, "The error")

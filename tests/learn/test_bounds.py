@@ -48,7 +48,7 @@ from lazyneuron.learn.bounds import (
     tail_bound_width,
     typical_risk_ols,
 )
-from lazyneuron.learn.bounds.rademacher import log_dichotomies
+from lazyneuron.learn.bounds.dichotomies import log_dichotomies
 from lazyneuron.learn.instances import cluster_erm, parity_net, random_sparse_net
 from lazyneuron.learn.instances.random_nets import _level
 
@@ -417,12 +417,12 @@ def test_the_gated_example_of_the_ladder() -> None:
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda: as_sparse(0, 1.0), "k is a finite number of at least 1, got 0"),
+        (lambda: as_sparse(0, 1.0), "k is a whole number of at least 1, got 0"),
         (lambda: as_sparse(1, -1.0), "W is a finite number of at least 0"),
         (lambda: as_sparse(1, math.nan), "W is a finite"),
         (lambda: as_product(1, 1.0, means=[1.5]), r"lie in \[-1, 1\]"),
         (lambda: tail_bound(-1, 1, norm=1.0), "A degree"),
-        (lambda: tail_bound_width(0, 1, norm=1.0, s=3), "A degree is a finite number of at least 1"),
+        (lambda: tail_bound_width(0, 1, norm=1.0, s=3), "A degree is a whole number of at least 1"),
         (lambda: tail_bound_width(1, 1, norm=1.0), "either the width s"),
         (lambda: noise_bound(2.0, 1, norm=1.0), "A correlation"),
         (lambda: degree_for(0.0, 1, norm=1.0), "error is a finite number above 0"),
@@ -433,7 +433,7 @@ def test_the_gated_example_of_the_ladder() -> None:
         (lambda: samples_ols(10, 1.0), "delta lies strictly between 0 and 1, got 1.0"),
         (lambda: samples_ols(0, 0.5), "number of features"),
         (lambda: rademacher("best", Class(n=1, s=1, k=1), rows=5), "A kind is one of"),
-        (lambda: rademacher("vc", Class(n=1, s=1, k=1), rows=0), "number of samples"),
+        (lambda: rademacher("vc", Class(n=1, s=1, k=1), rows=0), "number of rows"),
         (lambda: Class(n=1, s=1, k=2), "k = 2 exceeds s = 1"),
         (lambda: generalization(Class(n=1, s=1, k=1), 5, delta=0.1, kinds=("lower",)), "Upper bounds are"),
         (lambda: agnostic_excess(0.1, 0.1, features=3, rows=0), "at least 1, got 0"),

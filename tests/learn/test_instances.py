@@ -184,6 +184,13 @@ def test_learning_with_rounding_is_exact_for_every_input(q: int, p: int, m: int,
         assert one.net.active_counts(one.lift(y[inside])).max(initial=0) <= 1
 
 
+def test_learning_with_rounding_says_where_nothing_is_rounded() -> None:
+    assert "easy: nothing is rounded" in lwr_instance(5, 5, [1, 2]).name and "easy" not in lwr_instance(5, 2, [1]).name
+    assert "easy" in lwr_instance(5, 5, [1, 2], rounding="mod").name
+    for q, bits in ((2, 1), (3, 2), (4, 2), (5, 3), (8, 3), (9, 4)):
+        assert lwr_instance(q, 2, [1]).base == bits
+
+
 def test_random_nets_keep_their_promise_whatever_the_order_of_sums() -> None:
     for seed in range(30):
         one = random_sparse_net(8, 30, k=2, seed=seed)
@@ -267,9 +274,9 @@ def test_sampled_sparsity_is_a_lower_bound_and_says_so() -> None:
         (lambda: junta_net([1, 2, 3]), DataError, r"2\^p values, got 3"),
         (lambda: junta_net([1, 2], amplitude=3), ConfigError, "amplitude"),
         (lambda: junta_net([1, 2, 3, 4], n=1), ConfigError, "raise n"),
-        (lambda: parity_net(0), ConfigError, "at least one bit"),
+        (lambda: parity_net(0), ConfigError, "number of bits, is a whole number from 1 to 24"),
         (lambda: index_net(20), ConfigError, "1 to 12"),
-        (lambda: gated_net(2, 0), ConfigError, "q and k"),
+        (lambda: gated_net(2, 0), ConfigError, "number of data bits, is a whole number of at least 1"),
         (lambda: lifted_parity(3, [3]), ConfigError, "different bits from 0 to 2"),
         (lambda: lwr_instance(6, 4, [1], rounding="mod"), ConfigError, "common factor"),
         (lambda: lwr_instance(4, 5, [1]), ConfigError, "2 <= p <= q"),

@@ -22,6 +22,7 @@ from lazyneuron.learn import (
 from lazyneuron.learn.bounds import (
     Class,
     as_mostly_sparse,
+    deviation_lmn,
     generalization,
     junta_conjecture,
     junta_hardness,
@@ -227,6 +228,10 @@ def test_rounding_is_in_the_class_of_theorem_3b(q: int, p: int, m: int, rounding
         assert net.n == stated.of.n and net.s <= stated.of.s
         assert net.norms()[0] <= stated.of.norm * LOOSE and net.norms()[1] <= stated.of.bias * LOOSE
     assert net.norms()[0] > stated.of.norm / 3  # and not far above
+    if (q, p, m) == (4, 2, 2):  # an upper bound, as the docstring says
+        nets = [lwr_instance(q, p, secret).net for secret in itertools.product(range(q), repeat=m)]
+        worst = [round(max(values), 1) for values in zip(*(net.norms() for net in nets), strict=True)]
+        assert worst == [181.6, 647.0] and (round(stated.of.norm, 1), stated.of.bias) == (344.5, 693)
     assert "Conjecture 16" in stated.rests_on[0] and stated.log2_work is None
 
 
@@ -267,6 +272,35 @@ def test_rows_of_lemma_18_are_the_least() -> None:
         assert at <= 0.3 < before
     with pytest.raises(ConfigError, match="No number of rows"):
         samples_erm(of, 0.1, 0.05, kinds=("trivial",))
+
+
+def test_the_rows_of_lemma_18_hold_from_there_on() -> None:
+    """By Theorem 19, which says nothing for few rows and grows before it falls, and by every other kind."""
+    of = Class(n=4, s=5000, k=1, norm=0.4, radius=1.0001)
+    few = [rademacher("adkm", of, rows=m).value for m in range(1, 200)]
+    assert few[0] < 0.6 and few[1] > 25 and few[2:] == sorted(few[2:], reverse=True)
+    short = Class(n=4, s=50, k=2, norm=0.01, bias=0.001, radius=0.01)  # its logarithm is above 0 from 46 rows on
+    for each in (of, short, Class(n=30, s=40, k=3, norm=0.1, bias=2.0)):
+        for kind in ("adkm", "dense", "vc", "lsjgh", "conjecture"):
+            for share in (0.02, 0.3, 1.5, 4.0):
+                error = share * each.largest**2
+                found = samples_erm(each, error, 0.1, kinds=(kind,))
+                least = max(int(found.value), 1)
+                rows = [*range(least, least + 50), *np.geomspace(least, 1e6 * least, 60).astype(int).tolist()]
+                assert all(generalization(each, m, delta=0.1, kinds=(kind,)).value <= error * LOOSE for m in rows)
+                assert found.vacuous == (share >= 2)
+                if kind != "adkm" and least > 1:
+                    assert generalization(each, least - 1, delta=0.1, kinds=(kind,)).value > error
+    both = samples_erm(short, 0.1 * short.largest**2, 0.1, kinds=("adkm", "dense"))
+    assert both.value == min(
+        samples_erm(short, 0.1 * short.largest**2, 0.1, kinds=(k,)).value for k in ("adkm", "dense")
+    )
+
+
+def test_an_error_that_no_loss_exceeds_is_vacuous() -> None:
+    of = Class(n=3, s=10, k=2, norm=0.5, bias=0.25)
+    for share, empty in ((0.99, False), (1.0, True), (50.0, True)):
+        assert samples_erm(of, share * 2 * 1.5**2, 0.05).vacuous == empty
 
 
 def test_theorem_17_as_printed_and_corrected() -> None:
@@ -326,23 +360,33 @@ def test_the_default_learner_is_the_one_that_the_bound_is_about() -> None:
     [
         (lambda: tail_from_noise(1, 0.5, rho=1.0), r"in \[0, 1\), got 1.0"),
         (lambda: tail_from_noise(1, -0.5, rho=0.5), "NS is a finite number of at least 0"),
-        (lambda: noise_adkm(-0.1, 1, norm=1, bias=0, n=3, s=3), "Buckets need"),
-        (lambda: noise_adkm(0.1, 0, norm=1, bias=0, n=3, s=3), "k is a finite number of at least 1"),
+        (lambda: noise_adkm(-0.1, 1, norm=1, bias=0, n=3, s=3), r"lies in \[0, 1\), got -0.1"),
+        (lambda: noise_adkm(0.1, 0, norm=1, bias=0, n=3, s=3), "k is a whole number of at least 1"),
         (lambda: samples_adkm(0.0, 0.1, 1, norm=1, bias=0, n=3, s=3, degree=1), "error is a finite number above 0"),
         (lambda: samples_adkm(0.1, 1.0, 1, norm=1, bias=0, n=3, s=3, degree=1), "delta lies strictly"),
         (lambda: as_mostly_sparse(2, 1.0, s=3, exceeding=1.5), r"Pr\[K > k\] lies in"),
         (lambda: as_mostly_sparse(4, 1.0, s=3, exceeding=0.5), "k = 4 exceeds s = 3"),
-        (lambda: junta_conjecture(3, 4), "got p = 4"),
-        (lambda: junta_hardness(3, 1), "s is a finite number of at least 2"),
+        (lambda: junta_conjecture(3, 4), "from 1 to 3, got 4"),
+        (lambda: junta_hardness(3, 1), "s is a whole number of at least 2"),
         (lambda: junta_hardness(3, 16), "got s = 16"),
         (lambda: parity_queries(3, 0.0), r"lies in \(0, 1\]"),
-        (lambda: parity_hardness(2000), "at most 1000 bits"),
+        (lambda: parity_hardness(2000), "from 1 to 1000, got 2000"),
         (lambda: rounding_conjecture(2, 3, 1), "q = 2, p = 3, m = 1"),
         (lambda: rounding_hardness(8, 4, 2, rounding="mod"), "linear algebra"),
         (lambda: rounding_hardness(7, 7, 3), "2 <= p < q"),
         (lambda: rounding_hardness(8, 6, 2, rounding="mod"), "no reduction is known"),
         (lambda: samples_erm(Class(n=1, s=1, k=1), 0.0, 0.1), "error is a finite number above 0"),
         (lambda: samples_adkm_statistical(Class(n=1, s=1, k=1, radius=0.1), 0.5, 0.1), "scale x"),
+        (lambda: samples_erm(Class(n=1, s=1, k=1), 0.1, 0.1, kinds="vc"), "`kinds` is a tuple of some of .*, got 'vc'"),
+        (lambda: parity_hardness(10**5), "number of bits, is a whole number from 1 to 1000, got 100000"),
+        (lambda: samples_lmn(0, 0.1, variance=1.0), "number of features is a whole number of at least 1, got 0"),
+        (lambda: samples_lmn(math.nan, 0.1, variance=1.0), "number of features is a whole number, got nan"),
+        (lambda: samples_lmn(1e-320, 0.1, variance=1.0), "number of features is a whole number"),
+        (lambda: samples_lmn(3, 0.1, variance="1"), "variance is a number, got '1'"),
+        (lambda: deviation_lmn(0, 0.1, rows=9, second_moment=1.0, largest=1.0), "number of features"),
+        (lambda: deviation_lmn(math.nan, 0.1, rows=9, second_moment=1.0, largest=1.0), "number of features"),
+        (lambda: risk_lmn(0, 3, rows=9, second_moment=1.0, learnable=1), "give variance"),
+        (lambda: risk_lmn(0, 1, rows=9, variance=1.0, learnable=1), "the only feature, got 1.0 for 1 features"),
         (lambda: risk_lmn(0.1, 3, rows=9), "Give either second_moment"),
         (lambda: risk_lmn(0.1, 3, rows=3, variance=1.0), "at least 4, got 3"),
         (lambda: risk_lmn(0.1, 3, rows=9, variance=1.0, learnable=2.0), "between 0 and the variance"),

@@ -65,7 +65,8 @@ def check_choice(name: str, value: Any, known: Iterable[str]) -> None:
         ConfigError: it is not.
     """
     if value not in known:
-        raise ConfigError(f"{name} is one of {', '.join(known)}, got {value!r}.")
+        shown = described(value) if isinstance(value, int) else repr(value)
+        raise ConfigError(f"{name} is one of {', '.join(known)}, got {shown}.")
 
 
 def check_fraction(name: str, value: Any) -> None:
@@ -126,6 +127,8 @@ def described(value: Any) -> str:
     """A value in a few words, for the sentence of an error."""
     if isinstance(value, type):
         return f"the class {value.__name__} (call it to make one)"
+    if isinstance(value, int) and abs(value) > 10**18:  # it may have thousands of digits
+        return f"about 2^{value.bit_length()}"
     if value is None or isinstance(value, bool | int | float | str):
         return repr(value)
     return type(value).__name__

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 import numbers
 import sys
+from fractions import Fraction
 from typing import Any
 
 from lazyneuron.core.arguments import described
 from lazyneuron.core.errors import ConfigError
+
+_LARGEST: Any = sys.float_info.max
 
 
 def whole(value: Any, name: str, *, least: int | None = None, most: int | None = None) -> int:
@@ -48,7 +51,8 @@ def real(
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise ConfigError(f"{name} is a number, got {described(value)}.")
-    finite = abs(value) <= sys.float_info.max if isinstance(value, int) else math.isfinite(value)
+    exact = isinstance(value, int | Fraction)  # of which isfinite, that makes them floats, may not get to speak
+    finite = bool(abs(value) <= _LARGEST) if exact else math.isfinite(value)
     if not finite:
         raise ConfigError(f"{name} is a finite number, got {_short(value)}.")
     found = float(value)
@@ -69,4 +73,6 @@ def _between(least: float | None, most: float | None, above: float | None = None
 
 def _short(value: Any) -> str:
     """A number in a few characters: whole ones may have thousands of digits."""
+    if isinstance(value, Fraction):
+        value = int(value)
     return f"about 2^{value.bit_length()}" if isinstance(value, int) and abs(value) > 10**18 else str(value)

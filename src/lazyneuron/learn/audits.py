@@ -11,8 +11,10 @@ from torch import nn
 
 from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.core.errors import DataError
+from lazyneuron.core.numbers import whole
 from lazyneuron.learn import cube
 from lazyneuron.learn.audit_report import RELATIVE, AuditReport, LayerAudit
+from lazyneuron.learn.checks import count, probability
 from lazyneuron.learn.hidden_layer import HiddenLayer, of_network, of_scikit, of_torch
 from lazyneuron.learn.instances.instance import Instance
 from lazyneuron.learn.network import SparseActivationNet
@@ -47,11 +49,14 @@ def audit(
         of D5), whatever the data are, and the report says so.
 
     Raises:
+        ConfigError: a number is out of range.
         DataError: the model is nothing that can be audited, or a block did not run on the data.
         NoBlocksError: a torch model has no MLP block.
 
     Source: ours, D1 to D3, not peer reviewed.
     """
+    samples, delta = count(samples, "The number of samples", least=2), probability(delta, "delta")
+    seed = whole(seed, "A seed", least=0)
     layers = _layers(model, x, blocks=blocks, samples=samples, seed=seed)
     return AuditReport(layers=tuple(_audit(a, samples=samples, seed=seed, delta=delta) for a in layers), seed=seed)
 

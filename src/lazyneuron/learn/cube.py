@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from lazyneuron.core.errors import ConfigError
+from lazyneuron.learn.checks import generator_of
 from lazyneuron.ops.array import Array
 
 MOST_ENUMERATED = 24  # 2^24 numbers are 128 MiB; beyond that ask by queries
@@ -27,7 +28,7 @@ def blocks(n: int, *, rows: int) -> Iterator[tuple[int, Array]]:
 
 def random_points(count: int, n: int, *, seed: int | np.random.Generator) -> Array:
     """Uniform points as int8 of shape (count, n)."""
-    generator = np.random.default_rng(seed)
+    generator = generator_of(seed)
     return (1 - 2 * generator.integers(0, 2, (count, n), dtype=np.int8)).astype(np.int8)
 
 
@@ -47,6 +48,6 @@ def check_enumerable(n: int, most: int = MOST_ENUMERATED) -> None:
     """
     if n > most:
         raise ConfigError(
-            f"Enumerating the cube takes 2^{n} points ({8 * 2.0**n / 2**30:.3g} GiB for one function), at most "
+            f"Enumerating the cube takes 2^{n:.9g} points, at most "
             f"n = {most} is enumerated; estimate by queries or from samples instead."
         )

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from lazyneuron.core.errors import DataError, ShapeError
+from lazyneuron.core.arguments import described
+from lazyneuron.core.errors import ConfigError, DataError, ShapeError
+from lazyneuron.core.numbers import real
 from lazyneuron.learn import cube
 from lazyneuron.learn.checks import finite_array
 from lazyneuron.ops.array import Array
@@ -82,11 +84,17 @@ class SparseActivationNet:
 
         Args:
             rows: (m, n).
+
+        Raises:
+            DataError: pre-activations of this size overflow.
         """
         scale = np.abs(rows).max(axis=1, initial=0)[:, None]
         if len(scale) and scale.min() == scale.max():
             scale = scale[:1]
-        size = scale * np.abs(self.weight).sum(1) + np.abs(self.threshold)
+        with np.errstate(over="ignore"):
+            size = scale * np.abs(self.weight).sum(1) + np.abs(self.threshold)
+        if not np.isfinite(size).all():
+            raise DataError("A pre-activation may overflow on these rows; scale them or the network.")
         if self.is_integral and size.max(initial=0) < 2**52 and bool((rows == np.rint(rows)).all()):
             return np.zeros((1, self.s))
         return np.asarray(64 * np.finfo(np.float64).eps * size)
@@ -95,7 +103,8 @@ class SparseActivationNet:
     def is_integral(self) -> bool:
         """Whether weights and thresholds are whole numbers that double precision adds exactly."""
         whole = (self.weight == np.rint(self.weight)).all() and (self.threshold == np.rint(self.threshold)).all()
-        return bool(whole and np.abs(self.weight).sum() + np.abs(self.threshold).sum() < 2**52)
+        with np.errstate(over="ignore"):
+            return bool(whole and np.abs(self.weight).sum() + np.abs(self.threshold).sum() < 2**52)
 
     def rebalance(self) -> tuple[Array, Array, Array]:
         """The same function as ``sum_j e_j max(<v_j, x> - beta_j, 0)`` with signs ``e_j``.
@@ -120,8 +129,14 @@ class SparseActivationNet:
         return float(np.linalg.norm(v, axis=1).max(initial=0)), float(np.abs(beta).max(initial=0))
 
     def scaled(self, factor: float) -> SparseActivationNet:
-        """The function times a factor."""
-        return dataclasses.replace(self, outer=self.outer * factor)
+        """The function times a factor.
+
+        Raises:
+            ConfigError: the factor is no finite number.
+            DataError: an outer weight overflows.
+        """
+        with np.errstate(over="ignore"):
+            return dataclasses.replace(self, outer=self.outer * real(factor, "The factor"))
 
     def table(self) -> Array:
         """Values at all 2^n points of the cube, in the order of :mod:`lazyneuron.learn.cube`.
@@ -145,3 +160,14 @@ class SparseActivationNet:
             if not np.isfinite(z).all():
                 raise DataError("A pre-activation overflows on these rows; scale them or remove what is extreme.")
             yield block, z
+
+
+def check_net(net: object) -> SparseActivationNet:
+    """The network, if it is one.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if not isinstance(net, SparseActivationNet):
+        raise ConfigError(f"A network is a SparseActivationNet, got {described(net)}; of an instance pass its `net`.")
+    return net

@@ -7,11 +7,13 @@ import math
 
 import numpy as np
 
+from lazyneuron.core.arguments import check_switch
 from lazyneuron.core.errors import DataError, ShapeError
 from lazyneuron.learn.checks import finite_array
 from lazyneuron.learn.krawtchouk import krawtchouk_table
 from lazyneuron.ops.array import Array
 from lazyneuron.ops.boolean.operators import Impl, pair_sums
+from lazyneuron.ops.boolean.subsets import check_degree
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,7 +51,7 @@ def degree_weights_from_samples(
         impl: which implementation.
 
     Raises:
-        ShapeError: rows and labels differ in number.
+        ShapeError: rows and labels differ in number, or in their axes.
         DataError: there are fewer than 2 rows, or a label is not finite.
         ConfigError: the degree is out of range.
 
@@ -60,8 +62,12 @@ def degree_weights_from_samples(
 
     Source: ours, D9 (proof in the documentation), not peer reviewed.
     """
-    labels = finite_array(y, "y", ndim=1)
+    labels, x = finite_array(y, "y", ndim=1), np.asarray(x)
+    check_switch("center", center)
+    if x.ndim != 2:
+        raise ShapeError(f"Rows have two axes, got {x.ndim}; reshape them.")
     m, n = x.shape
+    max_degree = check_degree(n, max_degree)
     if m != len(labels):
         raise ShapeError(f"There must be one label for each row, got {m} rows and {len(labels)} labels.")
     if m < 2:

@@ -8,9 +8,11 @@ import math
 import numpy as np
 
 from lazyneuron.core.errors import ConfigError
+from lazyneuron.core.numbers import whole as whole_number
 from lazyneuron.learn import cube
 from lazyneuron.learn.bounds.tails import active_phi
-from lazyneuron.learn.network import SparseActivationNet
+from lazyneuron.learn.checks import check_points, count, probability
+from lazyneuron.learn.network import SparseActivationNet, check_net
 from lazyneuron.learn.queries import Estimate, mean_estimate
 from lazyneuron.learn.sparsity import SparsityReport, enumerable, verify_sparsity
 from lazyneuron.ops.array import Array
@@ -79,13 +81,21 @@ def sensitivity_bounds(
         delta: failure probability of the confidence limit.
 
     Raises:
-        ConfigError: k is below the number of neurons seen active at once.
+        ConfigError: k is below the number of neurons seen active at once, another number is out of range, the network
+            is none, or the points would not fit into memory.
+        DataError: squares of the weights overflow.
 
     Cost: ``2^n s n`` operations when enumerated.
 
     Source: ours, D2.
     """
+    check_net(net)
+    samples, delta = count(samples, "The number of samples", least=2), probability(delta, "delta")
+    seed = whole_number(seed, "A seed", least=0)
+    k = None if k is None else count(k, "k", least=0)
     whole = enumerable(net, most=_MOST)
+    if not whole:
+        check_points(samples, net.n)
     report = verify_sparsity(net, None if whole else cube.random_points(samples, net.n, seed=seed))
     if k is not None and k < report.max_active:
         raise ConfigError(f"k = {k} is promised, but {report.max_active} neurons are active on one input; raise k.")

@@ -8,7 +8,8 @@ import numpy as np
 
 from lazyneuron.core.errors import DataError
 from lazyneuron.learn import cube
-from lazyneuron.learn.network import SparseActivationNet
+from lazyneuron.learn.checks import check_points, count, generator_of
+from lazyneuron.learn.network import SparseActivationNet, check_net
 from lazyneuron.ops.array import Array
 
 _MOST = 22  # the largest n that is enumerated here: s pre-activations for each of 2^n points
@@ -42,8 +43,12 @@ class SparsityReport:
     counts: Array = dataclasses.field(repr=False, compare=False)
 
     def exceeding(self, k: int) -> float:
-        """Share of the points with more than k active neurons; on the whole cube it is ``Pr[K > k]``."""
-        return float(self.counts[max(k + 1, 0) :].sum() / self.points)
+        """Share of the points with more than k active neurons; on the whole cube it is ``Pr[K > k]``.
+
+        Raises:
+            ConfigError: k is no whole number from 0.
+        """
+        return float(self.counts[count(k, "k", least=0) + 1 :].sum() / self.points)
 
     @property
     def effective(self) -> float:
@@ -65,7 +70,7 @@ def enumerable(net: SparseActivationNet, *, most: int = _MOST) -> bool:
 
 
 def verify_sparsity(
-    net: SparseActivationNet, x: object = None, *, samples: int = 100_000, seed: int = 0
+    net: SparseActivationNet, x: object = None, *, samples: int = 100_000, seed: int | np.random.Generator = 0
 ) -> SparsityReport:
     """Count active neurons.
 
@@ -80,14 +85,18 @@ def verify_sparsity(
         seed: of these points.
 
     Raises:
-        DataError: there are no rows.
+        ConfigError: the network is none, a number is out of range, or the points would not fit into memory.
+        DataError, ShapeError: there are no rows, or they do not fit.
     """
+    check_net(net)
+    samples, seed = count(samples, "The number of samples"), generator_of(seed)
     if x is not None:
         return _tally(net, net.firing(x), domain="rows", exact=False)
     if enumerable(net):
         rows = max(2**22 // max(net.s, 1), 1)
         whole = (pair for _, block in cube.blocks(net.n, rows=rows) for pair in net.firing(block))
         return _tally(net, whole, domain="cube", exact=True)
+    check_points(samples, net.n)
     return _tally(net, net.firing(cube.random_points(samples, net.n, seed=seed)), domain="random points", exact=False)
 
 
@@ -100,18 +109,18 @@ def _tally(net: SparseActivationNet, firing: object, *, domain: str, exact: bool
         second += int((k * k).sum())
         per_neuron += fires.sum(axis=0)
         margin = max(margin, float(net.tolerance(rows).max(initial=0)))
-    count = int(counts.sum())
-    if not count:
+    seen = int(counts.sum())
+    if not seen:
         raise DataError("There are no rows to count active neurons on; pass at least one.")
     most = int(np.flatnonzero(counts)[-1])
     return SparsityReport(
         max_active=most,
         exact=exact,
         domain=domain,
-        points=count,
-        mean_active=first / count,
-        mean_square_active=second / count,
-        active_share=per_neuron / count,
+        points=seen,
+        mean_active=first / seen,
+        mean_square_active=second / seen,
+        active_share=per_neuron / seen,
         tolerance=margin,
         counts=counts[: most + 1],
     )

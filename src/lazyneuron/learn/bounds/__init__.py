@@ -12,8 +12,9 @@ from lazyneuron.learn.bounds.hardness import (
     rounding_conjecture,
     rounding_hardness,
 )
+from lazyneuron.learn.bounds.majority import majority_gap
 from lazyneuron.learn.bounds.published import noise_adkm, samples_adkm
-from lazyneuron.learn.bounds.rademacher import Class, generalization, lsjgh_constant, majority_gap, rademacher
+from lazyneuron.learn.bounds.rademacher import Class, generalization, lsjgh_constant, rademacher
 from lazyneuron.learn.bounds.regression import (
     Batches,
     agnostic_excess,

@@ -6,7 +6,7 @@ import math
 
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.learn.bounds.bound import OURS, UNIFORM, Bound
-from lazyneuron.learn.checks import at_least, positive, probability
+from lazyneuron.learn.checks import at_least, count, positive, probability, upper, whole_above
 
 _LABELS = ("labels are not centred", "E y^2 is that of the labels' law")
 _AVERAGED = (UNIFORM, *_LABELS, "in expectation")
@@ -36,7 +36,8 @@ def samples_lmn(
     Source: ours, D7; averaging is due to Linial, Mansour, Nisan (1993).
     """
     moment, law = _moment(second_moment, variance)
-    value = math.ceil(features * moment / positive(error, "error"))
+    size, error = count(features, "The number of features"), positive(error, "error")
+    value = whole_above(upper(lambda: size * moment / error))
     if variance is not None:
         value = max(value, _CENTRED_ROWS)
     return Bound(value=value, assumptions=law, source="D7", provenance=OURS)
@@ -66,21 +67,28 @@ def risk_lmn(
         learnable: with the variance, L or a lower bound on it; at L itself the value is the risk, not a bound.
 
     Raises:
-        ConfigError: a number is out of range, not exactly one of both moments was given, or m is below 4 for centred
-            averaging.
+        ConfigError: a number is out of range, not exactly one of both moments was given, m is below 4 for centred
+            averaging, or ``learnable`` is above 0 without the variance, or where the constant is the only feature.
 
     Source: ours, D7.
     """
     moment, law = _moment(second_moment, variance)
-    at_least(tail, 0, "The tail"), at_least(features, 1, "The number of features")
+    tail, size = at_least(tail, 0, "The tail"), count(features, "The number of features")
+    m = count(rows, "The number of rows", least=1 if variance is None else _CENTRED_ROWS)
+    known = at_least(learnable, 0, "The weight of the levels from 1 on")
     if variance is None:
-        value = tail + features * moment / positive(rows, "rows")
+        if known:
+            raise ConfigError(f"The weight of the levels counts when averaging is centred, got {known}; give variance.")
+        value = upper(lambda: tail + size * moment / m)
         return Bound(value=value, assumptions=law, source="D7", provenance=OURS)
-    m = at_least(rows, _CENTRED_ROWS, "The number of rows of centred averaging")
-    if not 0 <= learnable <= moment:
-        raise ConfigError(f"The weight of the levels from 1 on lies between 0 and the variance, got {learnable}.")
-    spread = moment / m + (features - 1) * (m - 1) * moment / m**2
-    value = tail + spread - (m * m - 4 * m + 2) / m**3 * learnable
+    if known > (moment if size > 1 else 0.0):
+        raise ConfigError(
+            f"The weight of the levels from 1 on lies between 0 and the variance, and is 0 where the constant is the "
+            f"only feature, got {known} for {size} features."
+        )
+    spread = upper(lambda: moment / m + (size - 1) * (m - 1) * (moment / m) / m)
+    saved = ((m - 4) * m + 2) / m**2 * (known / m)
+    value = upper(lambda: tail + spread - saved)
     return Bound(value=value, assumptions=law, source="D7, centred", provenance=OURS)
 
 
@@ -89,22 +97,29 @@ def _moment(second_moment: float | None, variance: float | None) -> tuple[float,
         raise ConfigError("Give either second_moment (not centred) or variance (centred, the learner's default).")
     if second_moment is not None:
         return at_least(second_moment, 0, "E y^2"), _AVERAGED
-    return at_least(float(variance or 0.0), 0, "The variance"), _CENTRED
+    return at_least(variance, 0, "The variance"), _CENTRED
 
 
 def deviation_lmn(features: int, delta: float, *, rows: int, second_moment: float, largest: float) -> Bound:
     """D7: ``|g - h_{<=d}| <= sqrt(N / m) (sqrt(E y^2) + Y sqrt(2 ln(1 / delta)))`` for labels within [-Y, Y].
+
+    Args:
+        features: N.
+        delta: failure probability.
+        rows: m.
+        second_moment: ``E y^2``.
+        largest: Y.
 
     Raises:
         ConfigError: a number is out of range.
 
     Source: ours, D7.
     """
-    spread = math.sqrt(at_least(second_moment, 0, "E y^2"))
-    tail = at_least(largest, 0, "Y") * math.sqrt(2 * math.log(1 / probability(delta, "delta")))
-    value = math.sqrt(features / positive(rows, "rows")) * (spread + tail)
+    size, m = count(features, "The number of features"), count(rows, "The number of rows")
+    spread, delta = math.sqrt(at_least(second_moment, 0, "E y^2")), probability(delta, "delta")
+    tail = at_least(largest, 0, "Y") * math.sqrt(-2 * math.log(delta))
     return Bound(
-        value=value,
+        value=upper(lambda: math.sqrt(size / m) * (spread + tail)),
         assumptions=(UNIFORM, "labels within [-Y, Y]", *_LABELS),
         failure_probability=delta,
         source="D7",

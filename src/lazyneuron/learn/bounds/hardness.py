@@ -8,11 +8,14 @@ from typing import Literal
 
 from lazyneuron.core.arguments import check_choice
 from lazyneuron.core.errors import ConfigError
+from lazyneuron.core.numbers import real
 from lazyneuron.learn.bounds.bound import CONJECTURE, QUOTED, TEXTBOOK, Bound, Provenance
 from lazyneuron.learn.bounds.rademacher import Class
-from lazyneuron.learn.checks import at_least
+from lazyneuron.learn.checks import count
 
 _PAPER = "Awasthi, Dikkala, Kamath, Meka (2024)"
+_BITS, _MOST_BITS = "m, the number of bits,", 1000
+_MOST = 10**30
 _LWR = "Conjecture 16 (learning with rounding is hard for polynomial moduli)"
 
 
@@ -47,10 +50,10 @@ def junta_conjecture(n: int, p: int) -> Hardness:
     """Conjecture 12: functions of p of n uniform bits take ``n^Omega(p)`` time to learn.
 
     Raises:
-        ConfigError: p is not from 1 to n.
+        ConfigError: p is not from 1 to n, or one is no whole number.
     """
-    if not 1 <= p <= n:
-        raise ConfigError(f"A junta depends on 1 to n = {n} bits, got p = {p}.")
+    n = count(n, "n")
+    p = count(p, "p, the number of bits that a junta depends on,", most=n)
     return Hardness(
         kind="conjecture",
         claim=f"no algorithm learns functions of p = {p} among n = {n} uniform bits in time n^o(p)",
@@ -67,12 +70,12 @@ def junta_hardness(n: int, s: int) -> Hardness:
     ``B = p - 1``.
 
     Raises:
-        ConfigError: s is below 2 or above 2^n.
+        ConfigError: s is below 2, above 2^n or above 10^300, or a number is not whole.
     """
-    at_least(n, 1, "n"), at_least(s, 2, "s")
-    p = int(s).bit_length() - 1
+    n, s = count(n, "n"), count(s, "s", least=2)
+    p = s.bit_length() - 1
     if p > n:
-        raise ConfigError(f"More than 2^n = 2^{n} neurons are no junta of these bits, got s = {s}.")
+        raise ConfigError(f"More than 2^n = 2^{n} neurons are no junta of these bits, got s = {s:.9g}.")
     return Hardness(
         kind="theorem",
         claim=f"no algorithm learns 1-sparse networks of s = {s} neurons on n = {n} uniform bits in time n^o(log s)",
@@ -95,21 +98,20 @@ def parity_queries(m: int, tolerance: float) -> Bound:
         tolerance: how far an answer may be off, in (0, 1].
 
     Raises:
-        ConfigError: m is below 1, or the tolerance out of range.
+        ConfigError: m is not from 1 to 1000 (2^m would leave the range of floats), or the tolerance out of range.
 
     Source: Blum, Furst, Jackson, Kearns, Mansour, Rudich (1994); the constant by the proof in the documentation.
     """
-    at_least(m, 1, "m")
+    m, tolerance = count(m, _BITS, most=_MOST_BITS), real(tolerance, "The tolerance")
     if not 0 < tolerance <= 1:
         raise ConfigError(f"A tolerance of queries with values in [-1, 1] lies in (0, 1], got {tolerance}.")
-    if m > 1000:
-        raise ConfigError(f"2^m exceeds the range of floating point, got m = {m}; at most 1000 bits are counted.")
+    queries = tolerance * (tolerance * (2.0**m - 1))
     return Bound(
-        value=max(tolerance**2 * (2.0**m - 1), 0.0),
+        value=queries,
         assumptions=("queries of values in [-1, 1], answered up to the tolerance", "bits uniform, or lifted from such"),
         source="Blum et al. 1994",
         provenance=TEXTBOOK,
-        vacuous=tolerance**2 * (2.0**m - 1) <= 1,
+        vacuous=queries <= 1,
     )
 
 
@@ -125,7 +127,8 @@ def parity_hardness(m: int) -> Hardness:
 
     Source: as above; :func:`parity_queries` for other tolerances.
     """
-    tolerance = 2.0 ** (-at_least(m, 1, "m") / 3)
+    m = count(m, _BITS, most=_MOST_BITS)
+    tolerance = 2.0 ** (-m / 3)
     queries = parity_queries(m, tolerance).value
     n = m * m
     return Hardness(
@@ -147,7 +150,7 @@ def rounding_conjecture(q: int, p: int, m: int) -> Hardness:
     Raises:
         ConfigError: not ``2 <= p < q`` with m from 1; with p = q nothing is rounded.
     """
-    _check_rounding(q, p, m)
+    q, p, m = _rounding(q, p, m)
     return Hardness(
         kind="conjecture",
         claim=f"no algorithm polynomial in m learns <w, y> mod q rounded to p values (q = {q}, p = {p}, m = {m})",
@@ -160,7 +163,8 @@ def rounding_hardness(q: int, p: int, m: int, *, rounding: str = "floor") -> Har
     """Theorem 3b: 1-sparse networks on arbitrary laws have no polynomial learner, if Conjecture 16 holds.
 
     Learning with rounding is such a network (:func:`lwr_instance`) on ``n = (m ceil(log2 q))^2`` inputs with at most
-    ``m (q - 1)^2 + 1`` neurons; W and B are those of the worst secret, polynomial in m and q.
+    ``m (q - 1)^2 + 1`` neurons; W and B are upper bounds over all secrets, polynomial in m and q and attained by none
+    (for q = 4, p = 2, m = 2: 344.5 and 693, where the worst secrets have 181.6 and 647).
 
     Args:
         q: modulus.
@@ -170,16 +174,16 @@ def rounding_hardness(q: int, p: int, m: int, *, rounding: str = "floor") -> Har
             factor, and refused when they have one: when p divides q it is linear algebra.
 
     Raises:
-        ConfigError: numbers out of range, or nothing is hard about them.
+        ConfigError: numbers out of range (none exceeds 10^30), or nothing is hard about them.
     """
-    _check_rounding(q, p, m)
+    q, p, m = _rounding(q, p, m)
     check_choice("A rounding", rounding, ("floor", "mod"))
     if rounding == "mod" and math.gcd(p, q) != 1:
         easy = "it is solved by linear algebra" if q % p == 0 else "no reduction is known"
         raise ConfigError(f"Rounding by mod with p = {p} and q = {q} is not known to be hard: {easy}; take floor.")
-    bits = max(math.ceil(math.log2(q)), 1)
-    square = m * (q - 1) ** 2 / 4 * (4**bits - 1) / 3  # |form|^2 of the secret q - 1 everywhere
-    shift = max(m * (q - 1) * (2**bits - 1) / 2, m * (q - 1) ** 2)
+    bits = (q - 1).bit_length()
+    square = m * (q - 1) ** 2 / 4 * (4**bits - 1) / 3  # |form|^2, the largest: of the secret q - 1 everywhere
+    shift = max(m * (q - 1) * (2**bits - 1) / 2, m * (q - 1) ** 2)  # of other secrets, so that W is attained by none
     inputs = m * bits
     return Hardness(
         kind="theorem",
@@ -198,6 +202,8 @@ def rounding_hardness(q: int, p: int, m: int, *, rounding: str = "floor") -> Har
     )
 
 
-def _check_rounding(q: int, p: int, m: int) -> None:
+def _rounding(q: int, p: int, m: int) -> tuple[int, int, int]:
+    q, p, m = (count(value, name, least=0, most=_MOST) for value, name in ((q, "q"), (p, "p"), (m, "m")))
     if not (2 <= p < q and m >= 1):  # with p = q nothing is rounded: linear algebra
         raise ConfigError(f"Learning with rounding needs 2 <= p < q and m >= 1, got q = {q}, p = {p}, m = {m}.")
+    return q, p, m

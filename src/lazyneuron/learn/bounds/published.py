@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
-import numpy as np
-
-from lazyneuron.core.errors import ConfigError
 from lazyneuron.learn.bounds.bound import OURS, QUOTED, SPARSE_EVERYWHERE, UNIFORM, Bound
 from lazyneuron.learn.bounds.sensitivity import check_class, total_phi
 from lazyneuron.learn.bounds.tails import degree_adkm
-from lazyneuron.learn.checks import at_least, positive, probability
+from lazyneuron.learn.checks import at_least, correlation, positive, probability, upper
 
 _BOTH = (UNIFORM, SPARSE_EVERYWHERE)
 
 
-def noise_adkm(rho: float, k: float, *, norm: float, bias: float, n: int, s: int) -> Bound:
+def noise_adkm(rho: float, k: int, *, norm: float, bias: float, n: int, s: int) -> Bound:
     """Lemma 10 with its constants, for rho in [0, 1); D3's ``2 (1 - rho) k^2 W^2`` is never worse.
 
     With ``r = floor(2 / (1 - rho))`` buckets, ``c = sum phi`` as in :func:`as_adkm` and ``t = k (B + W sqrt(2 ln(2 s /
@@ -36,31 +34,30 @@ def noise_adkm(rho: float, k: float, *, norm: float, bias: float, n: int, s: int
 
     Source: Awasthi, Dikkala, Kamath, Meka (2024), Lemma 10; constants ours, proof in the documentation.
     """
-    check_class(k, norm, bias=bias, n=n, s=s)
-    if not 0 <= rho < 1:
-        raise ConfigError(f"Buckets need a correlation in [0, 1), got {rho}.")
+    k, norm, bias, n, s = check_class(k, norm, bias=bias, n=n, s=s)
+    rho = correlation(rho, noise=True)
     r = math.floor(2 / (1 - rho) * (1 + 1e-12))  # at whole numbers rounding must not cost a bucket
     c = total_phi(k, s)
 
     def total(eta: float) -> float:
-        cut = k * (bias + norm * math.sqrt(2 * math.log(2 * s / eta)))
+        cut = k * (bias + norm * math.sqrt(2 * (math.log(2 * s) - math.log(eta))))
         kept = k**2 * norm**2 / r + cut**2 / r**2
         changed = 2 * math.sqrt(2) * c * cut**2 / math.sqrt(r)
         rest = eta * k**2 * ((norm * math.sqrt(n) + bias) ** 2 + n * norm**2 / (2 * r**2))
         return kept + changed + rest
 
-    value = float(min(total(10.0**e) for e in np.arange(-12, 0, 0.25)))
+    value = min(upper(partial(total, 10.0 ** (e / 4))) for e in range(-48, 0))
     return Bound(
         value=value,
         assumptions=_BOTH,
         source="Awasthi et al. 2024, Lemma 10, constants explicit",
         provenance=OURS,
-        vacuous=value >= 2 * k**2 * norm**2,  # noise sensitivity is at most half the variance
+        vacuous=value >= upper(lambda: 2 * k**2 * norm**2),  # noise sensitivity is at most half the variance
     )
 
 
 def samples_adkm(
-    error: float, delta: float, k: float, *, norm: float, bias: float, n: int, s: int, degree: float | None = None
+    error: float, delta: float, k: int, *, norm: float, bias: float, n: int, s: int, degree: float | None = None
 ) -> Bound:
     """Theorem 8's sample size, ``n^d k^2 (W sqrt(n) + B)^2 ln(1/delta) / error``, with its hidden constant taken as 1.
 
@@ -83,12 +80,13 @@ def samples_adkm(
 
     Source: Awasthi, Dikkala, Kamath, Meka (2024), Theorem 8 (4 in its introduction).
     """
-    check_class(k, norm, bias=bias, n=n, s=s)
-    wanted = degree_adkm(error, k, norm=norm, bias=bias, n=n, s=s).value if degree is None else degree
-    d = min(at_least(wanted, 0, "A degree"), n)
-    scale = k**2 * (norm * math.sqrt(n) + bias) ** 2
-    scale *= -math.log(probability(delta, "delta")) / positive(error, "error")
-    log = d * math.log(n) + (math.log(scale) if scale else -math.inf)
+    k, norm, bias, n, s = check_class(k, norm, bias=bias, n=n, s=s)
+    error, delta = positive(error, "error"), probability(delta, "delta")
+    given = None if degree is None else at_least(degree, 0, "A degree")
+    wanted = degree_adkm(error, k, norm=norm, bias=bias, n=n, s=s).value if given is None else given
+    d = min(wanted, n)
+    scale = upper(lambda: k**2 * (norm * math.sqrt(n) + bias) ** 2 * -math.log(delta) / error)
+    log = upper(lambda: d * math.log(n) + (math.log(scale) if scale else -math.inf))
     return Bound(
         value=math.exp(log) if log < 700 else math.inf,
         assumptions=(*_BOTH, "labels without noise", "the hidden constant is 1"),

@@ -6,12 +6,12 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-import numpy as np
-
-from lazyneuron.core.arguments import check_choice
+from lazyneuron.core.arguments import check_choice, check_switch, described
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.learn.bounds.bound import CONJECTURE, OURS, QUOTED, TEXTBOOK, UNREVIEWED, Bound
-from lazyneuron.learn.checks import at_least, positive, probability
+from lazyneuron.learn.bounds.dichotomies import log_dichotomies
+from lazyneuron.learn.bounds.sensitivity import check_class
+from lazyneuron.learn.checks import count, positive, probability, upper
 
 KINDS = ("trivial", "dense", "vc", "lsjgh", "adkm", "conjecture", "lower")
 _PROMISE = "at most k neurons active on the support"
@@ -28,6 +28,9 @@ class Class:
         s: neurons.
         k: active at once.
         norm: W; bias: B; radius: R, the largest Euclidean length of an input.
+
+    Raises:
+        ConfigError: a number is out of range, or k exceeds s.
     """
 
     n: int
@@ -38,33 +41,20 @@ class Class:
     radius: float = 1.0
 
     def __post_init__(self) -> None:
-        at_least(self.n, 1, "n"), at_least(self.s, 1, "s"), at_least(self.k, 1, "k")
-        at_least(self.norm, 0, "W"), at_least(self.bias, 0, "B"), positive(self.radius, "R")
-        if self.k > self.s:
-            raise ConfigError(f"No more than all neurons are active: k = {self.k} exceeds s = {self.s}.")
+        k, norm, bias, n, s = check_class(self.k, self.norm, bias=self.bias, n=self.n, s=self.s)
+        radius = positive(self.radius, "R")
+        for name, value in {"n": n, "s": s, "k": k, "norm": norm, "bias": bias, "radius": radius}.items():
+            object.__setattr__(self, name, value)
 
     @property
     def slope(self) -> float:
         """``A = W R``."""
-        return float(self.norm * self.radius)
+        return self.norm * self.radius
 
     @property
     def largest(self) -> float:
         """``k M`` with ``M = A + B``: no value is larger."""
-        return float(self.k * (self.slope + self.bias))
-
-
-def log_dichotomies(points: int, n: int) -> float:
-    """``ln`` of ``2 sum over i <= n of C(points - 1, i)``: how many ways affine functions split points, at most.
-
-    Source: Cover (1965).
-    """
-    if points - 1 <= n:
-        return points * math.log(2)
-    factors = np.log((points - 1) - np.arange(n, dtype=np.float64)) - np.log(np.arange(1, n + 1))
-    logs = np.concatenate([[0.0], np.cumsum(factors)])
-    top = float(logs.max())
-    return math.log(2) + top + math.log(float(np.exp(logs - top).sum()))
+        return float(self.k) * (self.slope + self.bias)
 
 
 def lsjgh_constant() -> float:
@@ -92,41 +82,60 @@ def rademacher(kind: str, of: Class, *, rows: int) -> Bound:
         (2024), Theorem 19 (eq. 15) and Conjecture 20.
     """
     check_choice("A kind", kind, KINDS)
-    m = at_least(rows, 1, "A number of samples")
-    a, b, root = of.slope, of.bias, math.sqrt(of.s * of.k / m)
-    over = of.k * max(b - a, 0.0) / math.sqrt(m)  # bias clipping: only min(A, B) of the bias matters
+    m = count(rows, "The number of rows")
+    a, b, k = check_of(of).slope, of.bias, of.k
+    root = math.sqrt(of.s / m) * math.sqrt(k)
+    over = upper(lambda: k * max(b - a, 0.0) / math.sqrt(m))  # bias clipping: only min(A, B) of the bias matters
     law: tuple[str, ...] = ("inputs of length at most R", _PROMISE)
     if kind == "trivial":
         return Bound(value=of.largest, assumptions=law, source="|h| <= kM", provenance=TEXTBOOK, vacuous=True)
+    dense = upper(lambda: 2 * of.s * (a + b) / math.sqrt(m))
     if kind == "dense":
-        value = 2 * of.s * (a + b) / math.sqrt(m)
-        return _against(value, of, ("inputs of length at most R",), "sum of single neurons", TEXTBOOK)
+        return _against(dense, of, ("inputs of length at most R",), "sum of single neurons", TEXTBOOK)
     if kind == "vc":
-        log = log_dichotomies(int(m), of.n)
-        first = a * (1 + math.sqrt(2 * log))
-        plain = root * (first + b * math.sqrt(2 * (log + math.log(2))))
-        clipped = root * (first + min(a, b) * math.sqrt(2 * (log + math.log(2)))) + over
-        return _against(min(plain, clipped), of, law, "D10", OURS)
+        log = log_dichotomies(m, of.n)
+        first, beside = a * (1 + math.sqrt(2 * log)), math.sqrt(2 * (log + math.log(2)))
+        value = min(root * (first + b * beside), root * (first + min(a, b) * beside) + over)
+        return _against(value, of, law, "D10", OURS)
     if kind == "lsjgh":
         chain = lsjgh_constant() * root * math.log(2 * m) ** 1.5
-        value = (a + min(a, b)) * min(of.k, chain) + over
-        value = min(value, of.largest, 2 * of.s * (a + b) / math.sqrt(m))
+        value = min(upper(lambda: (a + min(a, b)) * min(k, chain) + over), of.largest, dense)
         return _against(value, of, law, _MANUSCRIPT, UNREVIEWED)
     if kind == "adkm":
-        inside = of.k * m * (of.radius + b)
-        if inside <= 1:
-            raise ConfigError(f"Theorem 19 says nothing where k m (R + B) <= 1, got {inside:g}; scale the inputs.")
-        value = (a + b) * root * math.sqrt(of.n * math.log(inside))
+        inside = log_units(of) + math.log(m)
+        if inside <= 0:
+            raise ConfigError(
+                f"Theorem 19 says nothing where k m (R + B) <= 1, got {math.exp(inside):g}; take more rows, or scale "
+                "the inputs."
+            )
+        value = upper(lambda: (a + b) * root * math.sqrt(of.n * inside))
         law = (*law, "the hidden constant is 1")
         return _against(value, of, law, "Awasthi et al. 2024, Theorem 19", QUOTED)
     if kind == "conjecture":
         law = (*law, "Conjecture 20 holds, with its constant 1")
-        return _against((a + b) * root, of, law, "Awasthi et al. 2024, Conjecture 20", CONJECTURE)
-    q = min(of.s // of.k, int(m))
+        value = upper(lambda: (a + b) * root)
+        return _against(value, of, law, "Awasthi et al. 2024, Conjecture 20", CONJECTURE)
+    q = min(of.s // k, m)
     if q > of.n:
-        raise ConfigError(f"The lower bound needs min(s / k, m) <= n, got {q} and n = {of.n}.")
-    value = (a * min(of.k, root) + of.k * b / math.sqrt(m)) / (4 * math.sqrt(2))
+        raise ConfigError(f"The lower bound needs min(s / k, m) <= n, got {q:.9g} and n = {of.n:.9g}.")
+    value = (a * min(k, root) + k * (b / math.sqrt(m))) / (4 * math.sqrt(2))
     return Bound(value=value, assumptions=("some input law",), source=_MANUSCRIPT, provenance=UNREVIEWED)
+
+
+def check_of(of: object) -> Class:
+    """The class, if it is one.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if not isinstance(of, Class):
+        raise ConfigError(f"A class of networks is a Class, got {described(of)}; make one with Class(n=, s=, k=).")
+    return of
+
+
+def log_units(of: Class) -> float:
+    """``ln(k (R + B))``, on which Theorem 19's logarithm depends."""
+    return math.log(of.k) + math.log(of.radius + of.bias) if of.radius + of.bias < math.inf else math.inf
 
 
 def _against(value: float, of: Class, law: tuple[str, ...], source: str, provenance: object) -> Bound:
@@ -137,42 +146,6 @@ def _against(value: float, of: Class, law: tuple[str, ...], source: str, provena
         provenance=provenance,  # type: ignore[arg-type]
         vacuous=value >= of.largest,
     )
-
-
-def majority_gap(q: int, rows: int) -> float:
-    """Exact 0-1 generalisation gap of the majority rule on q equally likely clusters with random labels.
-
-    ``(q / 2m) E[J C(J - 1, floor((J - 1) / 2)) / 2^(J - 1)]`` with ``J ~ Bin(m, 1/q)``; times ``2 k A`` it is the
-    Rademacher complexity of the clusters.
-
-    Raises:
-        ConfigError: a number is below 1.
-
-    Source: ours.
-    """
-    at_least(q, 1, "q"), at_least(rows, 1, "A number of samples")
-    return q / (2 * rows) * sum(p * _mean_distance(j) for j, p in _binomial(rows, 1 / q))
-
-
-def _mean_distance(j: int) -> float:
-    """``E |sum of j signs|``."""
-    if j == 0:
-        return 0.0
-    half = (j - 1) // 2
-    log = math.lgamma(j) - math.lgamma(half + 1) - math.lgamma(j - half) - (j - 1) * math.log(2)
-    return j * math.exp(log)
-
-
-def _binomial(m: int, p: float) -> list[tuple[int, float]]:
-    if p == 1:
-        return [(m, 1.0)]
-    reach = 12 * math.sqrt(m * p * (1 - p)) + 30
-    low, high = max(0, int(m * p - reach)), min(m, int(m * p + reach))
-    log = [
-        math.lgamma(m + 1) - math.lgamma(j + 1) - math.lgamma(m - j + 1) + j * math.log(p) + (m - j) * math.log1p(-p)
-        for j in range(low, high + 1)
-    ]
-    return [(low + i, math.exp(value)) for i, value in enumerate(log)]
 
 
 def generalization(
@@ -201,15 +174,14 @@ def generalization(
 
     Source: textbook symmetrisation and contraction; U as named.
     """
-    if not kinds or any(kind not in KINDS or kind == "lower" for kind in kinds):
-        raise ConfigError(f"Upper bounds are of kind {', '.join(KINDS[:-1])}, got {list(kinds)}.")
-    found = min((rademacher(kind, of, rows=rows) for kind in kinds), key=lambda bound: bound.value)
-    top = of.largest
-    slope, span = 2 * top, 2 * top**2
+    check_switch("realizable", realizable)
+    chosen, m, delta = check_kinds(kinds), count(rows, "The number of rows"), probability(delta, "delta")
+    found = min((rademacher(kind, of, rows=m) for kind in chosen), key=lambda bound: bound.value)
+    top, span = of.largest, loss_range(of)
     factor = 2 if realizable else 4
-    log = math.log((1 if realizable else 2) / probability(delta, "delta"))
+    log = (0 if realizable else math.log(2)) - math.log(delta)
     labels = "labels of a network of the class" if realizable else "labels within [-kM, kM]"
-    value = factor * slope * found.value + factor / 2 * span * math.sqrt(log / (2 * rows))
+    value = upper(lambda: factor * 2 * top * found.value + factor / 2 * span * math.sqrt(log / 2 / m))
     return Bound(
         value=value,
         assumptions=tuple(dict.fromkeys((*found.assumptions, _PROMISE, *_LEARNING, labels))),
@@ -218,3 +190,22 @@ def generalization(
         provenance=found.provenance,
         vacuous=value >= span,
     )
+
+
+def loss_range(of: Class) -> float:
+    """``2 (k M)^2``: no half-squared loss of values and labels within [-k M, k M] is larger."""
+    return upper(lambda: 2 * of.largest**2)
+
+
+def check_kinds(kinds: object) -> tuple[str, ...]:
+    """The kinds, if they are upper bounds.
+
+    Raises:
+        ConfigError: they are not, none, or one text.
+    """
+    known = KINDS[:-1]
+    if isinstance(kinds, str) or not isinstance(kinds, Sequence):
+        raise ConfigError(f"`kinds` is a tuple of some of {', '.join(known)}, got {described(kinds)}.")
+    if not kinds or any(kind not in known for kind in kinds):
+        raise ConfigError(f"Upper bounds are of kind {', '.join(known)}, got {list(kinds)}.")
+    return tuple(kinds)

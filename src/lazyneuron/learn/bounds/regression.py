@@ -7,7 +7,7 @@ import math
 
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.learn.bounds.bound import OURS, UNIFORM, Bound
-from lazyneuron.learn.checks import at_least, positive, probability
+from lazyneuron.learn.checks import at_least, count, positive, probability, upper, whole_above
 
 
 def samples_ols(features: int, delta: float) -> Bound:
@@ -22,10 +22,10 @@ def samples_ols(features: int, delta: float) -> Bound:
 
     Source: ours, D6 (c); compare Cohen, Davenport, Leviatan (2013).
     """
-    n = at_least(features, 1, "The number of features")
-    m = math.ceil(max(6.52 * n * math.log(2 * n / probability(delta, "delta")), 8 * n / delta))
+    n, delta = count(features, "The number of features"), probability(delta, "delta")
+    m = upper(lambda: max(6.52 * n * (math.log(2 * n) - math.log(delta)), 8 * n / delta))
     return Bound(
-        value=m,
+        value=whole_above(m),
         assumptions=(UNIFORM, "labels without noise", "the tail is at most the error"),
         failure_probability=delta,
         source="D6 (c)",
@@ -51,11 +51,12 @@ def gram_failure(features: int, rows: int, *, floor: float = 0.5) -> float:
 
     Source: matrix Chernoff (Tropp 2012).
     """
-    at_least(features, 1, "The number of features"), at_least(rows, 0, "A number of rows")
-    if positive(floor, "floor") >= 1:
+    n, m = count(features, "The number of features"), count(rows, "The number of rows", least=0)
+    least = positive(floor, "floor")
+    if least >= 1:
         return 1.0
-    rate = 1 - floor + floor * math.log(floor)
-    return min(1.0, features * math.exp(-rate * rows / features))
+    rate = 1 - least + least * math.log(least)
+    return min(1.0, n * math.exp(-rate * (m / n)))
 
 
 def risk_ols(tail: float, features: int, *, rows: int, noise: float = 0.0, floor: float = 0.5) -> Bound:
@@ -73,12 +74,12 @@ def risk_ols(tail: float, features: int, *, rows: int, noise: float = 0.0, floor
 
     Source: ours, D6 (b).
     """
-    at_least(tail, 0, "The tail"), at_least(noise, 0, "Noise"), positive(rows, "rows"), positive(floor, "floor")
-    value = tail + features * (tail + noise) / (floor**2 * rows)
-    failure = gram_failure(features, rows, floor=floor)
+    tail, noise, least = at_least(tail, 0, "The tail"), at_least(noise, 0, "Noise"), positive(floor, "floor")
+    n, m = count(features, "The number of features"), count(rows, "The number of rows")
+    failure = gram_failure(n, m, floor=least)
     return Bound(
-        value=value,
-        assumptions=(UNIFORM, f"in expectation, on the event that the least Gram eigenvalue is at least {floor:g}"),
+        value=upper(lambda: tail + n / m * (tail + noise) / least / least),
+        assumptions=(UNIFORM, f"in expectation, on the event that the least Gram eigenvalue is at least {least:g}"),
         failure_probability=failure,
         source="D6 (b)",
         provenance=OURS,
@@ -87,8 +88,20 @@ def risk_ols(tail: float, features: int, *, rows: int, noise: float = 0.0, floor
 
 
 def typical_risk_ols(tail: float, features: int, *, rows: int, noise: float = 0.0) -> float:
-    """``tail + (tail + noise) N / (m - N)``: what one sees for m above N; a rule of thumb, no bound."""
-    return math.inf if rows <= features else tail + (tail + noise) * features / (rows - features)
+    """``tail + (tail + noise) N / (m - N)``: what one sees for m above N, infinite below; a rule of thumb, no bound.
+
+    Args:
+        tail: weight above the degree.
+        features: N.
+        rows: m.
+        noise: variance of the labels' noise.
+
+    Raises:
+        ConfigError: a number is out of range.
+    """
+    tail, noise = at_least(tail, 0, "The tail"), at_least(noise, 0, "Noise")
+    n, m = count(features, "The number of features"), count(rows, "The number of rows")
+    return math.inf if m <= n else upper(lambda: tail + (tail + noise) * (n / (m - n)))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -118,10 +131,12 @@ def batches_for(features: int, delta: float, *, residual: float, error: float) -
 
     Source: ours, D6 (d).
     """
-    n = at_least(features, 1, "The number of features")
-    ratio = 288 * at_least(residual, 0, "The residual") / positive(error, "error")
-    rows = math.ceil(n * max(6.52 * math.log(8 * n), ratio))
-    return Batches(count=math.ceil(8 * math.log(1 / probability(delta, "delta"))), rows=rows)
+    n, delta = count(features, "The number of features"), probability(delta, "delta")
+    residual, error = at_least(residual, 0, "The residual"), positive(error, "error")
+    rows = upper(lambda: n * max(6.52 * math.log(8 * n), 288 * residual / error))
+    if not math.isfinite(rows):
+        raise ConfigError(f"No finite number of rows reaches an error of {error:g} from a residual of {residual:g}.")
+    return Batches(count=math.ceil(-8 * math.log(delta)), rows=math.ceil(rows))
 
 
 def agnostic_excess(best: float, tail: float, *, features: int, rows: int) -> Bound:
@@ -140,12 +155,11 @@ def agnostic_excess(best: float, tail: float, *, features: int, rows: int) -> Bo
 
     Source: ours, D8.
     """
-    if rows < 1:
-        raise ConfigError(f"A number of rows is at least 1, got {rows}.")
-    failure = gram_failure(features, rows)
-    roots = math.sqrt(at_least(best, 0, "The best error")) + math.sqrt(at_least(tail, 0, "The tail"))
+    best, tail = at_least(best, 0, "The best error"), at_least(tail, 0, "The tail")
+    n, m = count(features, "The number of features"), count(rows, "The number of rows")
+    failure = gram_failure(n, m)
     return Bound(
-        value=(1 + 4 * features / rows) * roots**2,
+        value=upper(lambda: (1 + 4 * n / m) * (math.sqrt(best) + math.sqrt(tail)) ** 2),
         assumptions=(UNIFORM, "in expectation, on the event that the least Gram eigenvalue is at least 1/2"),
         failure_probability=failure,
         source="D8",

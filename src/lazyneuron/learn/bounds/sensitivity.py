@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.learn.bounds.bound import OURS, SPARSE_EVERYWHERE, UNIFORM, Bound
-from lazyneuron.learn.checks import at_least
+from lazyneuron.learn.checks import at_least, count, finite_array, share, upper
 
 
 def phi(p: float) -> float:
@@ -22,8 +23,7 @@ def phi(p: float) -> float:
 
     Source: the level-1 inequality; see D4 in the documentation.
     """
-    if not 0 <= p <= 1:
-        raise ConfigError(f"A probability lies in [0, 1], got {p}.")
+    p = share(p, "A probability")
     return p * math.sqrt(-math.log(p)) if 0 < p < 1 else 0.0
 
 
@@ -32,7 +32,7 @@ def phi_capped(p: float) -> float:
     return phi(min(p, math.exp(-0.5)))
 
 
-def as_sparse(k: float, norm: float, *, s: int | None = None) -> Bound:
+def as_sparse(k: int, norm: float, *, s: int | None = None) -> Bound:
     """D1: ``AS(h) <= 4 k^2 W^2``, and ``min(2k, s)^2 W^2`` when the width is given.
 
     Args:
@@ -47,10 +47,10 @@ def as_sparse(k: float, norm: float, *, s: int | None = None) -> Bound:
 
     Source: ours, D1.
     """
-    units = 2 * at_least(k, 1, "k")
+    units, w = 2 * count(k, "k"), at_least(norm, 0, "W")
     if s is not None:
-        units = min(units, at_least(s, 1, "s"))
-    value = units**2 * at_least(norm, 0, "W") ** 2
+        units = min(units, count(s, "s"))
+    value = upper(lambda: units**2 * w**2)
     return Bound(value=value, assumptions=(UNIFORM, SPARSE_EVERYWHERE), source="D1", provenance=OURS)
 
 
@@ -66,12 +66,13 @@ def as_mean_square(mean_square_active: float, norm: float) -> Bound:
 
     Source: ours, corollary of D2.
     """
-    value = 4 * at_least(norm, 0, "W") ** 2 * at_least(mean_square_active, 0, "E K^2")
+    w, square = at_least(norm, 0, "W"), at_least(mean_square_active, 0, "E K^2")
+    value = upper(lambda: 4 * w**2 * square)
     law = (UNIFORM, "E K^2 is at most the number given")
     return Bound(value=value, assumptions=law, source="D2, corollary", provenance=OURS)
 
 
-def as_mostly_sparse(k: float, norm: float, *, s: int, exceeding: float) -> Bound:
+def as_mostly_sparse(k: int, norm: float, *, s: int, exceeding: float) -> Bound:
     """Remark 11 in numbers: ``AS(h) <= 4 W^2 (k^2 + (s^2 - k^2) Pr[K > k])``.
 
     So a promise of k that fails with probability at most ``(k / s)^2`` costs a factor of 2 and no more.
@@ -87,53 +88,71 @@ def as_mostly_sparse(k: float, norm: float, *, s: int, exceeding: float) -> Boun
 
     Source: Awasthi, Dikkala, Kamath, Meka (2024), Remark 11; the numbers are ours, a corollary of D2.
     """
-    if not 0 <= exceeding <= 1:
-        raise ConfigError(f"Pr[K > k] lies in [0, 1], got {exceeding}.")
-    if at_least(k, 1, "k") > at_least(s, 1, "s"):
-        raise ConfigError(f"No more than all neurons are active: k = {k} exceeds s = {s}.")
-    value = 4 * at_least(norm, 0, "W") ** 2 * (k**2 + (s**2 - k**2) * exceeding)
+    chance, w = share(exceeding, "Pr[K > k]"), at_least(norm, 0, "W")
+    active, width = check_active(k, s)
+    value = upper(lambda: 4 * w**2 * (active**2 + (width**2 - active**2) * chance))
     law = (UNIFORM, "Pr[K > k] is at most the number given")
     return Bound(value=value, assumptions=law, source="Remark 11, from D2", provenance=OURS)
 
 
-def as_product(k: float, norm: float, *, means: object = None) -> Bound:
+def as_product(k: int, norm: float, *, means: object = None) -> Bound:
     """D5: independent coordinates in [-1, 1] (``8 k^2 W^2``), or bits with these means (``4 (1 + max |mu|) k^2 W^2``).
+
+    Args:
+        k: active neurons.
+        norm: W.
+        means: of the bits, shape (n,).
 
     Raises:
         ConfigError: a number is out of range.
+        DataError, ShapeError: the means are no row of finite numbers.
 
     Source: ours, D5 (i) and (ii).
     """
     factor, law = 8.0, "independent coordinates in [-1, 1]"
     if means is not None:
-        mu = np.abs(np.asarray(means, np.float64)).max(initial=0)
-        if not mu <= 1:
+        mu = float(np.abs(finite_array(means, "means", ndim=1)).max(initial=0))
+        if mu > 1:
             raise ConfigError(f"Means of bits lie in [-1, 1], got {mu}.")
-        factor, law = 4 * (1 + float(mu)), "independent bits with the given means"
-    value = factor * at_least(k, 1, "k") ** 2 * at_least(norm, 0, "W") ** 2
+        factor, law = 4 * (1 + mu), "independent bits with the given means"
+    active, w = count(k, "k"), at_least(norm, 0, "W")
+    value = upper(lambda: factor * active**2 * w**2)
     return Bound(
         value=value, assumptions=(law, "at most k neurons active on the support"), source="D5", provenance=OURS
     )
 
 
-def check_class(k: float, norm: float, *, bias: float, n: int, s: int) -> None:
-    """Refuse numbers that no class has.
+def check_active(k: int, s: int) -> tuple[int, int]:
+    """How many neurons are active, and how many there are.
 
     Raises:
-        ConfigError: a number is out of range.
+        ConfigError: one is no count, or more are active than there are.
     """
-    at_least(k, 1, "k"), at_least(norm, 0, "W"), at_least(bias, 0, "B"), at_least(n, 1, "n"), at_least(s, 1, "s")
+    active, width = count(k, "k"), count(s, "s")
+    if active > width:
+        raise ConfigError(f"No more than all neurons are active: k = {active:.9g} exceeds s = {width:.9g}.")
+    return active, width
 
 
-def total_phi(k: float, s: int) -> float:
+def check_class(k: int, norm: float, *, bias: float, n: int, s: int) -> tuple[int, float, float, int, int]:
+    """k, W, B, n and s as they are computed with.
+
+    Raises:
+        ConfigError: no class has such numbers.
+    """
+    active, width = check_active(k, s)
+    return active, at_least(norm, 0, "W"), at_least(bias, 0, "B"), count(n, "n"), width
+
+
+def total_phi(k: int, s: int) -> float:
     """The most that ``sum_j phi(p_j)`` can be for shares that add up to k: ``k sqrt(ln(s/k))``, ``.429 s`` for small s.
 
     Source: Jensen's inequality, as phi is concave; its maximum is at ``exp(-1/2)``.
     """
-    return k * math.sqrt(math.log(s / k)) if s >= math.exp(0.5) * k else phi(math.exp(-0.5)) * s
+    return k * math.sqrt(math.log(s / k)) if s / k >= math.exp(0.5) else phi(math.exp(-0.5)) * s
 
 
-def as_adkm(k: float, norm: float, *, bias: float, n: int, s: int) -> Bound:
+def as_adkm(k: int, norm: float, *, bias: float, n: int, s: int) -> Bound:
     """The published route with explicit constants, for comparison; D1 is never worse.
 
     ``k^2 W^2 + 2 sqrt(2 n) c t^2 + n eta k^2 (W sqrt(n) + B)^2`` with ``t = k (B + W sqrt(2 ln(2 s / eta)))``; c is
@@ -152,19 +171,19 @@ def as_adkm(k: float, norm: float, *, bias: float, n: int, s: int) -> Bound:
 
     Source: Awasthi, Dikkala, Kamath, Meka (2024), Lemma 9; constants ours.
     """
-    check_class(k, norm, bias=bias, n=n, s=s)
+    k, norm, bias, n, s = check_class(k, norm, bias=bias, n=n, s=s)
     c = total_phi(k, s)
 
     def total(eta: float) -> float:
-        cut = k * (bias + norm * math.sqrt(2 * math.log(2 * s / eta)))
+        cut = k * (bias + norm * math.sqrt(2 * (math.log(2 * s) - math.log(eta))))
         rest = n * eta * k**2 * (norm * math.sqrt(n) + bias) ** 2
         return k**2 * norm**2 + 2 * math.sqrt(2 * n) * c * cut**2 + rest
 
-    value = min(total(10.0**e) for e in np.arange(-12, 0, 0.25))
+    value = min(upper(partial(total, 10.0 ** (e / 4))) for e in range(-48, 0))
     return Bound(
         value=value,
         assumptions=(UNIFORM, SPARSE_EVERYWHERE),
         source="Awasthi et al. 2024, Lemma 9, constants explicit",
         provenance=OURS,
-        vacuous=value >= 4 * k**2 * norm**2,
+        vacuous=value >= upper(lambda: 4 * k**2 * norm**2),
     )

@@ -6,15 +6,16 @@ import math
 
 import numpy as np
 
-from lazyneuron.core.errors import ConfigError
+from lazyneuron.core.arguments import described
+from lazyneuron.core.errors import ConfigError, ShapeError
 from lazyneuron.learn.bounds.bound import OURS, QUOTED, SPARSE_EVERYWHERE, TEXTBOOK, UNIFORM, Bound
-from lazyneuron.learn.bounds.sensitivity import phi, phi_capped
-from lazyneuron.learn.checks import at_least, correlation, positive
+from lazyneuron.learn.bounds.sensitivity import check_class, phi, phi_capped
+from lazyneuron.learn.checks import at_least, correlation, count, finite_array, positive, upper
 
 _BOTH = (UNIFORM, SPARSE_EVERYWHERE)
 
 
-def tail_bound(degree: int, k: float, *, norm: float) -> Bound:
+def tail_bound(degree: int, k: int, *, norm: float) -> Bound:
     """D3: ``tail(d) <= 4 k^2 W^2 / (d + 1)``; vacuous where it exceeds the variance bound ``4 k^2 W^2``.
 
     Raises:
@@ -22,9 +23,9 @@ def tail_bound(degree: int, k: float, *, norm: float) -> Bound:
 
     Source: ours, D3; attained at d = p - 1 by the parity of p bits.
     """
-    whole = 4 * at_least(k, 1, "k") ** 2 * at_least(norm, 0, "W") ** 2
-    value = whole / (at_least(degree, 0, "A degree") + 1)
-    return Bound(value=value, assumptions=_BOTH, source="D3", provenance=OURS, vacuous=degree == 0)
+    d, active, w = count(degree, "A degree", least=0), count(k, "k"), at_least(norm, 0, "W")
+    value = upper(lambda: 4 * active**2 * w**2 / (d + 1))
+    return Bound(value=value, assumptions=_BOTH, source="D3", provenance=OURS, vacuous=d == 0)
 
 
 def tail_bound_sensitivity(degree: int, sensitivity: float) -> Bound:
@@ -33,7 +34,7 @@ def tail_bound_sensitivity(degree: int, sensitivity: float) -> Bound:
     Raises:
         ConfigError: a number is out of range.
     """
-    value = at_least(sensitivity, 0, "AS") / (at_least(degree, 0, "A degree") + 1)
+    value = at_least(sensitivity, 0, "AS") / (count(degree, "A degree", least=0) + 1)
     law = (UNIFORM, "AS is at most the number given")
     return Bound(value=value, assumptions=law, source="Markov over degrees", provenance=OURS)
 
@@ -54,30 +55,42 @@ def tail_from_noise(degree: int, noise: float, *, rho: float) -> Bound:
 
     Source: Klivans, O'Donnell, Servedio (2004); Awasthi, Dikkala, Kamath, Meka (2024), Claim 2.1.
     """
-    if not 0 <= rho < 1:
-        raise ConfigError(f"Noise takes weight from high degrees for a correlation in [0, 1), got {rho}.")
-    above = 1 - rho ** (at_least(degree, 0, "A degree") + 1)
-    value = 2 * at_least(noise, 0, "NS") / above
+    d, found, rho = count(degree, "A degree", least=0), at_least(noise, 0, "NS"), correlation(rho, noise=True)
+    above = -math.expm1((d + 1) * math.log(rho)) if rho else 1.0
+    value = upper(lambda: 2 * found / above)
     law = (UNIFORM, "NS is at most the number given")
     return Bound(value=value, assumptions=law, source="Awasthi et al. 2024, Claim 2.1", provenance=TEXTBOOK)
 
 
-def width_phi(k: float, norm: float, *, s: int) -> float:
+def width_phi(k: int, norm: float, *, s: int) -> float:
     """The bound on D4's Phi from the width alone: ``2 k W^2 sqrt(ln(s / 2k))``, or ``.429 s W^2`` for small s."""
-    if s >= 2 * math.exp(0.5) * k:
+    if s / k >= 2 * math.exp(0.5):
         return 2 * k * norm**2 * math.sqrt(math.log(s / (2 * k)))
     return phi(math.exp(-0.5)) * s * norm**2
 
 
 def active_phi(norms: object, shares: object) -> float:
-    """``Phi = sum_j |v_j|^2 phi(min(1, 2 p_j))`` of a network, from the norms of its rows and its activation shares."""
-    squares = np.asarray(norms, np.float64) ** 2
-    twice = np.minimum(2 * np.asarray(shares, np.float64), 1.0)
-    return float(sum(a * phi_capped(float(p)) for a, p in zip(squares, twice, strict=True)))
+    """``Phi = sum_j |v_j|^2 phi(min(1, 2 p_j))`` of a network, from the norms of its rows and its activation shares.
+
+    Args:
+        norms: ``|v_j|``, shape (s,).
+        shares: ``p_j``, shape (s,).
+
+    Raises:
+        ConfigError: a norm is negative, or a share lies outside [0, 1].
+        DataError, ShapeError: they are no rows of finite numbers, or differ in length.
+    """
+    lengths, often = finite_array(norms, "norms", ndim=1), finite_array(shares, "shares", ndim=1)
+    if len(lengths) != len(often):
+        raise ShapeError(f"There is one share for each norm, got {len(often)} for {len(lengths)}.")
+    if min(lengths.min(initial=0), often.min(initial=0)) < 0 or often.max(initial=0) > 1:
+        raise ConfigError("Norms are at least 0 and shares lie in [0, 1]; pass lengths of rows and activation shares.")
+    pairs = zip(lengths.tolist(), np.minimum(2 * often, 1.0).tolist(), strict=True)
+    return upper(lambda: float(sum(a * a * phi_capped(p) for a, p in pairs)))
 
 
 def tail_bound_width(
-    degree: int, k: float, *, norm: float, s: int | None = None, phi_value: float | None = None
+    degree: int, k: int, *, norm: float, s: int | None = None, phi_value: float | None = None
 ) -> Bound:
     """D4: ``tail(d) <= 4 k Phi / ((1 - 1/e) sqrt(d) (d + 1))`` for d from 1.
 
@@ -95,14 +108,21 @@ def tail_bound_width(
     """
     if (s is None) == (phi_value is None):
         raise ConfigError("Give either the width s or the value of Phi.")
-    at_least(degree, 1, "A degree"), at_least(k, 1, "k"), at_least(norm, 0, "W")
-    found = width_phi(k, norm, s=s) if s is not None else at_least(float(phi_value or 0.0), 0, "Phi")
-    value = 4 * k * found / ((1 - math.exp(-1)) * math.sqrt(degree) * (degree + 1))
+    d, active, w = count(degree, "A degree"), count(k, "k"), at_least(norm, 0, "W")
+    width = None if s is None else count(s, "s")
+    given = None if phi_value is None else at_least(phi_value, 0, "Phi")
+
+    def at() -> float:
+        found = width_phi(active, w, s=width) if width is not None else given or 0.0
+        return 4 * active * found / ((1 - math.exp(-1)) * math.sqrt(d) * (d + 1))
+
+    value = upper(at)
     law = _BOTH if s is not None else (*_BOTH, "Phi is at most the number given")
-    return Bound(value=value, assumptions=law, source="D4", provenance=OURS, vacuous=value >= 4 * k**2 * norm**2)
+    trivial = upper(lambda: 4 * active**2 * w**2)
+    return Bound(value=value, assumptions=law, source="D4", provenance=OURS, vacuous=value >= trivial)
 
 
-def noise_bound(rho: float, k: float, *, norm: float) -> Bound:
+def noise_bound(rho: float, k: int, *, norm: float) -> Bound:
     """``NS_rho(h) <= 2 (1 - rho) k^2 W^2`` for rho in [-1, 1].
 
     Raises:
@@ -110,12 +130,13 @@ def noise_bound(rho: float, k: float, *, norm: float) -> Bound:
 
     Source: ours, D3.
     """
-    value = 2 * (1 - correlation(rho)) * at_least(k, 1, "k") ** 2 * at_least(norm, 0, "W") ** 2
+    noise, active, w = 1 - correlation(rho), count(k, "k"), at_least(norm, 0, "W")
+    value = upper(lambda: 2 * noise * active**2 * w**2)
     return Bound(value=value, assumptions=_BOTH, source="D3", provenance=OURS)
 
 
 def degree_for(
-    error: float, k: float, *, norm: float, n: int | None = None, s: int | None = None, rule: str = "best"
+    error: float, k: int, *, norm: float, n: int | None = None, s: int | None = None, rule: str = "best"
 ) -> Bound:
     """The least degree whose tail is certified to be at most ``error``.
 
@@ -133,9 +154,13 @@ def degree_for(
     Source: ours, D3 and D4.
     """
     if rule not in ("best", "D3", "D4") or (rule == "D4" and s is None):
-        raise ConfigError(f"The rule is best, D3, or D4 with the width s, got {rule!r} with s = {s}.")
-    whole = 4 * at_least(k, 1, "k") ** 2 * at_least(norm, 0, "W") ** 2
-    if not math.isfinite(whole / positive(error, "error")):
+        raise ConfigError(
+            f"The rule is best, D3, or D4 with the width s, got {described(rule)} with s = {described(s)}."
+        )
+    k, norm, error = count(k, "k"), at_least(norm, 0, "W"), positive(error, "error")
+    n, s = None if n is None else count(n, "n", least=0), None if s is None else count(s, "s")
+    whole = upper(lambda: 4 * k**2 * norm**2)
+    if not math.isfinite(whole / error):
         raise ConfigError(f"No finite degree reaches an error of {error:g} where the variance is up to {whole:g}.")
     first = max(math.ceil(whole / error * (1 - 1e-12)) - 1, 0)  # at equality rounding must not cost a degree
     second = first
@@ -152,7 +177,7 @@ def degree_for(
     )
 
 
-def _least(error: float, k: float, norm: float, s: int) -> int:
+def _least(error: float, k: int, norm: float, s: int) -> int:
     """Least d from 1 with D4 at most ``error``, by bisection: the bound falls in d."""
     high = 1
     while tail_bound_width(high, k, norm=norm, s=s).value > error:
@@ -167,7 +192,7 @@ def _least(error: float, k: float, norm: float, s: int) -> int:
     return high
 
 
-def degree_adkm(error: float, k: float, *, norm: float, bias: float, n: int, s: int) -> Bound:
+def degree_adkm(error: float, k: int, *, norm: float, bias: float, n: int, s: int) -> Bound:
     """The published degree ``(k^8 W^4 ln^4(ns) + k^6 B^4 ln s) / error^2`` with the constant taken as 1.
 
     Raises:
@@ -175,8 +200,10 @@ def degree_adkm(error: float, k: float, *, norm: float, bias: float, n: int, s: 
 
     Source: Awasthi, Dikkala, Kamath, Meka (2024), Theorem 8.
     """
-    at_least(k, 1, "k"), at_least(norm, 0, "W"), at_least(bias, 0, "B"), at_least(n, 1, "n"), at_least(s, 1, "s")
-    value = (k**8 * norm**4 * math.log(n * s) ** 4 + k**6 * bias**4 * math.log(s)) / positive(error, "error") ** 2
+    k, norm, bias, n, s = check_class(k, norm, bias=bias, n=n, s=s)
+    error = positive(error, "error")
+    first = upper(lambda: k**8 * norm**4 * math.log(n * s) ** 4 / error / error)
+    value = first + upper(lambda: k**6 * bias**4 * math.log(s) / error / error)
     return Bound(
         value=value,
         assumptions=(*_BOTH, "the hidden constant is 1"),

@@ -8,9 +8,10 @@ import math
 
 import numpy as np
 
+from lazyneuron.core.arguments import described
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.learn import cube
-from lazyneuron.learn.checks import positive
+from lazyneuron.learn.checks import count, positive
 from lazyneuron.learn.instances.instance import Instance, signs
 from lazyneuron.learn.network import SparseActivationNet
 from lazyneuron.ops.array import Array
@@ -39,8 +40,7 @@ def hamming_code(r: int) -> Code:
     Raises:
         ConfigError: r lies outside 2..4.
     """
-    if not 2 <= r <= 4:
-        raise ConfigError(f"Hamming codes are built for r = 2 to 4, got {r}.")
+    r = count(r, "r, the number of check bits,", least=2, most=4)
     n = 2**r - 1
     index = np.arange(2**n, dtype=np.int64)
     syndrome = np.zeros(len(index), np.int64)
@@ -65,7 +65,11 @@ def code_net(code: Code, *, norm: float | None = None, seed: int | None = None) 
         code: a perfect code.
         norm: the norm W of each neuron; None leaves weights of +-1, W = sqrt(n).
         seed: of random outer signs; None makes them all +1.
+
+    Raises:
+        ConfigError: the code is none, or a number out of range.
     """
+    _check_code(code)
     rows = 1.0 - 2.0 * (np.array(code.words)[:, None] >> np.arange(code.n) & 1)
     scale = 1.0 if norm is None else positive(norm, "norm") / math.sqrt(code.n)
     threshold = np.full(len(rows), code.n - 2.0 * code.radius - 2)
@@ -75,7 +79,18 @@ def code_net(code: Code, *, norm: float | None = None, seed: int | None = None) 
 
 
 def code_table(code: Code, instance: Instance) -> Array:
-    """The values of :func:`code_net` on the whole cube, ball by ball: fast where ``s 2^n`` products would not be."""
+    """The values of :func:`code_net` on the whole cube, ball by ball: fast where ``s 2^n`` products would not be.
+
+    Args:
+        code: a perfect code.
+        instance: what :func:`code_net` made of it.
+
+    Raises:
+        ConfigError: the code is none, the instance is not of it, or n is too large.
+    """
+    _check_code(code)
+    if not isinstance(instance, Instance) or instance.net.s != len(code.words):
+        raise ConfigError(f"An instance of this code is what code_net made of it, got {described(instance)}.")
     cube.check_enumerable(code.n)
     out = np.zeros(2**code.n)
     words, outer = np.array(code.words, np.int64), instance.net.outer
@@ -83,3 +98,8 @@ def code_table(code: Code, instance: Instance) -> Array:
         for places in itertools.combinations(range(code.n), distance):
             out[words ^ sum(1 << j for j in places)] = outer * (2 * (code.radius - distance) + 2)
     return out
+
+
+def _check_code(code: object) -> None:
+    if not isinstance(code, Code):
+        raise ConfigError(f"A code is a Code, as hamming_code returns it, got {described(code)}.")

@@ -8,10 +8,11 @@ from collections.abc import Callable
 import numpy as np
 
 from lazyneuron.core.errors import ConfigError, DataError
-from lazyneuron.learn import cube
-from lazyneuron.learn.checks import at_least
+from lazyneuron.learn import checks, cube
 from lazyneuron.learn.network import SparseActivationNet
 from lazyneuron.ops.array import Array
+
+_WEIGHTS_BYTES = 2**32
 
 
 def _as_it_is(x: Array) -> Array:
@@ -50,18 +51,18 @@ class Instance:
 
         Args:
             count: how many.
-            seed: or a generator.
+            seed: of them, or a generator.
             noise: standard deviation of independent Gaussian noise on the labels.
 
         Returns:
             x of shape (count, n), int8 on the cube; y of shape (count,).
 
         Raises:
-            ConfigError: the count or the noise is negative.
+            ConfigError: a number is out of range, or the points would not fit into memory.
         """
-        at_least(count, 0, "A number of samples")
-        at_least(noise, 0, "Noise")
-        generator = np.random.default_rng(seed)
+        count, noise = checks.count(count, "The number of samples", least=0), checks.at_least(noise, 0, "Noise")
+        checks.check_points(count, max(self.net.n, 1))
+        generator = checks.generator_of(seed)
         base = cube.random_points(count, self.base, seed=generator)
         while self.allowed is not None and not (fits := self.allowed(base)).all():
             base[~fits] = cube.random_points(int((~fits).sum()), self.base, seed=generator)
@@ -82,16 +83,26 @@ class Instance:
 
 def signs(count: int, seed: int | np.random.Generator | None) -> Array:
     """Random signs, or ones when there is no seed."""
-    return np.ones(count) if seed is None else 1.0 - 2.0 * np.random.default_rng(seed).integers(0, 2, count)
+    return np.ones(count) if seed is None else 1.0 - 2.0 * checks.generator_of(seed).integers(0, 2, count)
+
+
+def check_size(neurons: int, inputs: int) -> None:
+    """Refuse networks whose weights would not fit into memory.
+
+    Raises:
+        ConfigError: they would not.
+    """
+    needed = checks.upper(lambda: 8.0 * neurons * inputs)
+    checks.check_memory(needed, "The weights of such a network", "take a smaller one", limit_bytes=_WEIGHTS_BYTES)
 
 
 def table_of(values: object) -> tuple[Array, int]:
     """A table of 2^p values and p.
 
     Raises:
-        DataError: the length is no power of two.
+        DataError: the length is no power of two, or a value is no finite number.
     """
-    table = np.asarray(values, np.float64).ravel()
+    table = checks.finite_array(np.ravel(np.asarray(values)), "The function's values", ndim=1)
     if len(table) < 1 or len(table) & (len(table) - 1):
         raise DataError(f"A function of p bits is given by 2^p values, got {len(table)}; list one for each input.")
     return table, len(table).bit_length() - 1
@@ -101,9 +112,10 @@ def place(rows: Array, n: int | None) -> Array:
     """Weight rows on the first coordinates of n.
 
     Raises:
-        ConfigError: n is smaller than the number of coordinates.
+        ConfigError: n is smaller than the number of coordinates, or so large that the network would not fit.
     """
-    wanted = rows.shape[1] if n is None else n
+    wanted = rows.shape[1] if n is None else checks.count(n, "n", least=0)
+    check_size(len(rows), wanted)
     if wanted < rows.shape[1]:
         raise ConfigError(f"The function depends on {rows.shape[1]} coordinates, n = {wanted} is less; raise n.")
     out = np.zeros((len(rows), wanted))

@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 
-from lazyneuron.core.errors import ConfigError
+from lazyneuron.core.arguments import check_choice
 from lazyneuron.learn import cube
-from lazyneuron.learn.checks import positive
-from lazyneuron.learn.instances.instance import Instance, place, signs, table_of
+from lazyneuron.learn.checks import count, finite_array, generator_of, positive
+from lazyneuron.learn.instances.instance import Instance, check_size, place, signs, table_of
 from lazyneuron.learn.network import SparseActivationNet
 
 
@@ -28,9 +28,9 @@ def junta_net(values: object, *, n: int | None = None, amplitude: int = 1) -> In
     Source:
         Awasthi, Dikkala, Kamath, Meka (2024), section 4; amplitude 2 is ours.
     """
-    if amplitude not in (1, 2):
-        raise ConfigError(f"The amplitude is 1 or 2, got {amplitude}.")
+    amplitude = count(amplitude, "The amplitude", most=2)
     table, p = table_of(values)
+    check_size(2**p, p)
     rows = cube.points(p).astype(np.float64)
     net = SparseActivationNet(place(rows, n), np.full(len(rows), p - amplitude, np.float64), table)
     return Instance(
@@ -52,12 +52,13 @@ def parity_net(p: int, *, k: int = 1, norm: float | None = None, n: int | None =
         n: number of coordinates; p by default.
 
     Raises:
-        ConfigError: p or k is below 1, or the norm is not above 0.
+        ConfigError: p is not from 1 to 24, k below 1, n below p, the norm not above 0, or the network would not fit.
 
     Source: ours.
     """
-    if p < 1 or k < 1:
-        raise ConfigError(f"A parity has at least one bit and one copy, got p = {p}, k = {k}.")
+    p, k = count(p, "p, the number of bits,", most=cube.MOST_ENUMERATED), count(k, "k, the number of copies,")
+    n = p if n is None else count(n, "n", least=p)
+    check_size(k * 2**p, n)
     scale = 1.0 if norm is None else positive(norm, "norm") / math.sqrt(p)
     one = junta_net(cube.points(p).prod(axis=1), n=n, amplitude=2).net
     net = SparseActivationNet(np.tile(one.weight, (k, 1)), np.tile(one.threshold, k), np.tile(one.outer, k) * scale)
@@ -71,7 +72,7 @@ def index_net(b: int) -> Instance:
     Raises:
         ConfigError: b is below 1 or above 12.
     """
-    _check_address(b)
+    b = _address(b)
     address = cube.points(b).astype(np.float64)
     weight = np.hstack([address, 0.5 * np.eye(len(address))])
     net = SparseActivationNet(weight, np.full(len(address), b - 0.5), np.ones(len(address)))
@@ -104,15 +105,15 @@ def gated_net(
         seed: of weights and signs.
 
     Raises:
-        ConfigError: a size is below 1, a number not above 0, or the mode unknown.
+        ConfigError: a size is below 1, a number not above 0, the mode unknown, or the network would not fit.
     """
-    _check_address(b)
-    if q < 1 or k < 1 or mode not in ("aligned", "independent"):
-        raise ConfigError(f"q and k are at least 1 and the mode is aligned or independent, got {q}, {k}, {mode!r}.")
-    generator = np.random.default_rng(seed)
+    b, q, k = _address(b), count(q, "q, the number of data bits,"), count(k, "k")
+    check_choice("A mode", mode, ("aligned", "independent"))
+    check_size(2**b * k, b + q)
+    norm, generator = positive(norm, "norm"), generator_of(seed)
     copies = 1 if mode == "aligned" else k
     weight = generator.standard_normal((2**b * copies, q))
-    weight *= positive(norm, "norm") / np.linalg.norm(weight, axis=1, keepdims=True)
+    weight *= norm / np.linalg.norm(weight, axis=1, keepdims=True)
     strength = norm * math.sqrt(q) / 2 if gate is None else positive(gate, "gate")
     outer = signs(2**b * copies, generator)
     address = np.repeat(cube.points(b).astype(np.float64), copies, axis=0)
@@ -134,14 +135,16 @@ def gated_net(
 def modulus_net(weight: object) -> Instance:
     """``|<w, x>|`` as two neurons without threshold, of which at most one is active.
 
+    Args:
+        weight: w, shape (n,).
+
     Raises:
-        DataError: a weight is no finite number.
+        DataError, ShapeError: the weights are no row of finite numbers.
     """
-    w = np.atleast_2d(np.asarray(weight, np.float64))
+    w = finite_array(weight, "weight", ndim=1)[None]
     net = SparseActivationNet(np.vstack([w, -w]), np.zeros(2), np.ones(2))
     return Instance(name=f"modulus, n = {net.n}", net=net, max_active=1, why="The two have opposite signs.", base=net.n)
 
 
-def _check_address(b: int) -> None:
-    if not 1 <= b <= 12:
-        raise ConfigError(f"The number of address bits is 1 to 12 (there are 2^b neurons), got {b}.")
+def _address(b: int) -> int:
+    return count(b, "The number of address bits, of which there are 2^b neurons,", most=12)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from lazyneuron.core.arguments import check_choice, check_switch, described
 from lazyneuron.core.errors import ConfigError
-from lazyneuron.learn.instances.instance import Instance
+from lazyneuron.core.numbers import whole
+from lazyneuron.learn.checks import count
+from lazyneuron.learn.instances.instance import Instance, check_size
 from lazyneuron.learn.network import SparseActivationNet
 from lazyneuron.ops.array import Array
 
@@ -41,16 +44,21 @@ def lifted_parity(m: int, subset: Sequence[int], *, compact: bool = False, plus_
         plus_minus: add the neurons of the other residue class with outer weight -2.
 
     Raises:
-        ConfigError: the subset is empty, repeats a bit, or leaves 0..m-1.
+        ConfigError: the subset is empty, repeats a bit, or leaves 0..m-1, or the network would not fit.
 
     Source:
         Awasthi, Dikkala, Kamath, Meka (2024), Theorem 14, with the parity identity corrected by us:
         ``1[prod = +1] = sum over a = |S| mod 4, |a| <= |S| of 2 max(1/2 - (sum - a)^2, 0)``.
     """
-    chosen = sorted(set(subset))
-    if not chosen or len(chosen) != len(subset) or chosen[0] < 0 or chosen[-1] >= m:
-        raise ConfigError(f"A subset holds different bits from 0 to {m - 1}, at least one, got {list(subset)}.")
+    m = count(m, "m, the number of bits,")
+    given = _numbers(subset, "A bit of the subset")
+    chosen = sorted(set(given))
+    if not chosen or len(chosen) != len(given) or chosen[-1] >= m:
+        raise ConfigError(f"A subset holds different bits from 0 to {m - 1:.9g}, at least one, got {given}.")
+    check_switch("compact", compact)
+    check_switch("plus_minus", plus_minus)
     size = len(chosen)
+    check_size(size + 1, m * m)
     even = [a for a in range(-size, size + 1) if (a - size) % 4 == 0]
     odd = [a for a in range(-size, size + 1) if (a - size) % 4 == 2] if plus_minus else []
     form = np.zeros(m)
@@ -73,28 +81,32 @@ def lwr_instance(q: int, p: int, secret: Sequence[int], *, rounding: str = "floo
 
     Args:
         q: modulus.
-        p: number of labels, from 2 to q.
+        p: number of labels, from 2 to q; with q of them nothing is rounded, and learning is linear algebra.
         secret: m whole numbers in 0..q-1.
         rounding: ``"floor"`` for ``floor(p (a mod q) / q)``; ``"mod"`` for ``(a mod q) mod p``, which is learning with
             rounding in disguise when p and q have no common factor, and *easy* (linear algebra) when p divides q.
 
     Raises:
-        ConfigError: the numbers are out of range.
+        ConfigError: the numbers are out of range, or the network would not fit.
     """
-    w = np.array(list(secret), np.int64)
-    if q < 2 or not 2 <= p <= q or w.size == 0 or (w < 0).any() or (w >= q).any():
-        raise ConfigError(f"Rounding needs 2 <= p <= q and a secret of numbers in 0..q-1, got q={q}, p={p}, {secret}.")
-    if rounding not in ("floor", "mod"):
-        raise ConfigError(f"The rounding is 'floor' or 'mod', got {rounding!r}.")
+    q, p, numbers = count(q, "q", least=2), count(p, "p"), _numbers(secret, "A number of the secret")
+    if not 2 <= p <= q or not numbers or max(numbers) >= q:
+        raise ConfigError(
+            f"Rounding needs 2 <= p <= q and a secret of numbers in 0..q-1, got q={q:.9g}, p={p:.9g}, {numbers}."
+        )
+    check_choice("A rounding", rounding, ("floor", "mod"))
     if rounding == "mod" and math.gcd(p, q) != 1 and q % p:
         raise ConfigError(f"Rounding by mod needs p and q without common factor, or p dividing q, got {p} and {q}.")
-    bits = max(math.ceil(math.log2(q)), 1)
+    bits = (q - 1).bit_length()
+    check_size(len(numbers) * (q - 1) ** 2 + 1, (len(numbers) * bits) ** 2)
+    w = np.array(numbers, np.int64)
     form = (0.5 * w[:, None] * 2.0 ** np.arange(bits)).ravel()
     values = range(int(len(w) * (q - 1) ** 2) + 1)
     label = [_rounded(a, p, q, rounding) for a in values]
     kept = [a for a in values if label[a]]
     net = _gadget(form, float(form.sum()), kept, [float(label[a]) for a in kept], compact=False)
     easy = " (easy: p divides q)" if rounding == "mod" and q % p == 0 else ""
+    easy = " (easy: nothing is rounded)" if p == q else easy
     return Instance(
         name=f"learning with rounding, q = {q}, p = {p}, m = {len(w)}{easy}",
         net=net,
@@ -104,6 +116,12 @@ def lwr_instance(q: int, p: int, secret: Sequence[int], *, rounding: str = "floo
         lift=lift_full,
         allowed=functools.partial(_below, q=q, bits=bits),
     )
+
+
+def _numbers(values: object, name: str) -> list[int]:
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise ConfigError(f"{name} is a whole number, of which there is a sequence, got {described(values)}.")
+    return [whole(value, name, least=0) for value in values]
 
 
 def digits_of(y: Array, bits: int) -> Array:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
-from lazyneuron.core.errors import ConfigError
+from lazyneuron.core.arguments import check_choice
+from lazyneuron.core.errors import ConfigError, DataError, ShapeError
+from lazyneuron.core.numbers import real
 from lazyneuron.learn import cube
-from lazyneuron.learn.checks import positive
-from lazyneuron.learn.instances.instance import Instance, signs
+from lazyneuron.learn.checks import count, finite_array, generator_of, positive
+from lazyneuron.learn.instances.instance import Instance, check_size, signs
 from lazyneuron.learn.network import SparseActivationNet
 from lazyneuron.ops.array import Array
 
 _MOST = 18
+_CLUSTERS = 2**28
 
 
 def random_sparse_net(
@@ -30,17 +31,18 @@ def random_sparse_net(
         seed: of weights and signs.
 
     Raises:
-        ConfigError: both or none of k and threshold are given, or a size is out of range.
+        ConfigError: both or none of k and threshold are given, a number is out of range, or the network would not fit.
     """
     if (k is None) == (threshold is None):
         raise ConfigError("Give either k (at most so many active) or a threshold.")
-    if n < 1 or s < 1 or (k is not None and not 1 <= k < s):
-        raise ConfigError(f"n and s are at least 1 and k from 1 to s - 1, got n = {n}, s = {s}, k = {k}.")
-    generator = np.random.default_rng(seed)
+    n, s, generator = count(n, "n"), count(s, "s"), generator_of(seed)
+    k = None if k is None else count(k, "k", most=s - 1)
+    given = None if threshold is None else real(threshold, "The threshold")
+    check_size(s, n)
     weight = generator.standard_normal((s, n))
     weight /= np.linalg.norm(weight, axis=1, keepdims=True)
     outer = signs(s, generator)
-    level = _level(weight, k) if k is not None else float(threshold or 0.0)
+    level = _level(weight, k) if k is not None else given or 0.0
     net = SparseActivationNet(weight, np.full(s, level), outer)
     why = "The threshold lies above the (k + 1)-th pre-activation of every input." if k else "A fixed threshold."
     return Instance(name=f"random, n = {n}, s = {s}", net=net, max_active=k, why=why, base=n)
@@ -71,25 +73,29 @@ def cluster_net(q: int, *, k: int = 1, signs_of: object = None, radius: float = 
         kind: ``"points"``: inputs are ``R e_b``; ``"cells"``: the q = 2^p points of the cube of p bits.
 
     Raises:
-        ConfigError: a size is out of range, or for cells q is no power of two or a radius is given.
+        ConfigError: a number is out of range, the network would not fit, or for cells q is no power of two or a radius
+            is given.
+        DataError, ShapeError: signs are not one finite number for each cluster.
     """
-    if q < 1 or k < 1 or kind not in ("points", "cells") or (kind == "cells" and q & (q - 1)):
-        raise ConfigError(f"q and k are at least 1, and cells need q = 2^p, got q = {q}, k = {k}, {kind!r}.")
-    if kind == "cells" and radius != 1.0:
-        raise ConfigError(f"A radius is that of points, but cells were asked for, got {radius}; leave it out.")
-    given = np.ones(q) if signs_of is None else np.asarray(signs_of, np.float64)
+    q, k, scale = count(q, "q"), count(k, "k"), positive(radius, "radius")
+    check_choice("A kind", kind, ("points", "cells"))
+    if kind == "cells" and q & (q - 1):
+        raise ConfigError(f"Cells need q = 2^p, got q = {q:.9g}.")
+    if kind == "cells" and scale != 1.0:
+        raise ConfigError(f"A radius is that of points, but cells were asked for, got {scale}; leave it out.")
+    check_size(q * k, q if kind == "points" else q.bit_length())
+    given = np.ones(q) if signs_of is None else finite_array(signs_of, "signs_of", ndim=1)
     if given.shape != (q,):
         raise ConfigError(f"There is one sign for each of the {q} clusters, got shape {given.shape}.")
     outer = np.repeat(given, k)
     why = "An input lies in one cluster."
     if kind == "cells":
-        p = int(math.log2(q))
+        p = q.bit_length() - 1
         rows = cube.points(p).astype(np.float64)
         net = SparseActivationNet(np.repeat(rows, k, axis=0), np.full(q * k, p - 2.0), outer)
         return Instance(name=f"cells, q = {q}", net=net, max_active=k, why=why, base=p)
     net = SparseActivationNet(np.repeat(np.eye(q), k, axis=0), np.zeros(q * k), outer)
-    scale = positive(radius, "radius")
-    bits = max(math.ceil(math.log2(q)), 1)
+    bits = max((q - 1).bit_length(), 1)
 
     def lift(y: Array) -> Array:
         number = ((y < 0) * (1 << np.arange(bits))).sum(axis=1)
@@ -108,5 +114,16 @@ def cluster_erm(cluster: Array, labels: Array, q: int) -> Array:
         cluster: the cluster of each sample, shape (m,).
         labels: +-1, shape (m,).
         q: number of clusters.
+
+    Raises:
+        ConfigError: q is no count.
+        DataError, ShapeError: clusters are not whole numbers below q, or labels are not as many.
     """
+    q, labels = count(q, "q", most=_CLUSTERS), finite_array(labels, "labels", ndim=1)
+    cluster = np.asarray(cluster)
+    if cluster.shape != labels.shape:
+        raise ShapeError(f"There is one label for each cluster, got shapes {labels.shape} and {cluster.shape}.")
+    if cluster.size and (cluster.dtype.kind not in "iu" or cluster.min() < 0 or cluster.max() >= q):
+        raise DataError(f"Clusters are whole numbers from 0 to q - 1 = {q - 1}; number them so.")
+    cluster = cluster.astype(np.int64)
     return np.where(np.bincount(cluster, weights=labels, minlength=q) >= 0, 1.0, -1.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import warnings
 from typing import Protocol
 
@@ -10,8 +11,9 @@ import numpy as np
 
 from lazyneuron.core.arguments import check_choice
 from lazyneuron.core.errors import ConfigError, DataError
+from lazyneuron.core.numbers import whole
 from lazyneuron.learn.bounds.tails import degree_for
-from lazyneuron.learn.checks import at_least, check_memory
+from lazyneuron.learn.checks import at_least, check_memory, positive
 from lazyneuron.learn.samples import degree_weights_from_samples
 from lazyneuron.learn.solvers.averaging import average, thresholded
 from lazyneuron.learn.solvers.kernel import kernel_ridge
@@ -131,9 +133,9 @@ def check_options(of: Options) -> None:
     missing = [name for name in ("sparsity", "norm", "error") if getattr(of, name) is None]
     if of.degree in _BY_BOUND and missing:
         raise ConfigError(f"degree={of.degree!r} needs sparsity, norm and error; {', '.join(missing)} is missing.")
-    at_least(of.cv, 2, "cv, the folds of cross-validation,")
-    if not of.memory_limit_gib > 0:
-        raise ConfigError(f"memory_limit_gib is above 0, got {of.memory_limit_gib}.")
+    whole(of.cv, "cv, the folds of cross-validation,", least=2)
+    if of.memory_limit_gib != math.inf:
+        positive(of.memory_limit_gib, "memory_limit_gib")
 
 
 def choose_degree(of: Options, x: Array, y: Array) -> DegreeChoice:

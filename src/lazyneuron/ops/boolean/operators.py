@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lazyneuron.core.errors import ShapeError
+from lazyneuron.core.errors import DataError, ShapeError
 from lazyneuron.ops.array import Array, tensor_of
 from lazyneuron.ops.boolean import reference
 from lazyneuron.ops.boolean.packing import pack_rows
@@ -59,6 +59,7 @@ def fwht(values: Array, *, in_place: bool = False, impl: Impl = "auto") -> Array
         impl: ``"native"`` and ``"numpy"`` are used or refused, ``"auto"`` takes the faster that is there.
 
     Raises:
+        DataError: there is something else than real numbers.
         ShapeError: the last axis is no power of two long, or an array for work in place is not contiguous floats.
         ImplUnavailable: a named implementation cannot run here.
 
@@ -69,6 +70,13 @@ def fwht(values: Array, *, in_place: bool = False, impl: Impl = "auto") -> Array
         >>> fwht(np.array([1.0, 1.0, 1.0, -1.0])).tolist()
         [2.0, 2.0, 2.0, -2.0]
     """
+    if not isinstance(values, np.ndarray):
+        try:
+            values = np.asarray(values, np.float64)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise DataError(f"Values at the points of the cube are numbers ({error}); pass an array.") from error
+    if values.dtype.kind not in "biuf":
+        raise DataError(f"Values at the points of the cube are real numbers, got {values.dtype}; convert them.")
     length = values.shape[-1] if values.ndim else 0
     if length < 1 or length & (length - 1):
         raise ShapeError(f"The last axis must be a power of two long, got {length}; give the values at all 2^n points.")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from lazyneuron.core.arguments import described
 from lazyneuron.core.errors import ConfigError
 from lazyneuron.ops.array import Array
 
@@ -27,8 +29,9 @@ def check_degree(n: int, degree: int) -> int:
     Raises:
         ConfigError: the degree is no whole number from 0 to n.
     """
-    if isinstance(degree, bool) or int(degree) != degree or not 0 <= degree <= n:
-        raise ConfigError(f"A degree is a whole number from 0 to the number of columns, {n}, got {degree}.")
+    is_number = isinstance(degree, numbers.Real) and not isinstance(degree, bool)
+    if not is_number or not 0 <= degree <= n or int(degree) != degree:
+        raise ConfigError(f"A degree is a whole number from 0 to the number of columns, {n}, got {described(degree)}.")
     return int(degree)
 
 
