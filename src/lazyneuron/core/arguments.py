@@ -126,6 +126,8 @@ def described(value: Any) -> str:
     """A value in a few words, for the sentence of an error."""
     if isinstance(value, type):
         return f"the class {value.__name__} (call it to make one)"
+    if isinstance(value, int) and abs(value) > 10**18:
+        return f"a whole number of about 2^{value.bit_length()}"  # longer ones than 4300 digits have no text
     if value is None or isinstance(value, bool | int | float | str):
         return repr(value)
     return type(value).__name__
