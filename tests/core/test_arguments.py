@@ -7,7 +7,7 @@ from torch import nn
 
 import lazyneuron as lazy
 from lazyneuron.blocks import find_blocks
-from lazyneuron.core.arguments import check_switch, check_tensor
+from lazyneuron.core.arguments import check_switch, check_tensor, described
 from lazyneuron.core.errors import ConfigError, DataError
 from lazyneuron.induce import KeepTop, Threshold, plan
 
@@ -161,3 +161,8 @@ def test_what_is_no_tensor(wrong):
     for dtype in (torch.int64, torch.bool, torch.complex64):
         with pytest.raises(DataError, match=rf"^Rows is a tensor of floats, got {dtype}; convert"):
             check_tensor("Rows", torch.ones(2, dtype=dtype), floats=True)
+
+
+def test_whole_numbers_without_a_text_are_described():
+    assert described(-(10**5000)) == "a whole number of about 2^16610"
+    assert described(10**18) == "1000000000000000000" and described(True) == "True"

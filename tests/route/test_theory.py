@@ -82,12 +82,27 @@ def test_the_gap_at_inference_is_a_power_of_the_error() -> None:
         ({"error": 0.0}, "error lies between"),
         ({"error": 7.0}, "error lies between"),
         ({"constant": 0.0}, "constant is positive"),
-        ({"constant": math.inf}, "constant is positive and finite"),
+        ({"features": 0}, "at least one feature"),
+        ({"error": 6.0}, "error lies between"),
     ],
 )
 def test_arguments_outside_the_theorem(change, message) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(AssumptionError, match=message):
         lsh_table_size(**{**SIZES, **change})
+
+
+@pytest.mark.parametrize("bound", [dense_width, dense_samples, dense_forward_flops])
+def test_a_lower_bound_below_one_unit_is_refused(bound) -> None:  # type: ignore[no-untyped-def]
+    assert bound(**SIZES, constant=11.99).value >= 1
+    for constant in (12.0, 100.0):  # samples were negative from 24 on
+        with pytest.raises(AssumptionError, match=r"below lipschitz .* = 12, above which one unit is enough"):
+            bound(**SIZES, constant=constant)
+
+
+def test_buckets_wider_than_the_cube_are_refused_as_such() -> None:
+    with pytest.raises(AssumptionError, match="The width lies below 2 sqrt"):
+        nonempty_buckets(features=9, dimension=3, width=100.0)
+    assert nonempty_buckets(features=9, dimension=3, width=5.99).value >= 1
 
 
 def test_the_power_law_is_least_squares() -> None:

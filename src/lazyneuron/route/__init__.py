@@ -5,6 +5,7 @@ import scikit-learn. Safe to add: a router, a construction, a target. What a buc
 """
 
 from lazyneuron.route.affine_hash import AffineHash, random_hash
+from lazyneuron.route.bucket_polynomials import BucketPolynomials
 from lazyneuron.route.constructions import (
     euclidean_lsh_model,
     gated_layer,
@@ -27,7 +28,7 @@ from lazyneuron.route.geometry import (
 )
 from lazyneuron.route.hash_routers import EuclideanLSH, HyperplaneLSH, RandomHash
 from lazyneuron.route.layers import DSM, SparseLayer, SparseStack
-from lazyneuron.route.polynomials import BucketPolynomials, lsh_model_flops, monomials, polynomial_terms
+from lazyneuron.route.polynomials import lsh_model_flops, monomials, polynomial_terms
 from lazyneuron.route.router import Route, Router
 from lazyneuron.route.sampled_output import HashedOutput
 from lazyneuron.route.score_routers import GlobalGates, NearestNeighbours, ScalingBlocks, Switch, TopK

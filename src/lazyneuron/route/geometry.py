@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from lazyneuron.core.errors import AssumptionError
-from lazyneuron.route.theory import OrderBound
+from lazyneuron.core.numbers import real, whole
+from lazyneuron.route.theory import OrderBound, count, positive
 
 _LEMMA = "Baykal, Dikkala, Panigrahy, Rashtchian, Wang (2022), arXiv 2208.04461, Lemma 4.2"
 _OURS = "ours, by the smallest singular value of a Gaussian matrix (Davidson and Szarek, 2001, theorem II.13)"
@@ -15,17 +17,14 @@ _GAUSSIAN = (
 )
 
 
-def _positive(**values: float) -> None:
-    for name, value in values.items():
-        if not (value > 0 and math.isfinite(value)):
-            raise AssumptionError(f"The {name} is positive and finite, got {value}.")
+_MOST_HYPERPLANES = 10_000  # whose cells are counted: a number of as many bits
 
 
-def _counts(dimension: int, hyperplanes: int) -> None:
-    if dimension < 1 or hyperplanes < 1:
-        raise AssumptionError(
-            f"There are at least one dimension and one hyperplane, got {dimension} and {hyperplanes}."
-        )
+def _counts(dimension: Any, hyperplanes: Any) -> tuple[int, int]:
+    k, m = count(dimension, "The dimension"), count(hyperplanes, "The number of hyperplanes")
+    if k < 1 or m < 1:
+        raise AssumptionError(f"There are at least one dimension and one hyperplane, got {k} and {m}.")
+    return k, m
 
 
 def lsh_hyperplanes(*, dimension: int, constant: float = 1.0) -> OrderBound:
@@ -37,14 +36,14 @@ def lsh_hyperplanes(*, dimension: int, constant: float = 1.0) -> OrderBound:
 
     Raises:
         AssumptionError: arguments outside the lemma.
+        ConfigError: what are no finite numbers, or a dimension above 2**53.
 
     Source: Lemma 4.2. An upper bound of k serves as well as k.
     """
-    _counts(dimension, 1)
-    _positive(constant=constant)
+    (k, _), factor = _counts(dimension, 1), positive(constant, "The constant")
     return OrderBound(
-        value=constant * dimension,
-        constant=constant,
+        value=factor * k,
+        constant=factor,
         assumptions=(_GAUSSIAN[1],),
         failure_probability=0.1,
         source=_LEMMA,
@@ -60,23 +59,26 @@ def bucket_diameter(*, width: float, constant: float = 1.0) -> OrderBound:
 
     Raises:
         AssumptionError: a number that is not positive.
+        ConfigError: what are no finite numbers.
 
     Source: Lemma 4.2.
     """
-    _positive(width=width, constant=constant)
+    wide, factor = positive(width, "The width"), positive(constant, "The constant")
     return OrderBound(
-        value=width / constant,
-        constant=constant,
+        value=wide / factor,
+        constant=factor,
         assumptions=(_GAUSSIAN[1], "as many hyperplanes as lsh_hyperplanes says"),
         failure_probability=0.1,
         source=_LEMMA,
     )
 
 
-def _deviation(failure_probability: float) -> float:
-    if not 0 < failure_probability < 1:
-        raise AssumptionError(f"The probability of failure lies between 0 and 1, got {failure_probability}.")
-    return math.sqrt(2 * math.log(1 / failure_probability))
+def _deviation(failure_probability: Any) -> tuple[float, float]:
+    """The probability, checked, and t with ``exp(-t^2 / 2)`` equal to it."""
+    found = real(failure_probability, "The probability of failure")
+    if not 0 < found < 1:
+        raise AssumptionError(f"The probability of failure lies between 0 and 1, got {found:g}.")
+    return found, math.sqrt(-2 * math.log(found))
 
 
 def gaussian_bucket_diameter(
@@ -99,18 +101,20 @@ def gaussian_bucket_diameter(
 
     Raises:
         AssumptionError: numbers below 1, a width that is not positive, or a probability outside (0, 1).
+        ConfigError: what are no finite numbers, or counts above 2**53.
 
     Source: ours; Lemma 4.2 gives the order.
     """
-    _counts(dimension, hyperplanes)
-    _positive(width=width)
-    root = math.sqrt(hyperplanes)
-    least = root - math.sqrt(dimension) - _deviation(failure_probability)
+    (k, m), wide = _counts(dimension, hyperplanes), positive(width, "The width")
+    failure, deviation = _deviation(failure_probability)
+    root = math.sqrt(m)
+    least = root - math.sqrt(k) - deviation
+    constant = root / least if least > 0 else math.inf
     return OrderBound(
-        value=width * root / least if least > 0 else math.inf,
-        constant=root / least if least > 0 else math.inf,
+        value=wide * constant,
+        constant=constant,
         assumptions=_GAUSSIAN,
-        failure_probability=failure_probability,
+        failure_probability=failure,
         source=_OURS,
         order_only=False,
     )
@@ -129,19 +133,22 @@ def gaussian_hyperplanes(*, dimension: int, ratio: float = 2.0, failure_probabil
 
     Raises:
         AssumptionError: no dimension, a ratio of 1 or less, or a probability outside (0, 1).
+        ConfigError: what are no finite numbers, or a dimension above 2**53.
 
     Source: ours; Lemma 4.2 gives the order.
     """
-    _counts(dimension, 1)
-    if not (ratio > 1 and math.isfinite(ratio)):
-        raise AssumptionError(f"A bucket's diameter over its width can be kept to any ratio above 1, got {ratio}.")
-    root = (math.sqrt(dimension) + _deviation(failure_probability)) * ratio / (ratio - 1)
+    k, _ = _counts(dimension, 1)
+    over = real(ratio, "The ratio")
+    if over <= 1:
+        raise AssumptionError(f"A bucket's diameter over its width can be kept to any ratio above 1, got {over:g}.")
+    failure, deviation = _deviation(failure_probability)
+    root = (math.sqrt(k) + deviation) * (over / (over - 1))
     value = math.ceil(root * root)
     return OrderBound(
         value=value,
-        constant=value / dimension,
+        constant=value / k,
         assumptions=_GAUSSIAN,
-        failure_probability=failure_probability,
+        failure_probability=failure,
         source=_OURS,
         order_only=False,
     )
@@ -153,13 +160,19 @@ def hyperplane_cells(*, hyperplanes: int, dimension: int) -> int:
     A table of m hyperplanes has ``2^m`` buckets; where ``m > k`` most of them stay empty.
 
     Args:
-        hyperplanes: m, in general position.
+        hyperplanes: m, in general position; at most 10,000.
         dimension: k.
 
     Raises:
         AssumptionError: numbers below 1.
+        ConfigError: what are no whole numbers, or larger ones.
 
     Source: the regions of an arrangement of hyperplanes (Buck, 1943).
     """
-    _counts(dimension, hyperplanes)
-    return sum(math.comb(hyperplanes, i) for i in range(min(dimension, hyperplanes) + 1))
+    k, m = _counts(dimension, hyperplanes)
+    whole(m, "The number of hyperplanes", most=_MOST_HYPERPLANES)
+    cells = chosen = 1
+    for i in range(min(k, m)):
+        chosen = chosen * (m - i) // (i + 1)
+        cells += chosen
+    return cells

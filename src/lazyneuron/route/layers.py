@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lazyneuron.core.arguments import check_choice
+from lazyneuron.core.arguments import check_choice, check_switch, described
 from lazyneuron.core.errors import ConfigError, ShapeError
-from lazyneuron.route.polynomials import monomials, polynomial_terms
+from lazyneuron.core.numbers import whole
+from lazyneuron.route.polynomials import degree_of, monomials, polynomial_terms
 from lazyneuron.route.router import Route, Router
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -156,7 +157,7 @@ class SparseLayer(nn.Module):
     Args:
         router: maps inputs to units.
         out_features: length of an output.
-        degree: of the polynomials: 0 for a constant a unit, 1 for an affine function of the input, 2 and more.
+        degree: of the polynomials, 0 to 1000: 0 for a constant a unit, 1 for an affine function of the input.
         sparse: give the table sparse gradients, so that an optimiser that understands them (``torch.optim.SparseAdam``,
             ``torch.optim.SGD``, ``torch.optim.Adagrad``) reads and writes only rows that were used.
 
@@ -165,7 +166,7 @@ class SparseLayer(nn.Module):
             together, in the order of :func:`lazyneuron.route.monomials`.
 
     Raises:
-        ConfigError: a negative degree, or no output.
+        ConfigError: no router, no such degree, no output, or a table that this machine has no memory for.
 
     Cost: FLOPs of an input: the router's and ``2 active out_features C(features + degree, degree)``; the same for any
         number of units.
@@ -181,24 +182,39 @@ class SparseLayer(nn.Module):
 
     def __init__(self, router: Router, out_features: int, *, degree: int = 0, sparse: bool = True) -> None:
         super().__init__()
-        if degree < 0 or out_features < 1:
-            raise ConfigError(f"The degree is at least 0, of at least one output; got {degree} and {out_features}.")
-        self.router, self.out_features, self.degree, self.sparse = router, out_features, degree, sparse
-        self.terms = polynomial_terms(features=router.features, degree=degree)
-        self.table = nn.Parameter(torch.zeros(router.width, out_features * self.terms))
+        if not isinstance(router, Router):
+            raise ConfigError(f"A layer is routed by a Router, such as HyperplaneLSH makes, got {described(router)}.")
+        check_switch("`sparse`", sparse)
+        self.router, self.degree, self.sparse = router, degree_of(degree), sparse
+        self.out_features = whole(out_features, "The number of outputs", least=1)
+        self.terms = polynomial_terms(features=router.features, degree=self.degree)
+        self.table = nn.Parameter(_zeros(router.width, self.out_features * self.terms))
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., features) to (..., out_features)."""
         indices, weights = self.router(x)
-        flat, wide = indices.flatten(0, -2), weights.flatten(0, -2).to(self.table.dtype)
+        flat = indices.reshape(-1, self.router.active)
+        wide = weights.reshape(-1, self.router.active).to(self.table.dtype)
         if not self.degree:
             y = F.embedding_bag(flat, self.table, mode="sum", per_sample_weights=wide, sparse=self.sparse)
             return y.reshape(*x.shape[:-1], self.out_features)
         rows = F.embedding(flat, self.table, sparse=self.sparse)
         rows = rows.reshape(*flat.shape, self.out_features, self.terms)
-        y = torch.einsum("ns,nsof,nf->no", wide, rows, monomials(x, self.degree).flatten(0, -2).to(rows.dtype))
+        products = monomials(x.reshape(-1, self.router.features), self.degree).to(rows.dtype)
+        y = torch.einsum("ns,nsof,nf->no", wide, rows, products)
         return y.reshape(*x.shape[:-1], self.out_features)
 
     def extra_repr(self) -> str:
         """Sizes."""
         return f"out_features={self.out_features}, degree={self.degree}, sparse={self.sparse}"
+
+
+def _zeros(units: int, columns: int) -> Tensor:
+    """A table's first values; allocators and shapes refuse a size each in its own way."""
+    try:
+        return torch.zeros(units, columns)
+    except (RuntimeError, TypeError, OverflowError, MemoryError) as error:
+        raise ConfigError(
+            f"A table of {units} units with about 2^{columns.bit_length()} coefficients each does not fit into memory; "
+            "take a lower degree or fewer units."
+        ) from error

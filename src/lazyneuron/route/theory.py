@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
+from typing import Any
 
 from lazyneuron.core.errors import AssumptionError
+from lazyneuron.core.numbers import real, whole
 
+_MOST = 2**53  # what a float counts exactly
+_LARGEST = math.log(sys.float_info.max)
 _PAPER = "Baykal, Dikkala, Panigrahy, Rashtchian, Wang (2022), arXiv 2208.04461"
 
 
@@ -15,7 +20,7 @@ class OrderBound:
     """A bound up to a constant.
 
     Attributes:
-        value: with the constant given.
+        value: with the constant given; infinite where a float does not hold it.
         constant: what was put in for the unspecified one.
         order_only: always True: the paper does not state the constant, so only exponents mean something.
         assumptions: what has to hold.
@@ -31,22 +36,63 @@ class OrderBound:
     order_only: bool = True
 
 
-def _check(*, lipschitz: float, features: int, dimension: int, error: float, constant: float) -> None:
-    if not (lipschitz > 0 and math.isfinite(lipschitz)):
-        raise AssumptionError(f"The Lipschitz constant is positive and finite, got {lipschitz}.")
-    if not 1 <= dimension <= features:
-        raise AssumptionError(f"The dimension is 1 to the number of features ({features}), got {dimension}.")
-    if not 0 < error < lipschitz * math.sqrt(features):
+def count(value: Any, name: str) -> int:
+    """A whole number that a float holds exactly, checked; ranges are the theorem's.
+
+    Raises:
+        ConfigError: none, or above 2**53 in size.
+    """
+    return whole(whole(value, name, most=_MOST), name, least=-_MOST)
+
+
+def positive(value: Any, name: str) -> float:
+    """A finite number above 0, checked.
+
+    Raises:
+        AssumptionError: it is not above 0.
+        ConfigError: it is no finite number.
+    """
+    found = real(value, name)
+    if found <= 0:
+        raise AssumptionError(f"{name} is positive and finite, got {found:g}.")
+    return found
+
+
+def from_logarithm(logarithm: float) -> float:
+    """The number; infinite where a float does not hold it."""
+    return math.exp(logarithm) if logarithm < _LARGEST else math.inf
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Sizes:
+    """A theorem's arguments, checked, and the logarithm of ``lipschitz sqrt(features) / error``."""
+
+    features: int
+    dimension: int
+    constant: float
+    ratio: float
+
+
+def _sizes(*, lipschitz: Any, features: Any, dimension: Any, error: Any, constant: Any) -> _Sizes:
+    slope = positive(lipschitz, "The Lipschitz constant")
+    d, k = _dimensions(features, dimension)
+    wanted, factor = real(error, "The error"), positive(constant, "The constant")
+    ratio = math.log(slope) + math.log(d) / 2 - (math.log(wanted) if wanted > 0 else math.inf)
+    if not 0 < wanted < slope * math.sqrt(d) or ratio <= 0:
         raise AssumptionError(
-            f"The error lies between 0 and lipschitz * sqrt(features) = {lipschitz * math.sqrt(features):.3g}, above "
-            f"which a constant does; got {error}."
+            f"The error lies between 0 and lipschitz * sqrt(features) = {slope * math.sqrt(d):.3g}, above which a "
+            f"constant does; got {wanted:g}."
         )
-    if not (constant > 0 and math.isfinite(constant)):
-        raise AssumptionError(f"The constant is positive and finite, got {constant}.")
+    return _Sizes(features=d, dimension=k, constant=factor, ratio=ratio)
 
 
-def _power(ratio: float, dimension: float) -> float:
-    return math.exp(dimension * math.log(ratio)) if dimension * math.log(ratio) < 700 else math.inf
+def _dimensions(features: Any, dimension: Any) -> tuple[int, int]:
+    d, k = count(features, "The number of features"), count(dimension, "The dimension")
+    if d < 1:
+        raise AssumptionError(f"There is at least one feature, got {d}.")
+    if not 1 <= k <= d:
+        raise AssumptionError(f"The dimension is 1 to the number of features ({d}), got {k}.")
+    return d, k
 
 
 _LSH = (
@@ -70,14 +116,15 @@ def lsh_table_size(
 
     Raises:
         AssumptionError: arguments outside the theorem.
+        ConfigError: what are no finite numbers, or sizes above 2**53.
 
     Source: Theorem 4.1. The text's ``L sqrt(d)^k / eps^k`` is read with L inside the power, as an L-Lipschitz function
     needs buckets of diameter eps / L.
     """
-    _check(lipschitz=lipschitz, features=features, dimension=dimension, error=error, constant=constant)
-    value = constant * _power(lipschitz * math.sqrt(features) / error, dimension)
+    at = _sizes(lipschitz=lipschitz, features=features, dimension=dimension, error=error, constant=constant)
+    value = from_logarithm(math.log(at.constant) + at.dimension * at.ratio)
     return OrderBound(
-        value=value, constant=constant, assumptions=_LSH, failure_probability=0.2, source=f"{_PAPER}, Theorem 4.1"
+        value=value, constant=at.constant, assumptions=_LSH, failure_probability=0.2, source=f"{_PAPER}, Theorem 4.1"
     )
 
 
@@ -89,12 +136,13 @@ def lsh_samples(*, lipschitz: float, features: int, dimension: int, error: float
 
     Raises:
         AssumptionError: arguments outside the theorem.
+        ConfigError: what are no finite numbers, or sizes above 2**53.
 
     Source: Theorem 4.1.
     """
+    at = _sizes(lipschitz=lipschitz, features=features, dimension=dimension, error=error, constant=constant)
     size = lsh_table_size(lipschitz=lipschitz, features=features, dimension=dimension, error=error, constant=constant)
-    more = dimension * math.log(lipschitz * math.sqrt(features) / error)
-    return dataclasses.replace(size, value=size.value * more)
+    return dataclasses.replace(size, value=size.value * at.dimension * at.ratio)
 
 
 def lsh_forward_flops(
@@ -107,13 +155,14 @@ def lsh_forward_flops(
 
     Raises:
         AssumptionError: arguments outside the theorem.
+        ConfigError: what are no finite numbers, or sizes above 2**53.
 
     Source: Theorem 4.1.
     """
-    _check(lipschitz=lipschitz, features=features, dimension=dimension, error=error, constant=constant)
-    value = constant * features * dimension * math.log(lipschitz * math.sqrt(features) / error)
+    at = _sizes(lipschitz=lipschitz, features=features, dimension=dimension, error=error, constant=constant)
+    value = at.constant * at.features * at.dimension * at.ratio
     return OrderBound(
-        value=value, constant=constant, assumptions=_LSH, failure_probability=0.2, source=f"{_PAPER}, Theorem 4.1"
+        value=value, constant=at.constant, assumptions=_LSH, failure_probability=0.2, source=f"{_PAPER}, Theorem 4.1"
     )
 
 
@@ -123,18 +172,26 @@ def nonempty_buckets(*, features: int, dimension: int, width: float, constant: f
     Args:
         features: d.
         dimension: k.
-        width: epsilon of the hash.
+        width: epsilon of the hash, below the diameter ``2 sqrt(d)`` of the cube.
         constant: in the exponent.
 
     Raises:
         AssumptionError: arguments outside the lemma.
+        ConfigError: what are no finite numbers, or sizes above 2**53.
 
     Source: Lemma 4.2, with which every bucket also has a diameter of order ``width`` within the region.
     """
-    _check(lipschitz=2.0, features=features, dimension=dimension, error=width, constant=constant)
-    value = _power(2 * math.sqrt(features) / width, constant * dimension)
+    d, k = _dimensions(features, dimension)
+    wide, exponent = positive(width, "The width"), positive(constant, "The constant")
+    ratio = math.log(2) + math.log(d) / 2 - math.log(wide)
+    if wide >= 2 * math.sqrt(d) or ratio <= 0:
+        raise AssumptionError(
+            f"The width lies below 2 sqrt(features) = {2 * math.sqrt(d):.3g}, the diameter of the cube that the inputs "
+            f"are from, got {wide:g}."
+        )
+    value = from_logarithm(exponent * k * ratio)
     return OrderBound(
-        value=value, constant=constant, assumptions=_LSH[1:], failure_probability=0.1, source=f"{_PAPER}, Lemma 4.2"
+        value=value, constant=exponent, assumptions=_LSH[1:], failure_probability=0.1, source=f"{_PAPER}, Lemma 4.2"
     )
 
 
@@ -143,19 +200,26 @@ def dense_width(*, lipschitz: float, features: int, dimension: int, error: float
 
     Args:
         lipschitz, features, dimension, error: as for :func:`lsh_table_size`.
-        constant: C, inside the power.
+        constant: C, inside the power; with the error it stays below ``L sqrt(d)``, or else the bound says nothing.
 
     Raises:
         AssumptionError: arguments outside the theorem.
+        ConfigError: what are no finite numbers, or sizes above 2**53.
 
     Source: Theorem 4.3, a lower bound.
     """
-    _check(lipschitz=lipschitz, features=features, dimension=dimension, error=error, constant=constant)
-    value = _power(lipschitz * math.sqrt(features) / (constant * error), dimension)
+    at = _sizes(lipschitz=lipschitz, features=features, dimension=dimension, error=error, constant=constant)
+    more = at.ratio - math.log(at.constant)
+    if more <= 0:
+        raise AssumptionError(
+            f"The constant lies below lipschitz * sqrt(features) / error = {from_logarithm(at.ratio):.3g}, above which "
+            f"one unit is enough, got {at.constant:g}."
+        )
+    value = from_logarithm(at.dimension * more)
     assumptions = ("random bottom layer, trained linear top layer", "a worst-case L-Lipschitz function", _LSH[1])
     return OrderBound(
         value=value,
-        constant=constant,
+        constant=at.constant,
         assumptions=assumptions,
         failure_probability=math.nan,
         source=f"{_PAPER}, Theorem 4.3",
@@ -172,11 +236,13 @@ def dense_samples(
 
     Raises:
         AssumptionError: arguments outside the theorem.
+        ConfigError: what are no finite numbers, or sizes above 2**53.
 
     Source: Theorem 4.3.
     """
     width = dense_width(lipschitz=lipschitz, features=features, dimension=dimension, error=error, constant=constant)
-    more = dimension * math.log(2 * lipschitz * math.sqrt(features) / (constant * error))
+    at = _sizes(lipschitz=lipschitz, features=features, dimension=dimension, error=error, constant=constant)
+    more = at.dimension * (math.log(2) + at.ratio - math.log(at.constant))
     return dataclasses.replace(width, value=width.value * more)
 
 
@@ -192,9 +258,11 @@ def dense_forward_flops(
 
     Raises:
         AssumptionError: arguments outside the theorem.
+        ConfigError: what are no finite numbers, or sizes above 2**53.
 
     Source: the comparison after Theorem 4.3, stated there for L = 1; L goes with 1 / error, as in the width.
     """
     width = dense_width(lipschitz=lipschitz, features=features, dimension=dimension, error=error, constant=constant)
-    value = features * _power(2 * lipschitz * math.sqrt(features) / (constant * error), dimension)
-    return dataclasses.replace(width, value=value)
+    at = _sizes(lipschitz=lipschitz, features=features, dimension=dimension, error=error, constant=constant)
+    power = from_logarithm(at.dimension * (math.log(2) + at.ratio - math.log(at.constant)))
+    return dataclasses.replace(width, value=at.features * power)
