@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 import lazyneuron as lazy
 from lazyneuron.core.errors import DataError, ShapeError
@@ -55,6 +56,49 @@ def test_an_unrelated_change_is_covered_by_chance_alone() -> None:
     x = torch.randn(4000, 5, generator=G, dtype=torch.float64)
     found = covering(x, change)  # a Beta law with mean 5 / 4000 and deviation below 1e-3
     assert found.chance == 5 / 4000 and abs(found.covered - found.chance) < 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.half], ids=str)
+@pytest.mark.parametrize("width", [6, 64, 300])
+@pytest.mark.parametrize("mean", [0.0, 3.0])
+def test_what_rounding_alone_sees_is_no_direction(width: int, dtype: torch.dtype, mean: float) -> None:
+    """Behind a LayerNorm one direction is empty in exact numbers and full of rounding in all others."""
+    dice = torch.Generator().manual_seed(width)
+    tokens = 4 * width
+    raw = (torch.randn(tokens, width, generator=dice) + mean).to(dtype)
+    exact, x = (F.layer_norm(raw.to(kind), (width,)) for kind in (torch.float64, dtype))
+    change, weight = (torch.randn(n, 5, generator=dice, dtype=torch.float64) for n in (tokens, width))
+    wanted = torch.linalg.pinv(exact, rtol=1e-9) @ change
+    for inputs, rel in ((exact, 1e-9), (x, 100 * torch.finfo(dtype).eps)):
+        found = covering(inputs, change, weight.t())
+        assert found.chance == (width - 1) / tokens
+        assert found.shared_norm == pytest.approx(float(wanted.norm() / weight.norm()), rel=rel)
+        share = float((exact @ wanted).square().sum() / change.square().sum())
+        assert found.covered == pytest.approx(share, rel=rel)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "small"), [(torch.float64, 1e-6), (torch.float32, 1e-5), (torch.half, 4e-3), (torch.bfloat16, 0.03)]
+)
+def test_small_directions_above_rounding_are_kept(dtype: torch.dtype, small: float) -> None:
+    x = torch.randn(400, 64, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    x[:, 0] *= small
+    change = x[:, :1].to(dtype).double() @ torch.ones(1, 7, dtype=torch.float64)  # in this direction alone
+    weight = torch.ones(7, 64, dtype=torch.float64)
+    found = covering(x.to(dtype), change, weight)
+    assert found.chance == 64 / 400 and found.covered == pytest.approx(1.0, rel=1e-3)
+    assert found.shared_norm == pytest.approx(1 / 8, rel=1e-2)  # a row of ones by an 8 x 8 times 7 of ones
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_sums_take_finite_tensors_and_stay_as_they_were(bad: float) -> None:
+    sums = CoveringSums(K)
+    sums.add(ROWS, ROWS @ K.t())
+    before = sums.result()
+    for x, change in ((ROWS * bad, ROWS @ K.t()), (ROWS, ROWS @ K.t() * bad), ("text", ROWS)):
+        with pytest.raises(DataError, match="must be"):
+            sums.add(x, change)  # type: ignore[arg-type]
+    assert sums.result() == before
 
 
 @pytest.mark.parametrize("gated", [False, True])

@@ -15,6 +15,7 @@ from lazyneuron.blocks.block import MLPBlock
 from lazyneuron.blocks.borrowed import borrowed
 from lazyneuron.blocks.find import blocks_of
 from lazyneuron.blocks.recorder import recording
+from lazyneuron.core.arguments import check_finite
 from lazyneuron.core.errors import DataError, ShapeError
 from lazyneuron.explain.losses import Loss
 from lazyneuron.explain.perturbed import Perturbed, input_of
@@ -60,23 +61,29 @@ class CoveringSums:
         self._cross = torch.zeros(width, neurons, dtype=torch.float64, device=weight.device)
         self._change = self._own = 0.0
         self._tokens = 0
+        self._eps = torch.finfo(torch.float64).eps
 
     def add(self, x: Tensor, change: Tensor) -> None:
         """Add some tokens.
 
         Args:
-            x: what the layer receives without the attack, (..., width).
+            x: what the layer receives without the attack, (..., width), in the dtype in which it was computed.
             change: of what it returns, (..., neurons).
 
         Raises:
             ShapeError: they do not fit the weights or each other.
+            DataError: they are no tensors, or not finite; what was added before stays.
         """
+        for name, value in (("Inputs of a layer", x), ("Changes of its outputs", change)):
+            check_finite(name, value)
         if x.shape[:-1] != change.shape[:-1] or (x.shape[-1], change.shape[-1]) != tuple(self._cross.shape):
             raise ShapeError(
                 f"Inputs and changes of outputs are (..., {self._cross.shape[0]}) and (..., {self._cross.shape[1]}), "
                 f"got {tuple(x.shape)} and {tuple(change.shape)}."
             )
         rows, moved = (t.detach().reshape(-1, t.shape[-1]).double() for t in (x, change))
+        if x.is_floating_point():
+            self._eps = max(self._eps, torch.finfo(x.dtype).eps)
         self._gram += rows.t() @ rows
         self._cross += rows.t() @ moved
         lengths, moves = rows.square().sum(-1), moved.square().sum(-1)
@@ -84,11 +91,24 @@ class CoveringSums:
         self._own += float((moves / lengths).nan_to_num(posinf=math.inf).sum())
         self._tokens += len(rows)
 
+    def _cut(self, width: int) -> float:
+        """Below what share of the largest eigenvalue one of the Gram matrix may be rounding alone.
+
+        Rounding the inputs once, each entry for itself, adds about ``(eps / 2)^2 / 3`` of the largest diagonal entry.
+        What computed them worked in float32 at least, but its errors may be common to a token (a norm's mean): a factor
+        of the width. Below both lie the sums, in float64.
+        """
+        inner = min(self._eps, torch.finfo(torch.float32).eps)
+        return self._eps**2 + width * max(inner**2, torch.finfo(torch.float64).eps)
+
     def result(self) -> Covering:
-        """The best change, by least squares; NaN where nothing changed."""
+        """The best change, by least squares; NaN where nothing changed.
+
+        Directions in which the inputs differ by no more than the rounding of their dtype are left out.
+        """
         width = len(self._gram)
         values, vectors = torch.linalg.eigh(self._gram)
-        there = values > values[-1:].clamp(min=0) * width * torch.finfo(torch.float64).eps
+        there = values > values[-1:].clamp(min=0) * self._cut(width)
         parts = (vectors.t() @ self._cross)[there]
         values = values[there]
         covered = float((parts.square().sum(-1) / values).sum())
