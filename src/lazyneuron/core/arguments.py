@@ -128,7 +128,7 @@ def described(value: Any) -> str:
     if isinstance(value, type):
         return f"the class {value.__name__} (call it to make one)"
     if isinstance(value, int) and abs(value) > 10**18:  # it may have thousands of digits
-        return f"about 2^{value.bit_length()}"
+        return f"a whole number of about 2^{value.bit_length()}"
     if value is None or isinstance(value, bool | int | float | str):
         return repr(value)
     return type(value).__name__
